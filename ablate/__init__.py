@@ -1,0 +1,35 @@
+"""Searches which layers of a Vision Transformer may become 1-bit or ternary, and what that really saves."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablate.bitlinear import BitLinear as BitLinear
+    from ablate.layers import quantize_ as quantize_
+    from ablate.packed import pack as pack
+    from ablate.run import load_run as load_run
+    from ablate.spec import LayerSpec as LayerSpec
+    from ablate.study import run_study as run_study
+    from ablate.trial import run_trial as run_trial
+
+_HOME = {
+    "BitLinear": "bitlinear",
+    "LayerSpec": "spec",
+    "load_run": "run",
+    "pack": "packed",
+    "quantize_": "layers",
+    "run_study": "study",
+    "run_trial": "trial",
+}
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load when they are first used (PEP 562), so that `import ablate` needs neither torch nor ray."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'ablate' has no attribute {name!r}")
+    return getattr(import_module(f"ablate.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,159 @@
+"""BitLinear: a linear layer with 1-bit, ternary or integer weights and b-bit activations.
+
+Equations by figure number of Liu & Fuh, "Fine-Tune the 1-Bit Vision Transformer on CIFAR-10", which follow
+[1] BitNet, arXiv 2310.11453, and [10] BitNet b1.58, arXiv 2402.17764. Training computes with the de-quantized
+values and straight-through gradients; evaluation multiplies integer levels and applies the scales afterwards,
+exactly as the packed layer does.
+"""
+
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ablate.errors import BadInput
+from ablate.spec import LayerSpec
+
+Beta = Literal["absmean", "least_squares"] | float
+
+
+def binarize(w: Tensor, beta: Beta = "absmean") -> tuple[Tensor, Tensor, Tensor]:
+    """1-bit weights: (signs in {-1, +1}, alpha, beta), so that beta * signs stands for w.
+
+    w: (out, in), floating point. signs has its shape and dtype; alpha and beta are 0-dimensional.
+    """
+    alpha = w.mean()  # Fig. 3
+    signs = torch.where(w > alpha, 1.0, -1.0).to(w.dtype)  # Fig. 3: zero goes to -1, which torch.sign does not do
+    return signs, alpha, _beta(w, signs, beta)
+
+
+def ternarize(w: Tensor, beta: Beta = "absmean") -> tuple[Tensor, Tensor]:
+    """1.58-bit weights: (trits in {-1, 0, +1}, beta), so that beta * trits stands for w.
+
+    w: (out, in), floating point. trits has its shape and dtype; beta is 0-dimensional.
+    """
+    trits = (w / (w.abs().mean() + 1e-8)).round_().clamp_(-1, 1)  # [10] eq. 1-3
+    return trits, _beta(w, trits, beta)
+
+
+def _beta(w: Tensor, levels: Tensor, beta: Beta) -> Tensor:
+    if beta == "absmean":
+        return w.abs().mean()  # Fig. 7: ||W||_1 / nm
+    if beta == "least_squares":
+        return (w * levels).sum() / levels.square().sum().clamp(min=1)  # argmin over beta of ||W - beta W~||^2
+    return w.new_tensor(beta)
+
+
+def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
+    """(levels, scale): integers of w's shape and dtype, and what multiplies them: () or, for int4 and int8, (out, 1)."""
+    if spec.weights == "binary":
+        levels, _, beta = binarize(w, spec.beta)
+        return levels, beta * spec.beta_multiplier
+    if spec.weights == "ternary":
+        levels, beta = ternarize(w, spec.beta)
+        return levels, beta * spec.beta_multiplier
+    top = {"int4": 7, "int8": 127}[spec.weights]  # symmetric, round to nearest, per output channel
+    scale = w.abs().amax(1, keepdim=True) / top  # (out, 1)
+    return (w / scale.clamp(min=torch.finfo(w.dtype).tiny)).round_(), scale
+
+
+def quantize_activations(
+    x: Tensor, bits: int, signed: bool = True, scale: Literal["token", "tensor"] = "token"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(levels, scale, offset), integers that stand for x: x is about levels * scale + offset.
+
+    x: (..., features). levels has its shape and dtype and lies within +-(2^(b-1) - 1), or in 0 .. 2^(b-1) - 1 when
+    not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor.
+    Raises BadInput for bits outside 1 to 8 and for one non-negative bit.
+    """
+    if not 1 <= bits <= 8 or (bits == 1 and not signed):
+        raise BadInput(f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}")
+    dims = (-1,) if scale == "token" else tuple(range(x.ndim))
+    keep = scale == "token"
+    if bits == 1:  # sign(x), zero to -1, times mean|x|
+        gain = x.abs().mean(dims, keepdim=keep)
+        return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
+    q_b = 2 ** (bits - 1)  # Fig. 4
+    if signed:
+        gamma = x.abs().amax(dims, keepdim=keep)  # Fig. 4: ||x||_inf
+        low, offset, centred = -(q_b - 1), torch.zeros_like(gamma), x
+    else:
+        offset = x.amin(dims, keepdim=keep)  # Fig. 5: eta
+        gamma = x.amax(dims, keepdim=keep) - offset  # of the shifted x, or half the range would be clipped away
+        low, centred = 0, x - offset
+    inverse = (q_b / gamma).nan_to_num()  # finite where gamma = 0: zeros then give levels 0
+    levels = (centred * inverse).round_().clamp_(low, q_b - 1)  # Fig. 4 and 5; the paper's Qb - eps would round to Qb
+    return levels, gamma / q_b, offset
+
+
+class _StraightThrough(torch.autograd.Function):
+    """value forwards, the gradient of x backwards: x + (value - x).detach() without its rounding error."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class BitLinear(nn.Linear):
+    """y = W~ Quant(LN(x)) * beta * gamma / Qb + bias (Fig. 7). x: (..., in_features) -> (..., out_features).
+
+    The keywords are the fields of `LayerSpec`. Raises pydantic's ValidationError, a ValueError, for values out of
+    range, and BadInput for weights="full".
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, **fields: Any) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.spec = LayerSpec(**{"weights": "binary", **fields})
+        if self.spec.weights == "full":
+            raise BadInput("BitLinear's weights must be binary, ternary, int4 or int8, but got 'full'; use nn.Linear")
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
+        """A BitLinear in the place of `linear`, with its very weight and bias parameters."""
+        with torch.device("meta"):
+            layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **fields)
+        layer.weight, layer.bias = linear.weight, linear.bias
+        return layer.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.spec.norm:
+            x = F.layer_norm(x, (self.in_features,), eps=1e-5)  # Fig. 7: LN, no learned parameters
+        return self._simulated(x) if self.training else self._exact(x)
+
+    def _simulated(self, x: Tensor) -> Tensor:
+        """Training: de-quantized values in floating point, gradients straight through."""
+        spec = self.spec
+        with torch.no_grad():
+            levels, beta = quantize_weights(self.weight, spec)
+            weight = levels.mul_(beta)
+        if spec.activation_bits is not None:
+            with torch.no_grad():
+                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
+                value = levels.mul_(scale) if spec.signed else levels.mul_(scale).add_(offset)
+            x = _StraightThrough.apply(x, value)
+        return F.linear(x, _StraightThrough.apply(self.weight, weight), self.bias)
+
+    def _exact(self, x: Tensor) -> Tensor:
+        """Evaluation: integer levels multiply exactly (float32 holds sums below 2^24), scales and bias come after."""
+        spec = self.spec
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.weight.dtype)
+            weight, beta = quantize_weights(self.weight, spec)  # (out, in), () or (out, 1)
+            beta = beta.flatten()  # (1,) or (out,)
+            if spec.activation_bits is None:
+                y = F.linear(x, weight) * beta
+            else:
+                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
+                y = F.linear(levels, weight) * (scale * beta)  # Fig. 7; scale is gamma / Qb
+                if not spec.signed:
+                    y = y + offset * (beta * weight.sum(1))  # undoes Fig. 5: eta * beta * rowsum(W~)
+            return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
+        return f"{super().extra_repr()}, {fields}"

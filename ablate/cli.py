@@ -1,0 +1,206 @@
+"""The verbs. Heavy modules are imported where they are used: `ablate --help` needs neither torch nor ray."""
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ablate import spec
+from ablate.errors import AblateError, BadInput, unknown
+
+if TYPE_CHECKING:
+    from ablate.run import Run
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+data_app = typer.Typer(help="Datasets. Example: ablate data ls")
+app.add_typer(data_app, name="data")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+console = Console()
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context, show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+) -> None:
+    """Which layers of a Vision Transformer may become 1-bit, at what accuracy, and is the data to blame?
+
+    Example: ablate study --space layers_bits
+    """
+    if show:
+        print(version("ablate-vit"))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def ls(as_json: Json = False) -> None:
+    """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
+    rows = [{"kind": "space", "name": n, "description": spec.load_space(n).description} for n in spec.builtin("search_spaces")]
+    rows += [{"kind": "study", "name": n, "description": spec.load_study(n).question} for n in spec.builtin("studies")]
+    rows += [
+        {"kind": kind, "name": n, "description": d} for kind in ("model", "dataset") for n, d in spec.bundled(kind).items()
+    ]
+    _table(rows, as_json)
+
+
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(help="A built-in study's name, or the path of a TOML file.")] = "default",
+    space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
+    model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials to run.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Start no trial after this many hours.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
+    objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
+    address: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")] = None,
+    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and threads, of a trial.")] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(min=0, help="GPUs of a trial; fractions share one.")] = 0,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at once; as many as fit by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search a space and end with a Pareto front. Example: ablate study --space layers_bits"""
+    changes: dict[str, Any] = {"space": space, "model": model, "data": data, "trials": trials, "hours": hours, "seed": seed}
+    changes["objectives"] = tuple(objectives.split(",")) if objectives else None
+    asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
+    if dry_run:
+        return _dry_run(asked, as_json)
+    status = Console(stderr=as_json)
+    status.print(f"{asked.question}\nSpace {asked.space.name}: {asked.space.description}", highlight=False, soft_wrap=True)
+    status.print("Loading the model and starting Ray ...", highlight=False)
+    from ablate import view
+    from ablate.cluster import Resources
+    from ablate.study import run_study
+
+    resources = Resources(address, cpus_per_trial, gpus_per_trial, concurrency)
+    with view.StudyView(status) as live:
+        run = run_study(asked, out, resources=resources, view=live)
+    _show(run, as_json)
+    failed = int((run.records["status"] == "failed").sum())
+    if failed * 2 > len(run.records):
+        raise AblateError(f"{failed} of {len(run.records)} trials failed; `ablate status {_short(run.path)}` says why")
+
+
+@app.command()
+def status(
+    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What is done, running and failed, and the front so far; also while the study runs. Example: ablate status"""
+    from ablate.run import latest_run, load_run
+
+    _show(load_run(run) if run else latest_run(), as_json)
+
+
+@app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    trial: Annotated[str, typer.Option(help="The trial's id.")],
+    as_json: Json = False,
+) -> None:
+    """One recorded trial again, here and without Ray, compared with its record. Example: ablate rerun RUN --trial ID"""
+    from ablate.run import load_run
+
+    records = load_run(run).records.set_index("trial_id", drop=False)
+    if trial not in records.index:
+        raise unknown("trial", trial, records.index)
+    from ablate.trial import compare
+
+    before = records.loc[trial].to_dict()
+    rows = compare(before)
+    _table(rows, as_json)
+    if not all(row["same"] for row in rows):
+        raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
+
+
+@data_app.command("ls")
+def data_ls(as_json: Json = False) -> None:
+    """Datasets by name. Example: ablate data ls"""
+    _table([{"name": name, "description": text} for name, text in spec.bundled("dataset").items()], as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe sees each line when it is printed
+    try:
+        code = app(standalone_mode=False) or 0
+    except BadInput as error:
+        code = _say(error, 2)
+    except AblateError as error:
+        code = _say(error, 1)
+    except KeyboardInterrupt:
+        code = _say("interrupted; what was recorded is kept in the run's folder", 130)
+    except typer.TyperException as error:
+        code = _say(error.format_message(), 2)
+    sys.exit(code)
+
+
+def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.StudySpec:
+    """The study with the command line's options in place of its fields, checked as a whole."""
+    base = spec.load_study(name)
+    if "space" in changes and "objectives" not in changes:
+        changes["objectives"] = ()  # those of the new space
+    recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs})
+    return spec.checked(spec.StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
+
+
+def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
+    from ablate.study import estimate, plan
+
+    planned = plan(asked)
+    result = estimate(planned)
+    if as_json:
+        return print(json.dumps(result, indent=1))
+    _table(result["groups"], False)
+    _table(result["anchors"], False)
+    for key in ("points", "trials", "image_views", "images_per_second", "hours_on_one_cpu"):
+        console.print(f"{key.replace('_', ' ')}: {result[key]:,.4g}", highlight=False)
+
+
+def _show(run: "Run", as_json: bool) -> None:
+    """A run's progress and its front."""
+    from ablate import view
+    from ablate.study import front_table
+
+    if as_json:
+        front = json.loads(front_table(run).to_json(orient="records"))
+        done = run.records["status"].value_counts().to_dict()
+        return print(json.dumps({"run": str(run.path), "state": run.state, "trials": done, "front": front}, indent=1))
+    if run.state:
+        console.print(view.progress(run.state, run.records))
+    console.print(view.front(run.records, run.study.objectives))
+    if run.state.get("status") != "running":
+        console.print(
+            f"Run {_short(run.path)}: figures/pareto.png, tables/front.csv, ledger.jsonl", soft_wrap=True, highlight=False
+        )
+
+
+def _table(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        return print(json.dumps(rows, indent=1))
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in row.values())
+        )
+    console.print(table)
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _say(error: object, code: int) -> int:
+    print("ablate: " + " ".join(str(error).split()), file=sys.stderr)
+    return code

@@ -1,0 +1,78 @@
+"""What a model costs, counted and not measured: parameters, MACs and bit operations of one image."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import thop
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ablate.bitlinear import BitLinear
+from ablate.models import logits
+
+WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counted per image. MACs are multiply-accumulates, half the FLOPs; bitops are MACs x weight bits x activation bits."""
+
+    parameters: int
+    macs: int
+    bitops: int
+
+
+def count(model: nn.Module, size: tuple[int, int]) -> Cost:
+    """The cost of one image of `size` (height, width): layers by thop, the products inside attention by a rule of ours."""
+    model = copy.deepcopy(model).eval()  # thop adds buffers
+    linear = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
+    attention = _AttentionMacs()
+    with attention, torch.no_grad():
+        macs, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), linear, verbose=False, ret_layer_info=True)
+    names = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    saved = 0.0
+    for name, spec in names.items():
+        layer_macs = _leaf(tree, f"model.{name}")
+        bits = WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32)
+        saved += layer_macs * (32 * 32 - bits)
+    total = int(macs) + attention.macs
+    return Cost(sum(p.numel() for p in model.parameters()), total, round(total * 32 * 32 - saved))
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return logits(self.model, pixels)
+
+
+class _AttentionMacs(TorchFunctionMode):
+    """Counts q k^T and (q k^T) v, which happen in functions and not in modules, where thop cannot see them."""
+
+    macs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is F.scaled_dot_product_attention:
+            query, key, value = args[:3]  # (B, heads, T, head_dim)
+            self.macs += query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        elif func in (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__):
+            self.macs += out.numel() * args[0].shape[-1]
+        return out
+
+
+def _linear_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    layer.total_ops += output.numel() * layer.in_features
+
+
+def _leaf(tree: Any, name: str) -> float:
+    """thop's count of one layer: its tree holds (operations, parameters, children) by module name."""
+    for part in name.split("."):
+        operations, _, tree = tree[part]
+    return float(operations)

@@ -1,0 +1,29 @@
+"""The exceptions.
+
+AblateError            anything this package raises on purpose; a command exits 1
+├── BadInput           the caller gave something wrong; a command exits 2 (also a ValueError)
+└── NonFinite          a loss became NaN or infinite during training; the trial is recorded as failed
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AblateError(Exception):
+    """Something went wrong that the message explains."""
+
+
+class BadInput(AblateError, ValueError):
+    """The input breaks a rule; the message names the rule, the value and the next step."""
+
+
+class NonFinite(AblateError):
+    """A metric is NaN or infinite; the message names the metric and the step."""
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that does not exist, with the nearest names that do."""
+    names = sorted(known)
+    near = get_close_matches(value, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
+    return BadInput(f"unknown {kind} {value!r}; {hint}")

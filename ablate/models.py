@@ -1,0 +1,120 @@
+"""Full-precision models to start from: bundled, a local `save_pretrained` folder, or a name on the Hugging Face hub."""
+
+import hashlib
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ablate.errors import BadInput, unknown
+from ablate.spec import bundled
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the model's own image processor does: resize to `size` (height, width), scale to [0, 1], normalise."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size)."""
+        x = images.float().div_(255)
+        if tuple(x.shape[-2:]) != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = (x.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        return x.sub_(mean).div_(std)
+
+
+def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
+    """The model with a head for `labels`; a head that the checkpoint lacks is initialised from `seed`.
+
+    Raises BadInput for an unknown name and for a checkpoint that is missing, broken or incomplete.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        names = dict(enumerate(labels))
+        model, info = _from_pretrained(name, id2label=names, label2id={v: k for k, v in names.items()})
+    head = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if absent := [key for key in absent if not key.startswith(f"{head}.")]:
+        raise BadInput(f"checkpoint {name!r} lacks {len(absent)} of the model's tensors, {absent[0]!r} first; save it again")
+    return model
+
+
+def logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """pixels: (B, 3, H, W) -> (B, classes), whether the model returns a tensor or an output object of transformers."""
+    out = model(pixels)
+    return out if isinstance(out, Tensor) else out.logits
+
+
+@lru_cache
+def preprocess(name: str) -> Preprocess:
+    """The image processing that the model's checkpoint asks for."""
+    from transformers import AutoImageProcessor
+
+    source = _source(name)
+    try:
+        processor = AutoImageProcessor.from_pretrained(source)
+    except Exception as error:
+        raise BadInput(f"model {name!r} has no readable preprocessor_config.json: {_first_line(error)}") from None
+    size = processor.size
+    side = size.get("shortest_edge")
+    height, width = (side, side) if side else (size["height"], size["width"])
+    return Preprocess((height, width), tuple(processor.image_mean), tuple(processor.image_std))
+
+
+@lru_cache
+def digest(name: str) -> str:
+    """sha256 over the checkpoint's tensors and image processing: what a trial starts from, whatever file holds it."""
+    model, info = _from_pretrained(name)
+    sha = hashlib.sha256(repr(astuple(preprocess(name))).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        if key not in info["missing_keys"]:
+            sha.update(key.encode() + tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _source(name: str) -> str:
+    if name in bundled("model"):
+        return str(ASSETS / name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if "/" not in name or name.startswith(("/", ".", "~")):
+        raise unknown(
+            "model", name, [*bundled("model"), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"]
+        )
+    return name
+
+
+def _from_pretrained(name: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    import transformers
+
+    source = _source(name)
+    # On CPUs bfloat16 attention trains 1.5 times as fast through plain matrix products as through SDPA.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return transformers.AutoModelForImageClassification.from_pretrained(
+            source,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # each file format raises its own kind
+        raise BadInput(f"cannot load model {name!r}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,121 @@
+"""A run's folder: the study as resolved, the ledger, the state, and each trial's files."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tomli_w
+
+from ablate import ledger
+from ablate.errors import BadInput
+from ablate.ledger import Record
+from ablate.spec import StudySpec, load_study
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a study. `records` is read from the ledger once; load the run again to see newer ones."""
+
+    path: Path
+
+    @cached_property
+    def study(self) -> StudySpec:
+        return load_study(str(self.path / "study.toml"))
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """The ledger as a table: one row a trial, in the order in which they ended."""
+        return pd.DataFrame(ledger.read(self.path / "ledger.jsonl"), columns=list(ledger.FIELDS))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The driver's last sign of life: {} before the first."""
+        path = self.path / "state.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace state.json in one step, so that a reader never sees half of it."""
+        fresh = self.path / ".state.json"
+        fresh.write_text(json.dumps(state))
+        fresh.replace(self.path / "state.json")
+
+
+def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
+    """A new run's folder. Raises BadInput when the path holds something else or can't be written."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
+        raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "study.toml").write_text(tomli_w.dumps(_toml(study.model_dump())), encoding="utf-8")
+        (path / "provenance.json").write_text(json.dumps(provenance, indent=1))
+        (path / "ledger.jsonl").touch()
+    except OSError as error:
+        raise BadInput(f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
+    return Run(path)
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder. Raises BadInput when there is none."""
+    path = Path(path).expanduser().absolute()
+    if not (path / "study.toml").is_file():
+        raise BadInput(
+            f"RUN must be the folder of a run, but {str(path)!r} holds no study.toml; runs are made by `ablate study`"
+        )
+    return Run(path)
+
+
+def latest_run() -> Run:
+    """The newest run below runs/ in the working directory."""
+    found = sorted(RUNS.glob("*/study.toml"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise BadInput(f"no run below {str(RUNS.absolute())!r}; start one with `ablate study` or give RUN")
+    return load_run(found[-1].parent)
+
+
+class Writer:
+    """The one writer of a run's ledger, predictions and weights."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fresh: dict[str, Record] = {}
+
+    def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
+        """Store a trial: its files first, its line last."""
+        name = record["trial_id"]
+        if predictions:
+            (self.path / "predictions").mkdir(exist_ok=True)
+            np.savez_compressed(self.path / "predictions" / f"{name}.npz", **predictions)
+        if weights:
+            folder = self.path / "weights" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for file, content in weights.items():
+                (folder / file).write_bytes(content)
+        ledger.append(self.path / "ledger.jsonl", record)
+        self._fresh[name] = record
+
+    def take(self, name: str) -> Record:
+        """A record that was written since the last take of it."""
+        return self._fresh.pop(name)
+
+    def keep(self, names: list[str]) -> None:
+        """Delete the weights of every trial but these: those on the front."""
+        for folder in (self.path / "weights").glob("*"):
+            if folder.name not in names:
+                shutil.rmtree(folder)
+
+
+def _toml(value: Any) -> Any:
+    """None becomes the word "none", which specs read back."""
+    if isinstance(value, dict):
+        return {key: _toml(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_toml(item) for item in value]
+    return "none" if value is None else value

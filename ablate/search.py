@@ -1,0 +1,162 @@
+"""Proposes trials: ask() and tell(record) over Optuna, with anchors first, no point twice, and an end."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from pydantic import ValidationError
+
+from ablate.ledger import Record
+from ablate.spec import OBJECTIVES, Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
+
+Point = dict[str, Any]  # axis name -> value
+TRIES = 100  # proposals of the sampler in a row that were seen before, until a new point is drawn at random
+ENUMERABLE = 100_000  # points of a space that is small enough to be listed
+
+
+class Search:
+    """A multi-objective search over a study's space. `groups` are the layer groups that the space applies to."""
+
+    def __init__(self, study: StudySpec, groups: list[str]) -> None:
+        self.study, self.groups = study, groups
+        self.axes = dict(_axes(study, groups))  # what varies
+        self.seen: dict[str, optuna.trial.Trial] = {}
+        self._rng = np.random.default_rng(study.seed)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=study.seed, multivariate=True, constant_liar=True)
+        directions = ["maximize" if OBJECTIVES[name] == "max" else "minimize" for name in study.objectives]
+        self._optuna = optuna.create_study(directions=directions, sampler=sampler)
+        for point in self._anchors():
+            self._optuna.enqueue_trial(point)
+
+    @property
+    def size(self) -> float:
+        """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
+        return math.prod(_levels(axis) for axis in self.axes.values())
+
+    def ask(self) -> TrialSpec | None:
+        """The next point, never one that was proposed before; None when the space is exhausted."""
+        for _ in range(TRIES):
+            trial = self._optuna.ask(self.axes)
+            if (spec := self._propose(trial)) is not None:
+                return spec
+        if self.size <= ENUMERABLE:
+            points = [
+                dict(zip(self.axes, values, strict=True)) for values in itertools.product(*map(_choices, self.axes.values()))
+            ]
+            self._rng.shuffle(points)
+        else:
+            points = [{name: self._draw(axis) for name, axis in self.axes.items()} for _ in range(TRIES)]
+        for point in points:
+            self._optuna.enqueue_trial(point)
+            if (spec := self._propose(self._optuna.ask(self.axes))) is not None:
+                return spec
+        return None
+
+    def tell(self, record: Record) -> None:
+        """Take in how a proposed trial ended. Only a complete one with every objective teaches the sampler."""
+        trial = self.seen[_key(TrialSpec.model_validate(record["spec"]))]
+        values = [record[name] for name in self.study.objectives]
+        if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values):
+            self._optuna.tell(trial, values)
+        else:
+            self._optuna.tell(trial, state=TrialState.PRUNED if record["status"] == "pruned" else TrialState.FAIL)
+
+    def _propose(self, trial: optuna.trial.Trial) -> TrialSpec | None:
+        spec = self._spec(trial.params)
+        if spec is None or (key := _key(spec)) in self.seen:
+            self._optuna.tell(trial, state=TrialState.FAIL)
+            return None
+        self.seen[key] = trial
+        return spec
+
+    def _spec(self, point: Point) -> TrialSpec | None:
+        """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""
+        space, chosen = self.study.space, {}
+        for group in self.groups:
+            fields = {key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()}
+            if fields["weights"] in ("int4", "int8"):  # one scale per channel: no beta
+                fields = {key: value for key, value in fields.items() if not key.startswith("beta")}
+            if fields["weights"] != "full":
+                chosen[group] = fields
+        recipe = {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
+        try:
+            return TrialSpec(
+                model=self.study.model,
+                data=self.study.data,
+                layers={group: LayerSpec(**fields) for group, fields in chosen.items()},
+                fraction=point.get("fraction", space.fraction),
+                recipe=Recipe(**{**self.study.recipe.model_dump(), **recipe}),
+                seed=self.study.seed,
+            )
+        except ValidationError:
+            return None
+
+    def _anchors(self) -> Iterator[Point]:
+        """All full, all binary, all ternary, ...; then head and first block full with the rest binary."""
+        usual = {name: _usual(name, axis) for name, axis in self.axes.items()}
+        weights = {name: axis for name, axis in self.axes.items() if name.rpartition(".")[2] == "weights"}
+        allowed = dict.fromkeys(kind for axis in weights.values() for kind in _choices(axis))
+        for kind in allowed or [None]:
+            yield usual | {name: kind for name, axis in weights.items() if kind in _choices(axis)}
+        outer = {name for name in weights if name.startswith(("head.", "block0."))}
+        if outer and {"full", "binary"} <= set(allowed):
+            yield usual | {name: "full" if name in outer else "binary" for name in weights}
+
+    def _draw(self, axis: BaseDistribution) -> Any:
+        if isinstance(axis, CategoricalDistribution):
+            return axis.choices[self._rng.integers(len(axis.choices))]
+        unit = self._rng.random()
+        assert isinstance(axis, FloatDistribution | IntDistribution)
+        value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
+        return round(value) if isinstance(axis, IntDistribution) else value
+
+
+def _axes(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, BaseDistribution]]:
+    """The axes that vary, by name: `block0.fc1.weights` (each group's own), `activation_bits`, `recipe.…`, `fraction`."""
+    space = study.space
+    named: list[tuple[str, type[Spec], str, Axis]] = []
+    for key, axis in space.layer.items():
+        names = [f"{group}.{key}" for group in groups] if isinstance(axis, Each) else [key]
+        named += [(name, LayerSpec, key, axis) for name in names]
+    named += [(f"recipe.{key}", Recipe, key, axis) for key, axis in space.recipe.items()]
+    named += [("fraction", TrialSpec, "fraction", space.fraction)]
+    for name, spec, key, axis in named:
+        if isinstance(axis, Range):
+            whole = not accepts(spec, key, axis.low + 0.5)  # a field that refuses a half is an integer
+            kind = IntDistribution if whole else FloatDistribution
+            yield name, kind(axis.low, axis.high, log=axis.log)
+        elif isinstance(axis, Each | tuple):
+            yield name, CategoricalDistribution(axis.each if isinstance(axis, Each) else axis)
+
+
+def _usual(name: str, axis: BaseDistribution) -> Any:
+    """The field's own default where the axis has it, else the axis' last value."""
+    key = name.rpartition(".")[2]
+    defaults: dict[str, Value | None] = {**Recipe().model_dump(), **LayerSpec().model_dump(), "fraction": 1.0}
+    default = defaults[key]
+    if isinstance(axis, CategoricalDistribution):
+        return default if default in axis.choices else axis.choices[-1]
+    assert isinstance(axis, FloatDistribution | IntDistribution)
+    return default if isinstance(default, int | float) and axis.low <= default <= axis.high else axis.high
+
+
+def _choices(axis: BaseDistribution) -> tuple[Any, ...]:
+    if isinstance(axis, CategoricalDistribution):
+        return axis.choices
+    assert isinstance(axis, IntDistribution)
+    return tuple(range(axis.low, axis.high + 1))
+
+
+def _levels(axis: BaseDistribution) -> float:
+    return math.inf if isinstance(axis, FloatDistribution) else len(_choices(axis))
+
+
+def _key(spec: TrialSpec) -> str:
+    return json.dumps(spec.model_dump(), sort_keys=True)

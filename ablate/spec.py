@@ -1,0 +1,266 @@
+"""Plain data: what a layer, a trial, a search space and a study are, and how their TOML is read.
+
+A spec is frozen and is checked once, at the door; all its faults are reported together.
+TOML has no null, so the word "none" stands for None in every field.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ablate.errors import BadInput, unknown
+
+Weights = Literal["full", "binary", "ternary", "int4", "int8"]
+Value = bool | int | float | str
+
+OBJECTIVES: dict[str, Literal["min", "max"]] = {
+    "accuracy": "max",
+    "loss": "min",
+    "size_bytes": "min",
+    "bitops": "min",
+    "images": "min",
+    "train_seconds": "min",
+}
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, unknown keys refused, "none" read as None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: None if value == "none" else value for key, value in data.items()}
+
+
+class LayerSpec(Spec):
+    """The precision of one linear layer; DESIGN.md's section on the mathematics defines each field.
+
+    `activation_bits` None keeps activations in floating point. `beta` is a rule or a literal number, and
+    `beta_multiplier` scales either. `int4` and `int8` have one scale per output channel and take no beta.
+    """
+
+    weights: Weights = "full"
+    activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
+    beta: Literal["absmean", "least_squares"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "absmean"
+    beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)
+    activation_scale: Literal["token", "tensor"] = "token"
+    signed: bool = True
+    norm: bool = False
+
+    @model_validator(mode="after")
+    def _one_bit_has_a_sign(self) -> Self:
+        if self.activation_bits == 1 and not self.signed:
+            raise ValueError("activation_bits=1 needs signed=true: one level of one sign holds nothing")
+        return self
+
+
+class Recipe(Spec):
+    """How a model is fine-tuned. Learning rate: linear warm-up, then cosine to zero over all steps."""
+
+    epochs: int = Field(2, ge=0)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
+    momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
+    warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    augment: bool = True  # random flips and shifts
+    bf16: bool | Literal["auto"] = "auto"  # bfloat16 autocast while training; evaluation is always float32
+
+
+class TrialSpec(Spec):
+    """One point of a space with one seed. `layers` maps layer groups to precisions; the others stay full."""
+
+    model: str = "vit-micro"
+    data: str = "cifar10-mini"
+    layers: dict[str, LayerSpec] = {}
+    fraction: float = Field(1.0, gt=0, le=1)
+    recipe: Recipe = Recipe()
+    seed: int = Field(0, ge=0, lt=2**32)
+    test: bool = False  # evaluate the test set as well, once, at the end
+
+
+class Range(Spec):
+    """A continuous or integer axis, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low < high must hold (and 0 < low with log), but got low={self.low}, high={self.high}")
+        return self
+
+
+class Each(Spec):
+    """A choice that every layer group makes for itself."""
+
+    each: tuple[Value, ...] = Field(min_length=1)
+
+
+Axis = Value | tuple[Value, ...] | Range | Each
+
+
+class SpaceSpec(Spec):
+    """What may vary. An axis is a fixed value, a list of choices, a range, or `each` with choices per layer group."""
+
+    name: str = ""
+    description: str
+    objectives: tuple[str, ...] = ("accuracy", "size_bytes")
+    groups: tuple[str, ...] = ("*",)  # shell-style patterns on layer-group names: what [layer] applies to
+    layer: dict[str, Axis]
+    recipe: dict[str, Axis] = {}
+    fraction: Axis = 1.0
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Self:
+        faults = _objective_faults(self.objectives)
+        axes: list[tuple[type[Spec], str, Axis]] = [(LayerSpec, key, axis) for key, axis in self.layer.items()]
+        axes += [(Recipe, key, axis) for key, axis in self.recipe.items()]
+        axes += [(TrialSpec, "fraction", self.fraction)]
+        for spec, key, axis in axes:
+            if key not in spec.model_fields:
+                faults.append(str(unknown(f"{spec.__name__} field", key, spec.model_fields)))
+                continue
+            if isinstance(axis, Each) and spec is not LayerSpec:
+                faults.append(f"{key}: only fields of [layer] can be decided by each layer group")
+            faults += [f for value in values(axis) if (f := _fault(spec, key, value))]
+        if "weights" not in self.layer:
+            faults.append("[layer] must say which `weights` a layer group may have")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class StudySpec(Spec):
+    """A question: a space, a model, a dataset, a recipe, objectives, a budget and a seed."""
+
+    name: str = ""
+    question: str
+    source: str = ""
+    cost: str = ""
+    expected: str = ""
+    command: str = ""
+    space: SpaceSpec
+    model: str = "vit-micro"
+    data: str = "cifar10-mini"
+    objectives: tuple[str, ...] = ()  # empty: the space's
+    trials: int = Field(12, ge=1)
+    hours: Annotated[float, Field(gt=0)] | None = None
+    seed: int = Field(0, ge=0, lt=2**32)
+    recipe: Recipe = Recipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("space"), str):
+            data = {**data, "space": load_space(data["space"])}
+        return data
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> Self:
+        if faults := _objective_faults(self.objectives):
+            raise ValueError("; ".join(faults))
+        if not self.objectives:
+            return self.model_copy(update={"objectives": self.space.objectives})
+        return self
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def values(axis: Axis) -> tuple[Value, ...]:
+    """The values named on an axis: the ends of a range, the choices of a list."""
+    if isinstance(axis, Range):
+        return (axis.low, axis.high)
+    if isinstance(axis, Each):
+        return axis.each
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def accepts(spec: type[Spec], key: str, value: object) -> bool:
+    """Whether a field of a spec takes a value, the other fields at their defaults."""
+    return not _fault(spec, key, value)
+
+
+def checked(spec: type[S], data: Any, where: str) -> S:
+    """`spec` built from plain `data`; `where` names the source in the BadInput that lists every fault."""
+    try:
+        return spec.model_validate(data)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(_line(spec, fault) for fault in error.errors())) from None
+
+
+def load_space(name: str) -> SpaceSpec:
+    """A built-in search space by its name, or one's own by the path of its TOML file."""
+    return _load(SpaceSpec, "search_spaces", "search space", name)
+
+
+def load_study(name: str) -> StudySpec:
+    """A built-in study by its name, or one's own by the path of its TOML file."""
+    return _load(StudySpec, "studies", "study", name)
+
+
+def builtin(folder: Literal["search_spaces", "studies"]) -> list[str]:
+    """Names of the built-in files of a folder."""
+    return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.toml"))
+
+
+def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
+    """Bundled models or datasets: the name and the one-line description that heads its card."""
+    cards = {card.parent: card for card in sorted((Path(__file__).parent / "assets").glob("*/README.md"))}
+    chosen = (card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model"))
+    heads = (card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen)
+    return {name: text for name, _, text in heads}
+
+
+def _load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
+    path = Path(name).expanduser()
+    if path.suffix != ".toml":
+        if name not in builtin(folder):
+            raise unknown(kind, name, builtin(folder))
+        path = Path(__file__).parent / folder / f"{name}.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid TOML: {error}") from None
+    return checked(spec, {"name": path.stem, **data}, path.name)
+
+
+def _objective_faults(objectives: tuple[str, ...]) -> list[str]:
+    faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
+    if len(set(objectives)) < len(objectives):
+        faults.append(f"objectives must differ, but got {', '.join(objectives)}")
+    return faults
+
+
+def _fault(spec: type[Spec], key: str, value: object) -> str:
+    try:
+        spec.model_validate({key: value})
+    except ValidationError as error:
+        return _line(spec, error.errors()[0])
+    return ""
+
+
+def _line(spec: type[Spec], fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known: Any = spec.model_fields
+        if len(fault["loc"]) > 1:  # a key of a table below
+            known = getattr(spec.model_fields[str(fault["loc"][0])].annotation, "model_fields", {})
+        return str(unknown("key", str(fault["loc"][-1]), known))
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error" or fault["type"] == "missing":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, but got {fault['input']!r}"

@@ -1,0 +1,206 @@
+"""A study from its question to its front: joins the search, the cluster and the run's folder."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ablate import cluster, cost, data, layers, models, packed, trial
+from ablate.analysis import pareto
+from ablate.cluster import Resources, Running
+from ablate.ledger import Record
+from ablate.run import RUNS, Run, create_run, load_run
+from ablate.search import Search
+from ablate.spec import OBJECTIVES, StudySpec, TrialSpec, load_study
+from ablate.train import resolve, train
+
+HERE = Resources()  # a Ray of our own on this machine
+View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
+PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to before anything is trained: its search and its dataset, loaded and checked."""
+
+    study: StudySpec
+    groups: dict[str, list[str]]
+    dataset: data.Dataset
+    search: Search
+
+    @property
+    def anchors(self) -> list[TrialSpec]:
+        """The first point of each kind: a fresh search's first proposals."""
+        fresh = Search(self.study, self.search.groups)
+        return [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
+
+
+def plan(study: StudySpec) -> Plan:
+    """Load what the study names and check that it fits together. Raises BadInput."""
+    study = study.model_copy(update={"recipe": resolve(study.recipe)})
+    dataset = data.load(study.data)
+    model = models.load(study.model, dataset.classes)
+    models.preprocess(study.model)
+    found = layers.groups(model)
+    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
+    return Plan(study, found, dataset, Search(study, [name for name in found if name in chosen]))
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
+
+    The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
+    evaluated image counts as a third of a trained one.
+    """
+    recipe, n = plan.study.recipe, plan.study.trials
+    views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)
+    anchors = [_anchor(plan, spec) for spec in plan.anchors]
+    rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
+    groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
+    total = {"points": plan.search.size, "trials": n, "image_views": views, "images_per_second": rate}
+    return {"groups": groups, "anchors": anchors, **total, "hours_on_one_cpu": views / rate / 3600}
+
+
+def run_study(
+    study: StudySpec | str, out: str | Path | None = None, *, resources: Resources = HERE, view: View | None = None
+) -> Run:
+    """Search the study's space and return the run, finished: its ledger, its front and its figures.
+
+    Raises BadInput before anything is written; what fails in a trial is in the trial's record.
+    """
+    study = load_study(study) if isinstance(study, str) else study
+    cluster.check_address(resources.address)
+    planned = plan(study)
+    path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{study.space.name}").expanduser().absolute()
+    run = create_run(path, planned.study, _provenance(planned.dataset))
+    try:
+        dashboard, concurrency = cluster.connect(resources)
+    except BaseException:
+        shutil.rmtree(path)  # nothing has run yet
+        raise
+    driver = _Driver(run, planned.search, concurrency, dashboard, view)
+    try:
+        cluster.distribute(
+            driver.ask,
+            driver.tell,
+            driver.watch,
+            dataset=planned.dataset,
+            path=path,
+            trials=study.trials,
+            concurrency=concurrency,
+            resources=resources,
+        )
+        driver.end("exhausted" if driver.exhausted else "finished")
+    except BaseException:
+        driver.end("interrupted")
+        raise
+    finally:
+        cluster.disconnect()
+        shutil.rmtree(path / ".tune", ignore_errors=True)
+    return finish(load_run(path))
+
+
+def finish(run: Run) -> Run:
+    """Write what can be rebuilt from the ledger: the front as a table, and its figure."""
+    from ablate.paper_figures import fig_pareto
+
+    front = front_table(run)
+    (run.path / "tables").mkdir(exist_ok=True)
+    front.to_csv(run.path / "tables" / "front.csv", index=False)
+    if len(front):
+        fig_pareto.draw(run.records, front, run.study.objectives, run.path / "figures" / "pareto")
+    return run
+
+
+def front_table(run: Run) -> pd.DataFrame:
+    """The front of a run: a row a trial, best first objective first."""
+    return pareto.front_of(run.records, {name: OBJECTIVES[name] for name in run.study.objectives})
+
+
+class _Driver:
+    """The study's side of the distribution: proposes, learns, keeps the state file fresh, and feeds the view."""
+
+    def __init__(self, run: Run, search: Search, concurrency: int, dashboard: str, view: View | None) -> None:
+        self.run, self.search, self.view = run, search, view
+        self.records: list[Record] = []
+        self.exhausted = False
+        self.started = time.time()
+        self.state: dict[str, Any] = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
+        self.state |= {"started": self.started, "trials": run.study.trials, "concurrency": concurrency, "dashboard": dashboard}
+        self.watch([])
+
+    def ask(self) -> TrialSpec | None:
+        hours = self.run.study.hours
+        if hours is not None and time.time() - self.started > hours * 3600:
+            return None
+        spec = self.search.ask()
+        self.exhausted |= spec is None
+        return spec
+
+    def tell(self, record: Record) -> list[str]:
+        """The trials on the front, after this one."""
+        self.search.tell(record)
+        self.records.append(record)
+        return list(
+            pareto.front_of(pd.DataFrame(self.records), {n: OBJECTIVES[n] for n in self.run.study.objectives})["trial_id"]
+        )
+
+    def watch(self, running: Running) -> None:
+        now = time.time()
+        if now - self.state.get("heartbeat", 0) < 1 and len(self.records) == self.state["done"]:
+            return
+        self.state |= {"heartbeat": now, "done": len(self.records), "running": running}
+        self.run.write_state(self.state)
+        if self.view:
+            self.view(self.state, self.records)
+
+    def end(self, status: str) -> None:
+        self.state |= {"status": status, "heartbeat": 0}
+        self.watch([])
+
+
+def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:
+    """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model)
+    counted = cost.count(model, preprocess.size)
+    with tempfile.TemporaryDirectory() as folder:
+        size_bytes = packed.pack(model, folder)
+    train_split, one = (
+        data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
+    )
+    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0)
+    next(steps)  # warm-up
+    started, n = time.perf_counter(), 0
+    while (spent := time.perf_counter() - started) < seconds:
+        next(steps)
+        n += len(train_split)
+    torch.set_num_threads(threads)
+    row = {"anchor": trial.arm(spec), "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
+    return row | {"images_per_second": round(n / spent)}
+
+
+def _provenance(dataset: data.Dataset) -> dict[str, Any]:
+    git = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "git_commit": git.stdout.strip() or None,
+        "hardware": {"device": trial.device_name(), "cpus": os.cpu_count(), "system": platform.platform()},
+        "dataset_sha256": dataset.digest,
+        "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }

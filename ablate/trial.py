@@ -1,0 +1,152 @@
+"""One trial: TrialSpec -> record. What was asked, what came out, what it cost, how it ended."""
+
+import hashlib
+import json
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from ablate import cost, data, layers, models, packed
+from ablate.errors import AblateError, BadInput
+from ablate.ledger import ASKED, FOUND, SCHEMA, Record
+from ablate.spec import TrialSpec
+from ablate.train import Epoch, evaluate, resolve, train
+
+
+@dataclass
+class Outcome:
+    """A record and the files that go with it."""
+
+    record: Record
+    predictions: dict[str, NDArray[Any]] = field(default_factory=dict)  # split -> logits (N, classes), labels
+    weights: dict[str, bytes] = field(default_factory=dict)  # the packed model, file by file
+
+
+def trial_id(spec: TrialSpec) -> str:
+    """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
+    asked = {"spec": spec.model_dump(), "data": data.load(spec.data).digest, "model": models.digest(spec.model)}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
+    """Train and measure one point, in this process. A fault of the training is a record with status "failed".
+
+    Raises BadInput for an unknown model, dataset or layer group.
+    """
+    spec = spec.model_copy(update={"recipe": resolve(spec.recipe)})
+    steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value.record
+
+
+def trial_steps(spec: TrialSpec, name: str, dataset: data.Dataset) -> Generator[Epoch, None, Outcome]:
+    """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome."""
+    record = blank_record(spec, name)
+    chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
+    record |= {"images": len(chosen), "threads": torch.get_num_threads(), "device": device_name()}
+    started = time.perf_counter()
+    outcome = Outcome(record)
+    try:
+        model = build(spec, dataset.classes)
+        preprocess = models.preprocess(spec.model)
+        counted = cost.count(model, preprocess.size)
+        record |= {"parameters": counted.parameters, "macs": counted.macs, "bitops": counted.bitops}
+        model.to(device())
+        split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
+        record["steps"] = spec.recipe.epochs * math.ceil(len(split) / spec.recipe.batch_size)
+        last = None
+        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed):
+            record["curve"].append(
+                {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
+            )
+            yield last
+        last = last or evaluate(model, dataset.validation, preprocess)
+        record |= {"accuracy": last.accuracy, "loss": last.loss, "train_seconds": time.perf_counter() - started}
+        outcome.predictions = {"validation_logits": last.logits, "validation_labels": dataset.validation.labels}
+        if spec.test:
+            test = evaluate(model, dataset.test, preprocess, last.epoch)
+            record |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+            outcome.predictions |= {"test_logits": test.logits, "test_labels": dataset.test.labels}
+        with tempfile.TemporaryDirectory() as folder:
+            record["size_bytes"] = packed.pack(model, folder)
+            outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+        record["status"] = "complete"
+    except BadInput:
+        raise
+    except (AblateError, RuntimeError, ArithmeticError, MemoryError, OSError) as error:
+        record["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return outcome
+
+
+def compare(record: Record) -> list[dict[str, Any]]:
+    """Run a recorded trial again with as many threads, and set what came out beside the record, field by field."""
+    if record["threads"]:
+        torch.set_num_threads(int(record["threads"]))
+    spec = TrialSpec.model_validate(record["spec"])
+    again = run_trial(spec)
+    fields = (
+        "trial_id",
+        "status",
+        "images",
+        "steps",
+        "accuracy",
+        "loss",
+        "test_accuracy",
+        "size_bytes",
+        "parameters",
+        "macs",
+        "bitops",
+        "curve",
+    )
+    return [{"field": f, "recorded": record[f], "now": again[f], "same": record[f] == again[f]} for f in fields]
+
+
+def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
+    """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
+    model = models.load(spec.model, classes, spec.seed)
+    groups = layers.groups(model)
+    wanted = {group: layers.match(group, groups, "layer group") for group in spec.layers}
+    layers.quantize_(model, {name: spec.layers[group] for group in wanted for name in groups[group]})
+    return model
+
+
+def blank_record(spec: TrialSpec, name: str) -> Record:
+    """A record with every field, of a trial that has not got anywhere yet and so has failed."""
+    asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
+
+
+def arm(spec: TrialSpec) -> str:
+    """The kinds of quantized weights in a trial, "full" where there are none."""
+    return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return _cpu_name()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

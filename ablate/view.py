@@ -1,0 +1,129 @@
+"""What people see in the terminal: the live view of a study, and tables."""
+
+import time
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ablate.analysis import pareto
+from ablate.ledger import FIELDS, Record
+from ablate.spec import OBJECTIVES
+
+COLUMNS = {"accuracy": "accuracy %", "size_bytes": "size KiB", "bitops": "bit operations G", "loss": "loss (nats)"}
+COLUMNS |= {"images": "images", "train_seconds": "training s"}
+
+
+class StudyView:
+    """One live view on a terminal; on a pipe, a line whenever a trial ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self.told = 0
+
+    def __enter__(self) -> "StudyView":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
+        if self.live:
+            table = pd.DataFrame(records, columns=list(FIELDS))
+            self.live.update(Group(progress(state, table), best_by_size(table)), refresh=True)
+            return
+        for record in records[self.told :]:
+            self.console.print(line(record, state), highlight=False, soft_wrap=True)
+        self.told = len(records)
+
+
+def progress(state: dict[str, Any], records: pd.DataFrame) -> Group:
+    """Trials done, running, failed; time left; the dashboard's address; and each running trial."""
+    failed = int((records["status"] == "failed").sum())
+    head = f"{len(records)}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
+    lines = [f"{head} · {left(state, records)} · {state['status']}"]
+    if state["dashboard"] and state["status"] == "running":
+        lines.append(f"Ray dashboard {state['dashboard']}")
+    for trial in state["running"]:
+        seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
+        lines.append(f"  {trial['trial_id']}  {trial['arm']:<16} epoch {trial['epoch']}/{trial['epochs']}{seen}")
+    return Group(*(Text(line) for line in lines))
+
+
+def left(state: dict[str, Any], records: pd.DataFrame) -> str:
+    """Time left, from the wall time so far and the share of all epochs that it brought."""
+    spent = state["heartbeat"] - state["started"]
+    if state["status"] != "running":
+        return f"{duration(spent)} in all"
+    done = len(records) + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
+    return (
+        f"about {duration(spent * (state['trials'] / done - 1))} left"
+        if done
+        else "time left unknown until the first epoch ends"
+    )
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(max(0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def best_by_size(records: pd.DataFrame) -> Table:
+    """The best accuracy within each size class: up to 0.5, 1, 2, 4, ... MiB."""
+    table = Table("size up to", "best accuracy %", "trial", "layers", box=None, pad_edge=False)
+    complete = records[records["status"] == "complete"]
+    top = 2**18
+    while len(complete) and top < 2 * complete["size_bytes"].max():
+        inside = complete[(complete["size_bytes"] <= top) & (complete["size_bytes"] > top / 2)]
+        if len(inside):
+            best = inside.loc[inside["accuracy"].astype(float).idxmax()]
+            table.add_row(f"{top / 2**20:g} MiB", f"{best['accuracy']:.1%}", best["trial_id"], summary(best["spec"]))
+        top *= 2
+    return table
+
+
+def front(records: pd.DataFrame, objectives: tuple[str, ...]) -> Table:
+    """The Pareto front as a table, smallest last."""
+    chosen = pareto.front_of(records, {name: OBJECTIVES[name] for name in objectives})
+    table = Table(title=f"Pareto front: {len(chosen)} of {len(records)} trials", title_justify="left", box=None, pad_edge=False)
+    for name in ("trial", *(COLUMNS[o] for o in objectives)):
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    table.add_column("layers")
+    for _, record in chosen.iterrows():
+        table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), summary(record["spec"]))
+    return table
+
+
+def cell(objective: str, value: float) -> str:
+    scaled = {"accuracy": 100 * value, "size_bytes": value / 1024, "bitops": value / 1e9}.get(objective, value)
+    return f"{scaled:,.0f}" if objective == "images" else f"{scaled:,.3f}" if objective == "loss" else f"{scaled:,.1f}"
+
+
+def summary(spec: dict[str, Any]) -> str:
+    """A trial's layers in a few words: how many layer groups of each kind, and the activation bits."""
+    layers = list(spec["layers"].values())
+    if not layers:
+        return "all full"
+    kinds = pd.Series([layer["weights"] for layer in layers]).value_counts()
+    bits = sorted({str(layer["activation_bits"]) for layer in layers})
+    multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
+    beta = f", beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f", b {'/'.join(bits)}{beta}"
+
+
+def line(record: Record, state: dict[str, Any]) -> str:
+    head = f"[{state['done']}/{state['trials']}] {record['trial_id']}"
+    if record["status"] != "complete":
+        return f"{head} {record['status']}: {record['error']}"
+    took = duration(time.time() - state["started"])
+    return (
+        f"{head} accuracy {record['accuracy']:.1%}, {record['size_bytes'] / 1024:,.0f} KiB, {summary(record['spec'])} · {took}"
+    )

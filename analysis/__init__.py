@@ -1,0 +1,1 @@
+"""Records in, tables out: pure functions that import neither torch nor ray."""

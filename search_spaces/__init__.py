@@ -1,0 +1,1 @@
+"""Built-in search spaces, one TOML file each: what may vary."""

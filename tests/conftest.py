@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local `save_pretrained` folder: a ViT of 2 blocks and width 32, random weights, with its image processor."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny-vit"
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+TINY_STUDY = """
+question = "does it work?"
+model = "{model}"
+trials = 4
+[recipe]
+epochs = 1
+bf16 = false
+[space]
+description = "a few points"
+objectives = ["accuracy", "size_bytes", "bitops"]
+fraction = [0.02, 0.04]
+[space.layer]
+weights = {{ each = ["full", "binary", "ternary"] }}
+activation_bits = [2, 8]
+"""
+
+
+@pytest.fixture
+def tiny_study(tiny_vit: Path, tmp_path: Path) -> Path:
+    """The path of a study that takes a second a trial."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_STUDY.format(model=tiny_vit))
+    return path

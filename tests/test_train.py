@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ablate import data, run_trial
+from ablate.data import Split
+from ablate.errors import BadInput, NonFinite
+from ablate.models import Preprocess
+from ablate.spec import LayerSpec, Recipe, TrialSpec
+from ablate.train import _augment, _rate, _reflect, train
+from ablate.trial import compare, trial_id
+
+PLAIN = Preprocess((8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def splits(n=60):
+    """Two classes that brightness tells apart."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    images = (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    return Split(images, labels)
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.GELU(), nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_it_learns(optimizer, bf16):
+    recipe = Recipe(epochs=6, batch_size=16, optimizer=optimizer, learning_rate=0.01, bf16=bf16)
+    epochs = list(train(net(), splits(), splits(), recipe, PLAIN, seed=0))
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert epochs[-1].accuracy == 1.0 and epochs[-1].loss < epochs[0].loss
+
+
+def test_the_seed_decides_everything():
+    def curve(seed):
+        return [epoch.loss for epoch in train(net(), splits(), splits(), Recipe(bf16=False), PLAIN, seed)]
+
+    assert curve(0) == curve(0) != curve(1)
+
+
+def test_nan_names_the_metric_and_the_step():
+    with pytest.raises(NonFinite, match=r"training loss is (nan|inf) at step 2 of 8"):
+        list(train(net(), splits(), splits(), Recipe(learning_rate=1e30, batch_size=16, warmup=0, clip_norm=None), PLAIN, 0))
+
+
+def test_schedule():
+    rates = [_rate(step, 100, 0.1) for step in range(100)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9] == rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5) and 0 < rates[99] < 0.001
+    assert _rate(0, 1, 0.0) == 1.0
+
+
+def test_augmentation_shifts_and_flips_and_reflects():
+    image = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(200, 3, 8, 8)
+    out = _augment(image, np.random.default_rng(0))
+    assert out.shape == image.shape and out.dtype == torch.uint8
+    kinds = {bytes(o.numpy().tobytes()) for o in out}
+    assert len(kinds) == 18  # 3 shifts down x 3 across x 2 flips
+    assert _reflect(np.arange(-2, 7), 5).tolist() == [2, 1, 0, 1, 2, 3, 4, 3, 2]
+
+
+def test_a_trial_leaves_a_record(tiny_vit):
+    spec = TrialSpec(
+        model=str(tiny_vit),
+        layers={"block0.fc1": LayerSpec(weights="binary")},
+        fraction=0.02,
+        recipe=Recipe(epochs=2, bf16=False),
+        test=True,
+    )
+    record = run_trial(spec)
+    assert record["status"] == "complete" and record["arm"] == "binary" and record["images"] == 80 and record["steps"] == 4
+    assert 0 < record["accuracy"] < 1 and 0 < record["test_accuracy"] < 1 and len(record["curve"]) == 2
+    assert record["curve"][-1]["accuracy"] == record["accuracy"]
+    assert all(row["same"] for row in compare(record))
+    assert record["trial_id"] == trial_id(spec) != trial_id(spec.model_copy(update={"seed": 1}))
+
+
+def test_no_training_still_measures(tiny_vit):
+    record = run_trial(TrialSpec(model=str(tiny_vit), recipe=Recipe(epochs=0)))
+    assert record["status"] == "complete" and record["steps"] == 0 and record["curve"] == [] and record["accuracy"] is not None
+
+
+def test_a_fault_of_the_training_is_a_failed_record(tiny_vit):
+    recipe = Recipe(epochs=3, learning_rate=1e30, clip_norm=None, warmup=0, bf16=False)
+    record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.05, recipe=recipe))
+    assert record["status"] == "failed" and record["accuracy"] is None
+    assert record["error"].startswith("NonFinite: ") and "step" in record["error"]
+
+
+def test_an_unknown_group_is_refused(tiny_vit):
+    with pytest.raises(BadInput, match=r"matches no layer group; nearest: block1\.fc1"):
+        run_trial(TrialSpec(model=str(tiny_vit), layers={"block9.fc1": LayerSpec(weights="binary")}))
+
+
+def test_images_are_resized_and_normalised_as_the_processor_says(tiny_vit):
+    from PIL import Image
+    from transformers import ViTImageProcessor
+
+    from ablate.models import preprocess
+
+    images = data.load("cifar10-mini").train.images[:4]
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    ViTImageProcessor(size={"height": 48, "width": 48}, image_mean=[0.4, 0.5, 0.6]).save_pretrained(tiny_vit.parent / "larger")
+    for folder in (tiny_vit, tiny_vit.parent / "larger"):
+        processor = ViTImageProcessor.from_pretrained(folder)
+        theirs = processor([Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
+        ours = preprocess(str(folder))(pixels)
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).abs().max() < 0.02  # they round to uint8 after resizing
