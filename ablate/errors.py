@@ -24,6 +24,6 @@ class NonFinite(AblateError):
 def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
-    near = get_close_matches(value, names, n=3, cutoff=0.5)
+    near = [name for name in names if value and value in name][:3] or get_close_matches(value, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
     return BadInput(f"unknown {kind} {value!r}; {hint}")

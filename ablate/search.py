@@ -16,7 +16,7 @@ from ablate.ledger import Record
 from ablate.spec import OBJECTIVES, Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
 
 Point = dict[str, Any]  # axis name -> value
-TRIES = 100  # proposals of the sampler in a row that were seen before, until a new point is drawn at random
+TRIES = 20  # proposals of the sampler in a row that were seen before, until a new point is drawn at random
 ENUMERABLE = 100_000  # points of a space that is small enough to be listed
 
 

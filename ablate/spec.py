@@ -23,6 +23,7 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
     "images": "min",
     "train_seconds": "min",
 }
+SPACE_OBJECTIVES = ("accuracy", "size_bytes")
 
 
 class Spec(BaseModel):
@@ -115,7 +116,7 @@ class SpaceSpec(Spec):
 
     name: str = ""
     description: str
-    objectives: tuple[str, ...] = ("accuracy", "size_bytes")
+    objectives: tuple[str, ...] = SPACE_OBJECTIVES
     groups: tuple[str, ...] = ("*",)  # shell-style patterns on layer-group names: what [layer] applies to
     layer: dict[str, Axis]
     recipe: dict[str, Axis] = {}
@@ -162,16 +163,17 @@ class StudySpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("space"), str):
-            data = {**data, "space": load_space(data["space"])}
-        return data
+        """A space by name is loaded; without objectives of its own, a study has those of its space."""
+        if not isinstance(data, dict) or "space" not in data:
+            return data
+        space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
+        its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
+        return {**data, "space": space, "objectives": data.get("objectives") or its or SPACE_OBJECTIVES}
 
     @model_validator(mode="after")
-    def _objectives_fit(self) -> Self:
+    def _objectives_exist(self) -> Self:
         if faults := _objective_faults(self.objectives):
             raise ValueError("; ".join(faults))
-        if not self.objectives:
-            return self.model_copy(update={"objectives": self.space.objectives})
         return self
 
 

@@ -96,7 +96,12 @@ def compare(record: Record) -> list[dict[str, Any]]:
         torch.set_num_threads(int(record["threads"]))
     spec = TrialSpec.model_validate(record["spec"])
     again = run_trial(spec)
-    fields = (
+    before, now = (_outcome(r) for r in (record, again))
+    return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    fields = [
         "trial_id",
         "status",
         "images",
@@ -108,9 +113,9 @@ def compare(record: Record) -> list[dict[str, Any]]:
         "parameters",
         "macs",
         "bitops",
-        "curve",
-    )
-    return [{"field": f, "recorded": record[f], "now": again[f], "same": record[f] == again[f]} for f in fields]
+    ]
+    epochs = {f"loss after epoch {row['epoch']}": row["loss"] for row in record["curve"]}
+    return {field: record[field] for field in fields} | epochs
 
 
 def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:

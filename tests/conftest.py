@@ -38,9 +38,7 @@ activation_bits = [2, 8]
 """
 
 
-@pytest.fixture
-def tiny_study(tiny_vit: Path, tmp_path: Path) -> Path:
-    """The path of a study that takes a second a trial."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY_STUDY.format(model=tiny_vit))
-    return path
+@pytest.fixture(scope="session")
+def tiny_study(tiny_vit: Path) -> str:
+    """The TOML of a study that takes a second a trial."""
+    return TINY_STUDY.format(model=tiny_vit)

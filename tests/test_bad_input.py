@@ -1,0 +1,164 @@
+"""Bad input: exit 2, one line on standard error that names the rule, the value and the nearest names; nothing written."""
+
+import os
+import sys
+
+import pytest
+
+from ablate import cli
+from ablate.data import ASSETS
+
+SPACE = "description = 'd'\n[layer]\n"
+STUDY = "question = '?'\nspace = 'bits'\n"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the command line in an empty folder; (exit code, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ablate", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code, capsys.readouterr().err
+
+    return run
+
+
+def refused(result, *parts):
+    code, error = result
+    assert code == 2
+    assert error.startswith("ablate: ") and error.count("\n") == 1
+    for part in parts:
+        assert part in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["stduy"], ["No such command", "study"]),
+        (["study", "--spce", "bits"], ["No such option: --spce", "--space"]),
+        (["study", "--trials", "many"], ["--trials", "many"]),
+        (["study", "--trials"], ["--trials", "requires an argument"]),
+        (["study", "defualt"], ["unknown study 'defualt'", "'default'"]),
+        (["study", "--space", "layer_bits"], ["unknown search space 'layer_bits'", "'layers_bits'"]),
+        (["study", "--model", "vit-mirco"], ["unknown model 'vit-mirco'", "'vit-micro'"]),
+        (["study", "--data", "cifar10-mni"], ["unknown dataset 'cifar10-mni'", "'cifar10-mini'"]),
+        (["study", "--objectives", "acuracy"], ["unknown objective 'acuracy'", "'accuracy'"]),
+        (["study", "--objectives", "loss,loss"], ["objectives must differ", "loss"]),
+        (["study", "--trials", "0"], ["trials", "greater than or equal to 1", "0"]),
+        (["study", "--epochs", "-1"], ["recipe.epochs", "greater than or equal to 0", "-1"]),
+        (["study", "--hours", "0"], ["hours", "greater than 0", "0"]),
+        (["study", "--seed", "-5"], ["seed", "greater than or equal to 0", "-5"]),
+        (["study", "--concurrency", "0"], ["--concurrency", "0"]),
+        (["study", "--cpus-per-trial", "0"], ["--cpus-per-trial", "0"]),
+        (["study", "--gpus-per-trial", "-1"], ["--gpus-per-trial", "-1"]),
+        (["study", "missing.toml"], ["cannot read study 'missing.toml'", "No such file"]),
+        (["study", "--space", "missing/space.toml"], ["cannot read search space", "No such file"]),
+        (["study", "--address", "ray://head:10001"], ["HOST:PORT", "'ray://head:10001'", "ray job submit"]),
+        (["study", "--address", "127.0.0.1:1"], ["--address", "'127.0.0.1:1'", "Connection refused"]),
+        (["study", "--address", "nonsense"], ["--address", "'nonsense'"]),
+        (["status"], ["no run below"]),
+        (["status", "nowhere"], ["nowhere", "holds no study.toml"]),
+        (["rerun", "nowhere", "--trial", "x"], ["nowhere", "holds no study.toml"]),
+        (["rerun", "nowhere"], ["Missing option", "--trial"]),
+        (["data", "sl"], ["No such command"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_arguments(run, tmp_path, arguments, parts):
+    refused(run(*arguments), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("question = ?", ["not valid TOML", "line 1"]),
+        (b"\xff\xfe", ["not valid TOML"]),
+        ("space = 'bits'", ["question: Field required"]),
+        ("question = '?'", ["space: Field required"]),
+        (STUDY + "trails = 3", ["unknown key 'trails'", "'trials'"]),
+        (STUDY + "[recipe]\nlearning_rate = -1.0", ["recipe.learning_rate", "greater than 0", "-1.0"]),
+        (STUDY + "[recipe]\noptimizer = 'adam'", ["recipe.optimizer", "'adamw'", "'adam'"]),
+        (STUDY + "[recipe]\nlearning_rate = inf", ["recipe.learning_rate", "finite"]),
+        (STUDY.replace("bits", "bitts"), ["unknown search space 'bitts'", "'bits'"]),
+    ],
+)
+def test_study_files(run, tmp_path, text, parts):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    refused(run("study", "mine.toml"), "mine.toml", *parts)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["weights"]),
+        ("weights = 'quaternary'", ["weights", "'quaternary'", "'ternary'"]),
+        ("weights = 'binary'\nactivation_bits = [0, 8]", ["activation_bits", "greater than or equal to 1", "0"]),
+        ("weights = 'binary'\nbeta_multipler = 2.0", ["'beta_multipler'", "'beta_multiplier'"]),
+        ("weights = 'binary'\n[groups]\na = 1", ["groups"]),
+    ],
+)
+def test_space_files(run, tmp_path, text, parts):
+    (tmp_path / "mine.toml").write_text(SPACE + text)
+    refused(run("study", "--space", "mine.toml"), "mine.toml", *parts)
+
+
+def test_a_pattern_that_matches_no_group(run, tmp_path):
+    (tmp_path / "mine.toml").write_text("description = 'd'\ngroups = ['blok*']\n[layer]\nweights = 'binary'")
+    refused(run("study", "--space", "mine.toml"), "pattern 'blok*' matches no layer group", "block")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("harm", ["truncated", "absent", "another", "config", "processor", "tensors"])
+def test_broken_checkpoints(run, tmp_path, tiny_vit, harm):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_vit.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = folder / "model.safetensors"
+    if harm == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif harm == "absent":
+        weights.unlink()
+    elif harm == "another":
+        weights.write_bytes((ASSETS / "vit-micro" / "model.safetensors").read_bytes())
+    elif harm == "config":
+        (folder / "config.json").write_text("{")
+    elif harm == "processor":
+        (folder / "preprocessor_config.json").unlink()
+    else:
+        tensors = load_file(weights)
+        tensors.pop("vit.layernorm.weight")
+        save_file(tensors, weights, {"format": "pt"})
+    refused(run("study", "--model", "model", "--out", "run"), "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_output_folder_in_use(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text("")
+    refused(run("study", "--out", "run"), "--out", "holds another run")
+    (tmp_path / "run" / "study.toml").rename(tmp_path / "run" / "notes.txt")
+    refused(run("study", "--out", "run"), "is not an empty folder")
+    refused(run("study", "--out", "run/notes.txt"), "--out")
+    refused(run("study", "--out", "run/notes.txt/below"), "--out", "can be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_is_read_only(run, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    refused(run("study", "--out", "locked/run"), "--out", "can be written")
+
+
+def test_an_unknown_trial(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text(STUDY)
+    (tmp_path / "run" / "ledger.jsonl").touch()
+    refused(run("rerun", "run", "--trial", "abc"), "unknown trial 'abc'")

@@ -1,0 +1,33 @@
+"""The built wheel, installed by itself, from another working directory."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("ablate_vit-*.whl")
+    top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"ablate"}
+    assert wheel.stat().st_size < 20e6
+
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+
+    def python(code):
+        code = f"import sys; sys.path.insert(0, {str(target)!r}); {code}"
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli; ablate.cli.main()")
+    rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
+    spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
+    assert spaces | {("study", "default"), ("model", "vit-micro"), ("dataset", "cifar10-mini")} == rows
+    loaded = python("import ablate.data as d; print(d.__file__, len(d.load('cifar10-mini').train))")
+    assert str(target) in loaded and loaded.strip().endswith(" 4000")

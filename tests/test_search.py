@@ -1,0 +1,115 @@
+"""The search without training: records are made up from the specs by a plain formula."""
+
+import math
+
+import pytest
+
+from ablate.search import Search
+from ablate.spec import SpaceSpec, StudySpec, checked, load_study
+from ablate.trial import blank_record
+
+GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
+
+
+def study(layer, **fields):
+    space = {"description": "d", "layer": layer, "objectives": ["accuracy", "size_bytes"], **fields}
+    return StudySpec(question="?", space=checked(SpaceSpec, space, "space"))
+
+
+def answer(spec, status="complete"):
+    """More quantized layers: smaller and worse."""
+    n = len(spec.layers)
+    return blank_record(spec, str(n)) | {
+        "status": status,
+        "accuracy": 0.9 - 0.1 * n**0.5,
+        "size_bytes": 1000 - 100 * n,
+        "bitops": 1,
+    }
+
+
+def run(search, n):
+    specs = []
+    while len(specs) < n and (spec := search.ask()) is not None:
+        specs.append(spec)
+        search.tell(answer(spec))
+    return specs
+
+
+def test_the_first_points_are_the_anchors():
+    first = run(Search(load_study("default"), GROUPS), 4)
+    assert first[0].layers == {}
+    assert [{layer.weights for layer in spec.layers.values()} for spec in first[1:]] == [{"binary"}, {"ternary"}, {"binary"}]
+    assert list(first[1].layers) == list(first[2].layers) == GROUPS
+    assert list(first[3].layers) == ["block1.attention", "block1.fc1", "block1.fc2"]  # head and first block are full
+    assert all(layer.activation_bits == 8 and layer.beta_multiplier == 1.0 for layer in first[1].layers.values())
+
+
+def test_no_point_is_proposed_twice():
+    specs = run(Search(study({"weights": {"each": ["full", "binary"]}}), GROUPS), 100)
+    assert len({spec.model_dump_json() for spec in specs}) == 100
+
+
+def test_a_finite_space_ends():
+    """Activation bits mean nothing where all is full: 2^3 - 1 quantized settings x 2, and one full."""
+    search = Search(study({"weights": {"each": ["full", "binary"]}, "activation_bits": [4, 8]}), GROUPS[:3])
+    assert search.size == 16
+    assert len(run(search, 100)) == 15 and search.ask() is None and search.ask() is None
+
+
+def test_points_that_exclude_each_other_are_passed_over():
+    search = Search(study({"weights": "binary", "activation_bits": [1, 2], "signed": [True, False]}), GROUPS)
+    assert len(run(search, 100)) == 3  # one non-negative bit does not exist
+
+
+def test_reference_precisions_have_no_beta():
+    search = Search(study({"weights": ["binary", "int8"], "beta_multiplier": [0.5, 1.0]}), GROUPS)
+    assert sorted({(layer.weights, layer.beta_multiplier) for spec in run(search, 9) for layer in spec.layers.values()}) == [
+        ("binary", 0.5),
+        ("binary", 1.0),
+        ("int8", 1.0),
+    ]
+
+
+def test_ranges_stay_within_their_ends_and_integers_stay_whole():
+    layer = {
+        "weights": "binary",
+        "beta_multiplier": {"low": 0.25, "high": 4.0, "log": True},
+        "activation_bits": {"low": 2, "high": 8},
+    }
+    search = Search(study(layer, recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}), GROUPS)
+    assert search.size == math.inf
+    specs = run(search, 30)
+    assert all(0.25 <= spec.layers["head"].beta_multiplier <= 4 and 1e-4 <= spec.recipe.learning_rate <= 1e-2 for spec in specs)
+    assert len({spec.layers["head"].activation_bits for spec in specs}) > 3
+    assert specs[0].recipe.learning_rate == 1e-3 and specs[0].layers["head"].beta_multiplier == 1.0
+
+
+def test_the_same_seed_proposes_the_same_points():
+    def points(seed):
+        asked = load_study("default").model_copy(update={"seed": seed})
+        return [spec.layers for spec in run(Search(asked, GROUPS), 20)]
+
+    assert points(0) == points(0) != points(1)
+
+
+@pytest.mark.parametrize("ending", [{"status": "failed"}, {"status": "pruned"}, {"accuracy": None}, {"accuracy": math.nan}])
+def test_every_ending_is_told_and_nothing_stays_running(ending):
+    search = Search(load_study("default"), GROUPS)
+    for _ in range(15):
+        spec = search.ask()
+        search.tell(answer(spec) | ending)
+    assert not [trial for trial in search._optuna.trials if not trial.state.is_finished()]
+    assert not [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
+
+
+def test_it_learns():
+    """After the anchors, proposals crowd near the front of a landscape with one bad layer group."""
+    search = Search(study({"weights": {"each": ["full", "binary"]}}), [f"block{i}.fc1" for i in range(12)])
+    harmful = 0
+    for i in range(60):
+        spec = search.ask()
+        bad = "block3.fc1" in spec.layers
+        harmful += bad and i >= 40
+        record = answer(spec)
+        search.tell(record | {"accuracy": 0.9 - 0.01 * len(spec.layers) - 0.6 * bad})
+    assert harmful <= 6  # a blind draw would have 10 of 20

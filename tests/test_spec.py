@@ -1,0 +1,91 @@
+import tomllib
+from fnmatch import fnmatchcase
+
+import pytest
+import tomli_w
+
+from ablate.errors import BadInput
+from ablate.run import _toml
+from ablate.search import Search
+from ablate.spec import LayerSpec, StudySpec, TrialSpec, builtin, bundled, checked, load_space, load_study
+
+GROUPS = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")] + ["head"]
+SPACE = {"description": "d", "layer": {"weights": "binary"}}
+
+
+@pytest.mark.parametrize("name", builtin("search_spaces"))
+def test_every_built_in_space_loads_and_proposes(name):
+    space = load_space(name)
+    assert space.name == name and space.description
+    chosen = [group for group in GROUPS if any(fnmatchcase(group, pattern) for pattern in space.groups)]
+    search = Search(StudySpec(question="?", space=space), chosen)
+    specs = [search.ask() for _ in range(6)]
+    assert len({str(spec) for spec in specs}) == 6 and None not in specs
+
+
+@pytest.mark.parametrize("name", builtin("studies"))
+def test_every_built_in_study_loads_and_says_what_it_is(name):
+    study = load_study(name)
+    assert study.question and study.source and study.cost and study.expected and study.command.startswith("ablate ")
+    assert study.model in bundled("model") and study.data in bundled("dataset") and study.objectives == study.space.objectives
+
+
+def test_layers_bits_is_the_space_of_the_issue():
+    space = load_space("layers_bits")
+    assert space.objectives == ("accuracy", "size_bytes", "bitops")
+    assert load_space("layers_bits_data").objectives == (*space.objectives, "images")
+
+
+def test_a_resolved_study_reads_back_as_itself(tmp_path):
+    study = load_study("default").model_copy(update={"hours": None, "space": load_space("bits")})
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(_toml(study.model_dump())))
+    assert load_study(str(path)) == study
+    assert tomllib.loads(path.read_text())["hours"] == "none"
+
+
+def test_none_is_a_word():
+    assert LayerSpec(weights="binary", activation_bits="none").activation_bits is None
+
+
+def test_all_faults_are_reported_together():
+    data = {"question": "?", "space": SPACE, "trials": 0, "sede": 1, "recipe": {"epochs": -1, "lerning_rate": 1}}
+    with pytest.raises(BadInput) as caught:
+        checked(StudySpec, data, "mine.toml")
+    message = str(caught.value)
+    assert message.startswith("mine.toml: ") and "\n" not in message
+    assert "trials: Input should be greater than or equal to 1, but got 0" in message
+    assert "recipe.epochs" in message
+    assert "unknown key 'sede'; did you mean 'seed'" in message
+    assert "unknown key 'lerning_rate'; did you mean 'learning_rate'" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer": {"weights": "trinary"}}, "weights: .*'binary', 'ternary'.*but got 'trinary'"),
+        (
+            {"layer": {"weights": ["binary"], "activation_bits": [8, 9]}},
+            "activation_bits: .*less than or equal to 8, but got 9",
+        ),
+        ({"layer": {"weights": "binary", "bits": 8}}, "unknown LayerSpec field 'bits'; did you mean 'activation_bits'"),
+        ({"layer": {"activation_bits": 8}}, "must say which `weights`"),
+        ({"layer": {"weights": {"each": []}}}, "each"),
+        ({"layer": {"weights": {"high": 1.0, "low": 2.0}}}, "low < high must hold"),
+        ({"fraction": [0.0, 1.0]}, "fraction: .*greater than 0, but got 0"),
+        ({"fraction": {"each": [0.5, 1.0]}}, "only fields of .layer. can be decided by each layer group"),
+        ({"recipe": {"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "0 < low with log"),
+        ({"objectives": ["accuracy", "speed"]}, "unknown objective 'speed'"),
+        ({"objectives": ["accuracy", "accuracy"]}, "objectives must differ"),
+    ],
+)
+def test_faulty_spaces(change, message):
+    from ablate.spec import SpaceSpec
+
+    with pytest.raises(BadInput, match=message):
+        checked(SpaceSpec, {**SPACE, **change}, "space")
+
+
+def test_a_trial_spec_is_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        TrialSpec().seed = 3
