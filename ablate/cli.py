@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -63,9 +64,9 @@ def study(
     objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
     address: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")] = None,
-    cpus_per_trial: Annotated[int, typer.Option(min=1, help="CPUs, and threads, of a trial.")] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(min=0, help="GPUs of a trial; fractions share one.")] = 0,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at once; as many as fit by default.")] = None,
+    cpus_per_trial: Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; fractions share one.")] = 0,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -82,7 +83,13 @@ def study(
     from ablate.cluster import Resources
     from ablate.study import run_study
 
-    resources = Resources(address, cpus_per_trial, gpus_per_trial, concurrency)
+    limits = {
+        "address": address,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "concurrency": concurrency,
+    }
+    resources = spec.checked(Resources, limits, "study")
     with view.StudyView(status) as live:
         run = run_study(asked, out, resources=resources, view=live)
     _show(run, as_json)
@@ -142,7 +149,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = _say("interrupted; what was recorded is kept in the run's folder", 130)
     except typer.TyperException as error:
-        code = _say(error.format_message(), 2)
+        got = f", but got {cause.errors()[0]['input']!r}" if isinstance(cause := error.__cause__, ValidationError) else ""
+        code = _say(error.format_message() + got, 2)
     sys.exit(code)
 
 

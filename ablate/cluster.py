@@ -4,9 +4,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger is the record
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
@@ -15,6 +14,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future
 
 import ray
 import torch
+from pydantic import Field
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -22,7 +22,7 @@ from ablate.data import Dataset
 from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.run import Writer
-from ablate.spec import TrialSpec
+from ablate.spec import Spec, TrialSpec
 from ablate.train import Epoch
 from ablate.trial import Outcome, blank_record, trial_steps
 from ablate.trial import trial_id as trial_id_of
@@ -30,14 +30,13 @@ from ablate.trial import trial_id as trial_id_of
 Running = list[dict[str, Any]]  # per running trial: trial_id, arm, epoch, accuracy
 
 
-@dataclass(frozen=True)
-class Resources:
+class Resources(Spec):
     """What a study may use. `concurrency` None: as many trials at once as fit."""
 
     address: str | None = None
-    cpus_per_trial: int = 1
-    gpus_per_trial: float = 0.0
-    concurrency: int | None = None
+    cpus_per_trial: int = Field(1, ge=1)
+    gpus_per_trial: float = Field(0.0, ge=0)
+    concurrency: Annotated[int, Field(ge=1)] | None = None
 
 
 def connect(resources: Resources) -> tuple[str, int]:

@@ -101,19 +101,8 @@ def compare(record: Record) -> list[dict[str, Any]]:
 
 
 def _outcome(record: Record) -> dict[str, Any]:
-    fields = [
-        "trial_id",
-        "status",
-        "images",
-        "steps",
-        "accuracy",
-        "loss",
-        "test_accuracy",
-        "size_bytes",
-        "parameters",
-        "macs",
-        "bitops",
-    ]
+    fields = [*("trial_id", "status", "images", "steps", "accuracy", "loss", "test_accuracy")]
+    fields += [*("size_bytes", "parameters", "macs", "bitops")]
     epochs = {f"loss after epoch {row['epoch']}": row["loss"] for row in record["curve"]}
     return {field: record[field] for field in fields} | epochs
 
