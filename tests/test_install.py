@@ -21,7 +21,7 @@ def test_the_wheel(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
 
-        def python(code):
+    def python(code):
         code = f"import sys; sys.path.insert(0, {str(target)!r}); {code}"
         return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
