@@ -142,6 +142,8 @@ def main() -> NoReturn:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe sees each line when it is printed
     try:
         code = app(standalone_mode=False) or 0
+        if code == 130:
+            raise KeyboardInterrupt
     except BadInput as error:
         code = _say(error, 2)
     except AblateError as error:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -110,24 +110,43 @@ def run_study(
     finally:
         cluster.disconnect()
         shutil.rmtree(path / ".tune", ignore_errors=True)
-    return finish(load_run(path))
+        run = finish(load_run(path))
+    return run
 
 
 def finish(run: Run) -> Run:
     """Write what can be rebuilt from the ledger: the front as a table, and its figure."""
     from ablate.paper_figures import fig_pareto
 
-    front = front_table(run)
+    objectives = run.study.objectives
     (run.path / "tables").mkdir(exist_ok=True)
-    front.to_csv(run.path / "tables" / "front.csv", index=False)
-    if len(front):
-        fig_pareto.draw(run.records, front, run.study.objectives, run.path / "figures" / "pareto")
+    front_table(run).to_csv(run.path / "tables" / "front.csv", index=False)
+    trials = run.records[run.records["status"] == "complete"]
+    if len(trials):
+        on = {
+            key: pareto.front_of(trials, directions(names)).index
+            for key, names in (("front", objectives), ("stairs", objectives[:2]))
+        }
+        trials = trials.assign(**{key: trials.index.isin(rows) for key, rows in on.items()}, label=_labels(trials))
+        fig_pareto.draw(trials, objectives, run.path / "figures" / "pareto")
     return run
 
 
 def front_table(run: Run) -> pd.DataFrame:
-    """The front of a run: a row a trial, best first objective first."""
-    return pareto.front_of(run.records, {name: OBJECTIVES[name] for name in run.study.objectives})
+    """The front of a run: a row a trial, the best in the first objective last."""
+    return pareto.front_of(run.records, directions(run.study.objectives))
+
+
+def directions(objectives: Sequence[str]) -> dict[str, pareto.Direction]:
+    return {name: OBJECTIVES[name] for name in objectives}
+
+
+def _labels(trials: pd.DataFrame) -> list[str]:
+    """Names for the anchors: the first trials in which every layer group that may be quantized is of one kind."""
+    count = trials["spec"].map(lambda spec: len(spec["layers"]))
+    uniform = (count.isin((0, count.max()))) & ~trials["arm"].str.contains("+", regex=False)
+    first = uniform & ~trials[uniform].duplicated("arm").reindex(trials.index, fill_value=False)
+    return [f"all {arm}" if anchor else "" for arm, anchor in zip(trials["arm"], first, strict=True)]
 
 
 class _Driver:

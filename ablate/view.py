@@ -37,7 +37,8 @@ class StudyView:
     def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
         if self.live:
             table = pd.DataFrame(records, columns=list(FIELDS))
-            self.live.update(Group(progress(state, table), best_by_size(table)), refresh=True)
+            complete = (table["status"] == "complete").any()
+            self.live.update(Group(progress(state, table), *([best_by_size(table)] if complete else [])), refresh=True)
             return
         for record in records[self.told :]:
             self.console.print(line(record, state), highlight=False, soft_wrap=True)
@@ -58,16 +59,13 @@ def progress(state: dict[str, Any], records: pd.DataFrame) -> Group:
 
 
 def left(state: dict[str, Any], records: pd.DataFrame) -> str:
-    """Time left, from the wall time so far and the share of all epochs that it brought."""
+    """Time so far and, once an epoch has ended, the time left: by the share of all epochs that are done."""
     spent = state["heartbeat"] - state["started"]
-    if state["status"] != "running":
-        return f"{duration(spent)} in all"
+    so_far = f"{duration(spent)} so far"
     done = len(records) + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
-    return (
-        f"about {duration(spent * (state['trials'] / done - 1))} left"
-        if done
-        else "time left unknown until the first epoch ends"
-    )
+    if state["status"] != "running" or not done:
+        return so_far
+    return f"{so_far}, about {duration(spent * (state['trials'] / done - 1))} left"
 
 
 def duration(seconds: float) -> str:

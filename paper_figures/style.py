@@ -2,24 +2,54 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLUMN_INCHES = 3.5
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"  # Okabe & Ito
+GREY = "#888888"
 RC: Any = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType
     "legend.frameon": False,
     "savefig.dpi": 300,
 }
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How a field of the records is drawn: divided by its unit, named with it."""
+
+    name: str
+    label: str
+    unit: float = 1.0
+    scale: Literal["linear", "log"] = "linear"
+
+    def __call__(self, rows: Any) -> Any:
+        """The field of a table or of one row, in the axis' unit."""
+        return rows[self.name] / self.unit
+
+
+AXES = (
+    Axis("accuracy", "validation accuracy (%)", 0.01),
+    Axis("loss", "validation loss (nats)"),
+    Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
+    Axis("bitops", "bit operations an image (G)", 1e9, "log"),
+    Axis("images", "training images", 1, "log"),
+    Axis("train_seconds", "training (s)"),
+)
+
+
+def axis(name: str) -> Axis:
+    """The axis of a field."""
+    return next(axis for axis in AXES if axis.name == name)
 
 
 @contextmanager
