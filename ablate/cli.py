@@ -116,15 +116,15 @@ def rerun(
     as_json: Json = False,
 ) -> None:
     """One recorded trial again, here and without Ray, compared with its record. Example: ablate rerun RUN --trial ID"""
+    from ablate import ledger
     from ablate.run import load_run
 
-    records = load_run(run).records.set_index("trial_id", drop=False)
-    if trial not in records.index:
-        raise unknown("trial", trial, records.index)
+    records = {record["trial_id"]: record for record in ledger.read(load_run(run).path / "ledger.jsonl")}
+    if trial not in records:
+        raise unknown("trial", trial, records)
     from ablate.trial import compare
 
-    before = records.loc[trial].to_dict()
-    rows = compare(before)
+    rows = compare(records[trial])
     _table(rows, as_json)
     if not all(row["same"] for row in rows):
         raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,22 @@ ENUMERABLE = 100_000  # points of a space that is small enough to be listed
 
 
 class Search:
-    """A multi-objective search over a study's space. `groups` are the layer groups that the space applies to."""
+    """A multi-objective search over a study's space. `groups` are the layer groups that the space applies to.
 
-    def __init__(self, study: StudySpec, groups: list[str]) -> None:
+    What it proposes is a function of the seed, the records told so far in their order, and how many points it has
+    proposed. So a search that is told a ledger's records goes on as the one that wrote them would have.
+    """
+
+    def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
         self.study, self.groups = study, groups
         self.axes = dict(_axes(study, groups))  # what varies
-        self.seen: dict[str, optuna.trial.Trial] = {}
-        self._rng = np.random.default_rng(study.seed)
+        self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
+        self.seen: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=study.seed, multivariate=True, constant_liar=True)
         directions = ["maximize" if OBJECTIVES[name] == "max" else "minimize" for name in study.objectives]
-        self._optuna = optuna.create_study(directions=directions, sampler=sampler)
-        for point in self._anchors():
-            self._optuna.enqueue_trial(point)
+        self._optuna = optuna.create_study(directions=directions)
+        for record in records:
+            self.tell(record)
 
     @property
     def size(self) -> float:
@@ -42,39 +45,47 @@ class Search:
 
     def ask(self) -> TrialSpec | None:
         """The next point, never one that was proposed before; None when the space is exhausted."""
-        for _ in range(TRIES):
-            trial = self._optuna.ask(self.axes)
-            if (spec := self._propose(trial)) is not None:
-                return spec
-        if self.size <= ENUMERABLE:
-            points = [
-                dict(zip(self.axes, values, strict=True)) for values in itertools.product(*map(_choices, self.axes.values()))
-            ]
-            self._rng.shuffle(points)
-        else:
-            points = [{name: self._draw(axis) for name, axis in self.axes.items()} for _ in range(TRIES)]
-        for point in points:
-            self._optuna.enqueue_trial(point)
-            if (spec := self._propose(self._optuna.ask(self.axes))) is not None:
-                return spec
-        return None
+        rng = np.random.default_rng([self.study.seed, len(self.seen)])
+        self._optuna.sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), multivariate=True, constant_liar=True)
+        points = itertools.chain(self._anchors(), itertools.repeat(None, TRIES), self._unseen(rng))  # None: the sampler's
+        return next(filter(None, map(self._propose, points)), None)
 
     def tell(self, record: Record) -> None:
-        """Take in how a proposed trial ended. Only a complete one with every objective teaches the sampler."""
-        trial = self.seen[_key(TrialSpec.model_validate(record["spec"]))]
+        """Take in how a trial ended. Only a complete one with every objective teaches the sampler."""
+        spec = TrialSpec.model_validate(record["spec"])
+        self.seen.add(key := _key(spec))
+        if key in self.running:
+            self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below
         values = [record[name] for name in self.study.objectives]
         if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values):
-            self._optuna.tell(trial, values)
-        else:
-            self._optuna.tell(trial, state=TrialState.PRUNED if record["status"] == "pruned" else TrialState.FAIL)
+            point = self._point(spec)
+            self._optuna.add_trial(optuna.create_trial(params=point, distributions=self.axes, values=values))
 
-    def _propose(self, trial: optuna.trial.Trial) -> TrialSpec | None:
+    def _propose(self, point: Point | None) -> TrialSpec | None:
+        """The trial at a point, or where the sampler chooses; None when it was proposed before or cannot be."""
+        if point is not None and ((spec := self._spec(point)) is None or _key(spec) in self.seen):
+            return None
+        if point is not None:
+            self._optuna.enqueue_trial(point)
+        trial = self._optuna.ask(self.axes)
         spec = self._spec(trial.params)
         if spec is None or (key := _key(spec)) in self.seen:
             self._optuna.tell(trial, state=TrialState.FAIL)
             return None
-        self.seen[key] = trial
+        self.seen.add(key)
+        self.running[key] = trial
         return spec
+
+    def _unseen(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Points at random: all that a small space has, and a few of a large one."""
+        if self.size <= ENUMERABLE:
+            choices = [_choices(axis) for axis in self.axes.values()]
+            for number in rng.permutation(int(self.size)):
+                index = np.unravel_index(number, [len(c) for c in choices] or [1])
+                yield {name: c[i] for name, c, i in zip(self.axes, choices, index, strict=False)}
+        else:
+            for _ in range(TRIES):
+                yield {name: _draw(axis, rng) for name, axis in self.axes.items()}
 
     def _spec(self, point: Point) -> TrialSpec | None:
         """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""
@@ -98,6 +109,27 @@ class Search:
         except ValidationError:
             return None
 
+    def _point(self, spec: TrialSpec) -> Point:
+        """The point of a trial: the inverse of `_spec`, with the usual value on an axis that left no trace."""
+        point = {}
+        shared = next(iter(spec.layers.values()), None)
+        for name, axis in self.axes.items():
+            owner, _, key = name.rpartition(".")
+            layer = spec.layers.get(owner) if owner in self.groups else shared
+            value: Any
+            if key == "fraction":
+                value = spec.fraction
+            elif owner == "recipe":
+                value = getattr(spec.recipe, key)
+            elif key == "weights" and layer is None:
+                value = "full"
+            else:
+                value = _usual(name, axis) if layer is None else getattr(layer, key)
+            if isinstance(axis, CategoricalDistribution) and value not in axis.choices:
+                value = "none" if value is None else _usual(name, axis)
+            point[name] = value
+        return point
+
     def _anchors(self) -> Iterator[Point]:
         """All full, all binary, all ternary, ...; then head and first block full with the rest binary."""
         usual = {name: _usual(name, axis) for name, axis in self.axes.items()}
@@ -108,14 +140,6 @@ class Search:
         outer = {name for name in weights if name.startswith(("head.", "block0."))}
         if outer and {"full", "binary"} <= set(allowed):
             yield usual | {name: "full" if name in outer else "binary" for name in weights}
-
-    def _draw(self, axis: BaseDistribution) -> Any:
-        if isinstance(axis, CategoricalDistribution):
-            return axis.choices[self._rng.integers(len(axis.choices))]
-        unit = self._rng.random()
-        assert isinstance(axis, FloatDistribution | IntDistribution)
-        value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
-        return round(value) if isinstance(axis, IntDistribution) else value
 
 
 def _axes(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, BaseDistribution]]:
@@ -145,6 +169,13 @@ def _usual(name: str, axis: BaseDistribution) -> Any:
         return default if default in axis.choices else axis.choices[-1]
     assert isinstance(axis, FloatDistribution | IntDistribution)
     return default if isinstance(default, int | float) and axis.low <= default <= axis.high else axis.high
+
+
+def _draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
+    if not isinstance(axis, FloatDistribution):
+        return rng.choice(np.array(_choices(axis), dtype=object))
+    unit = rng.random()
+    return axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
 
 
 def _choices(axis: BaseDistribution) -> tuple[Any, ...]:

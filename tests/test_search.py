@@ -45,8 +45,8 @@ def test_the_first_points_are_the_anchors():
 
 
 def test_no_point_is_proposed_twice():
-    specs = run(Search(study({"weights": {"each": ["full", "binary"]}}), GROUPS), 100)
-    assert len({spec.model_dump_json() for spec in specs}) == 100
+    specs = run(Search(study({"weights": {"each": ["full", "binary"]}}), GROUPS), 60)
+    assert len({spec.model_dump_json() for spec in specs}) == 60
 
 
 def test_a_finite_space_ends():
@@ -100,6 +100,15 @@ def test_every_ending_is_told_and_nothing_stays_running(ending):
         search.tell(answer(spec) | ending)
     assert not [trial for trial in search._optuna.trials if not trial.state.is_finished()]
     assert not [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
+
+
+@pytest.mark.parametrize("at", [0, 3, 17, 30])
+def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
+    layer = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"], "beta_multiplier": [0.5, 1.0]}
+    asked = study(layer, fraction=[0.1, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
+    undisturbed = run(Search(asked, GROUPS), 40)
+    killed = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]])
+    assert run(killed, 40 - at) == undisturbed[at:]
 
 
 def test_it_learns():
