@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablate import spec
-from ablate.errors import AblateError, BadInput, unknown
+from ablate.errors import AblateError, BadInput, Interrupted, unknown
 
 if TYPE_CHECKING:
     from ablate.run import Run
@@ -22,6 +23,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 data_app = typer.Typer(help="Datasets. Example: ablate data ls")
 app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
+CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
+GpusPerTrial = Annotated[float, typer.Option(help="GPUs of a trial; fractions share one.")]
+Concurrency = Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")]
+MinutesPerTrial = Annotated[float, typer.Option(help="A trial that takes longer is ended and counts as failed.")]
+MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]
 console = Console()
 
 
@@ -63,10 +70,12 @@ def study(
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
     objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
-    address: Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")] = None,
-    cpus_per_trial: Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(help="GPUs of a trial; fractions share one.")] = 0,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")] = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = 1,
+    gpus_per_trial: GpusPerTrial = 0,
+    concurrency: Concurrency = None,
+    minutes_per_trial: MinutesPerTrial = 120,
+    max_failed: MaxFailed = 0.5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -76,26 +85,34 @@ def study(
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
     if dry_run:
         return _dry_run(asked, as_json)
-    status = Console(stderr=as_json)
-    status.print(f"{asked.question}\nSpace {asked.space.name}: {asked.space.description}", highlight=False, soft_wrap=True)
-    status.print("Loading the model and starting Ray ...", highlight=False)
-    from ablate import view
-    from ablate.cluster import Resources
-    from ablate.study import run_study
+    note = Console(stderr=as_json)
+    note.print(f"{asked.question}\nSpace {asked.space.name}: {asked.space.description}", highlight=False, soft_wrap=True)
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
+    _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
 
-    limits = {
-        "address": address,
-        "cpus_per_trial": cpus_per_trial,
-        "gpus_per_trial": gpus_per_trial,
-        "concurrency": concurrency,
-    }
-    resources = spec.checked(Resources, limits, "study")
-    with view.StudyView(status) as live:
-        run = run_study(asked, out, resources=resources, view=live)
-    _show(run, as_json)
-    failed = int((run.records["status"] == "failed").sum())
-    if failed * 2 > len(run.records):
-        raise AblateError(f"{failed} of {len(run.records)} trials failed; `ablate status {_short(run.path)}` says why")
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    trials: Annotated[int | None, typer.Option(help="Trials in all; more than recorded extends a finished run.")] = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = 1,
+    gpus_per_trial: GpusPerTrial = 0,
+    concurrency: Concurrency = None,
+    minutes_per_trial: MinutesPerTrial = 120,
+    max_failed: MaxFailed = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run after any kill, or extend a finished one. Example: ablate resume RUN --trials 24"""
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
+
+    def go_on(**how: Any) -> "Run":
+        resumed, torn = _study().resume_study(run, trials=trials, **how)
+        if torn:
+            print(f"The ledger's last line was torn; its {torn} bytes were cut off and its trial ran again.", file=sys.stderr)
+        return resumed
+
+    _run(go_on, limits, max_failed, as_json)
 
 
 @app.command()
@@ -144,16 +161,37 @@ def main() -> NoReturn:
         code = app(standalone_mode=False) or 0
         if code == 130:
             raise KeyboardInterrupt
-    except BadInput as error:
-        code = _say(error, 2)
     except AblateError as error:
-        code = _say(error, 1)
+        code = _say(error, 2 if isinstance(error, BadInput) else 130 if isinstance(error, Interrupted) else 1)
     except KeyboardInterrupt:
-        code = _say("interrupted; what was recorded is kept in the run's folder", 130)
+        code = _say("interrupted", 130)
     except typer.TyperException as error:
         got = f", but got {cause.errors()[0]['input']!r}" if isinstance(cause := error.__cause__, ValidationError) else ""
         code = _say(error.format_message() + got, 2)
     sys.exit(code)
+
+
+def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float, as_json: bool) -> None:
+    """Run a study under a live view, and show how it ended."""
+    note = Console(stderr=as_json)
+    note.print("Loading the model and starting Ray ...", highlight=False)
+    from ablate import view
+    from ablate.cluster import Resources
+
+    resources = spec.checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
+    with view.StudyView(note) as live:
+        run = start(resources=resources, view=live)
+    _show(run, as_json)
+    failed = int((run.records["status"] == "failed").sum())
+    if failed > max_failed * len(run.records):
+        raise AblateError(f"{failed} of {len(run.records)} trials failed; `ablate status {_short(run.path)}` says why")
+
+
+def _study() -> Any:
+    """The module with the heavy imports, when it is needed."""
+    from ablate import study
+
+    return study
 
 
 def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.StudySpec:
@@ -179,7 +217,7 @@ def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
 
 
 def _show(run: "Run", as_json: bool) -> None:
-    """A run's progress and its front."""
+    """A run's progress, its failures and its front."""
     from ablate import view
     from ablate.study import front_table
 
@@ -189,11 +227,11 @@ def _show(run: "Run", as_json: bool) -> None:
         return print(json.dumps({"run": str(run.path), "state": run.state, "trials": done, "front": front}, indent=1))
     if run.state:
         console.print(view.progress(run.state, run.records))
+    for _, record in run.records[run.records["status"] == "failed"].iterrows():
+        console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.records, run.study.objectives))
-    if run.state.get("status") != "running":
-        console.print(
-            f"Run {_short(run.path)}: figures/pareto.png, tables/front.csv, ledger.jsonl", soft_wrap=True, highlight=False
-        )
+    written = [name for name in ("figures/pareto.png", "tables/front.csv", "ledger.jsonl") if (run.path / name).exists()]
+    console.print(f"In {_short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
 
 
 def _table(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -1,9 +1,13 @@
 """Distributes trials with Ray Tune: the only module that imports ray."""
 
+import faulthandler
 import logging
 import os
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +28,11 @@ from ablate.ledger import Record
 from ablate.run import Writer
 from ablate.spec import Spec, TrialSpec
 from ablate.train import Epoch
-from ablate.trial import Outcome, blank_record, trial_steps
+from ablate.trial import Outcome, arm, blank_record, trial_steps
 from ablate.trial import trial_id as trial_id_of
 
-Running = list[dict[str, Any]]  # per running trial: trial_id, arm, epoch, accuracy
+Running = list[dict[str, Any]]  # per running trial: trial_id, arm, epoch, epochs, accuracy
+RETRIES = 2  # of a trial whose worker or node died
 
 
 class Resources(Spec):
@@ -37,6 +42,7 @@ class Resources(Spec):
     cpus_per_trial: int = Field(1, ge=1)
     gpus_per_trial: float = Field(0.0, ge=0)
     concurrency: Annotated[int, Field(ge=1)] | None = None
+    minutes_per_trial: float = Field(120.0, gt=0)  # then the trial counts as hung and is ended
 
 
 def connect(resources: Resources) -> tuple[str, int]:
@@ -85,27 +91,29 @@ def distribute(
     tell: Callable[[Record], list[str]],
     watch: Callable[[Running], None],
     *,
+    stop: Callable[[], bool],
     dataset: Dataset,
     path: Path,
-    trials: int,
     concurrency: int,
     resources: Resources,
 ) -> None:
-    """Run trials until `ask` has none left or `trials` have been proposed; Ray must be connected.
+    """Run trials until `ask` has none left or `stop` says so; Ray must be connected.
 
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
-    again and again with what is running.
+    again and again with what is running. After `stop`, running trials end with their current epoch, unrecorded.
+    Raises BadInput when another driver holds the run's ledger.
     """
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
-    proposer = _Proposer(ask, tell, writer)
-    trainable = tune.with_parameters(_Worker, dataset=dataset, writer=writer, threads=resources.cpus_per_trial)
+    proposer = _Proposer(ask, tell, stop, writer, resources.minutes_per_trial)
+    limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial}
+    trainable = tune.with_parameters(_Worker, dataset=dataset, writer=writer, **limits)
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
-            num_samples=trials,
+            num_samples=-1,  # the proposer ends it
             max_concurrent_trials=concurrency,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -114,21 +122,28 @@ def distribute(
             name="tune",
             storage_path=str(path / ".tune"),
             verbose=0,
+            stop=_Stopper(stop),
             callbacks=[_Watcher(proposer, watch)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
 
 
+def disconnect() -> None:
+    """Leave the cluster; a Ray that was started here ends."""
+    ray.shutdown()
+
+
 class _Worker(tune.Trainable):
     """One actor, many trials: a step is an epoch, and the last step hands the outcome to the writer."""
 
-    def setup(self, config: dict[str, Any], dataset: Dataset, writer: Any, threads: int) -> None:
+    def setup(self, config: dict[str, Any], dataset: Dataset, writer: Any, threads: int, minutes: float) -> None:
         torch.set_num_threads(threads)
-        self.dataset, self.writer = dataset, writer
+        self.dataset, self.writer, self.minutes = dataset, writer, minutes
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        faulthandler.dump_traceback_later(60 * self.minutes, exit=True)  # ends a hung trial from inside
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         spec = TrialSpec.model_validate(new_config["spec"])
@@ -141,8 +156,9 @@ class _Worker(tune.Trainable):
             return {"epoch": epoch.epoch, "accuracy": epoch.accuracy}
         except StopIteration as end:
             outcome: Outcome = end.value
+            faulthandler.cancel_dump_traceback_later()
             ray.get(self.writer.write.remote(outcome.record, outcome.predictions, outcome.weights))
-            return {"done": True, "record": True}
+            return {"done": True, "recorded": True}
 
 
 class _Unsaved:
@@ -158,47 +174,92 @@ class _Unsaved:
         pass
 
 
-class _Proposer(_Unsaved, Searcher):
-    """ask() and tell() in the shape that Ray Tune asks for; keeps the specs of what is running."""
+@dataclass
+class _Running:
+    """A trial under way, as the driver knows it."""
 
-    def __init__(self, ask: Callable[[], TrialSpec | None], tell: Callable[[Record], list[str]], writer: Any) -> None:
+    spec: TrialSpec
+    trial_id: str
+    started: float = field(default_factory=time.monotonic)
+    epoch: int = 0
+    accuracy: float | None = None
+
+
+class _Proposer(_Unsaved, Searcher):
+    """ask() and tell() in the shape that Ray Tune asks for; runs a trial again when its worker or node died."""
+
+    def __init__(
+        self,
+        ask: Callable[[], TrialSpec | None],
+        tell: Callable[[Record], list[str]],
+        stop: Callable[[], bool],
+        writer: Any,
+        minutes: float,
+    ) -> None:
         super().__init__()
-        self.ask, self.tell, self.writer = ask, tell, writer
-        self.running: dict[str, dict[str, Any]] = {}  # by Tune's id
-        self.specs: dict[str, TrialSpec] = {}
+        self.ask, self.tell, self.stop, self.writer, self.minutes = ask, tell, stop, writer, minutes
+        self.running: dict[str, _Running] = {}  # by Tune's id
+        self.again: list[TrialSpec] = []
+        self.deaths: Counter[str] = Counter()  # by trial id
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        spec = self.ask()
+        """A trial; FINISHED when none is left; None while one of those running may still have to run again."""
+        spec = None if self.stop() else self.again.pop() if self.again else self.ask()
         if spec is None:
-            return Searcher.FINISHED
-        self.specs[trial_id] = spec
-        blank = blank_record(spec, name := trial_id_of(spec))
-        self.running[trial_id] = {
-            "trial_id": name,
-            "arm": blank["arm"],
-            "epoch": 0,
-            "epochs": blank["epochs"],
-            "accuracy": None,
-        }
-        return {"spec": spec.model_dump(), "trial_id": name}
+            return None if self.running else Searcher.FINISHED
+        self.running[trial_id] = trial = _Running(spec, trial_id_of(spec))
+        return {"spec": spec.model_dump(), "trial_id": trial.trial_id}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "epoch" in result:
-            self.running[trial_id] |= {"epoch": result["epoch"], "accuracy": result["accuracy"]}
+            trial = self.running[trial_id]
+            trial.epoch, trial.accuracy = result["epoch"], result["accuracy"]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        name = self.running.pop(trial_id)["trial_id"]
-        spec = self.specs.pop(trial_id)
-        if error or not result or not result.get("record"):
-            record = blank_record(spec, name) | {
-                "error": "the worker died or raised; see the logs below /tmp/ray/session_latest/logs"
-            }
-            ray.get(self.writer.write.remote(record, {}, {}))
-        record = ray.get(self.writer.take.remote(name))
-        ray.get(self.writer.keep.remote(self.tell(record)))
+        """A trial that ended by itself is told; one that was stopped leaves no record and runs again on resume."""
+        if not error:
+            trial = self.running.pop(trial_id)
+            if result and result.get("recorded"):
+                self.close(trial.trial_id)
+
+    def failed(self, trial_id: str, error: Exception | None) -> None:
+        """A trial's worker raised, hung or died. Only a death is worth another try."""
+        trial = self.running.pop(trial_id)
+        name, limit = trial.trial_id, 60 * self.minutes
+        if ray.get(self.writer.has.remote(name)):  # it died after its record was written
+            return self.close(name)
+        if time.monotonic() - trial.started > limit:
+            reason = f"the trial took more than {self.minutes:g} minutes and was ended"
+        elif isinstance(error, ray.exceptions.RayTaskError):
+            reason = f"{type(error.cause).__name__}: {error.cause}"
+        else:
+            self.deaths[name] += 1
+            if self.deaths[name] <= RETRIES:
+                return self.again.append(trial.spec)
+            reason = f"its worker died {self.deaths[name]} times: {error}"
+        record = blank_record(trial.spec, name) | {"error": " ".join(reason.split())}
+        ray.get(self.writer.write.remote(record, {}, {}))
+        self.close(name)
+
+    def close(self, name: str) -> None:
+        """Tell a written record, and drop the weights that are no longer on the front."""
+        ray.get(self.writer.keep.remote(self.tell(ray.get(self.writer.take.remote(name)))))
+
+
+class _Stopper(_Unsaved, tune.Stopper):
+    """Ends each running trial with its current epoch once `stop` says so."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.stop()
+
+    def stop_all(self) -> bool:
+        return False  # the proposer ends the experiment
 
 
 class _Watcher(_Unsaved, tune.Callback):
@@ -206,9 +267,9 @@ class _Watcher(_Unsaved, tune.Callback):
         self.proposer, self.watch = proposer, watch
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.watch(list(self.proposer.running.values()))
+        running = self.proposer.running.values()
+        seen = [{"trial_id": t.trial_id, "arm": arm(t.spec), "epoch": t.epoch, "accuracy": t.accuracy} for t in running]
+        self.watch([row | {"epochs": t.spec.recipe.epochs} for row, t in zip(seen, running, strict=True)])
 
-
-def disconnect() -> None:
-    """Leave the cluster; a Ray that was started here ends."""
-    ray.shutdown()
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.proposer.failed(trial.trial_id, trial.get_pickled_error())

@@ -2,6 +2,7 @@
 
 AblateError            anything this package raises on purpose; a command exits 1
 ├── BadInput           the caller gave something wrong; a command exits 2 (also a ValueError)
+├── Interrupted        Ctrl-C or SIGTERM ended a study; a command exits 130
 └── NonFinite          a loss became NaN or infinite during training; the trial is recorded as failed
 """
 
@@ -15,6 +16,10 @@ class AblateError(Exception):
 
 class BadInput(AblateError, ValueError):
     """The input breaks a rule; the message names the rule, the value and the next step."""
+
+
+class Interrupted(AblateError):
+    """A study was ended from outside; the message says how to go on."""
 
 
 class NonFinite(AblateError):

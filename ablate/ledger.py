@@ -19,12 +19,25 @@ FIELDS = (*ASKED, *FOUND, "curve", "started_at")
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one line and force it to the disk before returning."""
+    """Add one line and force it to the disk before returning; a line that does not fit is taken back."""
     line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
-    with path.open("ab") as file:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            file.write(line.encode())
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), before)
+            raise
+
+
+def recover(path: Path) -> int:
+    """Cut off a last line without its newline, which a power cut leaves; the number of bytes cut off."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return len(content) - whole
 
 
 def read(path: Path) -> list[Record]:

@@ -1,11 +1,12 @@
 """A run's folder: the study as resolved, the ledger, the state, and each trial's files."""
 
+import fcntl
 import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -54,12 +55,19 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "study.toml").write_text(tomli_w.dumps(_toml(study.model_dump())), encoding="utf-8")
+        write_study(path, study)
         (path / "provenance.json").write_text(json.dumps(provenance, indent=1))
         (path / "ledger.jsonl").touch()
     except OSError as error:
         raise BadInput(f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
     return Run(path)
+
+
+def write_study(path: Path, study: StudySpec) -> None:
+    """Replace study.toml in one step."""
+    fresh = path / ".study.toml"
+    fresh.write_text(tomli_w.dumps(_toml(study.model_dump())), encoding="utf-8")
+    fresh.replace(path / "study.toml")
 
 
 def load_run(path: str | Path) -> Run:
@@ -81,10 +89,11 @@ def latest_run() -> Run:
 
 
 class Writer:
-    """The one writer of a run's ledger, predictions and weights."""
+    """The one writer of a run's ledger, predictions and weights; holds the ledger's lock for as long as it lives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = lock(path)
         self._fresh: dict[str, Record] = {}
 
     def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
@@ -101,6 +110,10 @@ class Writer:
         ledger.append(self.path / "ledger.jsonl", record)
         self._fresh[name] = record
 
+    def has(self, name: str) -> bool:
+        """Whether a record was written and not taken yet."""
+        return name in self._fresh
+
     def take(self, name: str) -> Record:
         """A record that was written since the last take of it."""
         return self._fresh.pop(name)
@@ -110,6 +123,21 @@ class Writer:
         for folder in (self.path / "weights").glob("*"):
             if folder.name not in names:
                 shutil.rmtree(folder)
+
+
+def lock(path: Path) -> IO[bytes]:
+    """An exclusive lock on a run's ledger, held until the file is closed or its process ends, however it ends.
+
+    Raises BadInput, naming the owner, when another process has it.
+    """
+    file = (path / "ledger.jsonl").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = Run(path).state
+        who = f"process {owner.get('pid')} on {owner.get('host')}"
+        raise BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait, or stop it") from None
+    return file
 
 
 def _toml(value: Any) -> Any:

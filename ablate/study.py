@@ -3,12 +3,15 @@
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -18,11 +21,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ablate import cluster, cost, data, layers, models, packed, trial
+from ablate import cluster, cost, data, layers, ledger, models, packed, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources, Running
+from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import Record
-from ablate.run import RUNS, Run, create_run, load_run
+from ablate.run import RUNS, Run, create_run, load_run, lock, write_study
 from ablate.search import Search
 from ablate.spec import OBJECTIVES, StudySpec, TrialSpec, load_study
 from ablate.train import resolve, train
@@ -48,15 +52,15 @@ class Plan:
         return [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
 
 
-def plan(study: StudySpec) -> Plan:
-    """Load what the study names and check that it fits together. Raises BadInput."""
+def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
+    """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
     study = study.model_copy(update={"recipe": resolve(study.recipe)})
     dataset = data.load(study.data)
     model = models.load(study.model, dataset.classes)
     models.preprocess(study.model)
     found = layers.groups(model)
     chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
-    return Plan(study, found, dataset, Search(study, [name for name in found if name in chosen]))
+    return Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
@@ -87,30 +91,65 @@ def run_study(
     path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{study.space.name}").expanduser().absolute()
     run = create_run(path, planned.study, _provenance(planned.dataset))
     try:
-        dashboard, concurrency = cluster.connect(resources)
-    except BaseException:
+        return _drive(run, planned, [], resources, view)
+    except BadInput:
         shutil.rmtree(path)  # nothing has run yet
         raise
-    driver = _Driver(run, planned.search, concurrency, dashboard, view)
+
+
+def resume_study(
+    path: str | Path, *, trials: int | None = None, resources: Resources = HERE, view: View | None = None
+) -> tuple[Run, int]:
+    """Go on with a run after any end, up to `trials` in all; the run, and the bytes of a torn last line that were cut off.
+
+    Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
+    """
+    run = load_run(path)
+    lock(run.path).close()
+    torn = ledger.recover(run.path / "ledger.jsonl")
+    records = ledger.read(run.path / "ledger.jsonl")
+    study = run.study.model_copy(update={"trials": trials or run.study.trials})
+    if study.trials < len(records):
+        raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
+    cluster.check_address(resources.address)
+    planned = plan(study, records)
+    write_study(run.path, planned.study)
+    return _drive(Run(run.path), planned, records, resources, view), torn
+
+
+def _drive(run: Run, planned: Plan, records: list[Record], resources: Resources, view: View | None) -> Run:
+    """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
+    driver = None
     try:
-        cluster.distribute(
-            driver.ask,
-            driver.tell,
-            driver.watch,
-            dataset=planned.dataset,
-            path=path,
-            trials=study.trials,
-            concurrency=concurrency,
-            resources=resources,
-        )
+        dashboard, concurrency = cluster.connect(resources)
+        driver = _Driver(run, planned.search, records, concurrency, dashboard, view)
+        with driver.interruptible():
+            cluster.distribute(
+                driver.ask,
+                driver.tell,
+                driver.watch,
+                stop=lambda: driver.stopped,
+                dataset=planned.dataset,
+                path=run.path,
+                concurrency=concurrency,
+                resources=resources,
+            )
+        if driver.stopped:
+            raise KeyboardInterrupt
         driver.end("exhausted" if driver.exhausted else "finished")
-    except BaseException:
-        driver.end("interrupted")
-        raise
+    except BaseException as error:
+        if driver:
+            driver.end("interrupted")
+        go_on = f"what is recorded is kept; go on with `ablate resume {run.path}`"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {go_on}") from None
+        if isinstance(error, AblateError) or not driver:
+            raise
+        raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {go_on}") from error
     finally:
         cluster.disconnect()
-        shutil.rmtree(path / ".tune", ignore_errors=True)
-        run = finish(load_run(path))
+        shutil.rmtree(run.path / ".tune", ignore_errors=True)
+        run = finish(Run(run.path))
     return run
 
 
@@ -152,43 +191,68 @@ def _labels(trials: pd.DataFrame) -> list[str]:
 class _Driver:
     """The study's side of the distribution: proposes, learns, keeps the state file fresh, and feeds the view."""
 
-    def __init__(self, run: Run, search: Search, concurrency: int, dashboard: str, view: View | None) -> None:
-        self.run, self.search, self.view = run, search, view
-        self.records: list[Record] = []
-        self.exhausted = False
-        self.started = time.time()
+    def __init__(
+        self, run: Run, search: Search, records: list[Record], concurrency: int, dashboard: str, view: View | None
+    ) -> None:
+        self.run, self.search, self.records, self.view = run, search, list(records), view
+        self.asked = len(records)
+        self.exhausted = self.stopped = False
         self.state: dict[str, Any] = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
-        self.state |= {"started": self.started, "trials": run.study.trials, "concurrency": concurrency, "dashboard": dashboard}
+        self.state |= {"started": time.time(), "before": len(records), "trials": run.study.trials}
+        self.state |= {"concurrency": concurrency, "dashboard": dashboard}
         self.watch([])
 
     def ask(self) -> TrialSpec | None:
-        hours = self.run.study.hours
-        if hours is not None and time.time() - self.started > hours * 3600:
+        study = self.run.study
+        late = study.hours is not None and time.time() - self.state["started"] > study.hours * 3600
+        if self.exhausted or late or self.asked == study.trials:
             return None
+        self.asked += 1
         spec = self.search.ask()
-        self.exhausted |= spec is None
+        self.exhausted = spec is None
         return spec
 
     def tell(self, record: Record) -> list[str]:
         """The trials on the front, after this one."""
         self.search.tell(record)
         self.records.append(record)
-        return list(
-            pareto.front_of(pd.DataFrame(self.records), {n: OBJECTIVES[n] for n in self.run.study.objectives})["trial_id"]
-        )
+        return list(pareto.front_of(pd.DataFrame(self.records), directions(self.run.study.objectives))["trial_id"])
 
     def watch(self, running: Running) -> None:
         now = time.time()
         if now - self.state.get("heartbeat", 0) < 1 and len(self.records) == self.state["done"]:
             return
-        self.state |= {"heartbeat": now, "done": len(self.records), "running": running}
+        self.show(running)
+
+    def show(self, running: Running) -> None:
+        self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
         self.run.write_state(self.state)
         if self.view:
             self.view(self.state, self.records)
 
     def end(self, status: str) -> None:
-        self.state |= {"status": status, "heartbeat": 0}
-        self.watch([])
+        self.state["status"] = status
+        self.show([])
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within: the first SIGINT or SIGTERM asks the running trials to end with their epoch, the second raises."""
+
+        def handle(number: int, frame: object) -> None:
+            if self.stopped:
+                raise KeyboardInterrupt
+            self.stopped = True
+            self.state["status"] = "ending after the current epochs; once more ends at once"
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:

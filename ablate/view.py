@@ -40,7 +40,7 @@ class StudyView:
             complete = (table["status"] == "complete").any()
             self.live.update(Group(progress(state, table), *([best_by_size(table)] if complete else [])), refresh=True)
             return
-        for record in records[self.told :]:
+        for record in records[max(self.told, state["before"]) :]:
             self.console.print(line(record, state), highlight=False, soft_wrap=True)
         self.told = len(records)
 
@@ -50,7 +50,9 @@ def progress(state: dict[str, Any], records: pd.DataFrame) -> Group:
     failed = int((records["status"] == "failed").sum())
     head = f"{len(records)}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
     lines = [f"{head} · {left(state, records)} · {state['status']}"]
-    if state["dashboard"] and state["status"] == "running":
+    if state["status"] == "exhausted":
+        lines.append("Every point of the space has been tried.")
+    if state["dashboard"] and state["running"]:
         lines.append(f"Ray dashboard {state['dashboard']}")
     for trial in state["running"]:
         seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
@@ -62,10 +64,10 @@ def left(state: dict[str, Any], records: pd.DataFrame) -> str:
     """Time so far and, once an epoch has ended, the time left: by the share of all epochs that are done."""
     spent = state["heartbeat"] - state["started"]
     so_far = f"{duration(spent)} so far"
-    done = len(records) + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
+    done = len(records) - state["before"] + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
     if state["status"] != "running" or not done:
         return so_far
-    return f"{so_far}, about {duration(spent * (state['trials'] / done - 1))} left"
+    return f"{so_far}, about {duration(spent * ((state['trials'] - state['before']) / done - 1))} left"
 
 
 def duration(seconds: float) -> str:

@@ -125,7 +125,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             watch,
             dataset=data.load("cifar10-mini"),
             path=tmp_path,
-            trials=5,
+            stop=lambda: False,
             concurrency=1,
             resources=Resources(),
         )
