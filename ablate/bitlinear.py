@@ -63,11 +63,13 @@ def quantize_activations(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(levels, scale, offset), integers that stand for x: x is about levels * scale + offset.
 
-    x: (..., features). levels has its shape and dtype and lies within +-(2^(b-1) - 1), or in 0 .. 2^(b-1) - 1 when
-    not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor.
-    Raises BadInput for bits outside 1 to 8 and for one non-negative bit.
+    x: (..., features), float32, float64 or bfloat16. levels has its shape and dtype and lies within +-(2^(b-1) - 1), or
+    in 0 .. 2^(b-1) - 1 when not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor.
+    Raises BadInput for bits outside 1 to 8, for one non-negative bit and for an unknown scale.
     """
-    if not 1 <= bits <= 8 or (bits == 1 and not signed):
+    if scale not in ("token", "tensor"):
+        raise BadInput(f"scale must be 'token' or 'tensor', but got {scale!r}")
+    if bits not in range(1, 9) or (bits == 1 and not signed):
         raise BadInput(f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}")
     dims = (-1,) if scale == "token" else tuple(range(x.ndim))
     keep = scale == "token"
@@ -139,11 +141,12 @@ class BitLinear(nn.Linear):
         return F.linear(x, _StraightThrough.apply(self.weight, weight), self.bias)
 
     def _exact(self, x: Tensor) -> Tensor:
-        """Evaluation: integer levels multiply exactly (float32 holds sums below 2^24), scales and bias come after."""
-        spec = self.spec
+        """Evaluation: integer levels multiply (exactly where sums stay below 2^24), scales and bias come after."""
+        spec, wanted = self.spec, x.dtype
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.weight.dtype)
-            weight, beta = quantize_weights(self.weight, spec)  # (out, in), () or (out, 1)
+            x = x.to(wide)
+            weight, beta = quantize_weights(self.weight.to(wide), spec)  # (out, in), () or (out, 1)
             beta = beta.flatten()  # (1,) or (out,)
             if spec.activation_bits is None:
                 y = F.linear(x, weight) * beta
@@ -152,7 +155,7 @@ class BitLinear(nn.Linear):
                 y = F.linear(levels, weight) * (scale * beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y = y + offset * (beta * weight.sum(1))  # undoes Fig. 5: eta * beta * rowsum(W~)
-            return y if self.bias is None else y + self.bias
+            return (y if self.bias is None else y + self.bias).to(wanted)
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())

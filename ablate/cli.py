@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -81,13 +82,15 @@ def study(
 ) -> None:
     """Search a space and end with a Pareto front. Example: ablate study --space layers_bits"""
     changes: dict[str, Any] = {"space": space, "model": model, "data": data, "trials": trials, "hours": hours, "seed": seed}
-    changes["objectives"] = tuple(objectives.split(",")) if objectives else None
+    if objectives is not None:
+        changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
     if dry_run:
+        _resources(limits)
         return _dry_run(asked, as_json)
     note = Console(stderr=as_json)
     note.print(f"{asked.question}\nSpace {asked.space.name}: {asked.space.description}", highlight=False, soft_wrap=True)
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
     _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
 
 
@@ -120,7 +123,7 @@ def status(
     run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What is done, running and failed, and the front so far; also while the study runs. Example: ablate status"""
+    """Progress, failures and the front so far, also while the study runs. Example: ablate status"""
     from ablate.run import latest_run, load_run
 
     _show(load_run(run) if run else latest_run(), as_json)
@@ -129,20 +132,24 @@ def status(
 @app.command()
 def rerun(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    trial: Annotated[str, typer.Option(help="The trial's id.")],
+    trial: Annotated[str, typer.Option(help="The trial's id, or its first characters.")],
     as_json: Json = False,
 ) -> None:
-    """One recorded trial again, here and without Ray, compared with its record. Example: ablate rerun RUN --trial ID"""
+    """Repeat a recorded trial here, without Ray, and compare. Example: ablate rerun RUN --trial ID"""
     from ablate import ledger
     from ablate.run import load_run
 
     records = {record["trial_id"]: record for record in ledger.read(load_run(run).path / "ledger.jsonl")}
-    if trial not in records:
+    found = [name for name in records if name.startswith(trial)]
+    if len(found) != 1:
         raise unknown("trial", trial, records)
+    record = records[found[0]]
     from ablate.trial import compare
 
-    rows = compare(records[trial])
+    rows = compare(record)
     _table(rows, as_json)
+    if record["status"] == "failed":
+        raise AblateError(f"the record is that of a failed trial ({record['error']}), so there is nothing to compare")
     if not all(row["same"] for row in rows):
         raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
 
@@ -163,6 +170,8 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except AblateError as error:
         code = _say(error, 2 if isinstance(error, BadInput) else 130 if isinstance(error, Interrupted) else 1)
+    except OSError as error:
+        code = _say(f"{error.strerror}: {str(error.filename)[:80]!r}" if error.filename else error, 2)
     except KeyboardInterrupt:
         code = _say("interrupted", 130)
     except typer.TyperException as error:
@@ -175,16 +184,31 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     """Run a study under a live view, and show how it ended."""
     note = Console(stderr=as_json)
     note.print("Loading the model and starting Ray ...", highlight=False)
+    resources = _resources(limits)
     from ablate import view
-    from ablate.cluster import Resources
+    from ablate.run import Run
 
-    resources = spec.checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
-    with view.StudyView(note) as live:
-        run = start(resources=resources, view=live)
+    try:
+        with view.StudyView(note) as live:
+            run = start(resources=resources, view=live)
+    except Interrupted as error:
+        _show(Run(error.run), as_json)
+        raise
     _show(run, as_json)
     failed = int((run.records["status"] == "failed").sum())
     if failed > max_failed * len(run.records):
-        raise AblateError(f"{failed} of {len(run.records)} trials failed; `ablate status {_short(run.path)}` says why")
+        raise AblateError(
+            f"{failed} of {len(run.records)} trials failed; `ablate status {shlex.quote(_short(run.path))}` says why"
+        )
+
+
+def _resources(limits: tuple[Any, ...]) -> Any:
+    """The options on resources, checked."""
+    from ablate.cluster import Resources, check_address
+
+    resources = spec.checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
+    check_address(resources.address)
+    return resources
 
 
 def _study() -> Any:
@@ -210,10 +234,15 @@ def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
     result = estimate(planned)
     if as_json:
         return print(json.dumps(result, indent=1))
-    _table(result["groups"], False)
+    searched = [row["layer group"] for row in result["groups"] if row["searched"]]
+    console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
     _table(result["anchors"], False)
-    for key in ("points", "trials", "image_views", "images_per_second", "hours_on_one_cpu"):
-        console.print(f"{key.replace('_', ' ')}: {result[key]:,.4g}", highlight=False)
+    points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
+    console.print(f"Points of the space: {points}", highlight=False)
+    views = (
+        f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
+    )
+    console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
 
 
 def _show(run: "Run", as_json: bool) -> None:
@@ -227,6 +256,10 @@ def _show(run: "Run", as_json: bool) -> None:
         return print(json.dumps({"run": str(run.path), "state": run.state, "trials": done, "front": front}, indent=1))
     if run.state:
         console.print(view.progress(run.state, run.records))
+    if run.state.get("running") and not run.alive:
+        console.print(
+            f"Its driver is gone; go on with `ablate resume {shlex.quote(_short(run.path))}`", highlight=False, soft_wrap=True
+        )
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.records, run.study.objectives))

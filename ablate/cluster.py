@@ -4,9 +4,12 @@ import faulthandler
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,45 +48,59 @@ class Resources(Spec):
     minutes_per_trial: float = Field(120.0, gt=0)  # then the trial counts as hung and is ended
 
 
-def connect(resources: Resources) -> tuple[str, int]:
-    """Start Ray here, or join the cluster at the address; (dashboard's URL or "", trials at once).
+@contextmanager
+def connected(resources: Resources) -> Iterator[tuple[str, int]]:
+    """Within: Ray, started here or joined at the address; (dashboard's URL or "", trials at once).
 
     Raises BadInput when no Ray answers, and when no trial fits.
     """
-    check_address(resources.address)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the ledger
-    context = ray.init(
-        address=resources.address or "local",
-        include_dashboard=None if resources.address else True,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    have = ray.cluster_resources()
-    fit = int(have.get("CPU", 0) // resources.cpus_per_trial)
-    if resources.gpus_per_trial:
-        fit = min(fit, int(have.get("GPU", 0) / resources.gpus_per_trial))
-    if fit < 1:
-        ray.shutdown()
-        raise BadInput(
-            f"a trial must fit the cluster, but --cpus-per-trial {resources.cpus_per_trial} --gpus-per-trial "
-            f"{resources.gpus_per_trial:g} exceeds its {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
+    try:
+        context = ray.init(
+            address=resources.address or "local",
+            include_dashboard=None if resources.address else True,
+            log_to_driver=False,
+            logging_level="ERROR",
         )
-    url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-    return url, min(fit, resources.concurrency or fit)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise BadInput(f"--address must be that of a Ray cluster of this version, but {resources.address!r}: {error}") from None
+    try:
+        url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        yield url, min(_fit(resources), resources.concurrency or 10**6)
+    finally:
+        ray.shutdown()
+
+
+def _fit(resources: Resources) -> int:
+    """How many trials the cluster holds at once."""
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0), have.get("GPU", 0)
+    fit = int(cpus // resources.cpus_per_trial)
+    if resources.gpus_per_trial:
+        fit = min(fit, int(gpus / resources.gpus_per_trial))
+    if fit < 1:
+        asked = f"--cpus-per-trial {resources.cpus_per_trial} --gpus-per-trial {resources.gpus_per_trial:g}"
+        raise BadInput(f"a trial must fit the cluster, but {asked} exceeds its {cpus:g} CPUs and {gpus:g} GPUs")
+    return fit
 
 
 def check_address(address: str | None) -> None:
-    """Raises BadInput within seconds for an address where nothing answers; Ray itself would wait for minutes."""
-    if address is None or address == "auto":
+    """Raises BadInput within seconds for an address where no Ray answers; Ray itself would wait for minutes."""
+    if address is None:
         return
     if "://" in address:
         job = "ray job submit --address http://HEAD:8265 -- ablate study ..."
         raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but got {address!r}; for a remote driver run `{job}`")
-    host, _, port = address.rpartition(":")
+    health = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but {address!r}: {error}; try `ray status`") from None
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=5).close()
+            health += ["--address", address]
+        subprocess.run(health, timeout=15, check=True, capture_output=True)
+    except (OSError, ValueError, OverflowError, subprocess.SubprocessError) as error:
+        reason = "no Ray answers there" if isinstance(error, subprocess.SubprocessError) else str(error)
+        raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but {address!r}: {reason}; try `ray status`") from None
 
 
 def distribute(
@@ -127,11 +144,6 @@ def distribute(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
-
-
-def disconnect() -> None:
-    """Leave the cluster; a Ray that was started here ends."""
-    ray.shutdown()
 
 
 class _Worker(tune.Trainable):

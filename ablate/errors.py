@@ -8,6 +8,7 @@ AblateError            anything this package raises on purpose; a command exits 
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class AblateError(Exception):
@@ -19,7 +20,11 @@ class BadInput(AblateError, ValueError):
 
 
 class Interrupted(AblateError):
-    """A study was ended from outside; the message says how to go on."""
+    """A study was ended from outside; the message says how to go on, `run` is the run's folder."""
+
+    def __init__(self, message: str, run: Path) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class NonFinite(AblateError):

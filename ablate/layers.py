@@ -10,50 +10,65 @@ from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
+FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # they read their layers' weights and pass the layers by
+
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer by its full name, in the model's own order, quantized ones included."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    """Every linear layer by its full name, in the model's own order, quantized ones included.
+
+    Those inside torch's own attention modules are left out: a replacement there would never be called.
+    """
+    fused = tuple(f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, FUSED))
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return {name: module for name, module in found.items() if not name.startswith(fused)}
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
     """Layer groups by role and depth: {"block0.attention": [layer names], "block0.fc1": ..., "head": ...}.
 
     A block is the innermost element of a list of modules that holds two linear layers or more; blocks count from 0 in
-    the model's order. Within a block, a layer whose nearest submodule has a square layer is attention; of the others
-    those that widen are fc1 and those that narrow fc2. Outside the blocks, the last layer is the head; any other is a
-    group of its own, under its own name.
+    the model's order. A block's submodule with a square layer beside two more, or beside a fused q, k and v, is
+    attention; of the other layers those that widen are fc1, the rest fc2. Outside the blocks, the layers behind the
+    last block that are as wide as the last one are the head; any other is a group of its own, under its own name.
     """
     layers = linear_layers(model)
-    block_of = {name: _block(model, name, layers) for name in layers}
-    depth = {block: i for i, block in enumerate(dict.fromkeys(b for b in block_of.values() if b))}
-    outside = [name for name, block in block_of.items() if not block]
+    block_of = _blocks(model, layers)
+    depth = {block: i for i, block in enumerate(dict.fromkeys(block for block in block_of.values() if block))}
+    last = max((i for i, block in enumerate(block_of.values()) if block), default=-1)
+    classes = list(layers.values())[-1].out_features if layers else 0
     found: dict[str, list[str]] = {}
-    for name, block in block_of.items():
+    for i, (name, block) in enumerate(block_of.items()):
         if block:
             group = f"block{depth[block]}.{_role(name, block, layers)}"
         else:
-            group = "head" if name == outside[-1] else name
+            group = "head" if i > last and layers[name].out_features == classes else name
         found.setdefault(group, []).append(name)
     return found
 
 
-def _block(model: nn.Module, name: str, layers: Mapping[str, nn.Linear]) -> str:
-    """The longest prefix of `name` that is an element of a module list and holds two linear layers or more."""
-    parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        prefix, parent = ".".join(parts[:end]), model.get_submodule(".".join(parts[: end - 1]))
-        if isinstance(parent, (nn.ModuleList, nn.Sequential)) and sum(n.startswith(prefix + ".") for n in layers) > 1:
-            return prefix
-    return ""
+def _blocks(model: nn.Module, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
+    """The block of each layer, "" outside: an element of a module list with two layers or more and no block inside."""
+    elements = [
+        f"{name}.{child}" if name else child
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential)
+        for child, _ in module.named_children()
+    ]
+    held = {element: [name for name in layers if name.startswith(f"{element}.")] for element in elements}
+    blocks = [element for element, names in held.items() if len(names) > 1]
+    blocks = [block for block in blocks if not any(other.startswith(f"{block}.") for other in blocks)]
+    return {name: next((block for block in blocks if name in held[block]), "") for name in layers}
 
 
 def _role(name: str, block: str, layers: Mapping[str, nn.Linear]) -> str:
     child = ".".join(name.split(".")[: block.count(".") + 2])  # the block's own submodule that holds the layer
-    beside = [layer for n, layer in layers.items() if n == child or n.startswith(child + ".")]
-    if any(layer.in_features == layer.out_features for layer in beside):
+    beside = {n: layer for n, layer in layers.items() if n == child or n.startswith(f"{child}.")}
+    square = any(layer.in_features == layer.out_features for layer in beside.values())
+    if square and (len(beside) > 2 or any(layer.out_features == 3 * layer.in_features for layer in beside.values())):
         return "attention"
-    return "fc1" if layers[name].out_features > layers[name].in_features else "fc2"
+    layer = layers[name]
+    widens = layer.out_features > layer.in_features or (layer.out_features == layer.in_features and name == next(iter(beside)))
+    return "fc1" if widens else "fc2"
 
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
@@ -69,10 +84,13 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
             raise BadInput(f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them")
         chosen.update(dict.fromkeys(names, spec))
     replaced = [name for name in layers if name in chosen and chosen[name].weights != "full"]
-    for name in replaced:
-        parent, _, child = name.rpartition(".")
-        layer = BitLinear.from_linear(layers[name], **chosen[name].model_dump())
-        setattr(model.get_submodule(parent), child, layer)
+    if "" in replaced:
+        raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
+    layer_of = {id(layers[name]): BitLinear.from_linear(layers[name], **chosen[name].model_dump()) for name in replaced}
+    for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
+        if id(module) in layer_of:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer_of[id(module)])
     return replaced
 
 

@@ -48,7 +48,10 @@ def read(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+            if record["schema"] != SCHEMA or not set(FIELDS) <= set(record):
+                raise KeyError
+            records.append(record)
+        except (ValueError, TypeError, KeyError):
             raise AblateError(f"{path}:{number}: not a record; restore the ledger from a copy or delete this line") from None
     return records

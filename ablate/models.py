@@ -1,13 +1,14 @@
 """Full-precision models to start from: bundled, a local `save_pretrained` folder, or a name on the Hugging Face hub."""
 
 import hashlib
+import json
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torchvision.transforms.v2.functional as tv
 from torch import Tensor, nn
 
 from ablate.errors import BadInput, unknown
@@ -18,19 +19,23 @@ ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What the model's own image processor does: resize to `size` (height, width), scale to [0, 1], normalise."""
+    """What the model's own image processor does: resize, crop in the middle, scale, normalise."""
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # (height, width) of what comes out
+    resize: int | tuple[int, int] | None  # an int is the shorter side
+    interpolation: str  # as torchvision names it
+    scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
         """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size)."""
-        x = images.float().div_(255)
-        if tuple(x.shape[-2:]) != self.size:
-            x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (x.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
-        return x.sub_(mean).div_(std)
+        if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
+            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
+            images = tv.resize(images, size, tv.InterpolationMode(self.interpolation), antialias=True)
+        images = tv.center_crop(images, list(self.size))
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
+        return images.float().mul_(self.scale).sub_(mean).div_(std)
 
 
 def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
@@ -42,9 +47,10 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         names = dict(enumerate(labels))
         model, info = _from_pretrained(name, id2label=names, label2id={v: k for k, v in names.items()})
-    head = [key for key, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    linear = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
+    heads = tuple(f"{key}." for key, module in linear.items() if module.out_features == len(labels))
     absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if absent := [key for key in absent if not key.startswith(f"{head}.")]:
+    if absent := [key for key in absent if not key.startswith(heads)]:
         raise BadInput(f"checkpoint {name!r} lacks {len(absent)} of the model's tensors, {absent[0]!r} first; save it again")
     return model
 
@@ -57,37 +63,60 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 
 @lru_cache
 def preprocess(name: str) -> Preprocess:
-    """The image processing that the model's checkpoint asks for."""
+    """The image processing that the model's checkpoint asks for. Raises BadInput when it has none that we can follow."""
     from transformers import AutoImageProcessor
 
     source = _source(name)
     try:
         processor = AutoImageProcessor.from_pretrained(source)
+        return _preprocess(processor)
     except Exception as error:
-        raise BadInput(f"model {name!r} has no readable preprocessor_config.json: {_first_line(error)}") from None
-    size = processor.size
-    side = size.get("shortest_edge")
-    height, width = (side, side) if side else (size["height"], size["width"])
-    return Preprocess((height, width), tuple(processor.image_mean), tuple(processor.image_std))
+        mend = "write one with ViTImageProcessor(size=...).save_pretrained(folder)"
+        raise BadInput(
+            f"model {name!r} must have a preprocessor_config.json that can be followed; {mend}: {_first_line(error)}"
+        ) from None
+
+
+def _preprocess(processor: Any) -> Preprocess:
+    side = processor.size.get("shortest_edge")
+    resize = side or (processor.size["height"], processor.size["width"])
+    crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
+    size = (crop["height"], crop["width"]) if crop else (side, side) if side else resize
+    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
+    return Preprocess(
+        size,
+        resize if processor.do_resize else None,
+        names[int(processor.resample)],
+        processor.rescale_factor if processor.do_rescale else 1.0,
+        tuple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0),
+        tuple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
+    )
 
 
 @lru_cache
 def digest(name: str) -> str:
-    """sha256 over the checkpoint's tensors and image processing: what a trial starts from, whatever file holds it."""
+    """sha256 over the checkpoint's tensors, configuration and image processing: what a trial starts from."""
     model, info = _from_pretrained(name)
-    sha = hashlib.sha256(repr(astuple(preprocess(name))).encode())
+    config: Any = model.config
+    about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
+    kept = {key: value for key, value in config.to_diff_dict().items() if key not in about}
+    sha = hashlib.sha256(json.dumps([kept, astuple(preprocess(name))], sort_keys=True, default=str).encode())
     for key, tensor in sorted(model.state_dict().items()):
         if key not in info["missing_keys"]:
             sha.update(key.encode() + tensor.contiguous().numpy().tobytes())
     return sha.hexdigest()
 
 
+def absolute(name: str) -> str:
+    """A model's name as every process understands it: the path of a local folder becomes absolute."""
+    return str(Path(name).absolute()) if name not in bundled("model") and Path(name).is_dir() else name
+
+
 def _source(name: str) -> str:
     if name in bundled("model"):
         return str(ASSETS / name)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path.absolute())
+    if Path(name).is_dir():
+        return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):
         raise unknown(
             "model", name, [*bundled("model"), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"]
@@ -113,7 +142,8 @@ def _from_pretrained(name: str, **options: Any) -> tuple[nn.Module, dict[str, An
             **options,
         )
     except Exception as error:  # each file format raises its own kind
-        raise BadInput(f"cannot load model {name!r}: {_first_line(error)}") from None
+        mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
+        raise BadInput(f"cannot load model {name!r}: {_first_line(error)}; {mend}") from None
 
 
 def _first_line(error: Exception) -> str:

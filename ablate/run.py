@@ -2,7 +2,10 @@
 
 import fcntl
 import json
+import os
 import shutil
+import socket
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,9 +40,23 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The driver's last sign of life: {} before the first."""
-        path = self.path / "state.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        """The driver's last sign of life; {} where there is none that can be read."""
+        try:
+            state = json.loads((self.path / "state.json").read_text())
+            return state if "status" in state else {}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether a driver has the run now: on this host by its lock, elsewhere by a heartbeat of the last minute."""
+        if self.state.get("host") != socket.gethostname():
+            return time.time() - self.state.get("heartbeat", 0) < 60 and self.state["status"] == "running"
+        try:
+            lock(self.path).close()
+        except BadInput:
+            return True
+        return False
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace state.json in one step, so that a reader never sees half of it."""
@@ -48,11 +65,18 @@ class Run:
         fresh.replace(self.path / "state.json")
 
 
-def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
-    """A new run's folder. Raises BadInput when the path holds something else or can't be written."""
+def check_vacant(path: Path) -> None:
+    """Raises BadInput when a run's folder would not be a new or an empty one, or could not be written."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise BadInput(f"--out must be a folder that can be written, but {str(there)!r} cannot; give another")
+
+
+def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
+    """A new run's folder. Raises BadInput when it can't be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_study(path, study)
@@ -72,7 +96,7 @@ def write_study(path: Path, study: StudySpec) -> None:
 
 def load_run(path: str | Path) -> Run:
     """The run in a folder. Raises BadInput when there is none."""
-    path = Path(path).expanduser().absolute()
+    path = Path(path).absolute()
     if not (path / "study.toml").is_file():
         raise BadInput(
             f"RUN must be the folder of a run, but {str(path)!r} holds no study.toml; runs are made by `ablate study`"
@@ -119,9 +143,9 @@ class Writer:
         return self._fresh.pop(name)
 
     def keep(self, names: list[str]) -> None:
-        """Delete the weights of every trial but these: those on the front."""
+        """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
         for folder in (self.path / "weights").glob("*"):
-            if folder.name not in names:
+            if folder.name not in names and folder.name not in self._fresh:
                 shutil.rmtree(folder)
 
 
@@ -134,6 +158,7 @@ def lock(path: Path) -> IO[bytes]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         owner = Run(path).state
         who = f"process {owner.get('pid')} on {owner.get('host')}"
         raise BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait, or stop it") from None

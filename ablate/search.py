@@ -29,7 +29,7 @@ class Search:
 
     def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
         self.study, self.groups = study, groups
-        self.axes = dict(_axes(study, groups))  # what varies
+        self.axes = dict(sorted(_axes(study, groups)))  # what varies; sorted, since a TOML file keeps no order
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -92,18 +92,21 @@ class Search:
         space, chosen = self.study.space, {}
         for group in self.groups:
             fields = {key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()}
-            if fields["weights"] in ("int4", "int8"):  # one scale per channel: no beta
-                fields = {key: value for key, value in fields.items() if not key.startswith("beta")}
+            without = ["beta", "beta_multiplier"] if fields["weights"] in ("int4", "int8") else []
+            without += ["activation_scale", "signed"] if fields.get("activation_bits", 8) == "none" else []
+            fields = {key: value for key, value in fields.items() if key not in without}
             if fields["weights"] != "full":
                 chosen[group] = fields
-        recipe = {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
+        recipe = self.study.recipe.model_dump() | {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
+        if recipe["optimizer"] == "adamw":
+            recipe.pop("momentum")
         try:
             return TrialSpec(
                 model=self.study.model,
                 data=self.study.data,
                 layers={group: LayerSpec(**fields) for group, fields in chosen.items()},
                 fraction=point.get("fraction", space.fraction),
-                recipe=Recipe(**{**self.study.recipe.model_dump(), **recipe}),
+                recipe=Recipe(**recipe),
                 seed=self.study.seed,
             )
         except ValidationError:
@@ -172,10 +175,12 @@ def _usual(name: str, axis: BaseDistribution) -> Any:
 
 
 def _draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
-    if not isinstance(axis, FloatDistribution):
-        return rng.choice(np.array(_choices(axis), dtype=object))
+    if isinstance(axis, CategoricalDistribution):
+        return axis.choices[rng.integers(len(axis.choices))]
+    assert isinstance(axis, FloatDistribution | IntDistribution)
     unit = rng.random()
-    return axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
+    value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
+    return round(value) if isinstance(axis, IntDistribution) else value
 
 
 def _choices(axis: BaseDistribution) -> tuple[Any, ...]:
@@ -186,7 +191,9 @@ def _choices(axis: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _levels(axis: BaseDistribution) -> float:
-    return math.inf if isinstance(axis, FloatDistribution) else len(_choices(axis))
+    if isinstance(axis, IntDistribution):
+        return axis.high - axis.low + 1
+    return len(axis.choices) if isinstance(axis, CategoricalDistribution) else math.inf
 
 
 def _key(spec: TrialSpec) -> str:

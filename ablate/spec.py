@@ -6,9 +6,9 @@ TOML has no null, so the word "none" stands for None in every field.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from ablate.errors import BadInput, unknown
 
@@ -64,8 +64,8 @@ class LayerSpec(Spec):
 class Recipe(Spec):
     """How a model is fine-tuned. Learning rate: linear warm-up, then cosine to zero over all steps."""
 
-    epochs: int = Field(2, ge=0)
-    batch_size: int = Field(64, ge=1)
+    epochs: int = Field(2, ge=0, le=100_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
@@ -91,8 +91,8 @@ class TrialSpec(Spec):
 class Range(Spec):
     """A continuous or integer axis, both ends included."""
 
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
 
     @model_validator(mode="after")
@@ -105,10 +105,30 @@ class Range(Spec):
 class Each(Spec):
     """A choice that every layer group makes for itself."""
 
-    each: tuple[Value, ...] = Field(min_length=1)
+    each: Annotated[tuple[Value, ...], PlainValidator(lambda value: _choices(value))]
 
 
-Axis = Value | tuple[Value, ...] | Range | Each
+def _choices(value: Any) -> tuple[Value, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
+        raise ValueError(f"choices must be a list of one value or more, but got {value!r}")
+    if len({repr(item) for item in value}) < len(value):
+        raise ValueError(f"choices must differ, but got {list(value)}")
+    return tuple(value)
+
+
+def _axis(value: Any) -> Any:
+    """A scalar is fixed, a list is choices, a table with `each` is one choice a layer group, any other a range."""
+    if isinstance(value, Value | Range | Each):
+        return value
+    if isinstance(value, dict):
+        return checked(Each if "each" in value else Range, value, "axis")
+    return _choices(value)
+
+
+if TYPE_CHECKING:
+    Axis = Value | tuple[Value, ...] | Range | Each
+else:
+    Axis = Annotated[Any, PlainValidator(_axis)]
 
 
 class SpaceSpec(Spec):
@@ -117,7 +137,7 @@ class SpaceSpec(Spec):
     name: str = ""
     description: str
     objectives: tuple[str, ...] = SPACE_OBJECTIVES
-    groups: tuple[str, ...] = ("*",)  # shell-style patterns on layer-group names: what [layer] applies to
+    groups: tuple[str, ...] = Field(("*",), min_length=1)  # shell-style patterns on layer-group names: what [layer] applies to
     layer: dict[str, Axis]
     recipe: dict[str, Axis] = {}
     fraction: Axis = 1.0
@@ -135,6 +155,10 @@ class SpaceSpec(Spec):
             if isinstance(axis, Each) and spec is not LayerSpec:
                 faults.append(f"{key}: only fields of [layer] can be decided by each layer group")
             faults += [f for value in values(axis) if (f := _fault(spec, key, value))]
+            if isinstance(axis, Range) and not faults and not is_number(spec, key, axis.low):
+                faults.append(f"{key}: a range must be of numbers; list the choices")
+        if "auto" in values(self.recipe.get("bf16", False)):
+            faults.append("recipe.bf16: a space must say true or false, but got 'auto'")
         if "weights" not in self.layer:
             faults.append("[layer] must say which `weights` a layer group may have")
         if faults:
@@ -155,7 +179,7 @@ class StudySpec(Spec):
     model: str = "vit-micro"
     data: str = "cifar10-mini"
     objectives: tuple[str, ...] = ()  # empty: the space's
-    trials: int = Field(12, ge=1)
+    trials: int = Field(12, ge=1, le=1_000_000)
     hours: Annotated[float, Field(gt=0)] | None = None
     seed: int = Field(0, ge=0, lt=2**32)
     recipe: Recipe = Recipe()
@@ -194,6 +218,12 @@ def accepts(spec: type[Spec], key: str, value: object) -> bool:
     return not _fault(spec, key, value)
 
 
+def is_number(spec: type[Spec], key: str, value: float) -> bool:
+    """Whether a field of a spec holds a number once it took this one."""
+    held = getattr(spec.model_validate({key: value}), key)
+    return isinstance(held, int | float) and not isinstance(held, bool)
+
+
 def checked(spec: type[S], data: Any, where: str) -> S:
     """`spec` built from plain `data`; `where` names the source in the BadInput that lists every fault."""
     try:
@@ -226,7 +256,7 @@ def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
 
 
 def _load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.suffix != ".toml":
         if name not in builtin(folder):
             raise unknown(kind, name, builtin(folder))
@@ -235,8 +265,11 @@ def _load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str,
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
+    for key in ("model", "space"):  # a path in a file is relative to the file
+        if isinstance(value := data.get(key), str) and (beside := path.parent / value).exists():
+            data[key] = str(beside.absolute())
     return checked(spec, {"name": path.stem, **data}, path.name)
 
 

@@ -1,7 +1,11 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
+import json
+import math
 import os
 import platform
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -11,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -26,7 +30,7 @@ from ablate.analysis import pareto
 from ablate.cluster import Resources, Running
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import Record
-from ablate.run import RUNS, Run, create_run, load_run, lock, write_study
+from ablate.run import RUNS, Run, check_vacant, create_run, load_run, lock, write_study
 from ablate.search import Search
 from ablate.spec import OBJECTIVES, StudySpec, TrialSpec, load_study
 from ablate.train import resolve, train
@@ -54,13 +58,20 @@ class Plan:
 
 def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
-    study = study.model_copy(update={"recipe": resolve(study.recipe)})
+    study = study.model_copy(update={"recipe": resolve(study.recipe), "model": models.absolute(study.model)})
     dataset = data.load(study.data)
-    model = models.load(study.model, dataset.classes)
-    models.preprocess(study.model)
+    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model)
+    try:
+        cost.count(model, preprocess.size)
+    except Exception as error:
+        size = "x".join(str(side) for side in preprocess.size)
+        raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
     found = layers.groups(model)
     chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
-    return Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
+    planned = Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
+    if not planned.anchors:
+        raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
+    return planned
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
@@ -74,8 +85,15 @@ def estimate(plan: Plan) -> dict[str, Any]:
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
-    total = {"points": plan.search.size, "trials": n, "image_views": views, "images_per_second": rate}
-    return {"groups": groups, "anchors": anchors, **total, "hours_on_one_cpu": views / rate / 3600}
+    points = plan.search.size if math.isfinite(plan.search.size) else None
+    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": round(rate)}
+    return {
+        "groups": groups,
+        "anchors": anchors,
+        **total,
+        "cpus": os.cpu_count(),
+        "minutes": views / rate / 60 / (os.cpu_count() or 1),
+    }
 
 
 def run_study(
@@ -86,15 +104,14 @@ def run_study(
     Raises BadInput before anything is written; what fails in a trial is in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
+    name = re.sub(r"[^\w.-]+", "-", study.space.name)
+    path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
+    check_vacant(path)
     cluster.check_address(resources.address)
     planned = plan(study)
-    path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{study.space.name}").expanduser().absolute()
-    run = create_run(path, planned.study, _provenance(planned.dataset))
-    try:
-        return _drive(run, planned, [], resources, view)
-    except BadInput:
-        shutil.rmtree(path)  # nothing has run yet
-        raise
+    with cluster.connected(resources) as (dashboard, concurrency):
+        run = create_run(path, planned.study, _provenance(planned.dataset))
+        return _drive(_Driver(run, planned.search, [], concurrency, dashboard, view), planned.dataset, resources)
 
 
 def resume_study(
@@ -113,44 +130,44 @@ def resume_study(
         raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
     cluster.check_address(resources.address)
     planned = plan(study, records)
-    write_study(run.path, planned.study)
-    return _drive(Run(run.path), planned, records, resources, view), torn
+    with cluster.connected(resources) as (dashboard, concurrency):
+        write_study(run.path, planned.study)
+        driver = _Driver(Run(run.path), planned.search, records, concurrency, dashboard, view)
+        return _drive(driver, planned.dataset, resources), torn
 
 
-def _drive(run: Run, planned: Plan, records: list[Record], resources: Resources, view: View | None) -> Run:
+def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Run:
     """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
-    driver = None
+    run, status = driver.run, "interrupted"
+    go_on = f"what is recorded is kept; go on with `ablate resume {shlex.quote(str(run.path))}`"
     try:
-        dashboard, concurrency = cluster.connect(resources)
-        driver = _Driver(run, planned.search, records, concurrency, dashboard, view)
         with driver.interruptible():
             cluster.distribute(
                 driver.ask,
                 driver.tell,
                 driver.watch,
                 stop=lambda: driver.stopped,
-                dataset=planned.dataset,
+                dataset=dataset,
                 path=run.path,
-                concurrency=concurrency,
+                concurrency=driver.state["concurrency"],
                 resources=resources,
             )
         if driver.stopped:
             raise KeyboardInterrupt
-        driver.end("exhausted" if driver.exhausted else "finished")
-    except BaseException as error:
-        if driver:
-            driver.end("interrupted")
-        go_on = f"what is recorded is kept; go on with `ablate resume {run.path}`"
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(f"interrupted; {go_on}") from None
-        if isinstance(error, AblateError) or not driver:
-            raise
+        status = "exhausted" if driver.exhausted else "finished"
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {go_on}", run.path) from None
+    except AblateError:
+        raise
+    except Exception as error:
+        status = "failed"
         raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {go_on}") from error
     finally:
-        cluster.disconnect()
-        shutil.rmtree(run.path / ".tune", ignore_errors=True)
-        run = finish(Run(run.path))
-    return run
+        with suppress(OSError):  # a full disk must not hide what went wrong
+            driver.end(status)
+            shutil.rmtree(run.path / ".tune", ignore_errors=True)
+            finish(Run(run.path))
+    return Run(run.path)
 
 
 def finish(run: Run) -> Run:
@@ -159,7 +176,9 @@ def finish(run: Run) -> Run:
 
     objectives = run.study.objectives
     (run.path / "tables").mkdir(exist_ok=True)
-    front_table(run).to_csv(run.path / "tables" / "front.csv", index=False)
+    front = front_table(run)
+    front = front.assign(**{column: front[column].map(json.dumps) for column in ("spec", "curve")})
+    front.to_csv(run.path / "tables" / "front.csv", index=False)
     trials = run.records[run.records["status"] == "complete"]
     if len(trials):
         on = {
@@ -167,7 +186,8 @@ def finish(run: Run) -> Run:
             for key, names in (("front", objectives), ("stairs", objectives[:2]))
         }
         trials = trials.assign(**{key: trials.index.isin(rows) for key, rows in on.items()}, label=_labels(trials))
-        fig_pareto.draw(trials, objectives, run.path / "figures" / "pareto")
+        title = f"{Path(run.study.model).name} on {run.study.data}, {len(trials)} trials, seed {run.study.seed}"
+        fig_pareto.draw(trials, objectives, title, run.path / "figures" / "pareto")
     return run
 
 
@@ -181,9 +201,10 @@ def directions(objectives: Sequence[str]) -> dict[str, pareto.Direction]:
 
 
 def _labels(trials: pd.DataFrame) -> list[str]:
-    """Names for the anchors: the first trials in which every layer group that may be quantized is of one kind."""
-    count = trials["spec"].map(lambda spec: len(spec["layers"]))
-    uniform = (count.isin((0, count.max()))) & ~trials["arm"].str.contains("+", regex=False)
+    """Names for the anchors: the first trials in which all layer groups that were ever quantized are of one kind."""
+    groups = {group for spec in trials["spec"] for group in spec["layers"]}
+    uniform = trials["spec"].map(lambda spec: not spec["layers"] or set(spec["layers"]) == groups)
+    uniform &= ~trials["arm"].str.contains("+", regex=False)
     first = uniform & ~trials[uniform].duplicated("arm").reindex(trials.index, fill_value=False)
     return [f"all {arm}" if anchor else "" for arm, anchor in zip(trials["arm"], first, strict=True)]
 
@@ -273,17 +294,30 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
         next(steps)
         n += len(train_split)
     torch.set_num_threads(threads)
-    row = {"anchor": trial.arm(spec), "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
+    kept = [group for group in plan.search.groups if group not in spec.layers]
+    name = f"{trial.arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else trial.arm(spec)
+    row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
     return row | {"images_per_second": round(n / spent)}
 
 
 def _provenance(dataset: data.Dataset) -> dict[str, Any]:
-    git = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True)
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": _git_commit(),
         "hardware": {"device": trial.device_name(), "cpus": os.cpu_count(), "system": platform.platform()},
         "dataset_sha256": dataset.digest,
         "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's own checkout; None for an installed package, and without git."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return git.stdout.strip() or None

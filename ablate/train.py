@@ -43,6 +43,7 @@ def train(
     Raises NonFinite, with the step, when the loss is not a finite number.
     """
     device = next(model.parameters()).device
+    recipe = resolve(recipe)
     torch.manual_seed(seed)  # dropout
     rng = np.random.default_rng(seed)  # order and augmentation
     optimizer = _optimizer(model, recipe)
@@ -71,7 +72,7 @@ def train(
 
 
 def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan) -> Epoch:
-    """Loss and accuracy over a split, in float32 and with integer levels. Raises NonFinite when a logit is not finite."""
+    """Loss and accuracy over a split, in float32 and with integer levels. Raises NonFinite when the loss is not finite."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ablate import cost, data, layers, models, packed
-from ablate.errors import AblateError, BadInput
+from ablate.errors import BadInput, unknown
 from ablate.ledger import ASKED, FOUND, SCHEMA, Record
 from ablate.spec import TrialSpec
 from ablate.train import Epoch, evaluate, resolve, train
@@ -33,8 +33,15 @@ class Outcome:
 
 def trial_id(spec: TrialSpec) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
-    asked = {"spec": spec.model_dump(), "data": data.load(spec.data).digest, "model": models.digest(spec.model)}
+    names = {"model", "data"}  # their contents count, not what they are called
+    asked = {"spec": resolved(spec).model_dump(exclude=names), "data": data.load(spec.data).digest}
+    asked["model"] = models.digest(spec.model)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resolved(spec: TrialSpec) -> TrialSpec:
+    """The trial with bf16="auto" decided for this machine."""
+    return spec.model_copy(update={"recipe": resolve(spec.recipe)})
 
 
 def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
@@ -42,7 +49,7 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
 
     Raises BadInput for an unknown model, dataset or layer group.
     """
-    spec = spec.model_copy(update={"recipe": resolve(spec.recipe)})
+    spec = resolved(spec)
     steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data))
     while True:
         try:
@@ -85,8 +92,8 @@ def trial_steps(spec: TrialSpec, name: str, dataset: data.Dataset) -> Generator[
         record["status"] = "complete"
     except BadInput:
         raise
-    except (AblateError, RuntimeError, ArithmeticError, MemoryError, OSError) as error:
-        record["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except Exception as error:  # a failed trial is a record, whatever failed
+        record["error"] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return outcome
 
 
@@ -111,8 +118,9 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
     model = models.load(spec.model, classes, spec.seed)
     groups = layers.groups(model)
-    wanted = {group: layers.match(group, groups, "layer group") for group in spec.layers}
-    layers.quantize_(model, {name: spec.layers[group] for group in wanted for name in groups[group]})
+    if wrong := [group for group in spec.layers if group not in groups]:
+        raise unknown("layer group", wrong[0], groups)
+    layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
 
 

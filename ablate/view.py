@@ -13,8 +13,8 @@ from ablate.analysis import pareto
 from ablate.ledger import FIELDS, Record
 from ablate.spec import OBJECTIVES
 
-COLUMNS = {"accuracy": "accuracy %", "size_bytes": "size KiB", "bitops": "bit operations G", "loss": "loss (nats)"}
-COLUMNS |= {"images": "images", "train_seconds": "training s"}
+COLUMNS = {"accuracy": "accuracy", "size_bytes": "size", "bitops": "bit operations", "loss": "loss (nats)"}
+COLUMNS |= {"images": "images", "train_seconds": "training"}
 
 
 class StudyView:
@@ -77,15 +77,15 @@ def duration(seconds: float) -> str:
 
 
 def best_by_size(records: pd.DataFrame) -> Table:
-    """The best accuracy within each size class: up to 0.5, 1, 2, 4, ... MiB."""
-    table = Table("size up to", "best accuracy %", "trial", "layers", box=None, pad_edge=False)
+    """The best accuracy within each size class, from a half to the whole of a power of two."""
+    table = Table("size class", "best accuracy", "trial", "layers", box=None, pad_edge=False)
     complete = records[records["status"] == "complete"]
-    top = 2**18
+    top = 2**17
     while len(complete) and top < 2 * complete["size_bytes"].max():
         inside = complete[(complete["size_bytes"] <= top) & (complete["size_bytes"] > top / 2)]
         if len(inside):
             best = inside.loc[inside["accuracy"].astype(float).idxmax()]
-            table.add_row(f"{top / 2**20:g} MiB", f"{best['accuracy']:.1%}", best["trial_id"], summary(best["spec"]))
+            table.add_row(f"{size(top / 2)} to {size(top)}", f"{best['accuracy']:.1%}", best["trial_id"], summary(best["spec"]))
         top *= 2
     return table
 
@@ -103,8 +103,14 @@ def front(records: pd.DataFrame, objectives: tuple[str, ...]) -> Table:
 
 
 def cell(objective: str, value: float) -> str:
-    scaled = {"accuracy": 100 * value, "size_bytes": value / 1024, "bitops": value / 1e9}.get(objective, value)
-    return f"{scaled:,.0f}" if objective == "images" else f"{scaled:,.3f}" if objective == "loss" else f"{scaled:,.1f}"
+    if objective == "size_bytes":
+        return size(value)
+    written = {"accuracy": f"{value:.1%}", "bitops": f"{value / 1e9:,.1f} G", "loss": f"{value:.3f}", "images": f"{value:,.0f}"}
+    return written.get(objective) or duration(value)
+
+
+def size(size_bytes: float) -> str:
+    return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
 def summary(spec: dict[str, Any]) -> str:
@@ -115,8 +121,8 @@ def summary(spec: dict[str, Any]) -> str:
     kinds = pd.Series([layer["weights"] for layer in layers]).value_counts()
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
-    beta = f", beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
-    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f", b {'/'.join(bits)}{beta}"
+    beta = f"; beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f"; activations {'/'.join(bits)} bit{beta}"
 
 
 def line(record: Record, state: dict[str, Any]) -> str:
@@ -124,6 +130,4 @@ def line(record: Record, state: dict[str, Any]) -> str:
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
     took = duration(time.time() - state["started"])
-    return (
-        f"{head} accuracy {record['accuracy']:.1%}, {record['size_bytes'] / 1024:,.0f} KiB, {summary(record['spec'])} · {took}"
-    )
+    return f"{head} accuracy {record['accuracy']:.1%}, {size(record['size_bytes'])}, {summary(record['spec'])} · {took}"

@@ -24,7 +24,7 @@ def front(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.int6
 
 
 def front_of(records: pd.DataFrame, objectives: dict[str, Direction]) -> pd.DataFrame:
-    """The complete records on the front, sorted by the last `min` objective of the first two, best accuracy last."""
+    """The complete records on the front, the best in the first objective first."""
     complete = records[records["status"] == "complete"] if len(records) else records
     if not len(complete):
         return complete

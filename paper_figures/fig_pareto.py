@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
 
-from ablate.paper_figures.style import GREY, axis, figure
+from ablate.paper_figures.style import GREY, axis, figure, plain
 
 
-def draw(trials: pd.DataFrame, objectives: Sequence[str], path: Path) -> None:
+def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
     trials: a row a complete trial with its objectives, `front` (bool: on the front over all objectives), `stairs` (bool:
@@ -21,15 +22,21 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], path: Path) -> None:
         beaten, front = trials[~trials["front"]], trials[trials["front"]]
         stairs = trials[trials["stairs"]].sort_values(x.name)
         axes.plot(x(stairs), y(stairs), color=GREY, linewidth=0.8, drawstyle="steps-post", zorder=1)
-        axes.scatter(x(beaten), y(beaten), s=14, color=GREY, marker="x", linewidths=0.8, label="beaten")
-        look = {"c": colour(front), "cmap": "cividis", "norm": LogNorm()} if colour else {"color": "black"}
-        points = axes.scatter(
-            x(front), y(front), s=26, edgecolors="black", linewidths=0.5, zorder=2, label="on the front", **look
-        )
+        axes.scatter(x(beaten), y(beaten), s=14, color=GREY, marker="x", linewidths=0.8)
+        norm = LogNorm() if colour and colour.scale == "log" else None
+        look = {"c": colour(front), "cmap": "cividis", "norm": norm} if colour else {"color": "black"}
+        points = axes.scatter(x(front), y(front), s=26, edgecolors="black", linewidths=0.5, zorder=2, **look)
         for _, trial in trials[trials["label"] != ""].iterrows():
-            axes.annotate(trial["label"], (x(trial), y(trial)), (4, -9), textcoords="offset points", fontsize=7)
+            right = x(trial) > x(trials).mean()
+            shift, side = (-5, "right") if right else (5, "left")
+            axes.annotate(trial["label"], (x(trial), y(trial)), (shift, -8), textcoords="offset points", fontsize=7, ha=side)
         if colour:
-            axes.figure.colorbar(points, label=colour.label)
+            bar = axes.figure.colorbar(points, label=f"{colour.label}, on the front")
+            plain(bar.ax.yaxis)
         axes.set(xscale=x.scale, xlabel=x.label, ylabel=y.label)
-        axes.margins(0.12)
-        axes.legend(loc="best", handletextpad=0.1)
+        axes.set_title(title, fontsize=7)
+        axes.margins(0.1)
+        plain(axes.xaxis)
+        handles = [Line2D([], [], marker="o", color="none", markeredgecolor="black", markerfacecolor="white", markersize=5)]
+        handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(len(beaten))
+        axes.legend(handles, ["on the front", "beaten"][: len(handles)], loc="best", handletextpad=0.1)

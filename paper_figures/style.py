@@ -9,6 +9,7 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLUMN_INCHES = 3.5
 GREY = "#888888"
@@ -50,6 +51,14 @@ AXES = (
 def axis(name: str) -> Axis:
     """The axis of a field."""
     return next(axis for axis in AXES if axis.name == name)
+
+
+def plain(axis: Any) -> None:
+    """Plain numbers at the ticks of a logarithmic axis, not powers of ten."""
+    if axis.get_scale() == "log":
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

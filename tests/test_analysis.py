@@ -48,7 +48,7 @@ def test_the_figure_is_the_same_file_each_time(tmp_path):
     )
     for objectives in (["accuracy"], ["accuracy", "size_bytes"], ["accuracy", "size_bytes", "bitops"]):
         for name in ("one", "two"):
-            fig_pareto.draw(trials, objectives, tmp_path / name)
+            fig_pareto.draw(trials, objectives, "title", tmp_path / name)
         for kind in (".png", ".pdf"):
             assert (tmp_path / f"one{kind}").read_bytes() == (tmp_path / f"two{kind}").read_bytes()
         assert b"FontFile2" in (tmp_path / "one.pdf").read_bytes()

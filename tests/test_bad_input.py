@@ -59,6 +59,14 @@ def refused(result, *parts):
         (["study", "--address", "ray://head:10001"], ["HOST:PORT", "'ray://head:10001'", "ray job submit"]),
         (["study", "--address", "127.0.0.1:1"], ["--address", "'127.0.0.1:1'", "Connection refused"]),
         (["study", "--address", "nonsense"], ["--address", "'nonsense'"]),
+        (["study", "--dry-run", "--address", "127.0.0.1:1"], ["--address", "Connection refused"]),
+        (["study", "--dry-run", "--cpus-per-trial", "0"], ["cpus_per_trial", "0"]),
+        (["study", "--objectives", ""], ["unknown objective ''"]),
+        (["study", "--epochs", "1" + "0" * 22], ["recipe.epochs", "less than or equal to"]),
+        (["study", "--cpus-per-trial", "999"], ["must fit the cluster", "999"]),
+        (["study", "x" * 300 + ".toml"], ["File name too long"]),
+        (["status", "x" * 300], ["File name too long"]),
+        (["resume", "nowhere"], ["nowhere", "holds no study.toml"]),
         (["status"], ["no run below"]),
         (["status", "nowhere"], ["nowhere", "holds no study.toml"]),
         (["rerun", "nowhere", "--trial", "x"], ["nowhere", "holds no study.toml"]),
@@ -101,11 +109,23 @@ def test_study_files(run, tmp_path, text, parts):
         ("weights = 'binary'\nactivation_bits = [0, 8]", ["activation_bits", "greater than or equal to 1", "0"]),
         ("weights = 'binary'\nbeta_multipler = 2.0", ["'beta_multipler'", "'beta_multiplier'"]),
         ("weights = 'binary'\n[groups]\na = 1", ["groups"]),
+        ("weights = []", ["choices must be a list of one value or more"]),
+        ("weights = {}", ["low: Field required; high: Field required"]),
+        ("weights = {each = ['binary', 'binary']}", ["choices must differ", "['binary', 'binary']"]),
+        ("weights = 'binary'\nbeta_multiplier = {low = 8, high = 2}", ["low < high must hold", "low=8.0, high=2.0"]),
+        ("weights = 'binary'\nbeta_multiplier = {low = 8, high = 9, steps = 2}", ["unknown key 'steps'"]),
+        ("weights = 'binary'\nsigned = {low = 0, high = 1}", ["signed: a range must be of numbers"]),
+        ("weights = 'binary'\n[recipe]\nbf16 = ['auto', true]", ["bf16", "'auto'"]),
     ],
 )
 def test_space_files(run, tmp_path, text, parts):
     (tmp_path / "mine.toml").write_text(SPACE + text)
     refused(run("study", "--space", "mine.toml"), "mine.toml", *parts)
+
+
+def test_a_space_without_a_point(run, tmp_path):
+    (tmp_path / "mine.toml").write_text(SPACE + "weights = 'binary'\nactivation_bits = 1\nsigned = false")
+    refused(run("study", "--space", "mine.toml"), "'mine' must have a point", "exclude each other")
 
 
 def test_a_pattern_that_matches_no_group(run, tmp_path):
@@ -114,9 +134,10 @@ def test_a_pattern_that_matches_no_group(run, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("harm", ["truncated", "absent", "another", "config", "processor", "tensors"])
+@pytest.mark.parametrize("harm", ["truncated", "absent", "another", "config", "processor", "tensors", "mismatch"])
 def test_broken_checkpoints(run, tmp_path, tiny_vit, harm):
     from safetensors.torch import load_file, save_file
+    from transformers import ViTImageProcessor
 
     folder = tmp_path / "model"
     folder.mkdir()
@@ -133,6 +154,8 @@ def test_broken_checkpoints(run, tmp_path, tiny_vit, harm):
         (folder / "config.json").write_text("{")
     elif harm == "processor":
         (folder / "preprocessor_config.json").unlink()
+    elif harm == "mismatch":
+        ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     else:
         tensors = load_file(weights)
         tensors.pop("vit.layernorm.weight")
@@ -149,6 +172,37 @@ def test_an_output_folder_in_use(run, tmp_path):
     refused(run("study", "--out", "run"), "is not an empty folder")
     refused(run("study", "--out", "run/notes.txt"), "--out")
     refused(run("study", "--out", "run/notes.txt/below"), "--out", "can be written")
+    (tmp_path / "empty").mkdir()
+    refused(run("study", "--out", "empty", "--cpus-per-trial", "999"), "must fit the cluster")
+    assert (tmp_path / "empty").is_dir()  # what was there before stays
+
+
+def test_an_address_where_something_else_answers(run):
+    import http.server
+    import threading
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    refused(run("study", "--address", f"127.0.0.1:{server.server_port}"), "--address", "no Ray answers there")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("line", ["3", "null", "[]", "{}", "{", '{"schema": 2}'])
+def test_a_ledger_that_is_none(run, tmp_path, line):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text(STUDY)
+    (tmp_path / "run" / "ledger.jsonl").write_text(line + "\n")
+    code, error = run("status", "run")
+    assert code == 1 and "ledger.jsonl:1: not a record" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "junk", "[]", "{}", "3"])
+def test_a_state_that_cannot_be_read_is_passed_over(run, tmp_path, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text(STUDY)
+    (tmp_path / "run" / "state.json").write_text(text)
+    assert run("status", "run") == (0, "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

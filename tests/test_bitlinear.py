@@ -154,8 +154,9 @@ def test_variance_law():
     w = torch.randn(512, n)
     x = torch.randn(rows, n)
     for beta in (n**-0.5, 8.0):
-        signs, _, scale = binarize(w, beta)
-        y = x @ signs.T * scale
+        layer = BitLinear.from_linear(nn.Linear(n, 512, bias=False), beta=beta)
+        layer.weight.data.copy_(w)
+        y = layer(x).detach()
         assert y.var().item() == pytest.approx(n * beta**2 * x.square().mean().item(), rel=0.05)
 
 
@@ -169,9 +170,22 @@ def test_from_linear_keeps_weight_and_bias():
     assert torch.allclose(layer(torch.zeros(1, 7)), linear.bias)  # the bias comes last, unscaled
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_evaluation_of_a_half_precision_model_sums_in_float32(dtype):
+    layer = BitLinear(768, 8, weights="int8").eval()
+    half = BitLinear.from_linear(layer, weights="int8").to(dtype)
+    x = torch.randn(3, 768).to(dtype)
+    y = half(x)
+    assert y.dtype == dtype
+    assert torch.allclose(y.float(), layer.float()(x.float()), atol=0.02)
+
+
 def test_refusals():
     with pytest.raises(BadInput, match=r"use nn\.Linear"):
         BitLinear(2, 2, weights="full")
+    for arguments in ((4.5,), (9,), (8, True, "channel")):
+        with pytest.raises(BadInput):
+            quantize_activations(torch.ones(2, 2), *arguments)
     for wrong in (
         {"activation_bits": 9},
         {"activation_bits": 1, "signed": False},

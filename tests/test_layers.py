@@ -33,6 +33,49 @@ def test_groups_come_from_structure_not_from_names(architecture, config):
     assert sum(map(len, found.values())) == len(linear_layers(model))
 
 
+def test_groups_of_a_swin_pass_by_what_lies_between_its_stages():
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4, num_labels=10
+    )
+    found = groups(transformers.SwinForImageClassification(config))
+    blocks = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")]
+    assert sorted(found) == sorted([*blocks, "swin.encoder.layers.0.downsample.reduction", "head"])
+    assert len(found["block1.attention"]) == 4
+
+
+def test_both_classifiers_of_a_distilled_deit_are_its_head():
+    config = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.DeiTForImageClassificationWithTeacher(
+        transformers.DeiTConfig(intermediate_size=32, num_labels=10, **config)
+    )
+    found = groups(model)
+    assert found["head"] == ["cls_classifier", "distillation_classifier"]
+    assert len(found["block0.fc1"]) == len(found["block0.fc2"]) == 1  # an MLP as wide as its block
+
+
+def test_layers_that_torch_would_pass_by_are_left_out():
+    """torch's own attention reads its projection's weight; its fused encoder layer reads all of them."""
+    from torchvision.models import vit_b_16
+
+    with torch.device("meta"):
+        names = linear_layers(vit_b_16(num_classes=10))
+        fused = linear_layers(nn.TransformerEncoderLayer(8, 2, 16))
+    assert "encoder.layers.encoder_layer_0.mlp.0" in names and not [name for name in names if name.endswith("out_proj")]
+    assert fused == {}
+
+
+def test_a_shared_layer_is_replaced_under_all_its_names():
+    shared = nn.Linear(4, 4)
+    net = nn.ModuleDict({"a": shared, "b": shared})
+    quantize_(net, {"a": LayerSpec(weights="binary")})
+    assert net["a"] is net["b"] and isinstance(net["b"], BitLinear)
+
+
+def test_a_bare_linear_layer_is_refused():
+    with pytest.raises(BadInput, match="from_linear"):
+        quantize_(nn.Linear(2, 2), {"*": LayerSpec(weights="binary")})
+
+
 def test_a_fused_projection_is_attention():
     class Block(nn.Module):
         def __init__(self):

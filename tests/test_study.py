@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import ray
@@ -14,6 +17,7 @@ from ablate import cluster, data, load_run, run_study
 from ablate.cluster import Resources
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
+from ablate.study import resume_study
 
 WALL = ("train_seconds", "started_at")
 
@@ -98,8 +102,7 @@ def test_the_same_study_again_leaves_the_same_ledger(finished, tmp_path):
 
 
 def test_an_exhausted_space_ends_and_says_so(tiny_study, tmp_path):
-    (tmp_path / "tiny.toml").write_text(tiny_study)
-    study = load_study(str(tmp_path / "tiny.toml"))
+    study = with_options(tiny_study, tmp_path)
     space = study.space.model_copy(update={"layer": {"weights": ("full", "binary")}, "fraction": 0.02})
     run = run_study(study.model_copy(update={"space": space, "trials": 50}), tmp_path / "run")
     assert len(run.records) == 2 and run.state["status"] == "exhausted"
@@ -117,20 +120,17 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
         workers.update(p.pid for p in found if p.status() != "zombie" and "Trainable" in " ".join(p.cmdline()))
 
     queue = iter([spec, other, other, other, spec])
-    cluster.connect(Resources(concurrency=1))
-    try:
+    with cluster.connected(Resources(concurrency=1)):
         cluster.distribute(
             lambda: next(queue, None),
             lambda record: records.append(record) or [],
             watch,
+            stop=lambda: False,
             dataset=data.load("cifar10-mini"),
             path=tmp_path,
-            stop=lambda: False,
             concurrency=1,
             resources=Resources(),
         )
-    finally:
-        cluster.disconnect()
     assert len(records) == 5 and len(workers) == 1
     first, fifth = ({key: value for key, value in record.items() if key not in WALL} for record in (records[0], records[4]))
     assert first == fifth and first["status"] == "complete"
@@ -155,3 +155,88 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
     assert "2 of 2 trials failed" in done.stderr and "Traceback" not in done.stderr
     records = load_run(tmp_path / "run").records
     assert list(records["status"]) == ["failed"] * 2 and all("NonFinite" in error for error in records["error"])
+
+
+def test_a_relative_model_two_at_once_and_every_weight_of_the_front(tiny_study, tiny_vit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_vit.parent)
+    study = tmp_path / "tiny.toml"
+    study.write_text(tiny_study.replace(str(tiny_vit), "tiny-vit"))
+    run = run_study(str(study), tmp_path / "run", resources=Resources(concurrency=2))
+    assert list(run.records["status"]) == ["complete"] * 4
+    front = set(pd.read_csv(run.path / "tables" / "front.csv")["trial_id"])
+    assert {folder.name for folder in (run.path / "weights").iterdir()} == front
+
+
+def start(tmp_path, tiny_study, *options, trials=6):
+    """A study in a process of its own, once its first trial is recorded."""
+    (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", f"trials = {trials}"))
+    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run", *options]
+    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    ledger = tmp_path / "run" / "ledger.jsonl"
+    wait(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") >= 1)
+    return driver
+
+
+def wait(done, seconds=120):
+    limit = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def worker(driver):
+    """The trial's process below a driver."""
+    found = [p for p in psutil.Process(driver.pid).children(recursive=True) if "Trainable" in " ".join(p.cmdline())]
+    return found[0] if found else None
+
+
+def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_one(tiny_study, tmp_path):
+    driver = start(tmp_path, tiny_study)
+    with pytest.raises(BadInput, match=f"is driven by process {driver.pid} on "):
+        resume_study(tmp_path / "run")
+    driver.kill()
+    driver.communicate()
+    with (tmp_path / "run" / "ledger.jsonl").open("ab") as file:
+        file.write(b'{"schema":1,"trial')  # what a power cut leaves
+    wait(lambda: not load_run(tmp_path / "run").alive)
+    resumed, torn = resume_study(tmp_path / "run", resources=Resources(concurrency=1))
+    assert torn == 18 and list(resumed.records["status"]) == ["complete"] * 6
+    assert resumed.records["trial_id"].is_unique
+    undisturbed = run_study(str(tmp_path / "tiny.toml"), tmp_path / "undisturbed", resources=Resources(concurrency=1))
+    assert bare(resumed.records) == bare(undisturbed.records)
+    extended, _ = resume_study(tmp_path / "run", trials=8, resources=Resources(concurrency=1))
+    assert len(extended.records) == 8 and bare(extended.records)[:6] == bare(undisturbed.records)
+    with pytest.raises(BadInput, match="at least the 8 trials that are recorded, but got 3"):
+        resume_study(tmp_path / "run", trials=3)
+
+
+def test_a_trial_whose_worker_died_runs_again(tiny_study, tmp_path):
+    driver = start(tmp_path, tiny_study)
+    wait(lambda: worker(driver) is not None)
+    worker(driver).kill()
+    driver.communicate()
+    assert driver.returncode == 0
+    records = load_run(tmp_path / "run").records
+    assert list(records["status"]) == ["complete"] * 6 and records["trial_id"].is_unique
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tiny_study, tmp_path):
+    driver = start(tmp_path, tiny_study, trials=50)
+    driver.send_signal(signal.SIGINT)
+    _, error = driver.communicate()
+    assert driver.returncode == 130
+    assert "ablate resume" in error and str(tmp_path / "run") in error and "Traceback" not in error
+    run = load_run(tmp_path / "run")
+    assert run.state["status"] == "interrupted" and not run.alive
+    assert 1 <= len(run.records) < 50 and set(run.records["status"]) == {"complete"}
+
+
+def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
+    run = run_study(with_options(tiny_study, tmp_path, trials=1), tmp_path / "run", resources=Resources(minutes_per_trial=1e-3))
+    assert list(run.records["status"]) == ["failed"]
+    assert run.records["error"][0] == "the trial took more than 0.001 minutes and was ended"
+
+
+def with_options(tiny_study, tmp_path, **fields):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    return load_study(str(tmp_path / "tiny.toml")).model_copy(update=fields)

@@ -6,12 +6,12 @@ from torch import nn
 from ablate import data, run_trial
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models import Preprocess
+from ablate.models import Preprocess, digest
 from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.train import _augment, _rate, _reflect, train
-from ablate.trial import compare, trial_id
+from ablate.trial import compare, resolved, trial_id
 
-PLAIN = Preprocess((8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def splits(n=60):
@@ -93,22 +93,51 @@ def test_a_fault_of_the_training_is_a_failed_record(tiny_vit):
 
 
 def test_an_unknown_group_is_refused(tiny_vit):
-    with pytest.raises(BadInput, match=r"matches no layer group; nearest: block1\.fc1"):
+    with pytest.raises(BadInput, match=r"unknown layer group 'block9.fc1'; did you mean 'block1.fc1'"):
         run_trial(TrialSpec(model=str(tiny_vit), layers={"block9.fc1": LayerSpec(weights="binary")}))
 
 
-def test_images_are_resized_and_normalised_as_the_processor_says(tiny_vit):
-    from PIL import Image
-    from transformers import ViTImageProcessor
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": {"height": 32, "width": 32}},
+        {"size": {"height": 48, "width": 40}, "image_mean": [0.4, 0.5, 0.6]},
+        {"size": {"height": 24, "width": 24}, "resample": 3},
+        {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 36, "width": 36}},
+        {"size": {"height": 32, "width": 32}, "do_normalize": False},
+        {"size": {"height": 32, "width": 32}, "do_resize": False, "do_rescale": False},
+    ],
+)
+def test_images_are_processed_as_the_models_processor_does(tmp_path, options):
+    from transformers import AutoImageProcessor, BitImageProcessor, ViTImageProcessor
 
     from ablate.models import preprocess
 
-    images = data.load("cifar10-mini").train.images[:4]
-    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    ViTImageProcessor(size={"height": 48, "width": 48}, image_mean=[0.4, 0.5, 0.6]).save_pretrained(tiny_vit.parent / "larger")
-    for folder in (tiny_vit, tiny_vit.parent / "larger"):
-        processor = ViTImageProcessor.from_pretrained(folder)
-        theirs = processor([Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
-        ours = preprocess(str(folder))(pixels)
-        assert ours.shape == theirs.shape
-        assert (ours - theirs).abs().max() < 0.02  # they round to uint8 after resizing
+    (ViTImageProcessor if "crop_size" not in options else BitImageProcessor)(**options).save_pretrained(tmp_path)
+    images = torch.from_numpy(data.load("cifar10-mini").train.images[:4].transpose(0, 3, 1, 2).copy())
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(list(images), return_tensors="pt")["pixel_values"]
+    ours = preprocess(str(tmp_path))(images)
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_id_of_a_trial_follows_contents_not_names(tiny_vit, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tiny_vit.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    spec = TrialSpec(model=str(tiny_vit))
+    assert trial_id(spec) == trial_id(spec.model_copy(update={"model": str(copy)}))
+    assert trial_id(spec) == trial_id(resolved(spec))
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    digest.cache_clear()
+    assert trial_id(spec) != trial_id(spec.model_copy(update={"model": str(copy)}))
+    assert trial_id(spec) != trial_id(spec.model_copy(update={"fraction": 0.5}))
+
+
+def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
+    for error in (MemoryError(), TypeError("two\nlines")):
+        monkeypatch.setattr("ablate.trial.train", lambda *a, error=error: (_ for _ in ()).throw(error))
+        record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.01))
+        assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
