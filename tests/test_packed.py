@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ablate import BitLinear, LayerSpec, data, models, pack, quantize_
-from ablate.packed import pack_levels
+from ablate.bits import pack_levels, unpack_levels
 
 
 def unpack(packed, weights, n):
