@@ -1,5 +1,7 @@
 """The inference layer: integer activation levels times integer weight levels into int32, scales and bias after."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,6 +9,13 @@ from torch import Tensor, nn
 from ablate.bitlinear import TOP, quantize_activations
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
+
+
+@cache
+def _saturates() -> bool:
+    """Whether this CPU lacks VNNI: oneDNN then adds pairs of products in int16, which holds weights of up to 64 only."""
+    full = torch.full((8, 8), 127, dtype=torch.int8)
+    return bool((torch._int_mm(full, full) != 8 * 127 * 127).any())
 
 
 class IntegerLinear(nn.Module):
@@ -29,11 +38,15 @@ class IntegerLinear(nn.Module):
         self.out_features, self.in_features = levels.shape
         if self.in_features * 127 * TOP[spec.weights] >= 2**31:
             raise BadInput(f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}")
+        self.halved = spec.weights == "int8" and _saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
         if spec.activation_bits is None:
             levels = levels.float()
-        else:  # CUDA's product takes multiples of 8 only
-            levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -self.out_features % 8))
+        else:
+            if self.halved:
+                levels = torch.cat([levels // 2, levels - levels // 2])  # (2 out, in), none above 64
+            # CUDA's product takes multiples of 8 only
+            levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -len(levels) % 8))
         for name, value in (("levels", levels), ("beta", beta), ("bias", bias), ("row_sums", beta * row_sums)):
             self.register_buffer(name, value)
 
@@ -59,8 +72,10 @@ class IntegerLinear(nn.Module):
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):
             flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows
-        sums = torch._int_mm(flat, self.levels.t())[:rows, : self.out_features]
-        return sums.reshape(*levels.shape[:-1], self.out_features)
+        sums = torch._int_mm(flat, self.levels.t())[:rows]  # (rows, out or more)
+        if self.halved:
+            sums = sums[:, : self.out_features] + sums[:, self.out_features : 2 * self.out_features]
+        return sums[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
