@@ -148,9 +148,12 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         raise BadInput(f"{path} must be JSON as `pack` writes it, and is not; pack the model again")
     if fields.get("format") != FORMAT:
         raise BadInput(
-            f"{path}: format must be {FORMAT}, but got {str(fields.get('format'))[:40]}; use the version that packed it"
+            f"{path}: format must be {FORMAT}, but got {repr(fields.get('format'))[:40]}; use the version that packed it"
         )
-    header = checked(Header, fields, str(path))
+    try:
+        header = checked(Header, fields, str(path))
+    except BadInput as error:  # it quotes what it was given
+        raise BadInput(" ".join(str(error).split())[:400]) from None
     data = _bytes(Path(directory) / TENSORS)
     del fields["sha256"]
     if _digest(fields, data) != header.sha256:
