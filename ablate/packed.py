@@ -146,7 +146,7 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         canonical = False
     if not canonical:
         raise BadInput(f"{path} must be JSON as `pack` writes it, and is not; pack the model again")
-    if fields.get("format") != FORMAT:
+    if repr(fields.get("format")) != repr(FORMAT):  # true == 1
         raise BadInput(
             f"{path}: format must be {FORMAT}, but got {repr(fields.get('format'))[:40]}; use the version that packed it"
         )
