@@ -19,7 +19,7 @@ def pack_levels(levels: Tensor, weights: str) -> Tensor:
 
 
 def unpack_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tensor:
-    """The inverse: uint8 (bytes,) -> int8 levels. Raises BadInput for bytes that `pack_levels` does not write."""
+    """The inverse: uint8 (bytes,) -> int8 levels of `shape`."""
     data, n = packed.numpy(), shape[0] * shape[1]
     if weights == "binary":
         flat = np.unpackbits(data, bitorder="little")[:n].view(np.int8) * np.int8(2) - np.int8(1)
@@ -29,8 +29,13 @@ def unpack_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tenso
         flat = np.stack([data & 15, data >> 4], axis=1).ravel()[:n].view(np.int8) - np.int8(8)
     else:
         flat = data.view(np.int8)
-    levels = torch.from_numpy(flat.reshape(shape))
-    if flat.min(initial=0) < -TOP[weights] or not pack_levels(levels, weights).equal(packed):
+    return torch.from_numpy(flat.reshape(shape))
+
+
+def checked_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tensor:
+    """`unpack_levels`, which raises BadInput for bytes that `pack_levels` does not write."""
+    levels = unpack_levels(packed, weights, shape)
+    if (levels < -TOP[weights]).any() or not pack_levels(levels, weights).equal(packed):
         raise BadInput(f"bytes of {weights} weights must be as `pack` writes them, and are not; pack the model again")
     return levels
 

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ablate.bitlinear import BitLinear, quantize_weights
-from ablate.bits import PER_BYTE, pack_levels, unpack_levels
+from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
@@ -121,7 +121,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         beta = tensors.pop(f"{name}.beta")
         if not (beta.isfinite() & (beta >= 0)).all():
             raise BadInput(f"{directory}: beta must be finite and not negative, and that of {name!r} is not")
-        levels = unpack_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
+        levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         layer = IntegerLinear(levels, beta, bias, spec)
         setattr(model.get_submodule(parent), child, layer if skeleton is None else layer.to(old.weight.device))

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import BitLinear, LayerSpec, data, load_packed, models, pack, quantize_
-from ablate.bits import pack_levels, unpack_levels
+from ablate.bits import checked_levels, pack_levels, unpack_levels
 from ablate.errors import BadInput
 from ablate.packed import read
 
@@ -314,9 +314,9 @@ def read_good(good, folder):
 )
 def test_bytes_that_pack_does_not_write_are_refused(weights, shape, byte):
     with pytest.raises(BadInput, match=f"bytes of {weights} weights"):
-        unpack_levels(torch.tensor([byte], dtype=torch.uint8), weights, shape)
+        checked_levels(torch.tensor([byte], dtype=torch.uint8), weights, shape)
     with pytest.raises(BadInput, match="bytes of int8 weights"):
-        unpack_levels(torch.tensor([128], dtype=torch.uint8), "int8", (1, 1))
+        checked_levels(torch.tensor([128], dtype=torch.uint8), "int8", (1, 1))
 
 
 def test_paths_that_are_not_files(good, tmp_path):
