@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ablate.bitlinear import BitLinear as BitLinear
     from ablate.layers import quantize_ as quantize_
+    from ablate.packed import load_packed as load_packed
     from ablate.packed import pack as pack
     from ablate.run import load_run as load_run
     from ablate.spec import LayerSpec as LayerSpec
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BitLinear": "bitlinear",
     "LayerSpec": "spec",
+    "load_packed": "packed",
     "load_run": "run",
     "pack": "packed",
     "quantize_": "layers",

@@ -16,6 +16,7 @@ from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
 Beta = Literal["absmean", "least_squares"] | float
+TOP = {"binary": 1, "ternary": 1, "int4": 7, "int8": 127}  # the largest weight level; the lowest is -TOP
 
 
 def binarize(w: Tensor, beta: Beta = "absmean") -> tuple[Tensor, Tensor, Tensor]:
@@ -53,8 +54,7 @@ def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
     if spec.weights == "ternary":
         levels, beta = ternarize(w, spec.beta)
         return levels, beta * spec.beta_multiplier
-    top = {"int4": 7, "int8": 127}[spec.weights]  # symmetric, round to nearest, per output channel
-    scale = w.abs().amax(1, keepdim=True) / top  # (out, 1)
+    scale = w.abs().amax(1, keepdim=True) / TOP[spec.weights]  # (out, 1): symmetric, round to nearest, per output channel
     return (w / scale.clamp(min=torch.finfo(w.dtype).tiny)).round_(), scale
 
 
@@ -78,7 +78,7 @@ def quantize_activations(
         return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
     q_b = 2 ** (bits - 1)  # Fig. 4
     if signed:
-        gamma = x.abs().amax(dims, keepdim=keep)  # Fig. 4: ||x||_inf
+        gamma = torch.maximum(x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep))  # Fig. 4: ||x||_inf, nothing stored
         low, offset, centred = -(q_b - 1), torch.zeros_like(gamma), x
     else:
         offset = x.amin(dims, keepdim=keep)  # Fig. 5: eta
@@ -141,7 +141,10 @@ class BitLinear(nn.Linear):
         return F.linear(x, _StraightThrough.apply(self.weight, weight), self.bias)
 
     def _exact(self, x: Tensor) -> Tensor:
-        """Evaluation: integer levels multiply (exactly where sums stay below 2^24), scales and bias come after."""
+        """Evaluation, at least in float32: integer levels multiply exactly, scales and bias come after.
+
+        Sums below 2^24 are exact in float32; where they may be larger, float64 rounds them once, as int32 to float32 does.
+        """
         spec, wanted = self.spec, x.dtype
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
@@ -152,7 +155,11 @@ class BitLinear(nn.Linear):
                 y = F.linear(x, weight) * beta
             else:
                 levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
-                y = F.linear(levels, weight) * (scale * beta)  # Fig. 7; scale is gamma / Qb
+                if self.in_features * 2 ** (spec.activation_bits - 1) * TOP[spec.weights] < 2**24:
+                    sums = F.linear(levels, weight)
+                else:
+                    sums = F.linear(levels.double(), weight.double()).to(x.dtype)
+                y = sums * (scale * beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y = y + offset * (beta * weight.sum(1))  # undoes Fig. 5: eta * beta * rowsum(W~)
             return (y if self.bias is None else y + self.bias).to(wanted)

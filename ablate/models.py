@@ -10,10 +10,12 @@ from typing import Any
 import torch
 import torchvision.transforms.v2.functional as tv
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ablate.errors import BadInput, unknown
 from ablate.spec import bundled
 
+REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -53,6 +55,40 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
     if absent := [key for key in absent if not key.startswith(heads)]:
         raise BadInput(f"checkpoint {name!r} lacks {len(absent)} of the model's tensors, {absent[0]!r} first; save it again")
     return model
+
+
+def from_config(name: str, attention: str, config: dict[str, Any], parameters: int) -> nn.Module:
+    """An image classifier of transformers by the name of its class, without values: on the meta device.
+
+    The description may come from a stranger: only classes that load nothing are built, and no more of them than twice
+    `parameters` parameters (a model may replace one while it is built). Raises BadInput for anything else.
+    """
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
+
+    known = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
+    if name not in known - {"TimmWrapperForImageClassification"}:  # it loads the files that its configuration names
+        raise BadInput(f"the model must be an image classifier of transformers, but got {name[:80]!r}; give a skeleton")
+    if refused := [key for key in config if key.startswith("_") or key in REFUSED]:
+        raise BadInput(f"the configuration must not hold {refused[0][:80]!r}; pack the model again")
+    left = 2 * parameters
+
+    def bounded(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise BadInput(f"it describes more parameters than the {parameters} tensors that there are")
+
+    handle = register_module_parameter_registration_hook(bounded)
+    try:
+        with torch.device("meta"):
+            settings = getattr(transformers, name).config_class.from_dict(dict(config))
+            settings._attn_implementation = attention
+            return getattr(transformers, name)(settings)
+    except Exception as error:  # each model checks its configuration in its own way
+        raise BadInput(f"cannot build {name} from its configuration: {_first_line(error)[:200]}") from None
+    finally:
+        handle.remove()
 
 
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:

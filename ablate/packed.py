@@ -1,70 +1,224 @@
-"""Models as they are stored: 1-bit weights at 8 a byte, ternary at 5 a byte, int4 at 2 a byte; safetensors and JSON."""
+"""Models as they are stored: 1-bit weights at 8 a byte, ternary at 5 a byte, int4 at 2 a byte; safetensors and JSON.
+
+Nothing in the files is code: they are checked against the model they claim to hold before a value of theirs is used.
+"""
 
 import hashlib
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import save_file
+from pydantic import Field
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ablate.bitlinear import BitLinear, quantize_weights
+from ablate.bits import PER_BYTE, checked_levels, pack_levels
+from ablate.errors import BadInput
+from ablate.integer import IntegerLinear
+from ablate.layers import linear_layers
+from ablate.models import Preprocess, from_config
+from ablate.spec import LayerSpec, Spec, checked
 
 FORMAT = 1  # version of the layout below
+JSON, TENSORS = "packed.json", "model.safetensors"
+LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
+
+Side = Annotated[int, Field(ge=1, le=2**14)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def pack(model: nn.Module, directory: str | Path) -> int:
+class Images(Spec):
+    """The image processing that the model expects: the fields of `models.Preprocess`."""
+
+    size: tuple[Side, Side]
+    resize: Side | tuple[Side, Side] | None
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic"]
+    scale: Finite
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Positive, Positive, Positive]
+
+
+class Architecture(Spec):
+    """A model of transformers by the name of its class; `config` are the fields of its configuration, labels included."""
+
+    name: str
+    attention: Literal["eager", "sdpa"]
+    config: dict[str, Any]
+
+
+class Header(Spec):
+    """What packed.json holds. `sha256` is over the other fields and the tensors; `dtype` is that of full tensors."""
+
+    format: Literal[1]
+    sha256: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    layers: dict[str, LayerSpec]
+    model: Architecture | None
+    preprocess: Images | None
+
+
+def pack(
+    model: nn.Module,
+    directory: str | Path,
+    *,
+    preprocess: Preprocess | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> int:
     """Write `model` to a directory as packed.json and model.safetensors; their size in bytes.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and its
-    bias; every other tensor is stored as it is. packed.json has the format version, the checksum of the tensors, the
-    precision of each quantized layer and the configuration of the full-precision model.
+    bias; every other tensor is stored as it is, floating point in `dtype`. Raises BadInput where beta is not finite.
     """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    full = getattr(torch, dtype)
+    tensors = {}
+    for key, value in model.state_dict().items():
+        name = key.removesuffix(".weight")
+        if name in layers and name != key:
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
+            levels, beta = quantize_weights(value, layers[name].spec)
+            if not beta.isfinite().all():
+                raise BadInput(f"weights must be finite, but those of layer {name!r} are not; train it again")
+            tensors[f"{name}.packed"] = pack_levels(levels, layers[name].spec.weights)
+            tensors[f"{name}.beta"] = beta.float().flatten()
+        else:
+            tensors[key] = value.to(full if value.is_floating_point() else value.dtype).contiguous()
+    data = save(tensors)
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "dtype": dtype,
+        "layers": {name: layer.spec.model_dump() for name, layer in layers.items()},
+        "model": _architecture(model),
+        "preprocess": preprocess and asdict(preprocess),
+    }
+    files = {JSON: _dumps(header | {"sha256": _digest(header, data)}), TENSORS: data}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-    for name, layer in layers.items():
-        levels, beta = quantize_weights(tensors.pop(f"{name}.weight"), layer.spec)
-        tensors[f"{name}.packed"] = pack_levels(levels, layer.spec.weights)
-        tensors[f"{name}.beta"] = beta.float().flatten()
-    save_file(tensors, directory / "model.safetensors")
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return sum(map(len, files.values()))
+
+
+def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.Module:
+    """The model that `pack` wrote, in evaluation mode, its quantized layers as `IntegerLinear`; the rest in float32.
+
+    skeleton: the model in full precision, filled in place, for one that transformers has no class for.
+    Raises BadInput for anything but files that `pack` wrote and that fit the model.
+    """
+    header, tensors = read(directory)
+    model = skeleton
+    if model is None:
+        if header.model is None:
+            raise BadInput(f"{directory} holds a model that transformers has no class for; give its skeleton")
+        model = from_config(**header.model.model_dump(), parameters=len(tensors))
+    linear = linear_layers(model)
+    if wrong := [name for name, spec in header.layers.items() if name not in linear or spec.weights == "full"]:
+        raise BadInput(f"{directory}: packed layers must be linear layers of the model, but {wrong[0][:80]!r} is none")
+    _check_tensors(tensors, model, header)
+    for name, spec in header.layers.items():
+        old, (parent, _, child) = linear[name], name.rpartition(".")
+        beta = tensors.pop(f"{name}.beta")
+        if not (beta.isfinite() & (beta >= 0)).all():
+            raise BadInput(f"{directory}: beta must be finite and not negative, and that of {name!r} is not")
+        levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
+        bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
+        layer = IntegerLinear(levels, beta, bias, spec)
+        setattr(model.get_submodule(parent), child, layer if skeleton is None else layer.to(old.weight.device))
+    rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    model.load_state_dict(rest, strict=False, assign=skeleton is None)  # the names are checked; IntegerLinear adds its own
+    if unset := [name for name, value in model.named_buffers() if value.is_meta]:
+        raise BadInput(f"{directory} lacks {unset[0]!r}, which the model computes when it is built; give a skeleton")
+    return model.eval().requires_grad_(False)
+
+
+def load_preprocess(directory: str | Path) -> Preprocess:
+    """The image processing packed beside a model. Raises BadInput where there is none."""
+    images = read(directory)[0].preprocess
+    if images is None:
+        raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
+    return Preprocess(**images.model_dump())
+
+
+def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
+    """The header and the tensors of a packed model, intact and in the layout of FORMAT, but not yet fitted to a model.
+
+    Raises BadInput when a file is missing, truncated, edited or of another kind.
+    """
+    path = Path(directory) / JSON
+    text = _bytes(path, LARGEST_JSON)
+    try:
+        fields = json.loads(text)
+        canonical = isinstance(fields, dict) and _dumps(fields) == text  # no repeated keys, no NaN, no other spelling
+    except (ValueError, RecursionError):
+        canonical = False
+    if not canonical:
+        raise BadInput(f"{path} must be JSON as `pack` writes it, and is not; pack the model again")
+    if repr(fields.get("format")) != repr(FORMAT):  # true == 1
+        raise BadInput(
+            f"{path}: format must be {FORMAT}, but got {repr(fields.get('format'))[:40]}; use the version that packed it"
+        )
+    try:
+        header = checked(Header, fields, str(path))
+    except BadInput as error:  # it quotes what it was given
+        raise BadInput(" ".join(str(error).split())[:400]) from None
+    data = _bytes(Path(directory) / TENSORS)
+    del fields["sha256"]
+    if _digest(fields, data) != header.sha256:
+        raise BadInput(f"{directory}: the files are damaged or edited: sha256 differs; pack the model again")
+    try:
+        return header, load(data)
+    except Exception as error:  # safetensors raises several kinds
+        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {str(error)[:100]}") from None
+
+
+def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header) -> None:
+    """The names, shapes and dtypes must be those of the model, no more and no fewer."""
+    expected = {}
+    for key, value in model.state_dict().items():
+        name = key.removesuffix(".weight")
+        if name in header.layers and name != key:
+            spec = header.layers[name]
+            channels = value.shape[0] if spec.weights in ("int4", "int8") else 1
+            expected[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
+            expected[f"{name}.beta"] = (torch.float32, (channels,))
+        else:
+            dtype = getattr(torch, header.dtype) if value.is_floating_point() else value.dtype
+            expected[key] = (dtype, tuple(value.shape))
+    given = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
+    for key in sorted(expected.keys() | given.keys()):
+        if expected.get(key) != given.get(key):
+            raise BadInput(f"tensor {key[:80]!r} must be {expected.get(key, 'absent')}, but got {given.get(key, 'none')}")
+
+
+def _architecture(model: nn.Module) -> dict[str, Any] | None:
+    """The model's class and configuration, if it is one of transformers; without private keys and dtype."""
     config = getattr(model, "config", None)
-    header = {
-        "format": FORMAT,
-        "sha256": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest(),
-        "layers": {name: layer.spec.model_dump() for name, layer in layers.items()},
-        "config": config and config.to_diff_dict(),
-    }
-    (directory / "packed.json").write_text(json.dumps(header, indent=1, sort_keys=True))
-    return sum((directory / file).stat().st_size for file in ("model.safetensors", "packed.json"))
+    if config is None:
+        return None
+    fields = {key: value for key, value in config.to_diff_dict().items() if key[0] != "_" and key != "dtype"}
+    attention = "sdpa" if config._attn_implementation == "sdpa" else "eager"
+    config = json.loads(json.dumps(fields))  # labels get text for keys
+    return {"name": type(model).__name__, "attention": attention, "config": config}
 
 
-def pack_levels(levels: Tensor, weights: str) -> Tensor:
-    """Integer weight levels of any shape -> uint8 (bytes,), in row-major order, the last byte filled up with zeros."""
-    flat = levels.detach().cpu().numpy().astype(np.int8).ravel()  # (n,)
-    return torch.from_numpy({"binary": _binary, "ternary": _ternary, "int4": _int4, "int8": _int8}[weights](flat))
+def _dumps(fields: dict[str, Any]) -> bytes:
+    """The one spelling of packed.json."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _binary(signs: NDArray[np.int8]) -> NDArray[np.uint8]:
-    return np.packbits(signs > 0, bitorder="little")
+def _digest(fields: dict[str, Any], tensors: bytes) -> str:
+    return hashlib.sha256(_dumps(fields) + tensors).hexdigest()
 
 
-def _ternary(trits: NDArray[np.int8]) -> NDArray[np.uint8]:
-    digits = _rows(trits + 1, 5)  # (bytes, 5), digits 0, 1, 2
-    return (digits @ np.array([1, 3, 9, 27, 81], dtype=np.uint8)).astype(np.uint8)  # 3^5 = 243 values a byte
-
-
-def _int4(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
-    low, high = _rows(levels + 8, 2).T  # -7 .. 7 as 1 .. 15
-    return low | high << 4
-
-
-def _int8(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
-    return levels.view(np.uint8)
-
-
-def _rows(flat: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
-    return np.pad(flat.astype(np.uint8), (0, -len(flat) % width)).reshape(-1, width)
+def _bytes(path: Path, most: float = math.inf) -> bytes:
+    try:
+        if not path.is_file() or path.stat().st_size > most:
+            raise BadInput(f"{path} must be a file of at most {most} bytes, and is not; give a folder that `pack` wrote")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise BadInput(f"cannot read {path}: {error}") from None

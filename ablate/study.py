@@ -283,7 +283,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model)
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed.pack(model, folder)
+        size_bytes = packed.pack(model, folder, preprocess=preprocess)
     train_split, one = (
         data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
     )

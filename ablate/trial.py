@@ -87,7 +87,7 @@ def trial_steps(spec: TrialSpec, name: str, dataset: data.Dataset) -> Generator[
             record |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
             outcome.predictions |= {"test_logits": test.logits, "test_labels": dataset.test.labels}
         with tempfile.TemporaryDirectory() as folder:
-            record["size_bytes"] = packed.pack(model, folder)
+            record["size_bytes"] = packed.pack(model, folder, preprocess=preprocess)
             outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         record["status"] = "complete"
     except BadInput:

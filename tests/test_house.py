@@ -11,7 +11,7 @@ ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors", "spec"},
     {"ledger", "bitlinear", "models", "data"},
-    {"layers"},
+    {"layers", "bits", "integer"},
     {"packed", "cost", "train"},
     {"trial", "run"},
     {"search", "cluster"},
@@ -62,5 +62,5 @@ def test_light_imports():
 
 
 def test_exported_names():
-    assert dir(ablate) == ["BitLinear", "LayerSpec", "load_run", "pack", "quantize_", "run_study", "run_trial"]
+    assert dir(ablate) == ["BitLinear", "LayerSpec", "load_packed", "load_run", "pack", "quantize_", "run_study", "run_trial"]
     assert all(getattr(ablate, name).__name__ == name for name in dir(ablate))

@@ -1,0 +1,82 @@
+"""The inference layer: integer activation levels times integer weight levels into int32, scales and bias after."""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ablate.bitlinear import TOP, quantize_activations
+from ablate.errors import BadInput
+from ablate.spec import LayerSpec
+
+
+@cache
+def _saturates() -> bool:
+    """Whether this CPU lacks VNNI: oneDNN then adds pairs of products in int16, which holds weights of up to 64 only."""
+    full = torch.full((8, 8), 127, dtype=torch.int8)
+    return bool((torch._int_mm(full, full) != 8 * 127 * 127).any())
+
+
+class IntegerLinear(nn.Module):
+    """What `BitLinear` computes in evaluation, to the bit, by `torch._int_mm`. x: (..., in_features) -> (..., out_features).
+
+    levels: (out, in), the integer weights; beta: (1,) or (out,), float32. Everything outside the product is float32.
+    The weights are unpacked once, to int8 at a byte each, because unpacking in every call would cost more than the
+    product itself (`unpacked in every call` in benchmarks/results/packed-*.json). With activation_bits=None they are
+    float32 and the product is in floating point. Raises BadInput where a sum could leave int32.
+    """
+
+    levels: Tensor
+    beta: Tensor
+    bias: Tensor | None
+    row_sums: Tensor
+
+    def __init__(self, levels: Tensor, beta: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.out_features, self.in_features = levels.shape
+        if self.in_features * 127 * TOP[spec.weights] >= 2**31:
+            raise BadInput(f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}")
+        self.halved = spec.weights == "int8" and _saturates()
+        row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
+        if spec.activation_bits is None:
+            levels = levels.float()
+        else:
+            if self.halved:
+                levels = torch.cat([levels // 2, levels - levels // 2])  # (2 out, in), none above 64
+            # CUDA's product takes multiples of 8 only
+            levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -len(levels) % 8))
+        for name, value in (("levels", levels), ("beta", beta), ("bias", bias), ("row_sums", beta * row_sums)):
+            self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            if spec.norm:
+                x = F.layer_norm(x, (self.in_features,), eps=1e-5)  # Fig. 7: LN, no learned parameters
+            if spec.activation_bits is None:
+                y = F.linear(x, self.levels) * self.beta
+            else:
+                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
+                y = self._product(levels.to(torch.int8)) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
+                if not spec.signed:
+                    y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
+            return y if self.bias is None else y.add_(self.bias)
+
+    def _product(self, levels: Tensor) -> Tensor:
+        """int8 (..., in) -> int32 (..., out), exact."""
+        flat = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]  # (rows, in)
+        rows = len(flat)
+        padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
+        if any(padding):
+            flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows
+        sums = torch._int_mm(flat, self.levels.t())[:rows]  # (rows, out or more)
+        if self.halved:
+            sums = sums[:, : self.out_features] + sums[:, self.out_features : 2 * self.out_features]
+        return sums[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {fields}"
