@@ -154,6 +154,60 @@ def rerun(
         raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    to: Annotated[Path, typer.Option(help="A new folder for the packed model.")],
+    trial: Annotated[str | None, typer.Option(help="The trial's id, or its first characters.")] = None,
+    max_size_bytes: Annotated[int | None, typer.Option(help="The most accurate trial of the front up to this size.")] = None,
+) -> None:
+    """Write the packed model of a trial of the front. Example: ablate export RUN --max-size-bytes 1000000 --to DIR"""
+    from ablate.run import load_run
+
+    exported = load_run(run).export(to, trial, max_size_bytes)
+    console.print(
+        f"Trial {exported} is in {_short(to.absolute())}; try `ablate bench {shlex.quote(str(to))}`",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def bench(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
+    seconds: Annotated[float, typer.Option(help="Time to spend on each figure.")] = 1.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
+    import torch
+
+    from ablate import latency, view
+
+    if threads:
+        torch.set_num_threads(threads)
+    rows = latency.bench(directory, seconds=seconds)
+    if as_json:
+        return print(json.dumps(rows, indent=1))
+    console.print(view.bench(rows))
+
+
+@app.command()
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    as_json: Json = False,
+) -> None:
+    """Name the class of image files with a packed model. Example: ablate predict DIR cat.png"""
+    from ablate.packed import predict
+
+    rows = [
+        {"image": str(path), "class": name, "confidence": round(p, 4)}
+        for path, (name, p) in zip(images, predict(directory, images), strict=True)
+    ]
+    _table(rows, as_json)
+
+
 @data_app.command("ls")
 def data_ls(as_json: Json = False) -> None:
     """Datasets by name. Example: ablate data ls"""
@@ -263,7 +317,11 @@ def _show(run: "Run", as_json: bool) -> None:
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.records, run.study.objectives))
-    written = [name for name in ("figures/pareto.png", "tables/front.csv", "ledger.jsonl") if (run.path / name).exists()]
+    written = [
+        name
+        for name in ("figures/pareto.png", "tables/front.csv", "tables/latency.csv", "ledger.jsonl")
+        if (run.path / name).exists()
+    ]
     console.print(f"In {_short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
 
 

@@ -27,6 +27,7 @@ from ray.tune.search import Searcher
 
 from ablate.data import Dataset
 from ablate.errors import BadInput
+from ablate.latency import LatencyTable
 from ablate.ledger import Record
 from ablate.run import Writer
 from ablate.spec import Spec, TrialSpec
@@ -110,6 +111,7 @@ def distribute(
     *,
     stop: Callable[[], bool],
     dataset: Dataset,
+    table: LatencyTable | None,
     path: Path,
     concurrency: int,
     resources: Resources,
@@ -124,7 +126,7 @@ def distribute(
     writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
     proposer = _Proposer(ask, tell, stop, writer, resources.minutes_per_trial)
     limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial}
-    trainable = tune.with_parameters(_Worker, dataset=dataset, writer=writer, **limits)
+    trainable = tune.with_parameters(_Worker, dataset=dataset, table=table, writer=writer, **limits)
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tune.Tuner(
         tune.with_resources(trainable, needs),
@@ -146,12 +148,22 @@ def distribute(
     ).fit()
 
 
+def alone(resources: Resources, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker with a trial's resources, while no trial runs."""
+
+    def call() -> Any:
+        torch.set_num_threads(resources.cpus_per_trial)
+        return function(*arguments)
+
+    return ray.get(ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote())
+
+
 class _Worker(tune.Trainable):
     """One actor, many trials: a step is an epoch, and the last step hands the outcome to the writer."""
 
-    def setup(self, config: dict[str, Any], dataset: Dataset, writer: Any, threads: int, minutes: float) -> None:
+    def setup(self, config: dict[str, Any], dataset: Dataset, table: Any, writer: Any, threads: int, minutes: float) -> None:
         torch.set_num_threads(threads)
-        self.dataset, self.writer, self.minutes = dataset, writer, minutes
+        self.dataset, self.table, self.writer, self.minutes = dataset, table, writer, minutes
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -159,7 +171,7 @@ class _Worker(tune.Trainable):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         spec = TrialSpec.model_validate(new_config["spec"])
-        self.epochs: Generator[Epoch, None, Outcome] = trial_steps(spec, new_config["trial_id"], self.dataset)
+        self.epochs: Generator[Epoch, None, Outcome] = trial_steps(spec, new_config["trial_id"], self.dataset, self.table)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -6,11 +6,14 @@ Nothing in the files is code: they are checked against the model they claim to h
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
-from ablate.models import Preprocess, from_config
+from ablate.models import Preprocess, from_config, logits
 from ablate.spec import LayerSpec, Spec, checked
 
 FORMAT = 1  # version of the layout below
@@ -142,6 +145,24 @@ def load_preprocess(directory: str | Path) -> Preprocess:
     if images is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
     return Preprocess(**images.model_dump())
+
+
+def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
+    """The class and its probability of each image file. Raises BadInput for a file that is no image."""
+    model, preprocess = load_packed(directory), load_preprocess(directory)
+    names = getattr(getattr(model, "config", None), "id2label", {})
+    found = []
+    for path in images:
+        try:
+            with Image.open(path) as image:
+                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
+        except OSError as error:
+            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {error}") from None
+        with torch.inference_mode():
+            probabilities = logits(model, preprocess(pixels)).softmax(1)[0]  # (classes,)
+        best = int(probabilities.argmax())
+        found.append((str(names.get(best, best)), float(probabilities[best])))
+    return found
 
 
 def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:

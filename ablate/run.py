@@ -58,6 +58,30 @@ class Run:
             return True
         return False
 
+    def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
+        """Copy the packed model of a trial, or of the most accurate one up to a size, to a new folder; the trial's id.
+
+        Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front.
+        """
+        kept = [folder.name for folder in sorted((self.path / "weights").glob("*"))]
+        rows = self.records[self.records["trial_id"].isin(kept)].sort_values("accuracy")
+        if (trial is None) == (max_size_bytes is None):
+            raise BadInput("say which trial: give either --trial or --max-size-bytes")
+        if trial is not None:
+            rows = rows[rows["trial_id"].str.startswith(trial)]
+            rule = f"a trial whose id starts with {trial!r}"
+        else:
+            rows = rows[rows["size_bytes"] <= max_size_bytes]
+            rule = f"a trial of at most {max_size_bytes} bytes"
+        if rows.empty:
+            raise BadInput(f"{str(self.path)!r} has the weights of its front only, and no {rule[2:]}: {', '.join(kept)}")
+        name = str(rows.iloc[-1]["trial_id"])
+        try:
+            shutil.copytree(self.path / "weights" / name, to)
+        except FileExistsError:
+            raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
+        return name
+
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace state.json in one step, so that a reader never sees half of it."""
         fresh = self.path / ".state.json"

@@ -20,6 +20,7 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
     "loss": "min",
     "size_bytes": "min",
     "bitops": "min",
+    "latency_ms": "min",
     "images": "min",
     "train_seconds": "min",
 }

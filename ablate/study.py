@@ -1,5 +1,6 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,14 +26,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ablate import cluster, cost, data, layers, ledger, models, packed, trial
+from ablate import cluster, cost, data, latency, layers, ledger, models, packed, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources, Running
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import Record
 from ablate.run import RUNS, Run, check_vacant, create_run, load_run, lock, write_study
 from ablate.search import Search
-from ablate.spec import OBJECTIVES, StudySpec, TrialSpec, load_study
+from ablate.spec import OBJECTIVES, LayerSpec, StudySpec, TrialSpec, load_study, values
 from ablate.train import resolve, train
 
 HERE = Resources()  # a Ray of our own on this machine
@@ -138,22 +139,26 @@ def resume_study(
 
 def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Run:
     """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
-    run, status = driver.run, "interrupted"
+    run, status, timed = driver.run, "interrupted", "latency_ms" in driver.run.study.objectives
     go_on = f"what is recorded is kept; go on with `ablate resume {shlex.quote(str(run.path))}`"
     try:
         with driver.interruptible():
+            table = cluster.alone(resources, _latency_table, run.study, dataset.classes) if timed else None
             cluster.distribute(
                 driver.ask,
                 driver.tell,
                 driver.watch,
                 stop=lambda: driver.stopped,
                 dataset=dataset,
+                table=table,
                 path=run.path,
                 concurrency=driver.state["concurrency"],
                 resources=resources,
             )
         if driver.stopped:
             raise KeyboardInterrupt
+        if timed:
+            _measure_front(run, resources)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {go_on}", run.path) from None
@@ -168,6 +173,36 @@ def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Ru
             shutil.rmtree(run.path / ".tune", ignore_errors=True)
             finish(Run(run.path))
     return Run(run.path)
+
+
+def _latency_table(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
+    """On a worker: every layer at every precision that the space has, timed by itself."""
+    model, size = models.load(study.model, classes), models.preprocess(study.model).size
+    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith("beta")}
+    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+    exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
+    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
+
+
+def _measure_front(run: Run, resources: Resources) -> None:
+    """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
+    front = front_table(Run(run.path))
+    rows = []
+    for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
+        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).iterdir()}
+        whole = cluster.alone(resources, _measure_packed, files)
+        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.median_ms, **asdict(whole)})
+    (run.path / "tables").mkdir(exist_ok=True)
+    pd.DataFrame(rows).drop(columns="median_ms").to_csv(run.path / "tables" / "latency.csv", index=False)
+
+
+def _measure_packed(files: dict[str, bytes]) -> latency.Timing:
+    """On a worker: a packed model, loaded and timed whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        model = packed.load_packed(folder).to(trial.device())
+        return latency.measure(model, packed.load_preprocess(folder).size)
 
 
 def finish(run: Run) -> Run:

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from ablate import cost, data, layers, models, packed
+from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput, unknown
+from ablate.latency import LatencyTable
 from ablate.ledger import ASKED, FOUND, SCHEMA, Record
 from ablate.spec import TrialSpec
 from ablate.train import Epoch, evaluate, resolve, train
@@ -58,8 +60,13 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
             return end.value.record
 
 
-def trial_steps(spec: TrialSpec, name: str, dataset: data.Dataset) -> Generator[Epoch, None, Outcome]:
-    """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome."""
+def trial_steps(
+    spec: TrialSpec, name: str, dataset: data.Dataset, table: LatencyTable | None = None
+) -> Generator[Epoch, None, Outcome]:
+    """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome.
+
+    With a table, the record's latency_ms is the sum of the table's layers.
+    """
     record = blank_record(spec, name)
     chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
     record |= {"images": len(chosen), "threads": torch.get_num_threads(), "device": device_name()}
@@ -70,6 +77,9 @@ def trial_steps(spec: TrialSpec, name: str, dataset: data.Dataset) -> Generator[
         preprocess = models.preprocess(spec.model)
         counted = cost.count(model, preprocess.size)
         record |= {"parameters": counted.parameters, "macs": counted.macs, "bitops": counted.bitops}
+        if table:
+            specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
+            record["latency_ms"] = table.sum(specs)
         model.to(device())
         split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
         record["steps"] = spec.recipe.epochs * math.ceil(len(split) / spec.recipe.batch_size)

@@ -13,7 +13,13 @@ from ablate.analysis import pareto
 from ablate.ledger import FIELDS, Record
 from ablate.spec import OBJECTIVES
 
-COLUMNS = {"accuracy": "accuracy", "size_bytes": "size", "bitops": "bit operations", "loss": "loss (nats)"}
+COLUMNS = {
+    "accuracy": "accuracy",
+    "size_bytes": "size",
+    "bitops": "bit operations",
+    "latency_ms": "latency (sum of layers)",
+    "loss": "loss (nats)",
+}
 COLUMNS |= {"images": "images", "train_seconds": "training"}
 
 
@@ -102,10 +108,22 @@ def front(records: pd.DataFrame, objectives: tuple[str, ...]) -> Table:
     return table
 
 
+def bench(rows: list[dict[str, Any]]) -> Table:
+    """A packed model beside its twins."""
+    batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
+    title = f"medians on {rows[0]['device']}, {rows[0]['threads']} threads; n in brackets"
+    table = Table("model", "file", "in memory", *(f"ms at batch {b}" for b in batches), box=None, pad_edge=False, title=title)
+    for row in rows:
+        times = [f"{row[f'latency_ms at batch {b}']:.2f} ({row[f'n at batch {b}']})" for b in batches]
+        table.add_row(row["model"], size(row["size_bytes"]), size(row["memory_bytes"]), *times)
+    return table
+
+
 def cell(objective: str, value: float) -> str:
     if objective == "size_bytes":
         return size(value)
     written = {"accuracy": f"{value:.1%}", "bitops": f"{value / 1e9:,.1f} G", "loss": f"{value:.3f}", "images": f"{value:,.0f}"}
+    written["latency_ms"] = f"{value:.2f} ms"
     return written.get(objective) or duration(value)
 
 

@@ -43,6 +43,7 @@ AXES = (
     Axis("loss", "validation loss (nats)"),
     Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
     Axis("bitops", "bit operations an image (G)", 1e9, "log"),
+    Axis("latency_ms", "latency, sum of layers (ms)", 1, "log"),
     Axis("images", "training images", 1, "log"),
     Axis("train_seconds", "training (s)"),
 )

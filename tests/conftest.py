@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,14 @@ activation_bits = [2, 8]
 def tiny_study(tiny_vit: Path) -> str:
     """The TOML of a study that takes a second a trial."""
     return TINY_STUDY.format(model=tiny_vit)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_study, tmp_path_factory):
+    """One run of a tiny study by the command line, in an empty working directory."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "tiny.toml").write_text(tiny_study)
+    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout

@@ -1,7 +1,6 @@
 """Tiny studies, whole, through real Ray and Optuna."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,17 +23,6 @@ WALL = ("train_seconds", "started_at")
 
 def bare(records):
     return [{key: value for key, value in record.items() if key not in WALL} for record in records.to_dict("records")]
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_study, tmp_path_factory):
-    """One run of a tiny study by the command line, in an empty working directory."""
-    folder = tmp_path_factory.mktemp("work")
-    (folder / "tiny.toml").write_text(tiny_study)
-    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
 
 
 def test_a_study_ends_with_a_front(finished):
@@ -127,6 +115,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             watch,
             stop=lambda: False,
             dataset=data.load("cifar10-mini"),
+            table=None,
             path=tmp_path,
             concurrency=1,
             resources=Resources(),

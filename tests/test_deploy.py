@@ -1,0 +1,109 @@
+"""export, bench and predict on a real run, and latency as an objective."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ablate import LayerSpec, cli, data, load_packed, load_run, models, quantize_, run_study
+from ablate.cluster import Resources
+from ablate.errors import BadInput
+from ablate.latency import layer_table, measure
+from ablate.packed import load_preprocess
+from ablate.spec import load_study
+
+
+def command(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["ablate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code, capsys.readouterr()
+
+
+def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
+    run = load_run(finished[0])
+    smallest = run.records.loc[run.records["size_bytes"].idxmin()]
+    code, _ = command(
+        capsys, monkeypatch, "export", run.path, "--max-size-bytes", smallest["size_bytes"], "--to", tmp_path / "small"
+    )
+    assert code == 0
+    written = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
+    assert written == smallest["size_bytes"]
+
+    dataset = data.load("cifar10-mini")
+    model, preprocess = load_packed(tmp_path / "small"), load_preprocess(tmp_path / "small")
+    pixels = torch.from_numpy(dataset.validation.images[:64].transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        logits = model(preprocess(pixels)).logits.numpy()
+    stored = np.load(run.path / "predictions" / f"{smallest['trial_id']}.npz")["validation_logits"][:64]
+    np.testing.assert_allclose(logits, stored, rtol=1e-4, atol=1e-5)  # what was trained is what is used
+
+    for i in (0, 7):
+        Image.fromarray(dataset.validation.images[i]).save(tmp_path / f"{i}.png")
+    code, out = command(capsys, monkeypatch, "predict", tmp_path / "small", tmp_path / "0.png", tmp_path / "7.png", "--json")
+    assert code == 0
+    assert [row["class"] for row in json.loads(out.out)] == [dataset.classes[logits[i].argmax()] for i in (0, 7)]
+
+    code, out = command(capsys, monkeypatch, "bench", tmp_path / "small", "--seconds", "0.01", "--threads", "1", "--json")
+    rows = {row["model"]: row for row in json.loads(out.out)}
+    assert code == 0 and rows["packed"]["size_bytes"] == written
+    parameters = smallest["parameters"]
+    assert rows["full, float32"]["size_bytes"] == 4 * parameters and rows["full, bfloat16"]["size_bytes"] == 2 * parameters
+    assert all(row[f"latency_ms at batch {b}"] > 0 and row[f"n at batch {b}"] >= 5 for row in rows.values() for b in (1, 8, 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "RUN", "--to", "new"], "give either --trial or --max-size-bytes"),
+        (["export", "RUN", "--to", "new", "--trial", "zzz"], "no trial whose id starts with 'zzz'"),
+        (["export", "RUN", "--to", "new", "--max-size-bytes", "10"], "no trial of at most 10 bytes"),
+        (["export", "RUN", "--to", ".", "--max-size-bytes", "100000000"], "--to must be a new folder"),
+        (["bench", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "x.png"], "nowhere"),
+        (["predict", "RUN", "x.png"], "packed.json"),
+    ],
+)
+def test_refusals(finished, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out = command(capsys, monkeypatch, *(finished[0] if word == "RUN" else word for word in arguments))
+    assert code == 2 and message in out.err and out.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
+    folder = next((finished[0] / "weights").iterdir())
+    (tmp_path / "x.png").write_text("no image")
+    code, out = command(capsys, monkeypatch, "predict", folder, tmp_path / "x.png")
+    assert code == 2 and "an image must be a file that Pillow reads" in out.err
+
+
+def test_the_layer_table_adds_up():
+    """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
+    model = models.load("vit-micro", data.CIFAR10)
+    binary = LayerSpec(weights="binary")
+    table = layer_table(model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu"))
+    assert table.sum({}) >= sum(row[LayerSpec()] for row in table.layers.values())
+    one = table.sum({"classifier": LayerSpec(weights="ternary", activation_bits=2, beta_multiplier=3.0)}) - table.sum({})
+    assert one == pytest.approx(table.layers["classifier"][binary] - table.layers["classifier"][LayerSpec()])
+    quantize_(model, {"vit.layers.*": binary})
+    assert measure(model.eval(), (32, 32), 2, seconds=0.01).batch == 2
+
+
+def test_latency_as_an_objective(tiny_study, tmp_path):
+    (tmp_path / "tiny.toml").write_text(tiny_study.replace('"bitops"', '"latency_ms"'))
+    run = run_study(load_study(str(tmp_path / "tiny.toml")), tmp_path / "run", resources=Resources(concurrency=1))
+    assert (run.records["latency_ms"] > 0).all() and run.records["latency_ms"].nunique() > 1
+    measured = pd.read_csv(run.path / "tables" / "latency.csv")
+    front = pd.read_csv(run.path / "tables" / "front.csv")
+    assert list(measured["trial_id"]) == list(front["trial_id"])
+    assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (measured["latency_ms_measured"] > 0).all()
+
+
+def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
+    with pytest.raises(BadInput, match="has the weights of its front only"):
+        load_run(finished[0]).export(finished[0] / "never", trial="0000")
