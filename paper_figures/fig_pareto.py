@@ -31,7 +31,7 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
             shift, side = (-5, "right") if right else (5, "left")
             axes.annotate(trial["label"], (x(trial), y(trial)), (shift, -8), textcoords="offset points", fontsize=7, ha=side)
         if colour:
-            bar = axes.figure.colorbar(points, label=f"{colour.label}, on the front")
+            bar = axes.figure.colorbar(points, label=colour.label)
             plain(bar.ax.yaxis)
         axes.set(xscale=x.scale, xlabel=x.label, ylabel=y.label)
         axes.set_title(title, fontsize=7)

@@ -42,7 +42,7 @@ AXES = (
     Axis("accuracy", "validation accuracy (%)", 0.01),
     Axis("loss", "validation loss (nats)"),
     Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
-    Axis("bitops", "bit operations an image (G)", 1e9, "log"),
+    Axis("bitops", "bit operations (G)", 1e9, "log"),
     Axis("latency_ms", "latency, sum of layers (ms)", 1, "log"),
     Axis("images", "training images", 1, "log"),
     Axis("train_seconds", "training (s)"),
