@@ -26,7 +26,9 @@ app.add_typer(data_app, name="data")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
 CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
-GpusPerTrial = Annotated[float, typer.Option(help="GPUs of a trial; fractions share one.")]
+GpusPerTrial = Annotated[
+    float | None, typer.Option(help="GPUs of a trial, fractions share one; by default 1 where there are any.")
+]
 Concurrency = Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")]
 MinutesPerTrial = Annotated[float, typer.Option(help="A trial that takes longer is ended and counts as failed.")]
 MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]
@@ -73,7 +75,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
-    gpus_per_trial: GpusPerTrial = 0,
+    gpus_per_trial: GpusPerTrial = None,
     concurrency: Concurrency = None,
     minutes_per_trial: MinutesPerTrial = 120,
     max_failed: MaxFailed = 0.5,
@@ -100,7 +102,7 @@ def resume(
     trials: Annotated[int | None, typer.Option(help="Trials in all; more than recorded extends a finished run.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
-    gpus_per_trial: GpusPerTrial = 0,
+    gpus_per_trial: GpusPerTrial = None,
     concurrency: Concurrency = None,
     minutes_per_trial: MinutesPerTrial = 120,
     max_failed: MaxFailed = 0.5,
@@ -160,11 +162,16 @@ def export(
     to: Annotated[Path, typer.Option(help="A new folder for the packed model.")],
     trial: Annotated[str | None, typer.Option(help="The trial's id, or its first characters.")] = None,
     max_size_bytes: Annotated[int | None, typer.Option(help="The most accurate trial of the front up to this size.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it, for onnxruntime.")] = False,
 ) -> None:
     """Write the packed model of a trial of the front. Example: ablate export RUN --max-size-bytes 1000000 --to DIR"""
     from ablate.run import load_run
 
+    if onnx:
+        from ablate.onnx_export import to_onnx
     exported = load_run(run).export(to, trial, max_size_bytes)
+    if onnx:
+        to_onnx(to, to / "model.onnx")
     console.print(
         f"Trial {exported} is in {_short(to.absolute())}; try `ablate bench {shlex.quote(str(to))}`",
         highlight=False,
@@ -317,6 +324,8 @@ def _show(run: "Run", as_json: bool) -> None:
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.records, run.study.objectives))
+    if (run.path / "tables" / "latency.csv").exists():
+        console.print(view.latencies(run.path / "tables" / "latency.csv"))
     written = [
         name
         for name in ("figures/pareto.png", "tables/front.csv", "tables/latency.csv", "ledger.jsonl")

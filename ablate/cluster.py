@@ -17,7 +17,7 @@ from typing import Annotated, Any
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger is the record
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the live view is ours
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default, chosen now: no warning
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
 
 import ray
 import torch
@@ -29,7 +29,7 @@ from ablate.data import Dataset
 from ablate.errors import BadInput
 from ablate.latency import LatencyTable
 from ablate.ledger import Record
-from ablate.run import Writer
+from ablate.run import Writer, lock
 from ablate.spec import Spec, TrialSpec
 from ablate.train import Epoch
 from ablate.trial import Outcome, arm, blank_record, trial_steps
@@ -44,14 +44,14 @@ class Resources(Spec):
 
     address: str | None = None
     cpus_per_trial: int = Field(1, ge=1)
-    gpus_per_trial: float = Field(0.0, ge=0)
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None  # None: one where the cluster has any
     concurrency: Annotated[int, Field(ge=1)] | None = None
     minutes_per_trial: float = Field(120.0, gt=0)  # then the trial counts as hung and is ended
 
 
 @contextmanager
-def connected(resources: Resources) -> Iterator[tuple[str, int]]:
-    """Within: Ray, started here or joined at the address; (dashboard's URL or "", trials at once).
+def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
+    """Within: Ray, started here or joined at the address; (dashboard's URL or "", the resources without any None).
 
     Raises BadInput when no Ray answers, and when no trial fits.
     """
@@ -67,22 +67,22 @@ def connected(resources: Resources) -> Iterator[tuple[str, int]]:
         raise BadInput(f"--address must be that of a Ray cluster of this version, but {resources.address!r}: {error}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-        yield url, min(_fit(resources), resources.concurrency or 10**6)
+        yield url, _resolved(resources)
     finally:
         ray.shutdown()
 
 
-def _fit(resources: Resources) -> int:
-    """How many trials the cluster holds at once."""
+def _resolved(resources: Resources) -> Resources:
+    """The resources with what was left open decided by what the cluster has."""
     have = ray.cluster_resources()
     cpus, gpus = have.get("CPU", 0), have.get("GPU", 0)
-    fit = int(cpus // resources.cpus_per_trial)
-    if resources.gpus_per_trial:
-        fit = min(fit, int(gpus / resources.gpus_per_trial))
+    each = resources.gpus_per_trial if resources.gpus_per_trial is not None else float(gpus >= 1)
+    fit = int(min(cpus // resources.cpus_per_trial, gpus / each if each else cpus))
     if fit < 1:
-        asked = f"--cpus-per-trial {resources.cpus_per_trial} --gpus-per-trial {resources.gpus_per_trial:g}"
+        asked = f"--cpus-per-trial {resources.cpus_per_trial} --gpus-per-trial {each:g}"
         raise BadInput(f"a trial must fit the cluster, but {asked} exceeds its {cpus:g} CPUs and {gpus:g} GPUs")
-    return fit
+    at_once = min(fit, resources.concurrency or fit)
+    return resources.model_copy(update={"gpus_per_trial": each, "concurrency": at_once})
 
 
 def check_address(address: str | None) -> None:
@@ -104,6 +104,21 @@ def check_address(address: str | None) -> None:
         raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but {address!r}: {reason}; try `ray status`") from None
 
 
+def writer_of(path: Path) -> Any:
+    """The actor that alone writes a run's folder, on this node; it holds the run's lock until Ray is left.
+
+    Raises BadInput when another driver holds it.
+    """
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
+    try:
+        ray.get(writer.has.remote(""))
+    except ray.exceptions.RayActorError:
+        lock(path).close()  # raises, and names the owner
+        raise
+    return writer
+
+
 def distribute(
     ask: Callable[[], TrialSpec | None],
     tell: Callable[[Record], list[str]],
@@ -113,17 +128,14 @@ def distribute(
     dataset: Dataset,
     table: LatencyTable | None,
     path: Path,
-    concurrency: int,
+    writer: Any,
     resources: Resources,
 ) -> None:
     """Run trials until `ask` has none left or `stop` says so; Ray must be connected.
 
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
     again and again with what is running. After `stop`, running trials end with their current epoch, unrecorded.
-    Raises BadInput when another driver holds the run's ledger.
     """
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
     proposer = _Proposer(ask, tell, stop, writer, resources.minutes_per_trial)
     limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial}
     trainable = tune.with_parameters(_Worker, dataset=dataset, table=table, writer=writer, **limits)
@@ -133,7 +145,7 @@ def distribute(
         tune_config=tune.TuneConfig(
             search_alg=proposer,
             num_samples=-1,  # the proposer ends it
-            max_concurrent_trials=concurrency,
+            max_concurrent_trials=resources.concurrency,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -294,6 +306,9 @@ class _Watcher(_Unsaved, tune.Callback):
         running = self.proposer.running.values()
         seen = [{"trial_id": t.trial_id, "arm": arm(t.spec), "epoch": t.epoch, "accuracy": t.accuracy} for t in running]
         self.watch([row | {"epochs": t.spec.recipe.epochs} for row, t in zip(seen, running, strict=True)])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.proposer.running[trial.trial_id].started = time.monotonic()  # it may have waited for its resources
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.proposer.failed(trial.trial_id, trial.get_pickled_error())

@@ -68,7 +68,7 @@ class IntegerLinear(nn.Module):
     def _product(self, levels: Tensor) -> Tensor:
         """int8 (..., in) -> int32 (..., out), exact."""
         flat = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]  # (rows, in)
-        rows = len(flat)
+        rows = flat.shape[0]  # not len(), which would fix the batch of an export
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):
             flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows

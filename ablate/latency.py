@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -41,6 +41,17 @@ class LatencyTable:
     rest_ms: float
     device: str
 
+    def dump(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        rows = {name: [(spec.model_dump(), ms) for spec, ms in row.items()] for name, row in self.layers.items()}
+        return {"layers": rows, "rest_ms": self.rest_ms, "device": self.device}
+
+    @classmethod
+    def restore(cls, plain: dict[str, Any]) -> Self:
+        """The table that was dumped."""
+        rows = {name: {LayerSpec(**spec): ms for spec, ms in row} for name, row in plain["layers"].items()}
+        return cls(rows, plain["rest_ms"], plain["device"])
+
     def sum(self, precisions: Mapping[str, LayerSpec]) -> float:
         """The latency of a model whose layers have these precisions, full where absent, by addition."""
         return self.rest_ms + sum(row[key(precisions.get(name, FULL))] for name, row in self.layers.items())
@@ -52,7 +63,7 @@ def key(spec: LayerSpec) -> LayerSpec:
         return FULL
     bits = None if spec.activation_bits is None else 8
     weights: Weights = "int8" if spec.weights == "int8" else "binary"
-    kept = {name: getattr(spec, name) for name in ("activation_scale", "signed", "norm")}
+    kept = {name: getattr(spec, name) for name in ("norm", *(("activation_scale", "signed") if bits else ()))}
     return LayerSpec(weights=weights, activation_bits=bits, **kept)
 
 
@@ -127,6 +138,8 @@ def bench(directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds:
     twin = from_config(**header.model.model_dump(), parameters=len(tensors)).to_empty(device=device)
     for parameter in twin.parameters():
         nn.init.normal_(parameter, std=0.02)
+    for buffer in twin.buffers():
+        buffer.zero_()
     on_disk = sum((Path(directory) / file).stat().st_size for file in (packed.JSON, packed.TENSORS))
     models: dict[str, tuple[nn.Module, int | None]] = {"packed": (packed.load_packed(directory).to(device), on_disk)}
     models["full, float32"] = (twin.eval(), held(twin))

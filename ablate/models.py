@@ -15,7 +15,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ablate.errors import BadInput, unknown
 from ablate.spec import bundled
 
-REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
+REFUSED = {
+    "auto_map",
+    "quantization_config",
+    "attn_implementation",
+    "num_labels",
+}  # keys that load code or files, or fill memory
 ASSETS = Path(__file__).parent / "assets"
 
 

@@ -78,6 +78,8 @@ def pack(
     bias; every other tensor is stored as it is, floating point in `dtype`. Raises BadInput where beta is not finite.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    if any(isinstance(module, IntegerLinear) for module in model.modules()):
+        raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
     full = getattr(torch, dtype)
     tensors = {}
     for key, value in model.state_dict().items():
@@ -85,7 +87,7 @@ def pack(
         if name in layers and name != key:
             value = value.to(torch.promote_types(value.dtype, torch.float32))
             levels, beta = quantize_weights(value, layers[name].spec)
-            if not beta.isfinite().all():
+            if not (beta.isfinite().all() and value.isfinite().all()):
                 raise BadInput(f"weights must be finite, but those of layer {name!r} are not; train it again")
             tensors[f"{name}.packed"] = pack_levels(levels, layers[name].spec.weights)
             tensors[f"{name}.beta"] = beta.float().flatten()
@@ -126,8 +128,8 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
     for name, spec in header.layers.items():
         old, (parent, _, child) = linear[name], name.rpartition(".")
         beta = tensors.pop(f"{name}.beta")
-        if not (beta.isfinite() & (beta >= 0)).all():
-            raise BadInput(f"{directory}: beta must be finite and not negative, and that of {name!r} is not")
+        if not beta.isfinite().all():
+            raise BadInput(f"{directory}: beta must be finite, and that of {name!r} is not")
         levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         layer = IntegerLinear(levels, beta, bias, spec)
@@ -156,7 +158,7 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
         try:
             with Image.open(path) as image:
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
-        except OSError as error:
+        except Exception as error:  # Pillow raises several kinds
             raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {error}") from None
         with torch.inference_mode():
             probabilities = logits(model, preprocess(pixels)).softmax(1)[0]  # (classes,)
@@ -238,8 +240,12 @@ def _digest(fields: dict[str, Any], tensors: bytes) -> str:
 
 def _bytes(path: Path, most: float = math.inf) -> bytes:
     try:
-        if not path.is_file() or path.stat().st_size > most:
-            raise BadInput(f"{path} must be a file of at most {most} bytes, and is not; give a folder that `pack` wrote")
+        if not path.is_file():
+            raise BadInput(f"{path} must be a file, and is not; give a folder that `pack` wrote")
+        if path.stat().st_size > most:
+            raise BadInput(
+                f"{path} must be at most {most} bytes long, but is {path.stat().st_size}; give a folder that `pack` wrote"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise BadInput(f"cannot read {path}: {error}") from None

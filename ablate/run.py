@@ -73,6 +73,8 @@ class Run:
         else:
             rows = rows[rows["size_bytes"] <= max_size_bytes]
             rule = f"a trial of at most {max_size_bytes} bytes"
+        if trial is not None and len(rows) > 1:
+            raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(rows['trial_id'])}")
         if rows.empty:
             raise BadInput(f"{str(self.path)!r} has the weights of its front only, and no {rule[2:]}: {', '.join(kept)}")
         name = str(rows.iloc[-1]["trial_id"])

@@ -130,6 +130,8 @@ class Search:
                 value = _usual(name, axis) if layer is None else getattr(layer, key)
             if isinstance(axis, CategoricalDistribution) and value not in axis.choices:
                 value = "none" if value is None else _usual(name, axis)
+            elif isinstance(axis, FloatDistribution | IntDistribution) and not axis.low <= value <= axis.high:
+                value = _usual(name, axis)
             point[name] = value
         return point
 

@@ -110,9 +110,10 @@ def run_study(
     check_vacant(path)
     cluster.check_address(resources.address)
     planned = plan(study)
-    with cluster.connected(resources) as (dashboard, concurrency):
+    with cluster.connected(resources) as (dashboard, resources):
         run = create_run(path, planned.study, _provenance(planned.dataset))
-        return _drive(_Driver(run, planned.search, [], concurrency, dashboard, view), planned.dataset, resources)
+        writer = cluster.writer_of(path)
+        return _drive(_Driver(run, planned.search, [], resources, dashboard, view), planned.dataset, writer)
 
 
 def resume_study(
@@ -126,24 +127,25 @@ def resume_study(
     lock(run.path).close()
     torn = ledger.recover(run.path / "ledger.jsonl")
     records = ledger.read(run.path / "ledger.jsonl")
-    study = run.study.model_copy(update={"trials": trials or run.study.trials})
+    study = run.study.model_copy(update={"trials": run.study.trials if trials is None else trials})
     if study.trials < len(records):
         raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
     cluster.check_address(resources.address)
     planned = plan(study, records)
-    with cluster.connected(resources) as (dashboard, concurrency):
+    with cluster.connected(resources) as (dashboard, resources):
+        writer = cluster.writer_of(run.path)
         write_study(run.path, planned.study)
-        driver = _Driver(Run(run.path), planned.search, records, concurrency, dashboard, view)
-        return _drive(driver, planned.dataset, resources), torn
+        driver = _Driver(Run(run.path), planned.search, records, resources, dashboard, view)
+        return _drive(driver, planned.dataset, writer), torn
 
 
-def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Run:
+def _drive(driver: "_Driver", dataset: data.Dataset, writer: Any) -> Run:
     """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
-    run, status, timed = driver.run, "interrupted", "latency_ms" in driver.run.study.objectives
+    run, resources, status, timed = driver.run, driver.resources, "interrupted", "latency_ms" in driver.run.study.objectives
     go_on = f"what is recorded is kept; go on with `ablate resume {shlex.quote(str(run.path))}`"
     try:
         with driver.interruptible():
-            table = cluster.alone(resources, _latency_table, run.study, dataset.classes) if timed else None
+            table = _latency_table(run, dataset.classes, resources) if timed else None
             cluster.distribute(
                 driver.ask,
                 driver.tell,
@@ -152,7 +154,7 @@ def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Ru
                 dataset=dataset,
                 table=table,
                 path=run.path,
-                concurrency=driver.state["concurrency"],
+                writer=writer,
                 resources=resources,
             )
         if driver.stopped:
@@ -175,7 +177,18 @@ def _drive(driver: "_Driver", dataset: data.Dataset, resources: Resources) -> Ru
     return Run(run.path)
 
 
-def _latency_table(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
+def _latency_table(run: Run, classes: list[str], resources: Resources) -> latency.LatencyTable:
+    """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
+    path = run.path / "tables" / "layer_latency.json"
+    if path.exists():
+        return latency.LatencyTable.restore(json.loads(path.read_text()))
+    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(table.dump()))
+    return table
+
+
+def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
     """On a worker: every layer at every precision that the space has, timed by itself."""
     model, size = models.load(study.model, classes), models.preprocess(study.model).size
     axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith("beta")}
@@ -189,11 +202,10 @@ def _measure_front(run: Run, resources: Resources) -> None:
     front = front_table(Run(run.path))
     rows = []
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
-        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).iterdir()}
-        whole = cluster.alone(resources, _measure_packed, files)
-        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.median_ms, **asdict(whole)})
-    (run.path / "tables").mkdir(exist_ok=True)
-    pd.DataFrame(rows).drop(columns="median_ms").to_csv(run.path / "tables" / "latency.csv", index=False)
+        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
+        whole = asdict(cluster.alone(resources, _measure_packed, files)) if files else {"median_ms": None}
+        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
+    pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
 
 
 def _measure_packed(files: dict[str, bytes]) -> latency.Timing:
@@ -248,14 +260,14 @@ class _Driver:
     """The study's side of the distribution: proposes, learns, keeps the state file fresh, and feeds the view."""
 
     def __init__(
-        self, run: Run, search: Search, records: list[Record], concurrency: int, dashboard: str, view: View | None
+        self, run: Run, search: Search, records: list[Record], resources: Resources, dashboard: str, view: View | None
     ) -> None:
-        self.run, self.search, self.records, self.view = run, search, list(records), view
+        self.run, self.search, self.records, self.resources, self.view = run, search, list(records), resources, view
         self.asked = len(records)
         self.exhausted = self.stopped = False
         self.state: dict[str, Any] = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
         self.state |= {"started": time.time(), "before": len(records), "trials": run.study.trials}
-        self.state |= {"concurrency": concurrency, "dashboard": dashboard}
+        self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
         self.watch([])
 
     def ask(self) -> TrialSpec | None:

@@ -1,6 +1,7 @@
 """What people see in the terminal: the live view of a study, and tables."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -69,7 +70,7 @@ def progress(state: dict[str, Any], records: pd.DataFrame) -> Group:
 def left(state: dict[str, Any], records: pd.DataFrame) -> str:
     """Time so far and, once an epoch has ended, the time left: by the share of all epochs that are done."""
     spent = state["heartbeat"] - state["started"]
-    so_far = f"{duration(spent)} so far"
+    so_far = f"{duration(spent)} {'so far' if state['running'] else 'in all'}"
     done = len(records) - state["before"] + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
     if state["status"] != "running" or not done:
         return so_far
@@ -105,6 +106,22 @@ def front(records: pd.DataFrame, objectives: tuple[str, ...]) -> Table:
     table.add_column("layers")
     for _, record in chosen.iterrows():
         table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), summary(record["spec"]))
+    return table
+
+
+def latencies(path: Path) -> Table:
+    """The front's latencies: as the search saw them, and as they are."""
+    table = Table(
+        "trial",
+        "ms, sum of layers",
+        "ms, measured whole",
+        box=None,
+        pad_edge=False,
+        title="Latency at batch 1",
+        title_justify="left",
+    )
+    for _, row in pd.read_csv(path).iterrows():
+        table.add_row(row["trial_id"], f"{row['latency_ms_summed']:.2f}", f"{row['latency_ms_measured']:.2f}")
     return table
 
 

@@ -29,7 +29,8 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         for _, trial in trials[trials["label"] != ""].iterrows():
             right = x(trial) > x(trials).mean()
             shift, side = (-5, "right") if right else (5, "left")
-            axes.annotate(trial["label"], (x(trial), y(trial)), (shift, -8), textcoords="offset points", fontsize=7, ha=side)
+            up = 4 if trial["front"] else -8
+            axes.annotate(trial["label"], (x(trial), y(trial)), (shift, up), textcoords="offset points", fontsize=7, ha=side)
         if colour:
             bar = axes.figure.colorbar(points, label=colour.label)
             plain(bar.ax.yaxis)

@@ -1,20 +1,25 @@
 """export, bench and predict on a real run, and latency as an objective."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from ablate import LayerSpec, cli, data, load_packed, load_run, models, quantize_, run_study
+from ablate import LayerSpec, cli, data, load_packed, load_run, models, pack, quantize_, run_study
 from ablate.cluster import Resources
 from ablate.errors import BadInput
-from ablate.latency import layer_table, measure
+from ablate.latency import LatencyTable, layer_table, measure
+from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
 from ablate.spec import load_study
+from ablate.study import resume_study
 
 
 def command(capsys, monkeypatch, *arguments):
@@ -87,11 +92,16 @@ def test_the_layer_table_adds_up():
     model = models.load("vit-micro", data.CIFAR10)
     binary = LayerSpec(weights="binary")
     table = layer_table(model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu"))
-    assert table.sum({}) >= sum(row[LayerSpec()] for row in table.layers.values())
+    assert LatencyTable.restore(json.loads(json.dumps(table.dump()))) == table
+    whole = measure(model.eval(), (32, 32), seconds=0.5).median_ms
+    assert table.sum({}) == pytest.approx(whole, rel=1)  # the machine is noisy, but not by that much
     one = table.sum({"classifier": LayerSpec(weights="ternary", activation_bits=2, beta_multiplier=3.0)}) - table.sum({})
     assert one == pytest.approx(table.layers["classifier"][binary] - table.layers["classifier"][LayerSpec()])
-    quantize_(model, {"vit.layers.*": binary})
-    assert measure(model.eval(), (32, 32), 2, seconds=0.01).batch == 2
+    unsigned = [
+        LayerSpec(weights="binary", signed=False, activation_scale="tensor", activation_bits=bits) for bits in (None, 3)
+    ]
+    table = layer_table(model, (32, 32), unsigned, torch.device("cpu"))
+    assert all(table.sum({"classifier": spec}) > 0 for spec in (*unsigned, LayerSpec(weights="binary", activation_bits=None)))
 
 
 def test_latency_as_an_objective(tiny_study, tmp_path):
@@ -102,8 +112,40 @@ def test_latency_as_an_objective(tiny_study, tmp_path):
     front = pd.read_csv(run.path / "tables" / "front.csv")
     assert list(measured["trial_id"]) == list(front["trial_id"])
     assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (measured["latency_ms_measured"] > 0).all()
+    shutil.rmtree(run.path / "weights")  # study.toml and ledger.jsonl alone are enough to go on
+    shutil.rmtree(run.path / "tables")
+    resumed, _ = resume_study(run.path, trials=5, resources=Resources(concurrency=1))
+    assert len(resumed.records) == 5 and resumed.state["status"] == "finished"
 
 
 def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
     with pytest.raises(BadInput, match="has the weights of its front only"):
         load_run(finished[0]).export(finished[0] / "never", trial="0000")
+
+
+@pytest.mark.parametrize("fields", [{"weights": "binary"}, {"weights": "int8", "signed": False, "activation_bits": 5}])
+def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
+    model, preprocess = models.load(str(tiny_vit), data.CIFAR10), models.preprocess(str(tiny_vit))
+    names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})
+    pack(model, tmp_path, preprocess=preprocess)
+    to_onnx(tmp_path, tmp_path / "model.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("MatMulInteger") == len(names) == 12
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    images = data.load("cifar10-mini").test.images[::50]
+    pixels = preprocess(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    (theirs,) = session.run(None, {"pixels": pixels.numpy()})
+    with torch.inference_mode():
+        ours = load_packed(tmp_path)(pixels).logits.numpy()
+    assert np.linalg.norm(theirs - ours) < 0.02 * np.linalg.norm(ours)  # a float sum in another order flips a level
+    assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.9
+
+
+def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
+    name = next((finished[0] / "weights").iterdir()).name
+    code, _ = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
+    assert code == 0 and {file.name for file in (tmp_path / "out").iterdir()} == {
+        "packed.json",
+        "model.safetensors",
+        "model.onnx",
+    }

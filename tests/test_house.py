@@ -13,7 +13,7 @@ FLOORS = [
     {"ledger", "bitlinear", "models", "data"},
     {"layers", "bits", "integer"},
     {"packed", "cost", "train"},
-    {"latency", "run"},
+    {"latency", "onnx_export", "run"},
     {"trial"},
     {"search", "cluster"},
     {"study", "view"},

@@ -245,6 +245,7 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
         ("ViTModel", {}, "must be an image classifier"),
         ("os.system", {}, "must be an image classifier"),
         ("TimmWrapperForImageClassification", {}, "must be an image classifier"),
+        ("ViTForImageClassification", {"num_labels": 10**10}, "must not hold 'num_labels'"),
         ("ViTForImageClassification", {"auto_map": {"AutoModel": "evil/model"}}, "must not hold 'auto_map'"),
         ("ViTForImageClassification", {"num_hidden_layers": 10**9}, "more parameters than"),
         ("ViTForImageClassification", {"hidden_size": 10**30}, "cannot build|must be"),
@@ -290,7 +291,7 @@ def test_tensors_must_be_those_of_the_model(good, tmp_path):
         refused(tmp_path, forge(good, tensors=whole | {name: torch.cat([value.flatten(), value.flatten()[:1]])}), "must be")
         refused(tmp_path, forge(good, tensors=whole | {name: value.double()}), "must be")
     refused(tmp_path, forge(good, tensors=whole | {"more": torch.ones(1)}), "'more' must be absent")
-    for beta in (torch.nan, torch.inf, -1.0):
+    for beta in (torch.nan, torch.inf):
         refused(tmp_path, forge(good, tensors=whole | {f"{layer}.beta": torch.tensor([beta])}), "beta must be finite")
     missing = json.loads(good["packed.json"])["layers"]
     refused(tmp_path, forge(good, {"layers": missing | {"vit.layers.9.fc": missing[layer]}}), "must be linear layers")

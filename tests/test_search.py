@@ -70,6 +70,12 @@ def test_reference_precisions_have_no_beta():
     ]
 
 
+def test_an_axis_without_effect_may_exclude_the_default():
+    layer = {"weights": ["binary", "int8"], "beta_multiplier": {"low": 2.0, "high": 4.0}}
+    search = Search(study(layer, recipe={"optimizer": ["adamw", "sgd"], "momentum": {"low": 0.1, "high": 0.5}}), GROUPS)
+    assert {spec.layers["head"].weights for spec in run(search, 12)} == {"binary", "int8"}
+
+
 def test_ranges_stay_within_their_ends_and_integers_stay_whole():
     layer = {
         "weights": "binary",

@@ -108,7 +108,8 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
         workers.update(p.pid for p in found if p.status() != "zombie" and "Trainable" in " ".join(p.cmdline()))
 
     queue = iter([spec, other, other, other, spec])
-    with cluster.connected(Resources(concurrency=1)):
+    (tmp_path / "ledger.jsonl").touch()
+    with cluster.connected(Resources(concurrency=1)) as (_, resources):
         cluster.distribute(
             lambda: next(queue, None),
             lambda record: records.append(record) or [],
@@ -117,8 +118,8 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             dataset=data.load("cifar10-mini"),
             table=None,
             path=tmp_path,
-            concurrency=1,
-            resources=Resources(),
+            writer=cluster.writer_of(tmp_path),
+            resources=resources,
         )
     assert len(records) == 5 and len(workers) == 1
     first, fifth = ({key: value for key, value in record.items() if key not in WALL} for record in (records[0], records[4]))

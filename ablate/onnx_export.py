@@ -1,0 +1,53 @@
+"""The packed model as ONNX, its integer products as MatMulInteger, for onnxruntime and what reads its format."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablate.errors import BadInput
+from ablate.models import logits
+from ablate.packed import load_packed, load_preprocess
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return logits(self.model, pixels)
+
+
+def to_onnx(directory: str | Path, path: str | Path) -> None:
+    """Write a packed model as an ONNX file: `pixels` (batch, 3, height, width), float32 -> `logits` (batch, classes).
+
+    Weights are stored at a byte each: ONNX has no narrower type that MatMulInteger takes. Raises BadInput without the
+    packages of the extra `onnx`.
+    """
+    try:
+        from onnxscript import opset18 as op
+    except ImportError:
+        raise BadInput("ONNX needs packages that are not installed; pip install 'ablate-vit[onnx]'") from None
+
+    def int_mm(a: Any, b: Any) -> Any:
+        return op.MatMulInteger(a, b)
+
+    model = _Logits(load_packed(directory)).eval()
+    pixels = torch.zeros(2, 3, *load_preprocess(directory).size)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            model,
+            (pixels,),
+            str(path),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+            custom_translation_table={torch.ops.aten._int_mm.default: int_mm},
+            external_data=False,
+            verbose=False,
+        )
