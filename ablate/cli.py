@@ -289,7 +289,7 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.St
 
 
 def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
-    from ablate.study import estimate, plan
+    from ablate.plan import estimate, plan
 
     planned = plan(asked)
     result = estimate(planned)

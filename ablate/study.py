@@ -1,8 +1,6 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
-import itertools
 import json
-import math
 import os
 import platform
 import re
@@ -12,89 +10,31 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from ablate import cluster, cost, data, latency, layers, ledger, models, packed, trial
+from ablate import cluster, data, ledger, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources, Running
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import Record
+from ablate.plan import plan
 from ablate.run import RUNS, Run, check_vacant, create_run, load_run, lock, write_study
 from ablate.search import Search
-from ablate.spec import OBJECTIVES, LayerSpec, StudySpec, TrialSpec, load_study, values
-from ablate.train import resolve, train
+from ablate.spec import OBJECTIVES, StudySpec, TrialSpec, load_study
+from ablate.timing import layer_latencies, measure_front
 
 HERE = Resources()  # a Ray of our own on this machine
 View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study comes to before anything is trained: its search and its dataset, loaded and checked."""
-
-    study: StudySpec
-    groups: dict[str, list[str]]
-    dataset: data.Dataset
-    search: Search
-
-    @property
-    def anchors(self) -> list[TrialSpec]:
-        """The first point of each kind: a fresh search's first proposals."""
-        fresh = Search(self.study, self.search.groups)
-        return [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
-
-
-def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
-    """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
-    study = study.model_copy(update={"recipe": resolve(study.recipe), "model": models.absolute(study.model)})
-    dataset = data.load(study.data)
-    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model)
-    try:
-        cost.count(model, preprocess.size)
-    except Exception as error:
-        size = "x".join(str(side) for side in preprocess.size)
-        raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
-    found = layers.groups(model)
-    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
-    planned = Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
-    if not planned.anchors:
-        raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
-    return planned
-
-
-def estimate(plan: Plan) -> dict[str, Any]:
-    """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
-
-    The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one.
-    """
-    recipe, n = plan.study.recipe, plan.study.trials
-    views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)
-    anchors = [_anchor(plan, spec) for spec in plan.anchors]
-    rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
-    groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
-    points = plan.search.size if math.isfinite(plan.search.size) else None
-    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": round(rate)}
-    return {
-        "groups": groups,
-        "anchors": anchors,
-        **total,
-        "cpus": os.cpu_count(),
-        "minutes": views / rate / 60 / (os.cpu_count() or 1),
-    }
 
 
 def run_study(
@@ -145,7 +85,7 @@ def _drive(driver: "_Driver", dataset: data.Dataset, writer: Any) -> Run:
     go_on = f"what is recorded is kept; go on with `ablate resume {shlex.quote(str(run.path))}`"
     try:
         with driver.interruptible():
-            table = _latency_table(run, dataset.classes, resources) if timed else None
+            table = layer_latencies(run, dataset.classes, resources) if timed else None
             cluster.distribute(
                 driver.ask,
                 driver.tell,
@@ -160,7 +100,7 @@ def _drive(driver: "_Driver", dataset: data.Dataset, writer: Any) -> Run:
         if driver.stopped:
             raise KeyboardInterrupt
         if timed:
-            _measure_front(run, resources)
+            measure_front(run, front_table(Run(run.path)), resources)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {go_on}", run.path) from None
@@ -175,46 +115,6 @@ def _drive(driver: "_Driver", dataset: data.Dataset, writer: Any) -> Run:
             shutil.rmtree(run.path / ".tune", ignore_errors=True)
             finish(Run(run.path))
     return Run(run.path)
-
-
-def _latency_table(run: Run, classes: list[str], resources: Resources) -> latency.LatencyTable:
-    """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
-    path = run.path / "tables" / "layer_latency.json"
-    if path.exists():
-        return latency.LatencyTable.restore(json.loads(path.read_text()))
-    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(table.dump()))
-    return table
-
-
-def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
-    """On a worker: every layer at every precision that the space has, timed by itself."""
-    model, size = models.load(study.model, classes), models.preprocess(study.model).size
-    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith("beta")}
-    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
-    exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
-    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
-
-
-def _measure_front(run: Run, resources: Resources) -> None:
-    """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
-    front = front_table(Run(run.path))
-    rows = []
-    for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
-        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
-        whole = asdict(cluster.alone(resources, _measure_packed, files)) if files else {"median_ms": None}
-        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
-    pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
-
-
-def _measure_packed(files: dict[str, bytes]) -> latency.Timing:
-    """On a worker: a packed model, loaded and timed whole."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        model = packed.load_packed(folder).to(trial.device())
-        return latency.measure(model, packed.load_preprocess(folder).size)
 
 
 def finish(run: Run) -> Run:
@@ -321,30 +221,6 @@ class _Driver:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:
-    """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model)
-    counted = cost.count(model, preprocess.size)
-    with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed.pack(model, folder, preprocess=preprocess)
-    train_split, one = (
-        data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
-    )
-    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0)
-    next(steps)  # warm-up
-    started, n = time.perf_counter(), 0
-    while (spent := time.perf_counter() - started) < seconds:
-        next(steps)
-        n += len(train_split)
-    torch.set_num_threads(threads)
-    kept = [group for group in plan.search.groups if group not in spec.layers]
-    name = f"{trial.arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else trial.arm(spec)
-    row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
-    return row | {"images_per_second": round(n / spent)}
 
 
 def _provenance(dataset: data.Dataset) -> dict[str, Any]:

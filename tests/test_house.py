@@ -16,6 +16,7 @@ FLOORS = [
     {"latency", "onnx_export", "run"},
     {"trial"},
     {"search", "cluster"},
+    {"plan", "timing"},
     {"study", "view"},
     {"cli"},
 ]

@@ -1,0 +1,98 @@
+"""What a study comes to before anything is trained: loaded, checked and counted."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ablate import cost, data, layers, models, packed, trial
+from ablate.errors import BadInput
+from ablate.ledger import Record
+from ablate.search import Search
+from ablate.spec import StudySpec, TrialSpec
+from ablate.train import resolve, train
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study comes to before anything is trained: its search and its dataset, loaded and checked."""
+
+    study: StudySpec
+    groups: dict[str, list[str]]
+    dataset: data.Dataset
+    search: Search
+
+    @property
+    def anchors(self) -> list[TrialSpec]:
+        """The first point of each kind: a fresh search's first proposals."""
+        fresh = Search(self.study, self.search.groups)
+        return [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
+
+
+def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
+    """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
+    study = study.model_copy(update={"recipe": resolve(study.recipe), "model": models.absolute(study.model)})
+    dataset = data.load(study.data)
+    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model)
+    try:
+        cost.count(model, preprocess.size)
+    except Exception as error:
+        size = "x".join(str(side) for side in preprocess.size)
+        raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
+    found = layers.groups(model)
+    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
+    planned = Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
+    if not planned.anchors:
+        raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
+    return planned
+
+
+def estimate(plan: Plan) -> dict[str, Any]:
+    """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
+
+    The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
+    evaluated image counts as a third of a trained one.
+    """
+    recipe, n = plan.study.recipe, plan.study.trials
+    views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)
+    anchors = [_anchor(plan, spec) for spec in plan.anchors]
+    rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
+    groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
+    points = plan.search.size if math.isfinite(plan.search.size) else None
+    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": round(rate)}
+    return {
+        "groups": groups,
+        "anchors": anchors,
+        **total,
+        "cpus": os.cpu_count(),
+        "minutes": views / rate / 60 / (os.cpu_count() or 1),
+    }
+
+
+def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:
+    """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model)
+    counted = cost.count(model, preprocess.size)
+    with tempfile.TemporaryDirectory() as folder:
+        size_bytes = packed.pack(model, folder, preprocess=preprocess)
+    train_split, one = (
+        data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
+    )
+    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0)
+    next(steps)  # warm-up
+    started, n = time.perf_counter(), 0
+    while (spent := time.perf_counter() - started) < seconds:
+        next(steps)
+        n += len(train_split)
+    torch.set_num_threads(threads)
+    kept = [group for group in plan.search.groups if group not in spec.layers]
+    name = f"{trial.arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else trial.arm(spec)
+    row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
+    return row | {"images_per_second": round(n / spent)}

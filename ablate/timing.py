@@ -1,0 +1,53 @@
+"""Latency within a study: a table of layers before its first trial, and its front measured whole after the last."""
+
+import itertools
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from ablate import cluster, latency, models, packed, trial
+from ablate.cluster import Resources
+from ablate.run import Run
+from ablate.spec import LayerSpec, StudySpec, values
+
+
+def layer_latencies(run: Run, classes: list[str], resources: Resources) -> latency.LatencyTable:
+    """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
+    path = run.path / "tables" / "layer_latency.json"
+    if path.exists():
+        return latency.LatencyTable.restore(json.loads(path.read_text()))
+    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(table.dump()))
+    return table
+
+
+def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
+    """On a worker: every layer at every precision that the space has, timed by itself."""
+    model, size = models.load(study.model, classes), models.preprocess(study.model).size
+    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith("beta")}
+    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+    exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
+    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
+
+
+def measure_front(run: Run, front: pd.DataFrame, resources: Resources) -> None:
+    """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
+    rows = []
+    for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
+        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
+        whole = asdict(cluster.alone(resources, _measure_packed, files)) if files else {"median_ms": None}
+        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
+    pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
+
+
+def _measure_packed(files: dict[str, bytes]) -> latency.Timing:
+    """On a worker: a packed model, loaded and timed whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        model = packed.load_packed(folder).to(trial.device())
+        return latency.measure(model, packed.load_preprocess(folder).size)
