@@ -183,7 +183,8 @@ def export(
 def bench(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
     seconds: Annotated[float, typer.Option(help="Time to spend on each figure.")] = 1.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile, which takes a minute.")] = False,
     as_json: Json = False,
 ) -> None:
     """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
@@ -191,9 +192,11 @@ def bench(
 
     from ablate import latency, view
 
-    if threads:
+    if threads is not None:
+        if threads < 1:
+            raise BadInput(f"--threads must be 1 or more, but got {threads}")
         torch.set_num_threads(threads)
-    rows = latency.bench(directory, seconds=seconds)
+    rows = latency.bench(directory, seconds=seconds, compiled=compiled)
     if as_json:
         return print(json.dumps(rows, indent=1))
     console.print(view.bench(rows))

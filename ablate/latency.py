@@ -124,11 +124,14 @@ def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.
     return Timing(statistics.median(times), len(times), batch, torch.get_num_threads(), device.type)
 
 
-def bench(directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0) -> list[dict[str, Any]]:
+def bench(
+    directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0, compiled: bool = False
+) -> list[dict[str, Any]]:
     """A packed model beside its twins in full precision, float32 and bfloat16, whose weights are random: rows of a table.
 
-    File sizes and bytes in memory (parameters and buffers) are counted, latencies are medians in ms. Raises BadInput
-    where the directory holds no packed model, or one without architecture or image processing.
+    compiled: a row for the packed model under torch.compile as well. File sizes and bytes in memory (parameters and
+    buffers) are counted, latencies are medians in ms. Raises BadInput where the directory holds no packed model, or one
+    without architecture or image processing.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     header, tensors = packed.read(directory)
@@ -142,6 +145,8 @@ def bench(directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds:
         buffer.zero_()
     on_disk = sum((Path(directory) / file).stat().st_size for file in (packed.JSON, packed.TENSORS))
     models: dict[str, tuple[nn.Module, int | None]] = {"packed": (packed.load_packed(directory).to(device), on_disk)}
+    if compiled:
+        models["packed, compiled"] = (torch.compile(models["packed"][0], dynamic=False), on_disk)
     models["full, float32"] = (twin.eval(), held(twin))
     models["full, bfloat16"] = (half := copy.deepcopy(twin).bfloat16(), held(half))
     rows = []

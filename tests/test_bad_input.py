@@ -66,6 +66,7 @@ def refused(result, *parts):
         (["study", "--cpus-per-trial", "999"], ["must fit the cluster", "999"]),
         (["study", "x" * 300 + ".toml"], ["File name too long"]),
         (["status", "x" * 300], ["File name too long"]),
+        (["bench", "nowhere", "--threads", "0"], ["--threads must be 1 or more", "0"]),
         (["resume", "nowhere"], ["nowhere", "holds no study.toml"]),
         (["status"], ["no run below"]),
         (["status", "nowhere"], ["nowhere", "holds no study.toml"]),
