@@ -147,7 +147,7 @@ def bench(
     models: dict[str, tuple[nn.Module, int | None]] = {"packed": (packed.load_packed(directory).to(device), on_disk)}
     if compiled:
         models["packed, compiled"] = (again := packed.load_packed(directory).to(device), on_disk)
-        again.compile(dynamic=False)
+        again.compile(dynamic=False, options={"freezing": True})  # the weights are constants
     models["full, float32"] = (twin.eval(), held(twin))
     models["full, bfloat16"] = (half := copy.deepcopy(twin).bfloat16(), held(half))
     rows = []

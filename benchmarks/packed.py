@@ -58,7 +58,7 @@ class PackedInMemory(nn.Module):
 
 
 def compiled(model: nn.Module) -> Run:
-    return torch.compile(model, dynamic=False)  # for each batch size by itself
+    return torch.compile(model, dynamic=False, options={"freezing": True})  # for each batch size by itself
 
 
 def bfloat16(run: Run) -> Run:
