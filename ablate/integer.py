@@ -22,7 +22,7 @@ class IntegerLinear(nn.Module):
     """What `BitLinear` computes in evaluation, to the bit, by `torch._int_mm`. x: (..., in_features) -> (..., out_features).
 
     levels: (out, in), the integer weights; beta: (1,) or (out,), float32. Everything outside the product is float32.
-    The weights are unpacked once, to int8 at a byte each: unpacking in every call made ViT-B/16 slower by a quarter at
+    The weights are unpacked once, to int8 at a byte each: unpacking in every call made ViT-B/16 slower by 30 % at
     batch 1 and saved 70 MiB (benchmarks/results/packed-*.json has both). With activation_bits=None they are float32
     and the product is in floating point. Raises BadInput where a sum could leave int32.
     """
