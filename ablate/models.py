@@ -169,7 +169,7 @@ def _from_pretrained(name: str, **options: Any) -> tuple[nn.Module, dict[str, An
     import transformers
 
     source = _source(name)
-    # On CPUs bfloat16 attention trains 1.5 times as fast through plain matrix products as through SDPA.
+    # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -26,6 +26,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from ablate import LayerSpec, data, load_packed, models, pack, quantize_
 from ablate.bits import pack_levels, unpack_levels
 from ablate.integer import IntegerLinear
+from ablate.latency import held
 from ablate.spec import Recipe
 from ablate.train import evaluate, train
 from ablate.trial import device_name
@@ -85,10 +86,6 @@ def ours(folder: str) -> tuple[dict[str, Run], dict[str, int]]:
         "ours, bf16 around the integers, compiled": bfloat16(compiled(plain)),
     }
     return runs, {"ours": held(model), "ours, unpacked in every call": held(kept), "fp32": held(vit())}
-
-
-def held(model: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
 
 
 def torchao() -> dict[str, Run]:
