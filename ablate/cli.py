@@ -31,6 +31,10 @@ GpusPerTrial = Annotated[
 ]
 Concurrency = Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")]
 MinutesPerTrial = Annotated[float, typer.Option(help="A trial that takes longer is ended and counts as failed.")]
+Storage = Annotated[
+    str | None, typer.Option(help="A folder that all nodes share, or a URI: trials go on from their last epoch.")
+]
+DashboardHost = Annotated[str, typer.Option(help="Address that the Ray dashboard binds to; 0.0.0.0 shows it to the network.")]
 MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]
 console = Console()
 
@@ -78,6 +82,8 @@ def study(
     gpus_per_trial: GpusPerTrial = None,
     concurrency: Concurrency = None,
     minutes_per_trial: MinutesPerTrial = 120,
+    storage: Storage = None,
+    dashboard_host: DashboardHost = "127.0.0.1",
     max_failed: MaxFailed = 0.5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
     as_json: Json = False,
@@ -87,12 +93,13 @@ def study(
     if objectives is not None:
         changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
         _resources(limits)
         return _dry_run(asked, as_json)
     note = Console(stderr=as_json)
-    note.print(f"{asked.question}\nSpace {asked.space.name}: {asked.space.description}", highlight=False, soft_wrap=True)
+    space_name = f"Space {asked.space.name}" if asked.space.name else "Its space"
+    note.print(f"{asked.question}\n{space_name}: {asked.space.description}", highlight=False, soft_wrap=True)
     _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
 
 
@@ -105,11 +112,13 @@ def resume(
     gpus_per_trial: GpusPerTrial = None,
     concurrency: Concurrency = None,
     minutes_per_trial: MinutesPerTrial = 120,
+    storage: Storage = None,
+    dashboard_host: DashboardHost = "127.0.0.1",
     max_failed: MaxFailed = 0.5,
     as_json: Json = False,
 ) -> None:
     """Go on with a run after any kill, or extend a finished one. Example: ablate resume RUN --trials 24"""
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial)
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
 
     def go_on(**how: Any) -> "Run":
         resumed, torn = _study().resume_study(run, trials=trials, **how)
@@ -129,6 +138,17 @@ def status(
     from ablate.run import latest_run, load_run
 
     _show(load_run(run) if run else latest_run(), as_json)
+
+
+@app.command()
+def monitor(
+    export: Annotated[Path, typer.Option(help="A folder for the two files.")],
+) -> None:
+    """A Grafana dashboard and Prometheus alert rules for the metrics of studies. Example: ablate monitor --export DIR"""
+    from ablate.monitor import monitor
+
+    for path in monitor(export):
+        print(_short(path.absolute()))
 
 
 @app.command()
@@ -312,21 +332,21 @@ def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
 def _show(run: "Run", as_json: bool) -> None:
     """A run's progress, its failures and its front."""
     from ablate import view
-    from ablate.study import front_table
+    from ablate.analysis import pareto
 
+    counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
     if as_json:
-        front = json.loads(front_table(run).to_json(orient="records"))
-        done = run.records["status"].value_counts().to_dict()
-        return print(json.dumps({"run": str(run.path), "state": run.state, "trials": done, "front": front}, indent=1))
+        front = json.loads(pareto.front_of(run.records, run.study.directions).to_json(orient="records"))
+        return print(json.dumps({"run": str(run.path), "state": run.state, "trials": counts, "front": front}, indent=1))
     if run.state:
-        console.print(view.progress(run.state, run.records))
+        console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
     if run.state.get("running") and not run.alive:
         console.print(
             f"Its driver is gone; go on with `ablate resume {shlex.quote(_short(run.path))}`", highlight=False, soft_wrap=True
         )
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
-    console.print(view.front(run.records, run.study.objectives))
+    console.print(view.front(run.records, run.study.directions))
     if (run.path / "tables" / "latency.csv").exists():
         console.print(view.latencies(run.path / "tables" / "latency.csv"))
     written = [

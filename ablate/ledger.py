@@ -2,10 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError
+from ablate.spec import TrialSpec
+from ablate.words import size_class
 
 Record = dict[str, Any]
 SCHEMA = 1
@@ -16,6 +20,28 @@ FOUND = (
     *("train_seconds", "threads", "device", "error"),
 )
 FIELDS = (*ASKED, *FOUND, "curve", "started_at")
+
+
+def blank_record(spec: TrialSpec, name: str) -> Record:
+    """A record with every field, of a trial that has not got anywhere yet and so has failed."""
+    asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
+
+
+def arm(spec: TrialSpec) -> str:
+    """The kinds of quantized weights in a trial, "full" where there are none."""
+    return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
+
+
+def best_by_size(records: Iterable[Record]) -> dict[str, Record]:
+    """The most accurate complete record of each size class, the smallest class first."""
+    best: dict[str, Record] = {}
+    for record in sorted((r for r in records if r["status"] == "complete"), key=lambda r: (r["size_bytes"], -r["accuracy"])):
+        name = size_class(record["size_bytes"])
+        if name not in best or record["accuracy"] > best[name]["accuracy"]:
+            best[name] = record
+    return best
 
 
 def append(path: Path, record: Record) -> None:

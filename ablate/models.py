@@ -1,7 +1,10 @@
 """Full-precision models to start from: bundled, a local `save_pretrained` folder, or a name on the Hugging Face hub."""
 
+import atexit
 import hashlib
 import json
+import shutil
+import tempfile
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +25,7 @@ REFUSED = {
     "num_labels",
 }  # keys that load code or files, or fill memory
 ASSETS = Path(__file__).parent / "assets"
+_provided: dict[str, Path] = {}  # folders that this machine lacks -> where their files were put
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,29 @@ def absolute(name: str) -> str:
     return str(Path(name).absolute()) if name not in bundled("model") and Path(name).is_dir() else name
 
 
+def files(name: str) -> dict[str, bytes]:
+    """The files of a model's local folder; none for a bundled model and for one of the hub."""
+    if name in bundled("model") or not Path(name).is_dir():
+        return {}
+    return {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
+
+
+def provide(name: str, files: dict[str, bytes]) -> None:
+    """Let a local folder's name mean these files in this process, where the machine lacks the folder."""
+    if not files or name in _provided or Path(name).is_dir():
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    _provided[name] = folder
+
+
 def _source(name: str) -> str:
     if name in bundled("model"):
         return str(ASSETS / name)
+    if name in _provided:
+        return str(_provided[name])
     if Path(name).is_dir():
         return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):

@@ -12,7 +12,7 @@ import torch
 
 from ablate import cost, data, layers, models, packed, trial
 from ablate.errors import BadInput
-from ablate.ledger import Record
+from ablate.ledger import Record, arm
 from ablate.search import Search
 from ablate.spec import StudySpec, TrialSpec
 from ablate.train import resolve, train
@@ -93,6 +93,6 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
         n += len(train_split)
     torch.set_num_threads(threads)
     kept = [group for group in plan.search.groups if group not in spec.layers]
-    name = f"{trial.arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else trial.arm(spec)
+    name = f"{arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else arm(spec)
     row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
     return row | {"images_per_second": round(n / spent)}

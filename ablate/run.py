@@ -43,7 +43,7 @@ class Run:
         """The driver's last sign of life; {} where there is none that can be read."""
         try:
             state = json.loads((self.path / "state.json").read_text())
-            return state if "status" in state else {}
+            return state if "counts" in state else {}
         except (OSError, ValueError, TypeError):
             return {}
 

@@ -13,10 +13,12 @@ from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from ablate.ledger import Record
-from ablate.spec import OBJECTIVES, Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
+from ablate.spec import Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
 
 Point = dict[str, Any]  # axis name -> value
-TRIES = 20  # proposals of the sampler in a row that were seen before, until a new point is drawn at random
+TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
+MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
+MEMORY = 500  # the sampler learns from the front and from this many to twice as many latest trials: its time grows with them
 ENUMERABLE = 100_000  # points of a space that is small enough to be listed
 
 
@@ -32,9 +34,11 @@ class Search:
         self.axes = dict(sorted(_axes(study, groups)))  # what varies; sorted, since a TOML file keeps no order
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
+        self.duplicates = 0  # proposals of the sampler that were seen before
+        self._learned = 0
+        self._latest: Point = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = ["maximize" if OBJECTIVES[name] == "max" else "minimize" for name in study.objectives]
-        self._optuna = optuna.create_study(directions=directions)
+        self._optuna = self._study([])
         for record in records:
             self.tell(record)
 
@@ -43,11 +47,17 @@ class Search:
         """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
         return math.prod(_levels(axis) for axis in self.axes.values())
 
+    @property
+    def under_way(self) -> list[dict[str, Any]]:
+        """The specs, as plain data, that were proposed and not told yet."""
+        return [json.loads(key) for key in self.running]
+
     def ask(self) -> TrialSpec | None:
         """The next point, never one that was proposed before; None when the space is exhausted."""
         rng = np.random.default_rng([self.study.seed, len(self.seen)])
         self._optuna.sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), multivariate=True, constant_liar=True)
-        points = itertools.chain(self._anchors(), itertools.repeat(None, TRIES), self._unseen(rng))  # None: the sampler's
+        tries = itertools.repeat(None, TRIES)  # None: where the sampler chooses
+        points = itertools.chain(self._anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
 
     def tell(self, record: Record) -> None:
@@ -60,6 +70,28 @@ class Search:
         if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values):
             point = self._point(spec)
             self._optuna.add_trial(optuna.create_trial(params=point, distributions=self.axes, values=values))
+            self._learned += 1
+            if self._learned % MEMORY == 0:
+                self._forget()
+
+    def again(self, spec: TrialSpec) -> bool:
+        """Propose a trial that another driver had under way; False where it is no new point of this space."""
+        return _key(spec) not in self.seen and self._propose(self._point(spec)) == spec
+
+    def _study(self, trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
+        directions = ["maximize" if d == "max" else "minimize" for d in self.study.directions.values()]
+        study = optuna.create_study(directions=directions)
+        study.add_trials(trials)
+        return study
+
+    def _forget(self) -> None:
+        """Go on with the front and the latest trials alone."""
+        complete = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        front = {trial.number for trial in self._optuna.best_trials}
+        self._optuna = self._study([t for t in complete[:-MEMORY] if t.number in front] + complete[-MEMORY:])
+        for key, trial in self.running.items():
+            self._optuna.enqueue_trial(trial.params)
+            self.running[key] = self._optuna.ask(self.axes)
 
     def _propose(self, point: Point | None) -> TrialSpec | None:
         """The trial at a point, or where the sampler chooses; None when it was proposed before or cannot be."""
@@ -71,10 +103,18 @@ class Search:
         spec = self._spec(trial.params)
         if spec is None or (key := _key(spec)) in self.seen:
             self._optuna.tell(trial, state=TrialState.FAIL)
+            self.duplicates += spec is not None
+            self._latest = trial.params
             return None
         self.seen.add(key)
         self.running[key] = trial
         return spec
+
+    def _near(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Points ever farther from what the sampler proposed last, one axis drawn anew at a time."""
+        for name in rng.choice(list(self.axes), MOVES) if self.axes else ():
+            self._latest = self._latest | {name: _draw(self.axes[name], rng)}
+            yield self._latest
 
     def _unseen(self, rng: np.random.Generator) -> Iterator[Point]:
         """Points at random: all that a small space has, and a few of a large one."""
@@ -84,7 +124,7 @@ class Search:
                 index = np.unravel_index(number, [len(c) for c in choices] or [1])
                 yield {name: c[i] for name, c, i in zip(self.axes, choices, index, strict=False)}
         else:
-            for _ in range(TRIES):
+            for _ in range(MOVES):
                 yield {name: _draw(axis, rng) for name, axis in self.axes.items()}
 
     def _spec(self, point: Point) -> TrialSpec | None:

@@ -15,7 +15,8 @@ from ablate.errors import BadInput, unknown
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
 Value = bool | int | float | str
 
-OBJECTIVES: dict[str, Literal["min", "max"]] = {
+Direction = Literal["min", "max"]
+OBJECTIVES: dict[str, Direction] = {
     "accuracy": "max",
     "loss": "min",
     "size_bytes": "min",
@@ -194,6 +195,11 @@ class StudySpec(Spec):
         space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
         its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
         return {**data, "space": space, "objectives": data.get("objectives") or its or SPACE_OBJECTIVES}
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """Whether more or less of each objective is better."""
+        return {name: OBJECTIVES[name] for name in self.objectives}
 
     @model_validator(mode="after")
     def _objectives_exist(self) -> Self:

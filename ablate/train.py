@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Epoch:
     loss: float  # validation
     accuracy: float  # validation, top-1
     logits: NDArray[np.float32]  # validation, (N, classes)
+    state: dict[str, Any] = field(default_factory=dict)  # what `train` goes on from; holds until the next step
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -36,10 +38,17 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def train(
-    model: nn.Module, images: Split, validation: Split, recipe: Recipe, preprocess: Preprocess, seed: int
+    model: nn.Module,
+    images: Split,
+    validation: Split,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    seed: int,
+    state: dict[str, Any] | None = None,
 ) -> Iterator[Epoch]:
     """Fine-tune `model` in place; yields after each epoch. Every random draw comes from `seed`.
 
+    With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
     Raises NonFinite, with the step, when the loss is not a finite number.
     """
     device = next(model.parameters()).device
@@ -49,7 +58,8 @@ def train(
     optimizer = _optimizer(model, recipe)
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
-    for epoch in range(1, recipe.epochs + 1):
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for epoch in range(1 + _restore(state, parts, rng), recipe.epochs + 1):
         model.train()
         losses = []
         for batch in _batches(rng.permutation(len(images)), recipe.batch_size):
@@ -68,7 +78,8 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             schedule.step()
-        yield evaluate(model, validation, preprocess, epoch, float(np.mean(losses)))
+        ended = evaluate(model, validation, preprocess, epoch, float(np.mean(losses)))
+        yield replace(ended, state=_state(epoch, parts, rng))
 
 
 def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan) -> Epoch:
@@ -84,6 +95,25 @@ def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int 
         raise NonFinite(f"evaluation loss is {loss} after epoch {epoch}")
     accuracy = (output.argmax(1) == labels).float().mean().item()
     return Epoch(epoch, train_loss, loss, accuracy, output.numpy())
+
+
+def _state(epoch: int, parts: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    draws: dict[str, Any] = {"rng": rng.bit_generator.state, "torch": torch.get_rng_state()}
+    draws["cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"epoch": epoch, "random": draws} | {name: part.state_dict() for name, part in parts.items()}
+
+
+def _restore(state: dict[str, Any] | None, parts: dict[str, Any], rng: np.random.Generator) -> int:
+    """Take all up where an epoch left it; the number of that epoch, 0 without a state."""
+    if state is None:
+        return 0
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    rng.bit_generator.state = state["random"]["rng"]
+    torch.set_rng_state(state["random"]["torch"])
+    if state["random"]["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["random"]["cuda"])
+    return state["epoch"]
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -7,8 +7,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ablate import cost, data, layers, models, packed
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
-from ablate.ledger import ASKED, FOUND, SCHEMA, Record
+from ablate.ledger import Record, blank_record
 from ablate.spec import TrialSpec
 from ablate.train import Epoch, evaluate, resolve, train
 
@@ -61,11 +60,16 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
 
 
 def trial_steps(
-    spec: TrialSpec, name: str, dataset: data.Dataset, table: LatencyTable | None = None
+    spec: TrialSpec,
+    name: str,
+    dataset: data.Dataset,
+    table: LatencyTable | None = None,
+    state: dict[str, Any] | None = None,
 ) -> Generator[Epoch, None, Outcome]:
     """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome.
 
-    With a table, the record's latency_ms is the sum of the table's layers.
+    With a table, the record's latency_ms is the sum of the table's layers. With the state of an epoch that it yielded,
+    in this process or in another, it goes on after that epoch.
     """
     record = blank_record(spec, name)
     chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
@@ -83,14 +87,21 @@ def trial_steps(
         model.to(device())
         split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
         record["steps"] = spec.recipe.epochs * math.ceil(len(split) / spec.recipe.batch_size)
+        before = 0.0  # seconds spent until the state was kept
+        if state:
+            record |= {"curve": state["curve"], "started_at": state["started_at"]}
+            before = state["seconds"]
         last = None
-        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed):
+        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, state):
             record["curve"].append(
                 {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
             )
-            yield last
+            about = {"curve": record["curve"], "started_at": record["started_at"]}
+            about["seconds"] = before + time.perf_counter() - started
+            yield replace(last, state=last.state | about)
         last = last or evaluate(model, dataset.validation, preprocess)
-        record |= {"accuracy": last.accuracy, "loss": last.loss, "train_seconds": time.perf_counter() - started}
+        record |= {"accuracy": last.accuracy, "loss": last.loss}
+        record["train_seconds"] = before + time.perf_counter() - started
         outcome.predictions = {"validation_logits": last.logits, "validation_labels": dataset.validation.labels}
         if spec.test:
             test = evaluate(model, dataset.test, preprocess, last.epoch)
@@ -105,6 +116,17 @@ def trial_steps(
     except Exception as error:  # a failed trial is a record, whatever failed
         record["error"] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return outcome
+
+
+def worker_steps(
+    spec: TrialSpec, name: str, state: dict[str, Any] | None, *, threads: int, files: dict[str, bytes], **given: Any
+) -> Generator[Epoch, None, Outcome]:
+    """`trial_steps` in a process that runs many trials, maybe on a node that lacks the model's folder: with its `files`."""
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    models.provide(spec.model, files)
+    return trial_steps(spec, name, state=state, **given)
 
 
 def compare(record: Record) -> list[dict[str, Any]]:
@@ -132,18 +154,6 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
         raise unknown("layer group", wrong[0], groups)
     layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
-
-
-def blank_record(spec: TrialSpec, name: str) -> Record:
-    """A record with every field, of a trial that has not got anywhere yet and so has failed."""
-    asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
-
-
-def arm(spec: TrialSpec) -> str:
-    """The kinds of quantized weights in a trial, "full" where there are none."""
-    return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
 
 
 def device() -> torch.device:

@@ -10,9 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ablate import ledger
 from ablate.analysis import pareto
-from ablate.ledger import FIELDS, Record
-from ablate.spec import OBJECTIVES
+from ablate.ledger import Record
+from ablate.spec import Direction
+from ablate.words import duration, in_words, seconds_left, size
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -31,6 +33,7 @@ class StudyView:
         self.console = console
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self.told = 0
+        self.best: dict[str, Record] = {}
 
     def __enter__(self) -> "StudyView":
         if self.live:
@@ -42,70 +45,59 @@ class StudyView:
             self.live.stop()
 
     def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
+        fresh = records[self.told :]
         if self.live:
-            table = pd.DataFrame(records, columns=list(FIELDS))
-            complete = (table["status"] == "complete").any()
-            self.live.update(Group(progress(state, table), *([best_by_size(table)] if complete else [])), refresh=True)
-            return
-        for record in records[max(self.told, state["before"]) :]:
-            self.console.print(line(record, state), highlight=False, soft_wrap=True)
+            self.best = ledger.best_by_size([*self.best.values(), *fresh])
+            self.live.update(Group(progress(state), best_by_size(self.best)), refresh=True)
+        else:
+            for number, record in enumerate(fresh, self.told + 1):
+                if number > state["before"]:
+                    self.console.print(line(record, number, state), highlight=False, soft_wrap=True)
         self.told = len(records)
 
 
-def progress(state: dict[str, Any], records: pd.DataFrame) -> Group:
+def progress(state: dict[str, Any]) -> Group:
     """Trials done, running, failed; time left; the dashboard's address; and each running trial."""
-    failed = int((records["status"] == "failed").sum())
-    head = f"{len(records)}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
-    lines = [f"{head} · {left(state, records)} · {state['status']}"]
+    failed = state["counts"]["failed"]
+    head = f"{state['done']}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
+    head += f", {state['deaths']} worker deaths" if state["deaths"] else ""
+    lines = [f"{head} · {left(state)} · {state['status']}"]
     if state["status"] == "exhausted":
         lines.append("Every point of the space has been tried.")
     if state["dashboard"] and state["running"]:
         lines.append(f"Ray dashboard {state['dashboard']}")
     for trial in state["running"]:
         seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
-        lines.append(f"  {trial['trial_id']}  {trial['arm']:<16} epoch {trial['epoch']}/{trial['epochs']}{seen}")
+        seen += f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
+        head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
+        lines.append(f"  {head} epoch {trial['epoch']}/{trial['epochs']}{seen}")
     return Group(*(Text(line) for line in lines))
 
 
-def left(state: dict[str, Any], records: pd.DataFrame) -> str:
-    """Time so far and, once an epoch has ended, the time left: by the share of all epochs that are done."""
-    spent = state["heartbeat"] - state["started"]
-    so_far = f"{duration(spent)} {'so far' if state['running'] else 'in all'}"
-    done = len(records) - state["before"] + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
-    if state["status"] != "running" or not done:
-        return so_far
-    return f"{so_far}, about {duration(spent * ((state['trials'] - state['before']) / done - 1))} left"
+def left(state: dict[str, Any]) -> str:
+    """Time so far and, where it can be told, the time left."""
+    so_far = f"{duration(state['heartbeat'] - state['started'])} {'so far' if state['running'] else 'in all'}"
+    seconds = seconds_left(state)
+    return so_far if seconds is None else f"{so_far}, about {duration(seconds)} left"
 
 
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(max(0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-
-
-def best_by_size(records: pd.DataFrame) -> Table:
-    """The best accuracy within each size class, from a half to the whole of a power of two."""
+def best_by_size(best: dict[str, Record]) -> Table:
+    """The best accuracy within each size class."""
     table = Table("size class", "best accuracy", "trial", "layers", box=None, pad_edge=False)
-    complete = records[records["status"] == "complete"]
-    top = 2**17
-    while len(complete) and top < 2 * complete["size_bytes"].max():
-        inside = complete[(complete["size_bytes"] <= top) & (complete["size_bytes"] > top / 2)]
-        if len(inside):
-            best = inside.loc[inside["accuracy"].astype(float).idxmax()]
-            table.add_row(f"{size(top / 2)} to {size(top)}", f"{best['accuracy']:.1%}", best["trial_id"], summary(best["spec"]))
-        top *= 2
+    for name, record in best.items():
+        table.add_row(name, f"{record['accuracy']:.1%}", record["trial_id"], in_words(record["spec"]))
     return table
 
 
-def front(records: pd.DataFrame, objectives: tuple[str, ...]) -> Table:
+def front(records: pd.DataFrame, objectives: dict[str, Direction]) -> Table:
     """The Pareto front as a table, smallest last."""
-    chosen = pareto.front_of(records, {name: OBJECTIVES[name] for name in objectives})
+    chosen = pareto.front_of(records, objectives)
     table = Table(title=f"Pareto front: {len(chosen)} of {len(records)} trials", title_justify="left", box=None, pad_edge=False)
     for name in ("trial", *(COLUMNS[o] for o in objectives)):
         table.add_column(name, justify="left" if name == "trial" else "right")
     table.add_column("layers")
     for _, record in chosen.iterrows():
-        table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), summary(record["spec"]))
+        table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), in_words(record["spec"]))
     return table
 
 
@@ -144,25 +136,9 @@ def cell(objective: str, value: float) -> str:
     return written.get(objective) or duration(value)
 
 
-def size(size_bytes: float) -> str:
-    return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
-
-
-def summary(spec: dict[str, Any]) -> str:
-    """A trial's layers in a few words: how many layer groups of each kind, and the activation bits."""
-    layers = list(spec["layers"].values())
-    if not layers:
-        return "all full"
-    kinds = pd.Series([layer["weights"] for layer in layers]).value_counts()
-    bits = sorted({str(layer["activation_bits"]) for layer in layers})
-    multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
-    beta = f"; beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
-    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f"; activations {'/'.join(bits)} bit{beta}"
-
-
-def line(record: Record, state: dict[str, Any]) -> str:
-    head = f"[{state['done']}/{state['trials']}] {record['trial_id']}"
+def line(record: Record, number: int, state: dict[str, Any]) -> str:
+    head = f"[{number}/{state['trials']}] {record['trial_id']}"
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
     took = duration(time.time() - state["started"])
-    return f"{head} accuracy {record['accuracy']:.1%}, {size(record['size_bytes'])}, {summary(record['spec'])} · {took}"
+    return f"{head} accuracy {record['accuracy']:.1%}, {size(record['size_bytes'])}, {in_words(record['spec'])} · {took}"

@@ -23,6 +23,14 @@ def front(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.int6
     return np.flatnonzero(moocore.is_nondominated(points, maximise=maximise, keep_weakly=True))
 
 
+def hypervolume(points: ArrayLike, reference: ArrayLike, directions: Sequence[Direction]) -> float:
+    """The volume that the points dominate up to the reference point, exactly.
+
+    points: (n, m), finite; reference: (m,), no better than the points that should count. directions: m of "min" or "max".
+    """
+    return moocore.hypervolume(np.asarray(points, dtype=float), reference, maximise=[d == "max" for d in directions])
+
+
 def front_of(records: pd.DataFrame, objectives: dict[str, Direction]) -> pd.DataFrame:
     """The complete records on the front, the best in the first objective first."""
     complete = records[records["status"] == "complete"] if len(records) else records

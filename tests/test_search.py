@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from ablate.ledger import blank_record
 from ablate.search import Search
 from ablate.spec import SpaceSpec, StudySpec, checked, load_study
-from ablate.trial import blank_record
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 

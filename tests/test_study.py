@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,11 @@ import ray
 
 from ablate import cluster, data, load_run, run_study
 from ablate.cluster import Resources
+from ablate.distribute import distribute
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
 from ablate.study import resume_study
+from ablate.trial import trial_id, worker_steps
 
 WALL = ("train_seconds", "started_at")
 
@@ -75,7 +78,7 @@ def test_status_and_rerun(finished):
         done = subprocess.run([sys.executable, "-m", "ablate", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         if "--json" in arguments:
-            assert json.loads(done.stdout)["trials"] == {"complete": 4}
+            assert json.loads(done.stdout)["trials"] == {"complete": 4, "failed": 0, "pruned": 0}
         if "rerun" in arguments:
             assert done.stdout.count("True") == 12 and "False" not in done.stdout
 
@@ -103,20 +106,19 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     other = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe, seed=3)
     records, workers = [], set()
 
-    def watch(running):
+    def watch(running, deaths):
         found = psutil.Process().children(recursive=True)
         workers.update(p.pid for p in found if p.status() != "zombie" and "Trainable" in " ".join(p.cmdline()))
 
     queue = iter([spec, other, other, other, spec])
     (tmp_path / "ledger.jsonl").touch()
     with cluster.connected(Resources(concurrency=1)) as (_, resources):
-        cluster.distribute(
-            lambda: next(queue, None),
+        distribute(
+            lambda: next(((trial_id(spec), spec) for spec in queue), None),
             lambda record: records.append(record) or [],
             watch,
             stop=lambda: False,
-            dataset=data.load("cifar10-mini"),
-            table=None,
+            steps=partial(worker_steps, dataset=data.load("cifar10-mini"), table=None, files={}),
             path=tmp_path,
             writer=cluster.writer_of(tmp_path),
             resources=resources,

@@ -1,0 +1,146 @@
+"""The study's side of the distribution: what to run next, what was learned, and what the others may see of it."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis import pareto
+from ablate.cluster import Metrics, Readings, Resources
+from ablate.distribute import Asked, Running
+from ablate.ledger import Record, best_by_size
+from ablate.monitor import METRICS
+from ablate.run import Run
+from ablate.search import Search
+from ablate.spec import TrialSpec
+from ablate.trial import trial_id
+from ablate.words import seconds_left
+
+View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
+
+
+class Driver:
+    """Proposes, learns, keeps the state file fresh, and feeds the view and the metrics. Ray must be connected."""
+
+    def __init__(
+        self, run: Run, search: Search, records: list[Record], resources: Resources, dashboard: str, view: View | None
+    ) -> None:
+        self.run, self.study, self.search, self.records, self.view = run, run.study, search, list(records), view
+        self.asked, self.exhausted, self.stopped = len(records), False, False
+        self.front: list[Record] = []  # never more than this is needed to tell whether a new record is on it
+        self.best: dict[str, Record] = {}  # by size class
+        self.metrics = Metrics(METRICS, run.path.name)
+        self.unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
+        self.state: dict[str, Any] = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
+        self.state |= {"started": time.time(), "before": len(records), "trials": self.study.trials}
+        self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
+        self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "deaths": 0}
+        self._learn(records)
+        self.show([])
+
+    def ask(self) -> Asked | None:
+        """The next trial; first those that the driver before this one had under way."""
+        late = self.study.hours is not None and time.time() - self.state["started"] > self.study.hours * 3600
+        if self.exhausted or late or self.asked >= self.study.trials:
+            return None
+        while self.unfinished:
+            if self.search.again(spec := self.unfinished.pop(0)):
+                self.asked += 1
+                return trial_id(spec), spec
+        self.asked += 1
+        next_spec = self.search.ask()
+        self.exhausted = next_spec is None
+        return None if next_spec is None else (trial_id(next_spec), next_spec)
+
+    def tell(self, record: Record) -> list[str]:
+        """The trials on the front, after this one."""
+        self.search.tell(record)
+        self.records.append(record)
+        self._learn([record])
+        if record["train_seconds"] is not None:
+            self.metrics.observe(record["train_seconds"])
+        return [row["trial_id"] for row in self.front]
+
+    def _learn(self, records: list[Record]) -> None:
+        for record in records:
+            self.state["counts"][record["status"]] += 1
+        candidates = [*self.front, *records]
+        columns = ["status", *self.study.objectives]
+        table = pd.DataFrame([[record[column] for column in columns] for record in candidates], columns=columns)
+        self.front = [candidates[i] for i in pareto.front_of(table, self.study.directions).index]
+        self.best = best_by_size([*self.best.values(), *records])
+
+    def watch(self, running: Running, deaths: int) -> None:
+        """Called again and again with what is running: shown once a second."""
+        self.state["deaths"] = deaths
+        if time.time() - self.state["heartbeat"] >= 1:
+            self.show(running)
+
+    def show(self, running: Running) -> None:
+        self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
+        self.state["unfinished"] = [spec.model_dump() for spec in self.unfinished] + self.search.under_way
+        self.run.write_state(self.state)
+        self.metrics.show(self._readings())
+        if self.view:
+            self.view(self.state, self.records)
+
+    def end(self, status: str) -> None:
+        self.state["status"] = status
+        self.show([])
+
+    def _readings(self) -> Readings:
+        state = self.state
+        counts = state["counts"] | {"running": len(state["running"]), "left": max(0, self.study.trials - len(self.records))}
+        left = seconds_left(state)
+        readings: Readings = {
+            "ablate_trials": [({"state": name}, n) for name, n in counts.items()],
+            "ablate_front_size": [({}, len(self.front))],
+            "ablate_hypervolume": [({}, self._hypervolume())],
+            "ablate_best_accuracy": [({"size_class": name}, best["accuracy"]) for name, best in self.best.items()],
+            "ablate_worker_deaths": [({}, state["deaths"])],
+            "ablate_duplicates_avoided": [({}, self.search.duplicates)],
+            "ablate_end_time_seconds": [] if left is None else [({}, time.time() + left)],
+        }
+        for name in ("epoch", "accuracy"):
+            readings[f"ablate_slot_{name}"] = [
+                ({"slot": str(row["slot"]), "trial": row["trial_id"], "layers": row["layers"]}, row[name])
+                for row in state["running"]
+                if row[name] is not None
+            ]
+        return readings
+
+    def _hypervolume(self) -> float:
+        """Of the box from the first trial's costs to none, and from accuracy 0 to 1, the share that the front dominates."""
+        if not self.front:
+            return 0.0
+        first = next(record for record in self.records if record["status"] == "complete")
+        scale = {name: first[name] if best == "min" else 1.0 for name, best in self.study.directions.items()}
+        points = [[record[name] / (scale[name] or 1.0) for name in scale] for record in self.front]
+        reference = [1.0 if best == "min" else 0.0 for best in self.study.directions.values()]
+        return pareto.hypervolume(points, reference, list(self.study.directions.values()))
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within: the first SIGINT or SIGTERM asks the running trials to end with their epoch, the second raises."""
+
+        def handle(number: int, frame: object) -> None:
+            if self.stopped:
+                raise KeyboardInterrupt
+            self.stopped = True
+            self.state["status"] = "ending after the current epochs; once more ends at once"
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

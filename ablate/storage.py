@@ -1,0 +1,52 @@
+"""Where unfinished trials are kept from epoch to epoch, so that they go on after a death instead of starting again."""
+
+import io
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyarrow import ArrowInvalid, fs
+
+from ablate.errors import BadInput
+
+
+class Storage:
+    """A folder that every node sees, or a URI that pyarrow's file systems understand (s3://, gs://, ...).
+
+    Raises BadInput when nothing can be written there.
+    """
+
+    def __init__(self, uri: str) -> None:
+        try:
+            self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
+            self.files.create_dir(self.path, recursive=True)
+            self.save("writable", {})
+            self.drop("writable")
+        except (OSError, ArrowInvalid) as error:
+            raise BadInput(f"--storage must be a folder or URI that can be written, but {uri!r}: {error}") from None
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a trial's state in place of what was kept of it, in one step."""
+        content = io.BytesIO()
+        torch.save(state, content)
+        fresh = f"{self._file(name)}.{secrets.token_hex(4)}"
+        with self.files.open_output_stream(fresh) as file:
+            file.write(content.getbuffer())
+        self.files.move(fresh, self._file(name))
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """What was kept of a trial; None where there is nothing that can be read."""
+        try:
+            with self.files.open_input_stream(self._file(name)) as file:
+                return torch.load(io.BytesIO(file.read()), weights_only=True)
+        except Exception:  # absent, torn, or not ours: the trial starts again
+            return None
+
+    def drop(self, name: str) -> None:
+        """Forget a trial."""
+        if self.files.get_file_info(self._file(name)).type == fs.FileType.File:
+            self.files.delete_file(self._file(name))
+
+    def _file(self, name: str) -> str:
+        return f"{self.path}/{name}.pt"

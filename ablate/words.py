@@ -1,0 +1,41 @@
+"""How layers, sizes and times are said to people."""
+
+import math
+from collections import Counter
+from typing import Any
+
+
+def in_words(spec: dict[str, Any]) -> str:
+    """A trial's layers in a few words: how many layer groups of each kind, and the activation bits."""
+    layers = list(spec["layers"].values())
+    if not layers:
+        return "all full"
+    kinds = Counter(layer["weights"] for layer in layers)
+    bits = sorted({str(layer["activation_bits"]) for layer in layers})
+    multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
+    beta = f"; beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f"; activations {'/'.join(bits)} bit{beta}"
+
+
+def size(size_bytes: float) -> str:
+    return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def size_class(size_bytes: int) -> str:
+    """From a half to the whole of a power of two."""
+    top = 2 ** max(11, math.ceil(math.log2(size_bytes)))
+    return f"{size(top / 2)} to {size(top)}"
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(max(0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def seconds_left(state: dict[str, Any]) -> float | None:
+    """Of a run by its state, once an epoch has ended: by the share of all epochs that are done."""
+    done = state["done"] - state["before"] + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
+    if state["status"] != "running" or not done:
+        return None
+    return (state["heartbeat"] - state["started"]) * ((state["trials"] - state["before"]) / done - 1)
