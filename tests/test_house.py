@@ -10,10 +10,10 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors", "spec"},
-    {"ledger", "bitlinear", "models", "data"},
-    {"layers", "bits", "integer"},
-    {"packed", "cost", "train"},
-    {"latency", "onnx_export", "run"},
+    {"ledger", "bitlinear", "models", "sources", "imagefolder"},
+    {"layers", "bits", "integer", "fetch"},
+    {"packed", "cost", "data"},
+    {"latency", "onnx_export", "run", "train"},
     {"trial"},
     {"search", "cluster"},
     {"plan", "timing"},
