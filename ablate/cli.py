@@ -228,7 +228,9 @@ def data_ls(as_json: Json = False) -> None:
 
 
 @data_app.command("fetch")
-def data_fetch(name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False) -> None:
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
+) -> None:
     """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
     from ablate import data, fetch
 
@@ -236,7 +238,9 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A dataset that `ablate 
         fetch.fetch(name)
     found = data.load(name)
     images = {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
-    _table([{"name": name, **images, "classes": len(found.classes), "where": data.where(name), "sha256": found.digest}], as_json)
+    _table(
+        [{"name": name, **images, "classes": len(found.classes), "where": data.where(name), "sha256": found.digest}], as_json
+    )
 
 
 def main() -> NoReturn:

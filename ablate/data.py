@@ -38,6 +38,9 @@ class Split:
         return len(self.labels)
 
 
+Splits = tuple[Split, Split, Split]  # train, validation, test
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Training, validation and test images, apart. A search sees `validation` only."""
@@ -78,26 +81,26 @@ def _load(name: str) -> Dataset:
     if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
         return _imagefolder(name.removeprefix(IMAGEFOLDER))
     if name in fetch.DATASETS:
-        return _checked(name, *_cifar10(), mend=f"run `ablate data fetch {name}`")
+        return _checked(name, _cifar10(), f"run `ablate data fetch {name}`")
     if name not in bundled("dataset"):
         raise unknown("dataset", name, known())
     train, validation, test = (_mosaic(ASSETS / name / f"{split}.webp") for split in ("train", "validation", "test"))
-    return _checked(name, train, validation, test, mend="install ablate-vit again")
+    return _checked(name, (train, validation, test), "install ablate-vit again")
 
 
-def _checked(name: str, *splits: Split, mend: str) -> Dataset:
-    digest = _digest(*splits, labels=name != "cifar10-mini")
+def _checked(name: str, splits: Splits, mend: str) -> Dataset:
+    digest = _digest(splits, labels=name != "cifar10-mini")
     if digest != DIGESTS[name]:
         raise BadInput(f"dataset {name!r} must have sha256 {DIGESTS[name][:12]}, but got {digest[:12]}; {mend}")
     return Dataset(CIFAR10, *splits, digest)
 
 
-def _digest(*splits: Split, labels: bool = True) -> str:
+def _digest(splits: Splits, labels: bool = True) -> str:
     sha = hashlib.sha256()
     for split in splits:
         if labels:
             sha.update(str(split.images.shape).encode() + split.labels.tobytes())
-        sha.update(split.images)
+        sha.update(split.images.data)
     return sha.hexdigest()
 
 
@@ -127,7 +130,7 @@ def _mosaic(path: Path) -> Split:
     return Split(images, np.repeat(np.arange(10), len(images) // 10))
 
 
-def _cifar10() -> tuple[Split, Split, Split]:
+def _cifar10() -> Splits:
     """Of each class, images 400 to 899 in the official training order are for validation: 5,000 in all.
 
     cifar10-mini has the first 400 of each class for training and the next 100 for validation.
@@ -145,5 +148,5 @@ def _imagefolder(path: str) -> Dataset:
     if side and not 8 <= int(side) <= 4096:
         raise BadInput(f"8 <= size <= 4096 must hold, but got ?size={side}; give the side of an image in pixels")
     classes, arrays = imagefolder.read(Path(folder), int(side) if side else None)
-    splits = [Split(*arrays[split]) for split in ("train", "validation", "test")]
-    return Dataset(classes, *splits, _digest(*splits))
+    splits = Split(*arrays["train"]), Split(*arrays["validation"]), Split(*arrays["test"])
+    return Dataset(classes, *splits, _digest(splits))

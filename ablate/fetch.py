@@ -53,7 +53,7 @@ def read(name: str) -> Arrays:
     if not path.exists():
         raise BadInput(f"dataset {name!r} must be fetched once, but {str(path)!r} is not there; run `ablate data fetch {name}`")
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             return {key: file[key] for key in SHA256}
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise BadInput(f"cannot read {str(path)!r}: {error}; run `ablate data fetch {name}`") from None
@@ -69,7 +69,7 @@ def cached(name: str) -> Path:
 def check(arrays: Arrays) -> None:
     """Raises ValueError unless these are the pixels and labels of CIFAR-10, in the official order."""
     for key, expected in SHA256.items():
-        found = hashlib.sha256(np.ascontiguousarray(arrays[key], np.uint8)).hexdigest()
+        found = hashlib.sha256(np.ascontiguousarray(arrays[key], np.uint8).data).hexdigest()
         if found != expected:
             raise ValueError(f"{key} must have sha256 {expected[:12]}, but got {found[:12]}")
 
@@ -87,7 +87,7 @@ def _download_to(path: Path) -> None:
                 arrays = get(Path(folder))
                 check(arrays)
                 with (Path(folder) / "whole.npz").open("wb") as file:
-                    np.savez(file, **arrays)
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
                     os.fsync(file.fileno())
                 Path(file.name).replace(path)
                 return

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
@@ -97,9 +97,15 @@ def _split(folder: Path, classes: list[str], files: Files) -> dict[str, Files]:
     for label, name in enumerate(classes):
         ranked = sorted((file for file in files if file[1] == label), key=rank)
         if len(ranked) < len(SPLITS):
-            raise BadInput(f"a class must have an image a split, {len(SPLITS)} in all, but {name!r} has {len(ranked)}; add some")
+            raise BadInput(
+                f"a class must have an image a split, {len(SPLITS)} in all, but {name!r} has {len(ranked)}; add some"
+            )
         tenth = max(1, round(len(ranked) / 10))
-        for split, part in {"test": ranked[:tenth], "validation": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}.items():
+        for split, part in {
+            "test": ranked[:tenth],
+            "validation": ranked[tenth : 2 * tenth],
+            "train": ranked[2 * tenth :],
+        }.items():
             splits[split] += sorted(part)
     return splits
 
@@ -109,7 +115,8 @@ def _each(function: Callable[[Path], T | str], files: list[Path], text: str) -> 
     console, faults = Console(stderr=True), []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(function, files)  # Pillow lets other threads run
-        for path, result in zip(files, track(results, text, len(files), console=console, disable=not console.is_terminal)):
+        shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
+        for path, result in zip(files, shown, strict=True):
             if isinstance(result, str):
                 faults.append(f"{str(path)!r} ({result})")
             elif not faults:
@@ -138,7 +145,7 @@ def _pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | str:
 
 
 def _reason(error: Exception) -> str:
-    return "no image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
+    return "no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
 
 
 def _below(folder: Path) -> list[Path]:

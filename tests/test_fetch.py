@@ -109,9 +109,9 @@ def test_the_authors_archive(small, served, tmp_path, monkeypatch):
 
 
 def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_path, monkeypatch):
+    import huggingface_hub
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from huggingface_hub import constants
 
     folder, url = served
     below = folder / "datasets" / "uoft-cs" / "cifar10" / "resolve" / "main" / "plain_text"
@@ -124,9 +124,9 @@ def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_pa
         pq.write_table(pa.table({"img": pixels, "label": labels[rows].astype(int)}), below / f"{split}-00000-of-00001.parquet")
     known = tuple(hashlib.sha256(small["train_images"][batch]).hexdigest()[:16] for batch in batches)
     monkeypatch.setattr(sources, "BATCHES", known)
-    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=url))
     same(sources._hub(tmp_path), small)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="HF_HUB_OFFLINE"):
         sources._hub(tmp_path)
 
@@ -177,7 +177,7 @@ def test_wrong_pixels_never_become_a_dataset(small, cache, monkeypatch, capsys):
 
 def test_a_download_that_ends_early(served, tmp_path):
     class Short(SimpleHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
@@ -196,12 +196,12 @@ def test_a_download_that_ends_early(served, tmp_path):
 @pytest.fixture
 def offline(monkeypatch):
     """No source answers: each is asked at a port where nobody listens."""
-    from huggingface_hub import constants
+    import huggingface_hub
     from torchvision.datasets import CIFAR10
 
     nobody = "http://127.0.0.1:9"
     monkeypatch.setattr(CIFAR10, "url", f"{nobody}/cifar10.tar.gz")
-    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=nobody))
     monkeypatch.setattr(sources, "NPM_TARBALL", f"{nobody}/package.tgz")
     monkeypatch.setenv("npm_config_registry", nobody)
 
