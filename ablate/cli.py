@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Datasets. Example: ablate data ls")
 app.add_typer(data_app, name="data")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
 CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
 GpusPerTrial = Annotated[
@@ -237,10 +237,12 @@ def data_fetch(
     if name not in spec.bundled("dataset"):
         fetch.fetch(name)
     found = data.load(name)
-    images = {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
-    _table(
-        [{"name": name, **images, "classes": len(found.classes), "where": data.where(name), "sha256": found.digest}], as_json
-    )
+    row = {"name": name, "where": data.where(name), "sha256": found.digest, "classes": len(found.classes)}
+    row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
+    if as_json:
+        return print(json.dumps([row], indent=1))
+    images = f"{row['train']:,} training, {row['validation']:,} validation and {row['test']:,} test images"
+    console.print(f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True)
 
 
 def main() -> NoReturn:

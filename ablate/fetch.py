@@ -36,10 +36,12 @@ def fetch(name: str) -> Path:
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
     path = cached(name)
+    if _is_whole(name):
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
-            if not _is_whole(name):
+            if not _is_whole(name):  # another process may have been faster
                 _download_to(path)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"

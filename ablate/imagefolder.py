@@ -113,14 +113,17 @@ def _split(folder: Path, classes: list[str], files: Files) -> dict[str, Files]:
 def _each(function: Callable[[Path], T | str], files: list[Path], text: str) -> Iterable[T]:
     """`function` of every file, on all CPUs, in order. Raises BadInput that counts the files with a fault, and names three."""
     console, faults = Console(stderr=True), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(function, files)  # Pillow lets other threads run
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow lets other threads run
+    try:
+        results = pool.map(function, files)
         shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
         for path, result in zip(files, shown, strict=True):
             if isinstance(result, str):
                 faults.append(f"{str(path)!r} ({result})")
             elif not faults:
                 yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
     if faults:
         rule = "every image must be one that Pillow reads"
         raise BadInput(f"{rule}, but {len(faults)} of {len(files)} can't: {', '.join(faults[:3])}; mend or remove them")
