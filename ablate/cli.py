@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 data_app = typer.Typer(help="Datasets. Example: ablate data ls")
 app.add_typer(data_app, name="data")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
 CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
 GpusPerTrial = Annotated[
@@ -57,11 +57,12 @@ def top(
 @app.command()
 def ls(as_json: Json = False) -> None:
     """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
+    from ablate import data
+
     rows = [{"kind": "space", "name": n, "description": spec.load_space(n).description} for n in spec.builtin("search_spaces")]
     rows += [{"kind": "study", "name": n, "description": spec.load_study(n).question} for n in spec.builtin("studies")]
-    rows += [
-        {"kind": kind, "name": n, "description": d} for kind in ("model", "dataset") for n, d in spec.bundled(kind).items()
-    ]
+    rows += [{"kind": "model", "name": n, "description": d} for n, d in spec.bundled("model").items()]
+    rows += [{"kind": "dataset", "name": n, "description": d} for n, d in data.known().items()]
     _table(rows, as_json)
 
 
@@ -70,7 +71,7 @@ def study(
     study: Annotated[str, typer.Argument(help="A built-in study's name, or the path of a TOML file.")] = "default",
     space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
     model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
-    data: Annotated[str | None, typer.Option(help="Dataset.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials to run.")] = None,
     hours: Annotated[float | None, typer.Option(help="Start no trial after this many hours.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
@@ -240,8 +241,28 @@ def predict(
 
 @data_app.command("ls")
 def data_ls(as_json: Json = False) -> None:
-    """Datasets by name. Example: ablate data ls"""
-    _table([{"name": name, "description": text} for name, text in spec.bundled("dataset").items()], as_json)
+    """Datasets by name, and where they are. Example: ablate data ls"""
+    from ablate import data
+
+    _table([{"name": n, "where": data.where(n), "description": text} for n, text in data.known().items()], as_json)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
+) -> None:
+    """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
+    from ablate import data, fetch
+
+    if name not in spec.bundled("dataset"):
+        fetch.fetch(name)
+    found = data.load(name)
+    row = {"name": name, "where": data.where(name), "sha256": found.digest, "classes": len(found.classes)}
+    row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
+    if as_json:
+        return print(json.dumps([row], indent=1))
+    images = f"{row['train']:,} training, {row['validation']:,} validation and {row['test']:,} test images"
+    console.print(f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True)
 
 
 def main() -> NoReturn:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ablate import cost, data, layers, models, packed, trial
 from ablate.errors import BadInput
 from ablate.ledger import Record, arm
 from ablate.search import Search
-from ablate.spec import StudySpec, TrialSpec
+from ablate.spec import StudySpec, TrialSpec, absolute_data
 from ablate.train import resolve, train
 
 
@@ -36,7 +37,8 @@ class Plan:
 
 def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
-    study = study.model_copy(update={"recipe": resolve(study.recipe), "model": models.absolute(study.model)})
+    absolute = {"model": models.absolute(study.model), "data": absolute_data(study.data, Path())}
+    study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = data.load(study.data)
     model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model)
     try:

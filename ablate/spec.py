@@ -28,6 +28,9 @@ OBJECTIVES: dict[str, Direction] = {
 SPACE_OBJECTIVES = ("accuracy", "size_bytes")
 
 
+IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
+
+
 class Spec(BaseModel):
     """Base of all specs: frozen, unknown keys refused, "none" read as None."""
 
@@ -262,6 +265,14 @@ def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
     return {name: text for name, _, text in heads}
 
 
+def absolute_data(name: str, folder: Path) -> str:
+    """A dataset's name as every process understands it: the path of an image folder, relative to `folder`, made absolute."""
+    path = name.removeprefix(IMAGEFOLDER)
+    if path in (name, ""):
+        return name
+    return IMAGEFOLDER + str((folder / Path(path).expanduser()).absolute())
+
+
 def _load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
     path = Path(name)
     if path.suffix != ".toml":
@@ -277,6 +288,8 @@ def _load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str,
     for key in ("model", "space"):  # a path in a file is relative to the file
         if isinstance(value := data.get(key), str) and (beside := path.parent / value).exists():
             data[key] = str(beside.absolute())
+    if isinstance(value := data.get("data"), str):
+        data["data"] = absolute_data(value, path.parent)
     return checked(spec, {"name": path.stem, **data}, path.name)
 
 

@@ -142,7 +142,7 @@ def finish(run: Run) -> Run:
             for key, names in (("front", objectives), ("stairs", objectives[:2]))
         }
         trials = trials.assign(**{key: trials.index.isin(rows) for key, rows in on.items()}, label=_labels(trials))
-        title = f"{Path(run.study.model).name} on {run.study.data}, {len(trials)} trials, seed {run.study.seed}"
+        title = f"{Path(run.study.model).name} on {Path(run.study.data).name}, {len(trials)} trials, seed {run.study.seed}"
         fig_pareto.draw(trials, objectives, title, run.path / "figures" / "pareto")
     return run
 

