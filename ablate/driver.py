@@ -37,7 +37,12 @@ class Driver:
         self.best: dict[str, Record] = {}  # by size class
         self.metrics = Metrics(METRICS, run.path.name)
         self.unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
-        self.state: dict[str, Any] = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
+        self.state: dict[str, Any] = {
+            "status": "running",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "run": str(run.path),
+        }
         self.state |= {"started": time.time(), "before": len(records), "trials": self.study.trials}
         self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
         self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "deaths": 0}

@@ -48,8 +48,8 @@ ALERTS = [  # name, expression, for how long, severity, summary
     ("AblateNothingRuns", "sum by (run) (ray_ablate_trials{state='running'}) == 0 and sum by (run) "
      "(ray_ablate_trials{state='left'}) > 0", "15m", "warning",
      "No trial of {{ $labels.run }} has run for 15 minutes although some are left: the cluster has no room"),
-    ("AblateStalled", f"delta({ENDED.replace('sum by (run) ', '').strip('()')}[6h]) == 0 and on (run) "
-     "ray_ablate_trials{state='running'} > 0", "10m", "warning", "No trial of {{ $labels.run }} has ended for 6 hours"),
+    ("AblateStalled", "sum by (run) (changes(ray_ablate_trials{state=~'complete|failed|pruned'}[6h])) == 0 and sum by (run) "
+     "(ray_ablate_trials{state='running'}) > 0", "10m", "warning", "No trial of {{ $labels.run }} has ended for 6 hours"),
     ("AblateDriverGone", "(sum by (run) (ray_ablate_trials{state='left'} offset 10m) > 0) unless on (run) ray_ablate_trials",
      "1m", "critical", "The driver of {{ $labels.run }} is gone with trials left; go on with `ablate resume`"),
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ablate.ledger import Record
 from ablate.spec import StudySpec, load_study
 
 RUNS = Path("runs")
+ENDED = ("finished", "exhausted", "interrupted", "failed")  # what a driver's last words may be
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Run:
     def alive(self) -> bool:
         """Whether a driver has the run now: on this host by its lock, elsewhere by a heartbeat of the last minute."""
         if self.state.get("host") != socket.gethostname():
-            return time.time() - self.state.get("heartbeat", 0) < 60 and self.state["status"] == "running"
+            return time.time() - self.state.get("heartbeat", 0) < 60 and self.state["status"] not in ENDED
         try:
             lock(self.path).close()
         except BadInput:

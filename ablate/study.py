@@ -28,6 +28,7 @@ from ablate.run import RUNS, Run, check_vacant, create_run, load_run, lock, writ
 from ablate.spec import StudySpec, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
+from ablate.train import resolve
 
 HERE = Resources()  # a Ray of our own on this machine
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
@@ -48,6 +49,9 @@ def run_study(
     storage = Storage(resources.storage) if resources.storage else None
     planned = plan(study)
     with cluster.connected(resources) as (dashboard, resources):
+        if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
+            there = cluster.alone(resources, resolve, study.recipe)
+            planned = plan(study.model_copy(update={"recipe": there})) if there != planned.study.recipe else planned
         run = create_run(path, planned.study, _provenance(planned.dataset))
         writer = cluster.writer_of(path)
         return _drive(Driver(run, planned.search, [], resources, dashboard, view), planned.dataset, writer, storage, resources)

@@ -1,5 +1,6 @@
 """What people see in the terminal: the live view of a study, and tables."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class StudyView:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self.told = 0
+        self.told, self.shown = 0, False
         self.best: dict[str, Record] = {}
 
     def __enter__(self) -> "StudyView":
@@ -45,6 +46,11 @@ class StudyView:
             self.live.stop()
 
     def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
+        if not self.shown:
+            self.console.print(
+                f"After any interruption: ablate resume {shlex.quote(state['run'])}", soft_wrap=True, highlight=False
+            )
+            self.shown = True
         fresh = records[self.told :]
         if self.live:
             self.best = ledger.best_by_size([*self.best.values(), *fresh])
@@ -65,7 +71,7 @@ def progress(state: dict[str, Any]) -> Group:
     if state["status"] == "exhausted":
         lines.append("Every point of the space has been tried.")
     if state["dashboard"] and state["running"]:
-        lines.append(f"Ray dashboard {state['dashboard']}")
+        lines.append(f"Ray dashboard {state['dashboard']} (if it asks for a token: `ray get-auth-token`)")
     for trial in state["running"]:
         seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
         seen += f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""

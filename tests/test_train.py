@@ -3,11 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from ablate import data, run_trial
+from ablate import data, run_trial, trial
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess, digest
 from ablate.spec import LayerSpec, Recipe, TrialSpec
+from ablate.storage import Storage
 from ablate.train import _augment, _rate, _reflect, train
 from ablate.trial import compare, resolved, trial_id
 
@@ -141,3 +142,40 @@ def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
         monkeypatch.setattr("ablate.trial.train", lambda *a, error=error: (_ for _ in ()).throw(error))
         record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.01))
         assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
+
+
+def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
+    """After any epoch, through a file: the same curve, logits and weights to the last bit."""
+    dataset = data.load("cifar10-mini")
+    spec = TrialSpec(
+        model=str(tiny_vit),
+        layers={"block0.fc1": LayerSpec(weights="ternary")},
+        fraction=0.05,
+        recipe=Recipe(epochs=3, bf16=False),
+    )
+    storage = Storage(str(tmp_path / "kept"))
+
+    def outcome(state, stop_after=None):
+        steps = trial.trial_steps(spec, "name", dataset, state=state)
+        try:
+            while True:
+                epoch = next(steps)
+                storage.save("name", epoch.state)
+                if epoch.epoch == stop_after:
+                    return None
+        except StopIteration as end:
+            return end.value
+
+    whole = outcome(None)
+    for epoch in (1, 2, 3):
+        outcome(None, stop_after=epoch)
+        again = outcome(storage.load("name"))
+        assert again.record["status"] == "complete"
+        assert again.record | {"train_seconds": 0, "started_at": ""} == whole.record | {"train_seconds": 0, "started_at": ""}
+        assert again.weights == whole.weights
+        np.testing.assert_array_equal(again.predictions["validation_logits"], whole.predictions["validation_logits"])
+    (tmp_path / "kept" / "name.pt").write_bytes(b"torn")
+    assert storage.load("name") is None
+    storage.drop("name")
+    storage.drop("name")
+    assert storage.load("name") is None and not list((tmp_path / "kept").iterdir())

@@ -1,0 +1,225 @@
+"""Kills drivers, workers and raylets of real studies at random moments, resumes, and counts what was lost.
+
+    python benchmarks/faults.py                                     # 20 drivers, 20 workers, 5 raylets
+    python benchmarks/faults.py --drivers 1 --workers 1 --raylets 1 --trials 6      # in short, as a test runs it
+
+A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says how many
+trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as live processes.
+Needs pip install 'ablate-vit[test]'.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from ray.cluster_utils import Cluster  # what Ray's own tests use
+
+from ablate.run import load_run
+from ablate.trial import device_name
+
+STUDY = """
+question = "does it survive?"
+model = "{model}"
+trials = {trials}
+[recipe]
+epochs = 2
+bf16 = false
+[space]
+description = "which layer groups"
+objectives = ["accuracy", "size_bytes"]
+fraction = 0.02
+[space.layer]
+weights = {{ each = ["full", "binary", "ternary"] }}
+"""
+STARTED = time.time()
+
+
+def drivers(folder: Path, kills: int, rng: random.Random) -> dict:
+    """SIGKILL of the driver at random moments, at concurrency 1, until the kills are spent; then to the end."""
+    undisturbed, seconds = folder / "undisturbed", time.monotonic()
+    finish(start(folder, undisturbed, "--concurrency", "1"))
+    seconds = time.monotonic() - seconds
+    runs, done = [], 0
+    while done < kills:
+        runs.append(path := folder / f"drivers{len(runs)}")
+        code = None
+        while code is None:
+            driver = start(folder, path, "--concurrency", "1")
+            if done == kills:
+                finish(driver)
+                break
+            try:
+                code = driver.wait(rng.uniform(0, 1.2 * seconds))
+            except subprocess.TimeoutExpired:
+                driver.kill()
+                driver.wait()
+                done += 1
+                gone(path)
+    same = [ids(path) == ids(undisturbed) for path in runs]
+    return {"kills": done, "same_trials_as_undisturbed": same} | count(runs)
+
+
+def workers(folder: Path, kills: int, rng: random.Random) -> dict:
+    """SIGKILL of random workers, two at once."""
+    runs, done = [], 0
+    while done < kills:
+        runs.append(path := folder / f"workers{len(runs)}")
+        driver = start(folder, path, "--concurrency", "2")
+        while driver.poll() is None and done < kills:
+            time.sleep(rng.uniform(0.5, 3))
+            if found := [p for p in below(driver.pid) if "Worker" in p.name() or "slot" in p.name()]:
+                rng.choice(found).kill()
+                done += 1
+        finish(driver)
+    return {"kills": done} | count(runs)
+
+
+def raylets(folder: Path, kills: int, rng: random.Random) -> dict:
+    """SIGKILL of raylets: in turn a node's of a joined cluster, and the driver's own, after which the run is resumed."""
+    runs, done = [], 0
+    while done < kills:
+        runs.append(path := folder / f"raylets{len(runs)}")
+        if len(runs) % 2:
+            done += _nodes(folder, path, min(2, kills - done), rng)
+        else:
+            done += _own_raylet(folder, path)
+    return {"kills": done} | count(runs)
+
+
+def _nodes(folder: Path, path: Path, kills: int, rng: random.Random) -> int:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        driver = start(folder, path, "--address", cluster.address)
+        recorded(path, 1)
+        for _ in range(kills):
+            time.sleep(rng.uniform(0, 6))
+            cluster.remove_node(nodes.pop(rng.randrange(2)), allow_graceful=False)
+            nodes.append(cluster.add_node(num_cpus=1))
+        finish(driver)
+    finally:
+        cluster.shutdown()
+    return kills
+
+
+def _own_raylet(folder: Path, path: Path) -> int:
+    driver = start(folder, path, "--concurrency", "2")
+    recorded(path, 2)
+    next(p for p in below(driver.pid) if p.name() == "raylet").kill()
+    driver.communicate()
+    gone(path)
+    finish(start(folder, path))
+    return 1
+
+
+def start(folder: Path, path: Path, *options: str) -> subprocess.Popen:
+    """`ablate study`, or `ablate resume` where there is a run already."""
+    verb = ["resume", str(path)] if (path / "ledger.jsonl").exists() else ["study", "study.toml", "--out", str(path)]
+    log = (folder / "log").open("ab")
+    return subprocess.Popen([sys.executable, "-m", "ablate", *verb, *options], cwd=folder, stdout=log, stderr=log)
+
+
+def finish(driver: subprocess.Popen) -> None:
+    assert driver.wait(1200) == 0, f"exit {driver.returncode}"
+
+
+def below(pid: int) -> list[psutil.Process]:
+    try:
+        return [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def recorded(path: Path, n: int) -> None:
+    until(lambda: (path / "ledger.jsonl").exists() and (path / "ledger.jsonl").read_bytes().count(b"\n") >= n)
+
+
+def gone(path: Path) -> None:
+    """Wait until the dead driver's Ray has let go of the run."""
+    if (path / "study.toml").exists():
+        until(lambda: not load_run(path).alive)
+
+
+def until(done, seconds: float = 300) -> None:
+    limit = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def ids(path: Path) -> list[str]:
+    return list(load_run(path).records["trial_id"])
+
+
+def count(runs: list[Path]) -> dict:
+    """What the runs came to. Lost: asked for and not recorded. Ghosts: running still, in the state or as processes."""
+    tables = [load_run(path).records for path in runs]
+    asked = [load_run(path).study.trials for path in runs]
+    states = [load_run(path).state for path in runs]
+    time.sleep(10)
+    rays = [
+        p for p in psutil.process_iter(["name", "create_time"]) if p.info["name"].startswith(("raylet", "gcs_server", "ray::"))
+    ]
+    return {
+        "studies": len(runs),
+        "trials_recorded": sum(map(len, tables)),
+        "lost": sum(n - table["trial_id"].nunique() for n, table in zip(asked, tables, strict=True)),
+        "duplicated": sum(int(table["trial_id"].duplicated().sum()) for table in tables),
+        "ghosts": sum(len(s["running"]) + len(s["unfinished"]) for s in states),
+        "processes_left": sum(p.info["create_time"] > STARTED for p in rays),
+        "failed": sum(int((table["status"] == "failed").sum()) for table in tables),
+        "statuses": [state["status"] for state in states],
+    }
+
+
+def make_model(folder: Path) -> Path:
+    """A ViT of 2 blocks and width 32 with random weights."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
+    ViTForImageClassification(config).save_pretrained(folder / "tiny-vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "tiny-vit")
+    return folder / "tiny-vit"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for part, n in (("drivers", 20), ("workers", 20), ("raylets", 5)):
+        parser.add_argument(f"--{part}", type=int, default=n, help="kills")
+    parser.add_argument("--trials", type=int, default=30, help="of a study")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a JSON file for the result")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    packages = ("ablate-vit", "ray", "optuna", "torch")
+    result = {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    result |= {name: version(name) for name in packages} | {"seed": asked.seed, "trials": asked.trials}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "study.toml").write_text(STUDY.format(model=make_model(folder), trials=asked.trials))
+        for part in (drivers, workers, raylets):
+            started = time.monotonic()
+            if kills := getattr(asked, part.__name__):
+                result[part.__name__] = part(folder, kills, random.Random(asked.seed))
+                result[part.__name__]["seconds"] = round(time.monotonic() - started)
+            if asked.out:
+                asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
