@@ -85,7 +85,8 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     train_split, one = (
         data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
     )
-    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0)
+    untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
+    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0, untrained)
     next(steps)  # warm-up
     started, n = time.perf_counter(), 0
     while (spent := time.perf_counter() - started) < seconds:

@@ -10,10 +10,11 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors", "spec"},
-    {"ledger", "bitlinear", "models", "data"},
+    {"ledger", "bitlinear", "models", "data", "effective"},
     {"layers", "bits", "integer"},
-    {"packed", "cost", "train"},
-    {"latency", "onnx_export", "run"},
+    {"packed", "cost", "recipe"},
+    {"latency", "onnx_export", "run", "train"},
+    {"teacher"},
     {"trial"},
     {"search", "cluster"},
     {"plan", "timing"},
