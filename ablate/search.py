@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
-from ablate.effective import effective, is_outer
+from ablate.effective import USUAL, effective, is_outer
 from ablate.ledger import Record
 from ablate.spec import OBJECTIVES, Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
 
@@ -112,10 +112,9 @@ class Search:
     def _point(self, spec: TrialSpec) -> Point:
         """The point of a trial: the inverse of `_spec`, with the usual value on an axis that left no trace."""
         point = {}
-        shared = next(iter(spec.layers.values()), None)
         for name, axis in self.axes.items():
             owner, _, key = name.rpartition(".")
-            layer = spec.layers.get(owner) if owner in self.groups else shared
+            layers = [spec.layers[owner]] if owner in spec.layers else [] if owner in self.groups else [*spec.layers.values()]
             value: Any
             if key == "fraction":
                 value = spec.fraction
@@ -123,15 +122,12 @@ class Search:
                 value = any(map(is_outer, self.groups)) and bool(spec.layers) and not any(map(is_outer, spec.layers))
             elif owner == "recipe":
                 value = getattr(spec.recipe, key)
-            elif key == "weights" and layer is None:
-                value = "full"
-            else:
-                value = _usual(name, axis) if layer is None else getattr(layer, key)
-            if isinstance(axis, CategoricalDistribution) and value not in axis.choices:
-                value = "none" if value is None else _usual(name, axis)
-            elif isinstance(axis, FloatDistribution | IntDistribution) and not axis.low <= value <= axis.high:
-                value = _usual(name, axis)
-            point[name] = value
+            elif key == "weights":
+                value = layers[0].weights if layers else "full"
+            else:  # layers share an axis' value, but for those where it has no effect
+                value = next((v for layer in layers if (v := getattr(layer, key)) != USUAL[key]), USUAL[key])
+            value = "none" if value is None else value
+            point[name] = value if _on(axis, value) else _usual(name, axis)
         return point
 
     def _anchors(self) -> Iterator[Point]:
@@ -170,10 +166,19 @@ def _usual(name: str, axis: BaseDistribution) -> Any:
     key = name.rpartition(".")[2]
     defaults: dict[str, Value | None] = {**Recipe().model_dump(), **LayerSpec().model_dump(), "fraction": 1.0}
     default = "none" if defaults[key] is None else defaults[key]
+    if _on(axis, default):
+        return default
     if isinstance(axis, CategoricalDistribution):
-        return default if default in axis.choices else axis.choices[-1]
+        return axis.choices[-1]
     assert isinstance(axis, FloatDistribution | IntDistribution)
-    return default if isinstance(default, int | float) and axis.low <= default <= axis.high else axis.high
+    return axis.high
+
+
+def _on(axis: BaseDistribution, value: Any) -> bool:
+    if isinstance(axis, CategoricalDistribution):
+        return value in axis.choices
+    assert isinstance(axis, FloatDistribution | IntDistribution)
+    return isinstance(value, int | float) and axis.low <= value <= axis.high
 
 
 def _draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
