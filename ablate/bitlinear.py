@@ -112,7 +112,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (inside,) = ctx.saved_tensors
-        return grads[0] if inside is None else grads[0] * inside, None, None
+        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), None, None
 
 
 class BitLinear(nn.Linear):
@@ -147,8 +147,9 @@ class BitLinear(nn.Linear):
         if not self.training:
             return self._exact(normed)
         value, weight = self._quantized_activations(normed), self._quantized_weight()
-        if self.ramp is not None:  # DESIGN, progressive quantization
-            value, weight = x + self.ramp * (value - x), self.weight + self.ramp * (weight - self.weight)
+        if self.ramp is not None:  # DESIGN: x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
+            value = torch.lerp(x.to(value.dtype), value, self.ramp.to(value.dtype))
+            weight = torch.lerp(self.weight, weight, self.ramp.to(weight.dtype))
         return F.linear(value, weight, self.bias)
 
     def _quantized_weight(self) -> Tensor:
@@ -167,8 +168,9 @@ class BitLinear(nn.Linear):
             return x
         with torch.no_grad():
             levels, scale, offset = quantize_activations(x, bits, spec.signed, spec.activation_scale)
-            top = max(1, 2 ** (bits - 1) - 1)
-            inside = (x - offset).abs() <= top * scale if spec.straight_through == "clipped" else None  # as the weights
+            inside = None
+            if spec.straight_through == "clipped":  # as the weights: no gradient beyond the outermost levels
+                inside = (x if spec.signed else x - offset).abs() <= max(1, 2 ** (bits - 1) - 1) * scale
             value = levels.mul_(scale) if spec.signed else levels.mul_(scale).add_(offset)
         return _StraightThrough.apply(x, value, inside)
 

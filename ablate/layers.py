@@ -52,12 +52,17 @@ def blocks(model: nn.Module) -> list[str]:
 
 
 def unnormalised(model: nn.Module) -> list[str]:
-    """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head."""
-    return [
-        name
-        for group, names in groups(model).items()
-        for name in ([] if group == "head" or group.endswith(".fc1") else names[-1:] if group.endswith(".attention") else names)
-    ]
+    """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head.
+
+    Decided by role, not by looking: of attention's layers the last one is the output projection.
+    """
+    found = []
+    for group, names in groups(model).items():
+        if group.endswith(".attention"):
+            found.append(names[-1])
+        elif group != "head" and not group.endswith(".fc1"):
+            found += names
+    return found
 
 
 def _blocks(model: nn.Module, layers: Mapping[str, nn.Linear]) -> dict[str, str]:

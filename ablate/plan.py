@@ -56,7 +56,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
 
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one.
+    evaluated image counts as a third of a trained one. The training of teachers is left out: one more training for
+    each recipe that is distilled, by however many trials.
     """
     recipe, n = plan.study.recipe, plan.study.trials
     views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)

@@ -19,9 +19,11 @@ from ablate.data import Split
 from ablate.effective import OFF, asked, effective
 from ablate.errors import BadInput
 from ablate.models import Preprocess
+from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
 from ablate.search import Search, _draw
 from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked
+from ablate.timing import _measure_layers
 from ablate.train import evaluate, train
 from ablate.trial import build, compare, resolved, teacher_spec, trial_id
 
@@ -297,6 +299,12 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         teachers.teacher("name", net("full"), splits(), Recipe(), PLAIN, 0)
 
 
+def test_an_estimate_of_a_distilling_study_has_a_teacher_to_time(tiny_vit):
+    space = checked(SpaceSpec, {"description": "d", "layer": {"weights": "binary"}}, "space")
+    planned = plan(StudySpec(question="?", space=space, model=str(tiny_vit), recipe=Recipe(**SHORT, distill=0.5)))
+    assert _anchor(planned, planned.anchors[0], seconds=0.01)["images_per_second"] > 0
+
+
 # Layers
 
 
@@ -436,8 +444,6 @@ def test_parts_that_are_off_change_no_id():
 
 
 def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
-    from ablate.timing import _measure_layers
-
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")
     table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"])
