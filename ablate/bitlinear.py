@@ -16,43 +16,52 @@ from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
 Beta = Literal["absmean", "least_squares"] | float
+Per = Literal["tensor", "channel"]
 TOP = {"binary": 1, "ternary": 1, "int4": 7, "int8": 127}  # the largest weight level; the lowest is -TOP
 
 
-def binarize(w: Tensor, beta: Beta = "absmean") -> tuple[Tensor, Tensor, Tensor]:
+def binarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Tensor, Tensor, Tensor]:
     """1-bit weights: (signs in {-1, +1}, alpha, beta), so that beta * signs stands for w.
 
-    w: (out, in), floating point. signs has its shape and dtype; alpha and beta are 0-dimensional.
+    w: (out, in), floating point. signs has its shape and dtype; alpha is 0-dimensional, and so is beta, or (out, 1)
+    per channel.
     """
     alpha = w.mean()  # Fig. 3
     signs = torch.where(w > alpha, 1.0, -1.0).to(w.dtype)  # Fig. 3: zero goes to -1, which torch.sign does not do
-    return signs, alpha, _beta(w, signs, beta)
+    return signs, alpha, _beta(w, signs, beta, per)
 
 
-def ternarize(w: Tensor, beta: Beta = "absmean") -> tuple[Tensor, Tensor]:
+def ternarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Tensor, Tensor]:
     """1.58-bit weights: (trits in {-1, 0, +1}, beta), so that beta * trits stands for w.
 
-    w: (out, in), floating point. trits has its shape and dtype; beta is 0-dimensional.
+    w: (out, in), floating point. trits has its shape and dtype; beta is 0-dimensional, or (out, 1) per channel, where
+    the mean|W| that divides w is the channel's as well.
     """
-    trits = (w / (w.abs().mean() + 1e-8)).round_().clamp_(-1, 1)  # [10] eq. 1-3
-    return trits, _beta(w, trits, beta)
+    trits = (w / (_absmean(w, per) + 1e-8)).round_().clamp_(-1, 1)  # [10] eq. 1-3
+    return trits, _beta(w, trits, beta, per)
 
 
-def _beta(w: Tensor, levels: Tensor, beta: Beta) -> Tensor:
+def _absmean(w: Tensor, per: Per) -> Tensor:
+    return w.abs().mean() if per == "tensor" else w.abs().mean(1, keepdim=True)  # Fig. 7: ||W||_1 / nm, or of each row
+
+
+def _beta(w: Tensor, levels: Tensor, beta: Beta, per: Per) -> Tensor:
     if beta == "absmean":
-        return w.abs().mean()  # Fig. 7: ||W||_1 / nm
+        return _absmean(w, per)
     if beta == "least_squares":
-        return (w * levels).sum() / levels.square().sum().clamp(min=1)  # argmin over beta of ||W - beta W~||^2
-    return w.new_tensor(beta)
+        dim, keep = (None, False) if per == "tensor" else (1, True)
+        products, squares = ((t * levels).sum(dim, keepdim=keep) for t in (w, levels))
+        return products / squares.clamp(min=1)  # argmin over beta of ||W - beta W~||^2
+    return w.new_full(() if per == "tensor" else (len(w), 1), beta)
 
 
 def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
-    """(levels, scale): integers of w's shape and dtype, and what multiplies them: () or, for int4 and int8, (out, 1)."""
+    """(levels, scale): integers of w's shape and dtype, and what multiplies them: () or, a scale a channel, (out, 1)."""
     if spec.weights == "binary":
-        levels, _, beta = binarize(w, spec.beta)
+        levels, _, beta = binarize(w, spec.beta, spec.beta_per)
         return levels, beta * spec.beta_multiplier
     if spec.weights == "ternary":
-        levels, beta = ternarize(w, spec.beta)
+        levels, beta = ternarize(w, spec.beta, spec.beta_per)
         return levels, beta * spec.beta_multiplier
     scale = w.abs().amax(1, keepdim=True) / TOP[spec.weights]  # (out, 1): symmetric, round to nearest, per output channel
     return (w / scale.clamp(min=torch.finfo(w.dtype).tiny)).round_(), scale
@@ -90,29 +99,39 @@ def quantize_activations(
 
 
 class _StraightThrough(torch.autograd.Function):
-    """value forwards, the gradient of x backwards: x + (value - x).detach() without its rounding error."""
+    """value forwards, the gradient of x backwards: x + (value - x).detach() without its rounding error.
+
+    Where there is an `inside`, a mask of x's shape, only what is inside has a gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, inside: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inside)
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), None, None
 
 
 class BitLinear(nn.Linear):
     """y = W~ Quant(LN(x)) * beta * gamma / Qb + bias (Fig. 7). x: (..., in_features) -> (..., out_features).
 
-    The keywords are the fields of `LayerSpec`. Raises pydantic's ValidationError, a ValueError, for values out of
-    range, and BadInput for weights="full".
+    The keywords are the fields of `LayerSpec`. `ramp` is the lambda of progressive quantization, 0-dimensional, or None
+    for 1; only training reads it. Raises pydantic's ValidationError, a ValueError, for values out of range, and
+    BadInput for weights="full" and for a norm that depends on the layer's place in a model.
     """
+
+    ramp: Tensor | None = None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, **fields: Any) -> None:
         super().__init__(in_features, out_features, bias)
         self.spec = LayerSpec(**{"weights": "binary", **fields})
         if self.spec.weights == "full":
             raise BadInput("BitLinear's weights must be binary, ternary, int4 or int8, but got 'full'; use nn.Linear")
+        if not isinstance(self.spec.norm, bool):
+            raise BadInput(f"norm of a single layer must be true or false, but got {self.spec.norm!r}; quantize_ resolves it")
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
@@ -123,22 +142,37 @@ class BitLinear(nn.Linear):
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.spec.norm:
-            x = F.layer_norm(x, (self.in_features,), eps=1e-5)  # Fig. 7: LN, no learned parameters
-        return self._simulated(x) if self.training else self._exact(x)
+        # Fig. 7: LN, no learned parameters
+        normed = F.layer_norm(x, (self.in_features,), eps=1e-5) if self.spec.norm else x
+        if not self.training:
+            return self._exact(normed)
+        value, weight = self._quantized_activations(normed), self._quantized_weight()
+        if self.ramp is not None:  # DESIGN: x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
+            value = torch.lerp(x.to(value.dtype), value, self.ramp.to(value.dtype))
+            weight = torch.lerp(self.weight, weight, self.ramp.to(weight.dtype))
+        return F.linear(value, weight, self.bias)
 
-    def _simulated(self, x: Tensor) -> Tensor:
-        """Training: de-quantized values in floating point, gradients straight through."""
-        spec = self.spec
+    def _quantized_weight(self) -> Tensor:
+        """Training: beta W~ in floating point, its gradient straight through to W."""
         with torch.no_grad():
-            levels, beta = quantize_weights(self.weight, spec)
-            weight = levels.mul_(beta)
-        if spec.activation_bits is not None:
-            with torch.no_grad():
-                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
-                value = levels.mul_(scale) if spec.signed else levels.mul_(scale).add_(offset)
-            x = _StraightThrough.apply(x, value)
-        return F.linear(x, _StraightThrough.apply(self.weight, weight), self.bias)
+            levels, beta = quantize_weights(self.weight, self.spec)
+            clipped = self.spec.straight_through == "clipped" and self.spec.weights in ("binary", "ternary")
+            inside = self.weight.abs() <= beta if clipped else None  # arXiv 1602.02830 eq. 4, its 1 for beta
+            value = levels.mul_(beta)
+        return _StraightThrough.apply(self.weight, value, inside)
+
+    def _quantized_activations(self, x: Tensor) -> Tensor:
+        """Training: Quant(x) in floating point, its gradient straight through to x."""
+        spec, bits = self.spec, self.spec.activation_bits
+        if bits is None:
+            return x
+        with torch.no_grad():
+            levels, scale, offset = quantize_activations(x, bits, spec.signed, spec.activation_scale)
+            inside = None
+            if spec.straight_through == "clipped":  # as the weights: no gradient beyond the outermost levels
+                inside = (x if spec.signed else x - offset).abs() <= max(1, 2 ** (bits - 1) - 1) * scale
+            value = levels.mul_(scale) if spec.signed else levels.mul_(scale).add_(offset)
+        return _StraightThrough.apply(x, value, inside)
 
     def _exact(self, x: Tensor) -> Tensor:
         """Evaluation, at least in float32: integer levels multiply exactly, scales and bias come after.

@@ -62,10 +62,14 @@ def read(name: str) -> Arrays:
 
 
 def cached(name: str) -> Path:
-    """Where a fetched dataset is kept: below ABLATE_CACHE, or ablate/ in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("ABLATE_CACHE"):
-        return Path(own).expanduser().absolute() / f"{name}.npz"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "ablate" / f"{name}.npz"
+    """Where a fetched dataset is kept."""
+    return cache() / f"{name}.npz"
+
+
+def cache() -> Path:
+    """The user's cache folder: ABLATE_CACHE, or ablate/ in XDG_CACHE_HOME or ~/.cache."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate"
+    return Path(os.environ.get("ABLATE_CACHE") or usual).expanduser().absolute()
 
 
 def check(arrays: Arrays) -> None:

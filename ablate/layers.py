@@ -46,6 +46,25 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
     return found
 
 
+def blocks(model: nn.Module) -> list[str]:
+    """The names of the model's blocks, in its own order."""
+    return [block for block in dict.fromkeys(_blocks(model, linear_layers(model)).values()) if block]
+
+
+def unnormalised(model: nn.Module) -> list[str]:
+    """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head.
+
+    Decided by role, not by looking: of attention's layers the last one is the output projection.
+    """
+    found = []
+    for group, names in groups(model).items():
+        if group.endswith(".attention"):
+            found.append(names[-1])
+        elif group != "head" and not group.endswith(".fc1"):
+            found += names
+    return found
+
+
 def _blocks(model: nn.Module, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
     """The block of each layer, "" outside: an element of a module list with two layers or more and no block inside."""
     elements = [
@@ -74,7 +93,8 @@ def _role(name: str, block: str, layers: Mapping[str, nn.Linear]) -> str:
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
     """Replace linear layers in place by BitLinear, weights and bias kept; the names of those replaced.
 
-    precisions: shell-style patterns on full layer names (`*` crosses dots) -> LayerSpec; "full" leaves a layer alone.
+    precisions: shell-style patterns on full layer names (`*` crosses dots) -> LayerSpec; "full" leaves a layer alone,
+    and norm="unnormalised" becomes true or false by the layer's role.
     Raises BadInput when a pattern matches no linear layer or two patterns match the same one; nothing is replaced then.
     """
     layers, chosen = linear_layers(model), {}
@@ -86,7 +106,11 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
     replaced = [name for name in layers if name in chosen and chosen[name].weights != "full"]
     if "" in replaced:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
-    layer_of = {id(layers[name]): BitLinear.from_linear(layers[name], **chosen[name].model_dump()) for name in replaced}
+    bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
+    layer_of = {}
+    for name in replaced:
+        norm = chosen[name].norm if chosen[name].norm != "unnormalised" else name in bare
+        layer_of[id(layers[name])] = BitLinear.from_linear(layers[name], **chosen[name].model_dump() | {"norm": norm})
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in layer_of:
             parent, _, child = name.rpartition(".")

@@ -54,13 +54,20 @@ class Architecture(Spec):
     config: dict[str, Any]
 
 
+class Stored(LayerSpec):
+    """A packed layer, its norm decided. `beta_per` is not written where it is "tensor", nor what only training reads."""
+
+    beta_per: Literal["tensor", "channel"] = "tensor"  # whatever a LayerSpec's default is
+    norm: bool = False
+
+
 class Header(Spec):
     """What packed.json holds. `sha256` is over the other fields and the tensors; `dtype` is that of full tensors."""
 
     format: Literal[1]
     sha256: str
     dtype: Literal["float32", "float16", "bfloat16"]
-    layers: dict[str, LayerSpec]
+    layers: dict[str, Stored]
     model: Architecture | None
     preprocess: Images | None
 
@@ -97,7 +104,7 @@ def pack(
     header: dict[str, Any] = {
         "format": FORMAT,
         "dtype": dtype,
-        "layers": {name: layer.spec.model_dump() for name, layer in layers.items()},
+        "layers": {name: _stored(layer.spec) for name, layer in layers.items()},
         "model": _architecture(model),
         "preprocess": preprocess and asdict(preprocess),
     }
@@ -206,7 +213,7 @@ def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header)
         name = key.removesuffix(".weight")
         if name in header.layers and name != key:
             spec = header.layers[name]
-            channels = value.shape[0] if spec.weights in ("int4", "int8") else 1
+            channels = value.shape[0] if spec.weights in ("int4", "int8") or spec.beta_per == "channel" else 1
             expected[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             expected[f"{name}.beta"] = (torch.float32, (channels,))
         else:
@@ -216,6 +223,10 @@ def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header)
     for key in sorted(expected.keys() | given.keys()):
         if expected.get(key) != given.get(key):
             raise BadInput(f"tensor {key[:80]!r} must be {expected.get(key, 'absent')}, but got {given.get(key, 'none')}")
+
+
+def _stored(spec: LayerSpec) -> dict[str, Any]:
+    return spec.model_dump(exclude={"straight_through"} | ({"beta_per"} if spec.beta_per == "tensor" else set()))
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:

@@ -58,7 +58,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
 
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one.
+    evaluated image counts as a third of a trained one. The training of teachers is left out: one more training for
+    each recipe that is distilled, by however many trials.
     """
     recipe, n = plan.study.recipe, plan.study.trials
     views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)
@@ -87,7 +88,8 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     train_split, one = (
         data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
     )
-    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0)
+    untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
+    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0, untrained)
     next(steps)  # warm-up
     started, n = time.perf_counter(), 0
     while (spent := time.perf_counter() - started) < seconds:

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
+from ablate.effective import USUAL, effective, is_outer
 from ablate.ledger import Record
 from ablate.spec import Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
 
@@ -62,7 +63,7 @@ class Search:
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended. Only a complete one with every objective teaches the sampler."""
-        spec = TrialSpec.model_validate(record["spec"])
+        spec = effective(TrialSpec.model_validate(record["spec"]))
         self.seen.add(key := _key(spec))
         if key in self.running:
             self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below
@@ -132,16 +133,11 @@ class Search:
         space, chosen = self.study.space, {}
         for group in self.groups:
             fields = {key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()}
-            without = ["beta", "beta_multiplier"] if fields["weights"] in ("int4", "int8") else []
-            without += ["activation_scale", "signed"] if fields.get("activation_bits", 8) == "none" else []
-            fields = {key: value for key, value in fields.items() if key not in without}
             if fields["weights"] != "full":
                 chosen[group] = fields
         recipe = self.study.recipe.model_dump() | {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
-        if recipe["optimizer"] == "adamw":
-            recipe.pop("momentum")
         try:
-            return TrialSpec(
+            spec = TrialSpec(
                 model=self.study.model,
                 data=self.study.data,
                 layers={group: LayerSpec(**fields) for group, fields in chosen.items()},
@@ -151,28 +147,27 @@ class Search:
             )
         except ValidationError:
             return None
+        return effective(spec)
 
     def _point(self, spec: TrialSpec) -> Point:
         """The point of a trial: the inverse of `_spec`, with the usual value on an axis that left no trace."""
         point = {}
-        shared = next(iter(spec.layers.values()), None)
         for name, axis in self.axes.items():
             owner, _, key = name.rpartition(".")
-            layer = spec.layers.get(owner) if owner in self.groups else shared
+            layers = [spec.layers[owner]] if owner in spec.layers else [] if owner in self.groups else [*spec.layers.values()]
             value: Any
             if key == "fraction":
                 value = spec.fraction
+            elif key == "outer_full":  # it left its trace in the layers, if anywhere
+                value = any(map(is_outer, self.groups)) and bool(spec.layers) and not any(map(is_outer, spec.layers))
             elif owner == "recipe":
                 value = getattr(spec.recipe, key)
-            elif key == "weights" and layer is None:
-                value = "full"
-            else:
-                value = _usual(name, axis) if layer is None else getattr(layer, key)
-            if isinstance(axis, CategoricalDistribution) and value not in axis.choices:
-                value = "none" if value is None else _usual(name, axis)
-            elif isinstance(axis, FloatDistribution | IntDistribution) and not axis.low <= value <= axis.high:
-                value = _usual(name, axis)
-            point[name] = value
+            elif key == "weights":
+                value = layers[0].weights if layers else "full"
+            else:  # layers share an axis' value, but for those where it has no effect
+                value = next((v for layer in layers if (v := getattr(layer, key)) != USUAL[key]), USUAL[key])
+            value = "none" if value is None else value
+            point[name] = value if _on(axis, value) else _usual(name, axis)
         return point
 
     def _anchors(self) -> Iterator[Point]:
@@ -198,7 +193,8 @@ def _axes(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, BaseDistri
     named += [("fraction", TrialSpec, "fraction", space.fraction)]
     for name, spec, key, axis in named:
         if isinstance(axis, Range):
-            whole = not accepts(spec, key, axis.low + 0.5)  # a field that refuses a half is an integer
+            between = axis.low + (axis.high - axis.low) / math.pi
+            whole = not accepts(spec, key, between)  # a field that refuses such a number is an integer
             kind = IntDistribution if whole else FloatDistribution
             yield name, kind(axis.low, axis.high, log=axis.log)
         elif isinstance(axis, Each | tuple):
@@ -209,11 +205,20 @@ def _usual(name: str, axis: BaseDistribution) -> Any:
     """The field's own default where the axis has it, else the axis' last value."""
     key = name.rpartition(".")[2]
     defaults: dict[str, Value | None] = {**Recipe().model_dump(), **LayerSpec().model_dump(), "fraction": 1.0}
-    default = defaults[key]
+    default = "none" if defaults[key] is None else defaults[key]
+    if _on(axis, default):
+        return default
     if isinstance(axis, CategoricalDistribution):
-        return default if default in axis.choices else axis.choices[-1]
+        return axis.choices[-1]
     assert isinstance(axis, FloatDistribution | IntDistribution)
-    return default if isinstance(default, int | float) and axis.low <= default <= axis.high else axis.high
+    return axis.high
+
+
+def _on(axis: BaseDistribution, value: Any) -> bool:
+    if isinstance(axis, CategoricalDistribution):
+        return value in axis.choices
+    assert isinstance(axis, FloatDistribution | IntDistribution)
+    return isinstance(value, int | float) and axis.low <= value <= axis.high
 
 
 def _draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:

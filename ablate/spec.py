@@ -48,16 +48,21 @@ class LayerSpec(Spec):
     """The precision of one linear layer; DESIGN.md's section on the mathematics defines each field.
 
     `activation_bits` None keeps activations in floating point. `beta` is a rule or a literal number, and
-    `beta_multiplier` scales either. `int4` and `int8` have one scale per output channel and take no beta.
+    `beta_multiplier` scales either; with `beta_per` "channel" each row of the weights has its own. `int4` and `int8`
+    have one scale per output channel and take no beta. `norm` "unnormalised" means: where a pre-norm ViT has not
+    normalised the layer's input already; `quantize_` decides it layer by layer. `straight_through` "clipped" gives no
+    gradient to what lies outside the range of the levels; it matters in training only.
     """
 
     weights: Weights = "full"
     activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
     beta: Literal["absmean", "least_squares"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "absmean"
     beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)
+    beta_per: Literal["tensor", "channel"] = "tensor"
     activation_scale: Literal["token", "tensor"] = "token"
     signed: bool = True
-    norm: bool = False
+    norm: bool | Literal["unnormalised"] = False
+    straight_through: Literal["plain", "clipped"] = "plain"
 
     @model_validator(mode="after")
     def _one_bit_has_a_sign(self) -> Self:
@@ -67,7 +72,12 @@ class LayerSpec(Spec):
 
 
 class Recipe(Spec):
-    """How a model is fine-tuned. Learning rate: linear warm-up, then cosine to zero over all steps."""
+    """How a model is fine-tuned. Learning rate: linear warm-up, then cosine to zero; shares are of all steps.
+
+    Progressive quantization mixes each quantized layer with its linear one by a lambda that grows from 0 to 1. Only
+    training sees it: a validation on the way evaluates the model as it will be, wholly quantized, and so is low until
+    lambda is 1. The teacher of a distillation is the trial's own `full` arm without distillation.
+    """
 
     epochs: int = Field(2, ge=0, le=100_000)
     batch_size: int = Field(64, ge=1, le=1_000_000)
@@ -78,6 +88,20 @@ class Recipe(Spec):
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     augment: bool = True  # random flips and shifts
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
+    quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights
+    quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: as weight_decay
+    weight_decay_until: float = Field(1.0, ge=0, le=1)  # share of the steps after which no weight decays
+    second_stage: float = Field(0.0, ge=0, lt=1)  # share of the steps, the last ones: cosine to zero again ...
+    second_stage_rate: float = Field(0.1, gt=0, le=1)  # ... from this, times learning_rate
+    ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights, which are evaluated and packed; 0: none
+    progressive: Literal["linear", "sigmoid"] | None = None  # how lambda grows
+    progressive_share: float = Field(0.5, gt=0, le=1)  # share of the steps after which lambda is 1
+    progressive_order: Literal["together", "depth"] = "together"  # or layer group after layer group, the first one first
+    distill: float = Field(0.0, ge=0, le=1)  # weight of the teacher's logits; cross-entropy has the rest
+    temperature: float = Field(2.0, gt=0, allow_inf_nan=False)  # of both models' logits
+    distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)  # weight of the squared error of normalised block outputs
+    outer_full: bool = False  # the head and the first block stay full, whatever `layers` says
     bf16: bool | Literal["auto"] = "auto"  # bfloat16 autocast while training; evaluation is always float32
 
 

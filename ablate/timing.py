@@ -28,7 +28,9 @@ def layer_latencies(run: Run, classes: list[str], resources: Resources) -> laten
 def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
     """On a worker: every layer at every precision that the space has, timed by itself."""
     model, size = models.load(study.model, classes), models.preprocess(study.model).size
-    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith("beta")}
+    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith(("beta", "straight"))}
+    if "unnormalised" in axes.get("norm", ()):  # true for some layers, false for others
+        axes["norm"] = (False, True)
     points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
     exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
     return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from ablate.data import Split
 from ablate.errors import NonFinite
 from ablate.models import Preprocess, logits
+from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
 from ablate.spec import Recipe
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images ended with. Losses are cross-entropies in nats."""
+    """What one pass over the training images ended with. Validation loss is cross-entropy, in nats."""
 
     epoch: int
-    train_loss: float  # mean over the epoch's batches
+    train_loss: float  # mean over the epoch's batches of what is minimised, a distillation's terms included
     loss: float  # validation
     accuracy: float  # validation, top-1
     logits: NDArray[np.float32]  # validation, (N, classes)
@@ -44,31 +45,36 @@ def train(
     recipe: Recipe,
     preprocess: Preprocess,
     seed: int,
+    teacher: nn.Module | None = None,
     state: dict[str, Any] | None = None,
 ) -> Iterator[Epoch]:
     """Fine-tune `model` in place; yields after each epoch. Every random draw comes from `seed`.
 
+    With averaged weights (recipe.ema) these are evaluated, and are the model's own once the last epoch has been taken.
     With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
-    Raises NonFinite, with the step, when the loss is not a finite number.
+    Raises NonFinite, with the step, when the loss is not a finite number, and BadInput for a recipe that distills
+    without a teacher.
     """
     device = next(model.parameters()).device
     recipe = resolve(recipe)
     torch.manual_seed(seed)  # dropout
     rng = np.random.default_rng(seed)  # order and augmentation
-    optimizer = _optimizer(model, recipe)
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    optimizer, average = optimizer_of(model, recipe), averaged(model, recipe.ema)
+    objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"average": average} if average else {})
     for epoch in range(1 + _restore(state, parts, rng), recipe.epochs + 1):
         model.train()
         losses = []
         for batch in _batches(rng.permutation(len(images)), recipe.batch_size):
+            ramp.at(schedule.last_epoch)  # the number of steps done
+            decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
             pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
             pixels = (_augment(pixels, rng) if recipe.augment else pixels).to(device)
             labels = torch.from_numpy(images.labels[batch]).to(device)  # (B,)
             with torch.autocast(device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
-                output = logits(model, preprocess(pixels))  # (B, classes)
-            loss = F.cross_entropy(output.float(), labels)
+                loss = objective(preprocess(pixels), labels)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
@@ -78,8 +84,13 @@ def train(
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             schedule.step()
-        ended = evaluate(model, validation, preprocess, epoch, float(np.mean(losses)))
+            if average is not None:
+                average.update_parameters(model)
+        ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses)))
         yield replace(ended, state=_state(epoch, parts, rng))
+    ramp.at(steps)
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
 
 
 def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan) -> Epoch:
@@ -114,22 +125,6 @@ def _restore(state: dict[str, Any] | None, parts: dict[str, Any], rng: np.random
     if state["random"]["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random"]["cuda"])
     return state["epoch"]
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]  # biases and norms are not decayed
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
-
-
-def _rate(step: int, steps: int, warmup: float) -> float:
-    """Learning rate over its peak: linear warm-up, then cosine to zero."""
-    if step < (ramp := round(warmup * steps)):
-        return (step + 1) / ramp
-    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
 
 
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from ablate import cost, data, layers, models, packed
 from ablate.bitlinear import BitLinear
+from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record
+from ablate.recipe import distills
 from ablate.spec import TrialSpec
+from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
 
 
@@ -32,17 +35,17 @@ class Outcome:
     weights: dict[str, bytes] = field(default_factory=dict)  # the packed model, file by file
 
 
-def trial_id(spec: TrialSpec) -> str:
+def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
-    asked = {"spec": resolved(spec).model_dump(exclude=names), "data": data.load(spec.data).digest}
-    asked["model"] = models.digest(spec.model)
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    contents = {"data": (dataset or data.load(spec.data)).digest, "model": models.digest(spec.model)}
+    whole = {"spec": asked(resolved(spec), exclude=names), **contents}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def resolved(spec: TrialSpec) -> TrialSpec:
-    """The trial with bf16="auto" decided for this machine."""
-    return spec.model_copy(update={"recipe": resolve(spec.recipe)})
+    """The trial with bf16="auto" decided for this machine, and without traces of what changes nothing."""
+    return effective(spec.model_copy(update={"recipe": resolve(spec.recipe)}))
 
 
 def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
@@ -69,7 +72,8 @@ def trial_steps(
     """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome.
 
     With a table, the record's latency_ms is the sum of the table's layers. With the state of an epoch that it yielded,
-    in this process or in another, it goes on after that epoch.
+    in this process or in another, it goes on after that epoch. train_seconds is the trial's own time to its last
+    evaluation, the teacher's forward passes included, but not the teacher's training, which trials share.
     """
     record = blank_record(spec, name)
     chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
@@ -91,8 +95,10 @@ def trial_steps(
         if state:
             record |= {"curve": state["curve"], "started_at": state["started_at"]}
             before = state["seconds"]
-        last = None
-        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, state):
+        own, last = time.perf_counter(), None
+        taught = _teacher(spec, dataset, split)
+        started += time.perf_counter() - own
+        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state):
             record["curve"].append(
                 {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
             )
@@ -148,12 +154,29 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
+    spec = effective(spec)
     model = models.load(spec.model, classes, spec.seed)
     groups = layers.groups(model)
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)
     layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
+
+
+def teacher_spec(spec: TrialSpec) -> TrialSpec:
+    """The trial that a distilled one learns from: its `full` arm, by the same recipe without distillation."""
+    recipe = spec.recipe.model_copy(update={"distill": 0.0, "distill_blocks": 0.0})
+    return resolved(spec.model_copy(update={"layers": {}, "recipe": recipe, "test": False}))
+
+
+def _teacher(spec: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch.nn.Module | None:
+    """The trained teacher, if the recipe asks for one. It has seen the trial's own images and no others."""
+    if not distills(spec.recipe):
+        return None
+    full = teacher_spec(spec)
+    name = f"{trial_id(full, dataset)} on {device_name()}, {torch.get_num_threads()} threads"
+    model = build(full, dataset.classes).to(device())
+    return teacher(name, model, split, full.recipe, models.preprocess(full.model), full.seed)
 
 
 def device() -> torch.device:

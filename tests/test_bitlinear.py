@@ -14,17 +14,18 @@ from ablate.errors import BadInput
 
 
 def reference_weights(w, spec):
+    over = {"axis": 1, "keepdims": True} if spec.beta_per == "channel" else {}
     if spec.weights == "binary":
         levels = np.where(w > w.mean(), 1.0, -1.0)
     elif spec.weights == "ternary":
-        levels = np.clip(np.round(w / (np.abs(w).mean() + 1e-8)), -1, 1)
+        levels = np.clip(np.round(w / (np.abs(w).mean(**over) + 1e-8)), -1, 1)
     else:
         scale = np.abs(w).max(1, keepdims=True) / {"int4": 7, "int8": 127}[spec.weights]
         return np.round(w / scale), scale
     if spec.beta == "absmean":
-        beta = np.abs(w).mean()
+        beta = np.abs(w).mean(**over)
     elif spec.beta == "least_squares":
-        beta = (w * levels).sum() / (levels**2).sum()
+        beta = (w * levels).sum(**over) / (levels**2).sum(**over)
     else:
         beta = spec.beta
     return levels, beta * spec.beta_multiplier
@@ -58,9 +59,9 @@ FIELDS = [
     if signed or bits != 1
 ]
 FIELDS += [
-    {"weights": weights, "beta": beta, "beta_multiplier": multiplier}
-    for weights, beta, multiplier in itertools.product(
-        ("binary", "ternary"), ("absmean", "least_squares", 8.0), (0.5, 1.0, 3.0)
+    {"weights": weights, "beta": beta, "beta_multiplier": multiplier, "beta_per": per}
+    for weights, beta, multiplier, per in itertools.product(
+        ("binary", "ternary"), ("absmean", "least_squares", 8.0), (0.5, 1.0, 3.0), ("tensor", "channel")
     )
 ]
 

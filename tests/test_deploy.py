@@ -123,7 +123,9 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
         load_run(finished[0]).export(finished[0] / "never", trial="0000")
 
 
-@pytest.mark.parametrize("fields", [{"weights": "binary"}, {"weights": "int8", "signed": False, "activation_bits": 5}])
+@pytest.mark.parametrize(
+    "fields", [{"weights": "ternary", "beta_per": "channel"}, {"weights": "int8", "signed": False, "activation_bits": 5}]
+)
 def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
     model, preprocess = models.load(str(tiny_vit), data.CIFAR10), models.preprocess(str(tiny_vit))
     names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})

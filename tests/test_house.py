@@ -11,10 +11,11 @@ ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors", "spec"},
     {"words"},
-    {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor"},
+    {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"layers", "bits", "integer", "fetch"},
-    {"packed", "cost", "data"},
+    {"packed", "cost", "data", "recipe"},
     {"latency", "onnx_export", "run", "train"},
+    {"teacher"},
     {"trial"},
     {"search", "cluster"},
     {"plan", "timing", "distribute"},

@@ -35,6 +35,16 @@ def test_every_field_gives_the_evaluation_forward(weights):
         assert integer(layer)(x).equal(layer(x)), spec
 
 
+@pytest.mark.parametrize("weights", ["binary", "ternary"])
+@pytest.mark.parametrize("beta", ["absmean", "least_squares", 8.0])
+@pytest.mark.parametrize("fields", [{}, {"signed": False, "activation_bits": 3}, {"activation_bits": None}])
+def test_a_beta_per_channel_gives_the_evaluation_forward(weights, beta, fields):
+    layer = BitLinear(40, 24, weights=weights, beta=beta, beta_per="channel", **fields).eval()
+    layer.weight.data *= torch.logspace(-2, 2, 24)[:, None]
+    x = torch.randn(2, 5, 40)
+    assert len(integer(layer).beta) == 24 and integer(layer)(x).equal(layer(x))
+
+
 @pytest.mark.parametrize("shape", [(1,), (7,), (1, 7), (3, 7), (2, 1, 7), (0, 7)])
 def test_odd_shapes(shape):
     layer = BitLinear(shape[-1], 10, bias=False, weights="int8", signed=False).eval()

@@ -76,7 +76,15 @@ def test_the_files_hold_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("fields", [{}, {"signed": False, "norm": True, "activation_bits": 4}, {"activation_bits": None}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"signed": False, "norm": True, "activation_bits": 4},
+        {"activation_bits": None},
+        {"norm": "unnormalised", "beta_per": "channel", "straight_through": "clipped"},
+    ],
+)
 def test_packing_changes_nothing(weights, fields, tmp_path):
     model = models.load("vit-micro", data.CIFAR10).eval()
     quantize_(model, {"*": LayerSpec(weights=weights, **fields)})
@@ -85,6 +93,20 @@ def test_packing_changes_nothing(weights, fields, tmp_path):
     loaded = load_packed(tmp_path)
     assert loaded.config.id2label == dict(enumerate(data.CIFAR10))
     assert models.logits(loaded, pixels).equal(models.logits(model, pixels))
+
+
+def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path):
+    model = models.load("vit-micro", data.CIFAR10)
+    sizes = []
+    for per in ("tensor", "channel"):
+        names = quantize_(model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")})
+        sizes.append(pack(model, tmp_path / per))
+        layers = json.loads((tmp_path / per / "packed.json").read_text())["layers"]
+        assert all(("beta_per" in layer) == (per == "channel") for layer in layers.values())
+        assert not any("straight_through" in layer for layer in layers.values())
+    words = len('"beta_per":"channel",') * len(names)
+    channels = sum(model.get_submodule(name).out_features for name in names)
+    assert sizes[1] - sizes[0] - words == pytest.approx(4 * (channels - len(names)), abs=8 * len(names))  # safetensors' header
 
 
 def vit_base(weights):
@@ -151,6 +173,7 @@ def good(tiny_vit, tmp_path_factory):
     model = models.load(str(tiny_vit), ["a", "b", "c"])
     specs = {"*.q_proj": "binary", "*.fc1": "ternary", "*.fc2": "int4", "*.k_proj": "int8"}
     quantize_(model, {pattern: LayerSpec(weights=weights) for pattern, weights in specs.items()})
+    quantize_(model, {"*.v_proj": LayerSpec(weights="binary", beta_per="channel")})
     folder = tmp_path_factory.mktemp("good")
     pack(model, folder, preprocess=models.preprocess(str(tiny_vit)))
     return {name: (folder / name).read_bytes() for name in ("packed.json", "model.safetensors")}
@@ -293,6 +316,11 @@ def test_tensors_must_be_those_of_the_model(good, tmp_path):
     refused(tmp_path, forge(good, tensors=whole | {"more": torch.ones(1)}), "'more' must be absent")
     for beta in (torch.nan, torch.inf):
         refused(tmp_path, forge(good, tensors=whole | {f"{layer}.beta": torch.tensor([beta])}), "beta must be finite")
+    layers = json.loads(good["packed.json"])["layers"]
+    per_channel = layers | {layer: layers[layer] | {"beta_per": "channel"}}
+    refused(tmp_path, forge(good, {"layers": per_channel}), "q_proj.beta' must be")
+    undecided = layers | {layer: layers[layer] | {"norm": "unnormalised"}}
+    refused(tmp_path, forge(good, {"layers": undecided}), "norm")
     missing = json.loads(good["packed.json"])["layers"]
     refused(tmp_path, forge(good, {"layers": missing | {"vit.layers.9.fc": missing[layer]}}), "must be linear layers")
     refused(tmp_path, forge(good, {"layers": missing | {layer: {"weights": "full"}}}), "must be linear layers")

@@ -7,9 +7,10 @@ from ablate import data, run_trial, trial
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess, digest
+from ablate.recipe import rate
 from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.storage import Storage
-from ablate.train import _augment, _rate, _reflect, train
+from ablate.train import _augment, _reflect, train
 from ablate.trial import compare, resolved, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -50,10 +51,10 @@ def test_nan_names_the_metric_and_the_step():
 
 
 def test_schedule():
-    rates = [_rate(step, 100, 0.1) for step in range(100)]
+    rates = [rate(step, 100, Recipe(warmup=0.1)) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5) and 0 < rates[99] < 0.001
-    assert _rate(0, 1, 0.0) == 1.0
+    assert rate(0, 1, Recipe(warmup=0)) == 1.0
 
 
 def test_augmentation_shifts_and_flips_and_reflects():

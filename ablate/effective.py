@@ -1,0 +1,88 @@
+"""Trials without traces of what cannot change their outcome, so that equal trials are equal and have one id."""
+
+from typing import Any
+
+from ablate.spec import LayerSpec, TrialSpec, Value
+
+# What came after the first records, switched off. A field without effect has its value here, and a hash leaves such
+# values out, whatever the defaults become: a trial that had an id keeps it.
+OFF: dict[str, Value | None] = {
+    "beta_per": "tensor",
+    "straight_through": "plain",
+    "label_smoothing": 0.0,
+    "quantized_rate_multiplier": 1.0,
+    "quantized_weight_decay": None,
+    "weight_decay_until": 1.0,
+    "second_stage": 0.0,
+    "second_stage_rate": 0.1,
+    "ema": 0.0,
+    "progressive": None,
+    "progressive_share": 0.5,
+    "progressive_order": "together",
+    "distill": 0.0,
+    "temperature": 2.0,
+    "distill_blocks": 0.0,
+    "outer_full": False,
+}
+USUAL: dict[str, Value | None] = OFF | {
+    "momentum": 0.9,
+    "activation_bits": 8,
+    "beta": "absmean",
+    "beta_multiplier": 1.0,
+    "activation_scale": "token",
+    "signed": True,
+    "norm": False,
+}
+
+
+def effective(spec: TrialSpec) -> TrialSpec:
+    """The same trial with every field that changes nothing at its usual value, and the outer groups out of `layers`."""
+    inner = {group: layer for group, layer in spec.layers.items() if not (spec.recipe.outer_full and is_outer(group))}
+    layers = {group: layer.model_copy(update=_usual(_idle_in(layer))) for group, layer in inner.items()}
+    recipe = spec.recipe.model_copy(update=_usual(_idle(spec, any(layer.weights != "full" for layer in layers.values()))))
+    return spec.model_copy(update={"layers": layers, "recipe": recipe})
+
+
+def asked(spec: TrialSpec, *, exclude: set[str]) -> dict[str, Any]:
+    """What identifies a trial, as plain data: its effective spec without the recipe parts that are off."""
+
+    def on(fields: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key not in OFF or value != OFF[key]}
+
+    plain = effective(spec).model_dump(exclude=exclude)
+    return plain | {"recipe": on(plain["recipe"]), "layers": {group: on(layer) for group, layer in plain["layers"].items()}}
+
+
+def is_outer(group: str) -> bool:
+    """Whether a layer group is the head's or the first block's."""
+    return group == "head" or group.startswith("block0.")
+
+
+def _usual(keys: list[str]) -> dict[str, Value | None]:
+    return {key: USUAL[key] for key in keys}
+
+
+def _idle(spec: TrialSpec, quantized: bool) -> list[str]:
+    recipe = spec.recipe
+    idle = ["outer_full"]  # it has done its work on the layers
+    idle += ["momentum"] if recipe.optimizer == "adamw" else []
+    idle += ["temperature"] if recipe.distill == 0 else []
+    idle += ["second_stage_rate"] if recipe.second_stage == 0 else []
+    idle += [] if quantized else ["quantized_rate_multiplier", "quantized_weight_decay", "progressive"]
+    idle += [] if quantized and recipe.progressive else ["progressive_share", "progressive_order"]
+    if recipe.weight_decay == 0 and not recipe.quantized_weight_decay:
+        idle.append("weight_decay_until")
+    return idle
+
+
+def _idle_in(layer: LayerSpec) -> list[str]:
+    if layer.weights == "full":
+        return [key for key in LayerSpec.model_fields if key != "weights"]
+    idle = []
+    if integer := layer.weights in ("int4", "int8"):
+        idle += ["beta", "beta_multiplier", "beta_per"]
+    if not isinstance(layer.beta, str):
+        idle.append("beta_per")
+    if layer.activation_bits is None:
+        idle += ["activation_scale", "signed", *(["straight_through"] if integer else [])]
+    return idle

@@ -1,0 +1,53 @@
+"""The teacher of a distillation: the full-precision model, trained once and kept below the user's cache folder."""
+
+import fcntl
+import hashlib
+import inspect
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from ablate import recipe as parts
+from ablate import train as training
+from ablate.data import Split
+from ablate.errors import BadInput
+from ablate.fetch import cache
+from ablate.models import Preprocess
+from ablate.spec import Recipe
+
+
+def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> nn.Module:
+    """`model`, trained on the images by the recipe, in evaluation mode and without gradients.
+
+    name: what identifies the training and the machine it is done on. Its weights are read from the cache when they are
+    there; else it is trained now, while other processes that want the same one wait. Raises NonFinite when that fails,
+    and BadInput when the cache cannot be written.
+    """
+    code = "".join(inspect.getsource(module) for module in (training, parts))  # other code trains another teacher
+    key = hashlib.sha256(f"{name} {torch.__version__} {code}".encode()).hexdigest()[:16]
+    path = cache() / "teachers" / f"{key}.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _restored(model, path):
+                for _ in training.train(model, images, Split(images.images[:1], images.labels[:1]), recipe, preprocess, seed):
+                    pass
+                save_model(model, str(part := path.with_suffix(".part")))
+                part.replace(path)
+    except OSError as error:
+        mend = "free some space, or set ABLATE_CACHE to another folder"
+        raise BadInput(f"a teacher must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
+    return model.eval().requires_grad_(False)
+
+
+def _restored(model: nn.Module, path: Path) -> bool:
+    """Whether the file holds the model's weights, which are then in it; a damaged file holds none."""
+    try:
+        load_model(model, path, device=str(next(model.parameters()).device))
+        return True
+    except (FileNotFoundError, SafetensorError, RuntimeError):
+        return False
