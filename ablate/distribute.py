@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
 from ablate.cluster import Resources
@@ -190,7 +190,7 @@ class _Proposer(_Unsaved, Searcher):
             self.deaths[name] += 1
             if self.deaths[name] <= RETRIES:
                 return self.again.append((name, trial.spec))
-            reason = f"its worker died {self.deaths[name]} times: {error}"
+            reason = f"its worker died {self.deaths[name]} times, at last: {_why(error)}"
         record = blank_record(trial.spec, name) | {"error": " ".join(reason.split())}
         ray.get(self.writer.write.remote(record, {}, {}))
         if self.storage:
@@ -200,6 +200,13 @@ class _Proposer(_Unsaved, Searcher):
     def close(self, name: str) -> None:
         """Tell a written record, and drop the weights that are no longer on the front."""
         ray.get(self.writer.keep.remote(self.tell(ray.get(self.writer.take.remote(name)))))
+
+
+def _why(death: Exception | None) -> str:
+    """What Ray says about a worker's death, without its advice."""
+    lines = [line.strip() for line in str(death).splitlines()]
+    told = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
+    return " ".join(told or lines[:1])[:500]
 
 
 class _Stopper(_Unsaved, tune.Stopper):
@@ -226,7 +233,8 @@ class _Watcher(_Unsaved, tune.Callback):
         self.proposer.running[trial.trial_id].started = time.monotonic()  # it may have waited for its resources
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.proposer.failed(trial.trial_id, trial.get_pickled_error())
+        kept = trial.pickled_error_file  # what the driver has just put there; Tune looks for it elsewhere
+        self.proposer.failed(trial.trial_id, cloudpickle.loads(Path(kept).read_bytes()) if kept else None)
 
 
 def _row(trial: _Running) -> dict[str, Any]:

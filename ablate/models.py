@@ -25,7 +25,7 @@ REFUSED = {
     "num_labels",
 }  # keys that load code or files, or fill memory
 ASSETS = Path(__file__).parent / "assets"
-_provided: dict[str, Path] = {}  # folders that this machine lacks -> where their files were put
+_provided: dict[str, Path] = {}  # folders of another machine -> where their files were put
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def files(name: str) -> dict[str, bytes]:
 
 
 def provide(name: str, files: dict[str, bytes]) -> None:
-    """Let a local folder's name mean these files in this process, where the machine lacks the folder."""
-    if not files or name in _provided or Path(name).is_dir():
+    """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
+    if not files or name in _provided:
         return
     folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

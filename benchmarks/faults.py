@@ -77,7 +77,7 @@ def workers(folder: Path, kills: int, rng: random.Random) -> dict:
         driver = start(folder, path, "--concurrency", "2")
         while driver.poll() is None and done < kills:
             time.sleep(rng.uniform(0.5, 3))
-            if found := [p for p in below(driver.pid) if "Worker" in p.name() or "slot" in p.name()]:
+            if found := [p for p in below(driver.pid) if is_worker(p)]:
                 rng.choice(found).kill()
                 done += 1
         finish(driver)
@@ -138,6 +138,14 @@ def below(pid: int) -> list[psutil.Process]:
         return [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:
         return []
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it runs trials, or is about to."""
+    try:
+        return any(name in " ".join(process.cmdline()) for name in ("ResourceTrainable", "_Worker"))
+    except psutil.Error:  # gone already
+        return False
 
 
 def recorded(path: Path, n: int) -> None:

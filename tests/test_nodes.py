@@ -1,8 +1,10 @@
 """Several real Ray nodes on one machine."""
 
+import gc
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,10 @@ def nodes():
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    with warnings.catch_warnings():  # Ray's helper for tests leaves sockets and pipes to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        del cluster
+        gc.collect()
 
 
 def study(tmp_path, text, *options):
