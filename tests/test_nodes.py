@@ -1,10 +1,9 @@
 """Several real Ray nodes on one machine."""
 
-import gc
+import socket
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,19 @@ from ablate.errors import BadInput
 from ablate.spec import checked
 
 PACKAGE = Path(ablate.__file__).parent
-LONGER = ("trials = 4", "trials = 8"), ("epochs = 1", "epochs = 8")
+LONGER = ("trials = 4", "trials = 6"), ("epochs = 1", "epochs = 40")
 
 
 @pytest.fixture
 def nodes():
     """A cluster whose head has no CPU for trials."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    with socket.socket() as probe:  # another Ray of this machine may have the usual port
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "dashboard_port": port})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-    with warnings.catch_warnings():  # Ray's helper for tests leaves sockets and pipes to the garbage collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        del cluster
-        gc.collect()
 
 
 def study(tmp_path, text, *options):
@@ -69,9 +67,9 @@ def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, ti
     _, error = driver.communicate()
     assert driver.returncode == 0, error
     run = load_run(tmp_path / "run")
-    assert list(run.records["status"]) == ["complete"] * 8 and run.records["trial_id"].is_unique
+    assert list(run.records["status"]) == ["complete"] * 6 and run.records["trial_id"].is_unique
     assert run.state["deaths"] == 2 and run.state["concurrency"] == 2
-    assert len(list((tmp_path / "run" / "predictions").iterdir())) == 8  # all came to the driver's folder
+    assert len(list((tmp_path / "run" / "predictions").iterdir())) == 6  # all came to the driver's folder
 
 
 @pytest.mark.skipif(subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0, reason="needs root")
