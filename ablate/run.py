@@ -51,8 +51,9 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether a driver has the run now: on this host by its lock, elsewhere by a heartbeat of the last minute."""
-        if self.state.get("host") != socket.gethostname():
-            return time.time() - self.state.get("heartbeat", 0) < 60 and self.state["status"] not in ENDED
+        state = self.state
+        if state and state["host"] != socket.gethostname() and state["status"] not in ENDED:
+            return time.time() - state["heartbeat"] < 60
         try:
             lock(self.path).close()
         except BadInput:
@@ -186,10 +187,20 @@ def lock(path: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        owner = Run(path).state
-        who = f"process {owner.get('pid')} on {owner.get('host')}"
-        raise BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait, or stop it") from None
+        raise _driven(path) from None
     return file
+
+
+def check_idle(run: Run) -> None:
+    """Raises BadInput, naming the owner, when a driver has the run, here or on another host."""
+    if run.alive:
+        raise _driven(run.path)
+
+
+def _driven(path: Path) -> BadInput:
+    owner = Run(path).state
+    who = f"process {owner.get('pid')} on {owner.get('host')}"
+    return BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait a minute, or stop it")
 
 
 def _toml(value: Any) -> Any:

@@ -24,7 +24,7 @@ from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.plan import plan
-from ablate.run import RUNS, Run, check_vacant, create_run, load_run, lock, write_study
+from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
 from ablate.spec import StudySpec, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
@@ -65,7 +65,7 @@ def resume_study(
     Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
     """
     run = load_run(path)
-    lock(run.path).close()
+    check_idle(run)
     torn = ledger.recover(run.path / "ledger.jsonl")
     records = ledger.read(run.path / "ledger.jsonl")
     study = run.study.model_copy(update={"trials": run.study.trials if trials is None else trials})

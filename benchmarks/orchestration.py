@@ -85,14 +85,13 @@ def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[
     return result | {"duplicates_avoided": driver.search.duplicates}
 
 
+def define(trial: optuna.Trial) -> None:
+    for i in range(19):
+        trial.suggest_categorical(f"group{i}", ["full", "binary", "ternary"])
+
+
 def stock(trials: int, concurrency: int) -> dict[str, float]:
     """As many trials that do nothing by plain Ray Tune with its own OptunaSearch."""
-    space = {f"block{i}": optuna.distributions.CategoricalDistribution(("full", "binary", "ternary")) for i in range(19)}
-
-    def define(trial: optuna.Trial) -> None:
-        for name, axis in space.items():
-            trial.suggest_categorical(name, axis.choices)
-
     def train(config: dict[str, Any]) -> None:
         quantized = sum(kind != "full" for kind in config.values()) / 19
         tune.report({"accuracy": 0.55 - 0.05 * quantized, "size_bytes": 1e7 * (1 - quantized)})
