@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
+from ablate.analysis import pareto
 from ablate.effective import USUAL, effective, is_outer
 from ablate.ledger import Record
 from ablate.spec import Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
@@ -36,12 +37,19 @@ class Search:
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
-        self._learned = 0
         self._latest: Point = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = self._study([])
+        records = list(records)
+        taught = [record for record in records if self._teaches(record)]
+        self._learned, whole = len(taught), len(taught) // MEMORY * MEMORY  # so many when it last forgot
+        kept = [taught[i] for i in self._remembered([self._values(record) for record in taught[:whole]])] + taught[whole:]
+        ids = {id(record) for record in kept}
         for record in records:
-            self.tell(record)
+            spec = effective(TrialSpec.model_validate(record["spec"]))
+            self.seen.add(_key(spec))
+            if id(record) in ids:
+                self._learn(spec, record)
 
     @property
     def size(self) -> float:
@@ -56,7 +64,7 @@ class Search:
     def ask(self) -> TrialSpec | None:
         """The next point, never one that was proposed before; None when the space is exhausted."""
         rng = np.random.default_rng([self.study.seed, len(self.seen)])
-        self._optuna.sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), multivariate=True, constant_liar=True)
+        self._optuna.sampler = _Sampler(self.axes, seed=int(rng.integers(2**31)), multivariate=True, constant_liar=True)
         tries = itertools.repeat(None, TRIES)  # None: where the sampler chooses
         points = itertools.chain(self._anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
@@ -67,10 +75,8 @@ class Search:
         self.seen.add(key := _key(spec))
         if key in self.running:
             self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below
-        values = [record[name] for name in self.study.objectives]
-        if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values):
-            point = self._point(spec)
-            self._optuna.add_trial(optuna.create_trial(params=point, distributions=self.axes, values=values))
+        if self._teaches(record):
+            self._learn(spec, record)
             self._learned += 1
             if self._learned % MEMORY == 0:
                 self._forget()
@@ -79,17 +85,32 @@ class Search:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
         return _key(spec) not in self.seen and self._propose(self._point(spec)) == spec
 
+    def _teaches(self, record: Record) -> bool:
+        values = self._values(record)
+        return record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values)
+
+    def _values(self, record: Record) -> list[Any]:
+        return [record[name] for name in self.study.objectives]
+
+    def _learn(self, spec: TrialSpec, record: Record) -> None:
+        told = {"params": self._point(spec), "distributions": self.axes, "values": self._values(record)}
+        self._optuna.add_trial(optuna.create_trial(**told))
+
     def _study(self, trials: list[optuna.trial.FrozenTrial]) -> optuna.Study:
         directions = ["maximize" if d == "max" else "minimize" for d in self.study.directions.values()]
         study = optuna.create_study(directions=directions)
         study.add_trials(trials)
         return study
 
+    def _remembered(self, values: list[list[float]]) -> list[int]:
+        """Of all trials up to now, those that the sampler goes on with: the front and the latest."""
+        front = set(pareto.front(values, list(self.study.directions.values())))
+        return [i for i in range(len(values)) if i in front or i >= len(values) - MEMORY]
+
     def _forget(self) -> None:
-        """Go on with the front and the latest trials alone."""
+        """Go on with what is remembered, and with what is running."""
         complete = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        front = {trial.number for trial in self._optuna.best_trials}
-        self._optuna = self._study([t for t in complete[:-MEMORY] if t.number in front] + complete[-MEMORY:])
+        self._optuna = self._study([complete[i] for i in self._remembered([trial.values for trial in complete])])
         for key, trial in self.running.items():
             self._optuna.enqueue_trial(trial.params)
             self.running[key] = self._optuna.ask(self.axes)
@@ -180,6 +201,17 @@ class Search:
         outer = {name for name in weights if name.startswith(("head.", "block0."))}
         if outer and {"full", "binary"} <= set(allowed):
             yield usual | {name: "full" if name in outer else "binary" for name in weights}
+
+
+class _Sampler(optuna.samplers.TPESampler):
+    """TPE over axes that are known; Optuna would gather them from all trials at each proposal."""
+
+    def __init__(self, axes: dict[str, BaseDistribution], **options: Any) -> None:
+        super().__init__(**options)
+        self.axes = {name: axis for name, axis in axes.items() if not axis.single()}
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        return self.axes
 
 
 def _axes(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, BaseDistribution]]:

@@ -92,6 +92,7 @@ def define(trial: optuna.Trial) -> None:
 
 def stock(trials: int, concurrency: int) -> dict[str, float]:
     """As many trials that do nothing by plain Ray Tune with its own OptunaSearch."""
+
     def train(config: dict[str, Any]) -> None:
         quantized = sum(kind != "full" for kind in config.values()) / 19
         tune.report({"accuracy": 0.55 - 0.05 * quantized, "size_bytes": 1e7 * (1 - quantized)})

@@ -117,6 +117,54 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
     assert run(killed, 40 - at) == undisturbed[at:]
 
 
+@pytest.mark.parametrize("at", [3, 10, 24, 30, 39])
+def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
+    monkeypatch.setattr("ablate.search.MEMORY", 8)
+    asked = study({"weights": {"each": ["full", "binary", "ternary"]}, "beta_multiplier": [0.5, 1.0]})
+
+    def told(spec):
+        """Binary layers cost less accuracy than ternary ones, so that few points are on the front."""
+        return answer(spec) | {"accuracy": 0.9 - 0.1 * sum(layer.weights == "ternary" for layer in spec.layers.values())}
+
+    def go_on(search, n):
+        for _ in range(n):
+            search.tell(told(spec := search.ask()))
+            yield spec
+
+    search = Search(asked, GROUPS)
+    undisturbed = list(go_on(search, 40))
+    complete = [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
+    assert 8 <= len(complete) <= 8 + 8 + 10  # not 40
+    heir = Search(asked, GROUPS, [told(spec) for spec in undisturbed[:at]])
+    assert list(go_on(heir, 40 - at)) == undisturbed[at:]
+
+
+def test_it_forgets_while_trials_run(monkeypatch):
+    monkeypatch.setattr("ablate.search.MEMORY", 4)
+    search = Search(study({"weights": {"each": ["full", "binary", "ternary"]}}), GROUPS)
+    running = [search.ask() for _ in range(3)]
+    for _ in range(20):
+        running.append(search.ask())
+        search.tell(answer(running.pop(0)))
+    assert sorted(search.under_way, key=str) == sorted((spec.model_dump() for spec in running), key=str)
+    for spec in running:
+        search.tell(answer(spec))
+    assert not search.under_way and not [trial for trial in search._optuna.trials if not trial.state.is_finished()]
+
+
+def test_trials_that_a_dead_driver_had_under_way_come_first():
+    asked = study({"weights": {"each": ["full", "binary"]}})
+    search = Search(asked, GROUPS)
+    specs = [search.ask() for _ in range(6)]
+    search.tell(answer(specs[0]))
+    heir = Search(asked, GROUPS, [answer(specs[0])])
+    assert not heir.again(specs[0])  # recorded
+    assert all(heir.again(spec) for spec in specs[1:]) and heir.under_way == search.under_way
+    assert heir.ask() not in specs
+    elsewhere = specs[1].model_copy(update={"model": "another"})
+    assert not heir.again(elsewhere)  # not of this study
+
+
 def test_it_learns():
     """After the anchors, proposals crowd near the front of a landscape with one bad layer group."""
     search = Search(study({"weights": {"each": ["full", "binary"]}}), [f"block{i}.fc1" for i in range(12)])
