@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ablate import spec
 from ablate.errors import AblateError, BadInput, Interrupted, unknown
+from ablate.words import how_to_go_on
 
 if TYPE_CHECKING:
     from ablate.run import Run
@@ -362,9 +363,8 @@ def _show(run: "Run", as_json: bool) -> None:
     if run.state:
         console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
     if run.state.get("running") and not run.alive:
-        console.print(
-            f"Its driver is gone; go on with `ablate resume {shlex.quote(_short(run.path))}`", highlight=False, soft_wrap=True
-        )
+        state = run.state | {"run": _short(run.path)}
+        console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.records, run.study.directions))

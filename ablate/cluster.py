@@ -1,5 +1,6 @@
 """A Ray cluster, started here or joined: what it offers, the one writer of a run, and metrics for Prometheus."""
 
+import ipaddress
 import logging
 import os
 import socket
@@ -17,7 +18,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial with
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job may have an environment of its own
 
 import ray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from ray.util.metrics import Gauge, Histogram
 
 from ablate.errors import BadInput
@@ -39,6 +40,15 @@ class Resources(Spec):
     minutes_per_trial: float = Field(120.0, gt=0)  # then the trial counts as hung and is ended
     storage: str | None = None  # where unfinished trials are kept; None: they start again
     dashboard_host: str = "127.0.0.1"
+
+    @field_validator("dashboard_host")
+    @classmethod
+    def _host_is_an_address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError:
+            raise ValueError(f"dashboard_host must be an IP address of this machine or localhost, but got {host!r}") from None
+        return host
 
     @model_validator(mode="after")
     def _gpus_are_whole_or_shared(self) -> Self:

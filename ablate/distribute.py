@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle, tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from ablate.cluster import Resources
@@ -50,6 +51,7 @@ def distribute(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
+            scheduler=_ActorKeeper(resources.concurrency or 1),
             num_samples=-1,  # the proposer ends it
             max_concurrent_trials=resources.concurrency,
             reuse_actors=True,
@@ -89,7 +91,7 @@ class _Worker(tune.Trainable):
         try:
             epoch = next(self.epochs)
             if self.storage:
-                self.storage.save(self.name, epoch.state)
+                self._keep(epoch.state)
             print(f"trial {self.name}: epoch {epoch.epoch}, accuracy {epoch.accuracy:.1%}")
             return {"epoch": epoch.epoch, "accuracy": epoch.accuracy, "slot": self.slot}
         except StopIteration as end:
@@ -100,6 +102,12 @@ class _Worker(tune.Trainable):
                 self.storage.drop(self.name)
             print(f"trial {self.name}: {outcome.record['status']} {outcome.record['error'] or ''}")
             return {"done": True, "recorded": True}
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        try:
+            self.storage.save(self.name, state)
+        except OSError as error:  # a trial must not fail for it
+            print(f"trial {self.name}: epoch {state['epoch']} could not be kept: {error}")
 
     def __repr__(self) -> str:
         return f"slot {self.slot}"
@@ -207,6 +215,22 @@ def _why(death: Exception | None) -> str:
     lines = [line.strip() for line in str(death).splitlines()]
     told = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
     return " ".join(told or lines[:1])[:500]
+
+
+class _ActorKeeper(FIFOScheduler):
+    """First in, first out; and no actor ends while trials may come. Tune would keep one of several that fall idle together.
+
+    A new actor costs the imports of torch and transformers, some ten seconds of a processor.
+    """
+
+    def __init__(self, slots: int) -> None:
+        super().__init__()
+        self.slots = slots
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if self.slots and hasattr(tune_controller, "_actor_cache"):  # Ray's own, so it may go
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
+            self.slots = 0
 
 
 class _Stopper(_Unsaved, tune.Stopper):

@@ -45,6 +45,7 @@ class Driver:
         }
         self.state |= {"started": time.time(), "before": len(records), "trials": self.study.trials}
         self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
+        self.state |= {"address": resources.address, "storage": resources.storage}
         self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "deaths": 0}
         self._learn(records)
         self.show([])

@@ -32,7 +32,8 @@ class Plan:
     def anchors(self) -> list[TrialSpec]:
         """The first point of each kind: a fresh search's first proposals."""
         fresh = Search(self.study, self.search.groups)
-        return [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
+        first = [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
+        return list({(arm(spec), *spec.layers): spec for spec in reversed(first)}.values())[::-1]
 
 
 def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from ablate.spec import StudySpec, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
+from ablate.words import how_to_go_on
 
 HERE = Resources()  # a Ray of our own on this machine
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
@@ -105,29 +105,18 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
             measure_front(run, pd.DataFrame(driver.front), resources)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {_go_on(driver, resources)}", run.path) from None
+        raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
     except AblateError:
         raise
     except Exception as error:
         status = "failed"
-        raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {_go_on(driver, resources)}") from error
+        raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {how_to_go_on(driver.state)}") from error
     finally:
         with suppress(OSError):  # a full disk must not hide what went wrong
             driver.end(status)
             shutil.rmtree(run.path / ".tune", ignore_errors=True)
             finish(Run(run.path))
     return Run(run.path)
-
-
-def _go_on(driver: Driver, resources: Resources) -> str:
-    """What became of the work, and the command that goes on with it."""
-    begun = len(driver.search.under_way)
-    lost = f"{begun} trials under way {'go on from their last epoch' if resources.storage else 'start again'}"
-    options = "".join(
-        f" --{name} {shlex.quote(value)}" for name in ("address", "storage") if (value := getattr(resources, name))
-    )
-    kept = "what is recorded is kept" + (f", {lost}" if begun else "")
-    return f"{kept}; go on with `ablate resume {shlex.quote(str(driver.run.path))}{options}`"
 
 
 def finish(run: Run) -> Run:

@@ -1,6 +1,7 @@
 """How layers, sizes and times are said to people."""
 
 import math
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -31,6 +32,16 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(max(0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def how_to_go_on(state: dict[str, Any]) -> str:
+    """What becomes of an interrupted run's work, and the command that goes on with it."""
+    begun, kept = len(state["unfinished"]), "what is recorded is kept"
+    if begun:
+        fate = "from the last epoch" if state["storage"] else "from the start, for want of --storage"
+        kept += f", {begun} trial{'s' if begun > 1 else ''} under way will go on {fate}"
+    options = "".join(f" --{name} {shlex.quote(state[name])}" for name in ("address", "storage") if state[name])
+    return f"{kept}; go on with `ablate resume {shlex.quote(state['run'])}{options}`"
 
 
 def seconds_left(state: dict[str, Any]) -> float | None:
