@@ -3,31 +3,40 @@
 import faulthandler
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import cloudpickle, tune
+from ray.air.execution._internal import actor_manager
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from ablate.cluster import Resources
+from ablate.errors import NonFinite, Unwritten
 from ablate.ledger import Record, arm, blank_record
 from ablate.spec import TrialSpec
 from ablate.words import in_words
 
 Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
 Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome
+Watch = Callable[["Running", int, int], None]  # (running, trials that wait for their resources, workers that died)
 Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, accuracy
 RETRIES = 2  # of a trial whose worker or node died
+
+# A worker that is killed for lack of memory is a death too; Tune knows RayActorError alone, and would end the study.
+DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
+actor_manager.RayActorError = tune_controller.RayActorError = DEATHS
 
 
 def distribute(
     ask: Callable[[], Asked | None],
     tell: Callable[[Record], list[str]],
-    watch: Callable[[Running, int], None],
+    watch: Watch,
     *,
     stop: Callable[[], bool],
     steps: Steps,
@@ -39,8 +48,8 @@ def distribute(
     """Run trials until `ask` has none left or `stop` says so; Ray must be connected.
 
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
-    again and again with what is running and how often a worker died. After `stop`, running trials end with their
-    current epoch, unrecorded.
+    again and again with what is running, how many trials wait for a node, and how many workers died. After `stop`,
+    running trials end with their current epoch, unrecorded. Raises Unwritten when the run's folder cannot be written.
     With a Storage, a trial's state is kept there after each epoch until the trial is recorded.
     """
     proposer = _Proposer(ask, tell, stop, writer, storage, resources)
@@ -51,7 +60,7 @@ def distribute(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
-            scheduler=_ActorKeeper(resources.concurrency or 1),
+            scheduler=_ActorKeeper(proposer),
             num_samples=-1,  # the proposer ends it
             max_concurrent_trials=resources.concurrency,
             reuse_actors=True,
@@ -61,11 +70,13 @@ def distribute(
             name="tune",
             storage_path=str(path / ".tune"),
             verbose=0,
-            stop=_Stopper(stop),
+            stop=_Stopper(proposer),
             callbacks=[_Watcher(proposer, watch)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
+    if proposer.fault is not None:
+        raise proposer.fault
 
 
 class _Worker(tune.Trainable):
@@ -81,6 +92,7 @@ class _Worker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         faulthandler.dump_traceback_later(60 * self.minutes, exit=True)  # ends a hung trial from inside
+        self.begun = False
         self.name, spec = new_config["trial_id"], TrialSpec.model_validate(new_config["spec"])
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
@@ -88,6 +100,9 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if not self.begun:  # the driver counts from here too
+            faulthandler.dump_traceback_later(60 * self.minutes, exit=True)
+        self.begun = True
         try:
             epoch = next(self.epochs)
             if self.storage:
@@ -96,11 +111,14 @@ class _Worker(tune.Trainable):
             return {"epoch": epoch.epoch, "accuracy": epoch.accuracy, "slot": self.slot}
         except StopIteration as end:
             outcome = end.value
-            faulthandler.cancel_dump_traceback_later()
-            ray.get(self.writer.write.remote(outcome.record, outcome.predictions, outcome.weights))
+            _write(self.writer, outcome.record, outcome.predictions, outcome.weights)
             if self.storage:
                 self.storage.drop(self.name)
-            print(f"trial {self.name}: {outcome.record['status']} {outcome.record['error'] or ''}")
+            faulthandler.cancel_dump_traceback_later()
+            error = outcome.record["error"] or ""
+            print(f"trial {self.name}: {outcome.record['status']} {error}")
+            if error and not error.startswith(NonFinite.__name__):  # it may have spoilt the process, as CUDA's errors do
+                raise RuntimeError("the next trial gets a fresh process") from None
             return {"done": True, "recorded": True}
 
     def _keep(self, state: dict[str, Any]) -> None:
@@ -111,6 +129,13 @@ class _Worker(tune.Trainable):
 
     def __repr__(self) -> str:
         return f"slot {self.slot}"
+
+
+def _write(writer: Any, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
+    try:
+        ray.get(writer.write.remote(record, predictions, weights))
+    except ray.exceptions.RayTaskError as error:
+        raise Unwritten(str(error.cause)) from None
 
 
 class _Unsaved:
@@ -134,6 +159,7 @@ class _Running:
     spec: TrialSpec
     slot: int
     attempt: int
+    began: bool = False  # else it waits for its resources
     started: float = field(default_factory=time.monotonic)
     epoch: int = 0
     accuracy: float | None = None
@@ -156,14 +182,21 @@ class _Proposer(_Unsaved, Searcher):
         self.minutes, self.slots = resources.minutes_per_trial, range(resources.concurrency or 1)
         self.running: dict[str, _Running] = {}  # by Tune's id
         self.again: list[Asked] = []
-        self.deaths: Counter[str] = Counter()  # by trial id
+        self.deaths: Counter[str] = Counter()  # by trial id, since it last ended an epoch that was kept
+        self.died = 0  # workers, in all
+        self.exhausted = False
+        self.fault: Exception | None = None  # what the study cannot go on with
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
         """A trial; FINISHED when none is left; None while one of those running may still have to run again."""
-        asked = None if self.stop() else self.again.pop() if self.again else self.ask()
+        if self.fault or self.stop():
+            asked = None
+        else:
+            asked = self.again.pop() if self.again else self.ask()
+        self.exhausted = asked is None
         if asked is None:
             return None if self.running else Searcher.FINISHED
         name, spec = asked
@@ -176,31 +209,44 @@ class _Proposer(_Unsaved, Searcher):
         if "epoch" in result:
             trial = self.running[trial_id]
             trial.epoch, trial.accuracy, trial.slot = result["epoch"], result["accuracy"], result["slot"]
+            if self.storage:
+                self.deaths[trial.trial_id] = 0
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial that ended by itself is told; one that was stopped leaves no record and runs again on resume."""
         if not error:
             trial = self.running.pop(trial_id)
             if result and result.get("recorded"):
-                self.close(trial.trial_id)
+                with self.noting_faults():
+                    self.close(trial.trial_id)
 
-    def failed(self, trial_id: str, error: Exception | None) -> None:
+    @contextmanager
+    def noting_faults(self) -> Iterator[None]:
+        """Within: what is raised ends the study once the running trials have ended their epoch; Tune would bury it."""
+        try:
+            yield
+        except Exception as fault:
+            self.fault = self.fault or fault
+
+    def failed(self, trial: _Running, error: Exception | None, told: str) -> None:
         """A trial's worker raised, hung or died. Only a death is worth another try."""
-        trial = self.running.pop(trial_id)
         name, limit = trial.trial_id, 60 * self.minutes
         if ray.get(self.writer.has.remote(name)):  # it died after its record was written
             return self.close(name)
         if time.monotonic() - trial.started > limit:
             reason = f"the trial took more than {self.minutes:g} minutes and was ended"
+        elif isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Unwritten):
+            raise error.cause
         elif isinstance(error, ray.exceptions.RayTaskError):
             reason = f"{type(error.cause).__name__}: {error.cause}"
         else:
-            self.deaths[name] += 1
+            self.died += 1
+            self.deaths[name] += trial.began  # a node that goes before a trial has begun costs it nothing
             if self.deaths[name] <= RETRIES:
                 return self.again.append((name, trial.spec))
-            reason = f"its worker died {self.deaths[name]} times, at last: {_why(error)}"
+            reason = f"its worker died {self.deaths[name]} times, at last: {_why(told)}"
         record = blank_record(trial.spec, name) | {"error": " ".join(reason.split())}
-        ray.get(self.writer.write.remote(record, {}, {}))
+        _write(self.writer, record, {}, {})
         if self.storage:
             self.storage.drop(name)
         self.close(name)
@@ -210,11 +256,11 @@ class _Proposer(_Unsaved, Searcher):
         ray.get(self.writer.keep.remote(self.tell(ray.get(self.writer.take.remote(name)))))
 
 
-def _why(death: Exception | None) -> str:
+def _why(told: str) -> str:
     """What Ray says about a worker's death, without its advice."""
-    lines = [line.strip() for line in str(death).splitlines()]
-    told = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
-    return " ".join(told or lines[:1])[:500]
+    lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith("Failure #")]
+    facts = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
+    return " ".join(facts or lines[:1])[:500]
 
 
 class _ActorKeeper(FIFOScheduler):
@@ -223,42 +269,55 @@ class _ActorKeeper(FIFOScheduler):
     A new actor costs the imports of torch and transformers, some ten seconds of a processor.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, proposer: _Proposer) -> None:
         super().__init__()
-        self.slots = slots
+        self.proposer, self.kept = proposer, 0
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        if self.slots and hasattr(tune_controller, "_actor_cache"):  # Ray's own, so it may go
-            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
-            self.slots = 0
+        if not self.kept and hasattr(tune_controller, "_actor_cache"):  # Ray's own, so it may go
+            self.kept = len(self.proposer.slots)
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.kept)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if self.kept and self.proposer.exhausted and not self.proposer.again:  # idle ones give their GPUs back
+            tune_controller._actor_cache.decrease_max(trial.placement_group_factory, by=self.kept)
+            self.kept = 0
 
 
 class _Stopper(_Unsaved, tune.Stopper):
-    """Ends each running trial with its current epoch once `stop` says so."""
+    """Ends each running trial with its current epoch once the study must stop."""
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self.stop = stop
+    def __init__(self, proposer: _Proposer) -> None:
+        self.proposer = proposer
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.stop()
+        return self.proposer.fault is not None or self.proposer.stop()
 
     def stop_all(self) -> bool:
-        return False  # the proposer ends the experiment
+        """Once none runs, those that wait for a node do not hold the study up."""
+        return self("", {}) and not any(trial.began for trial in self.proposer.running.values())
 
 
 class _Watcher(_Unsaved, tune.Callback):
-    def __init__(self, proposer: _Proposer, watch: Callable[[Running, int], None]) -> None:
+    def __init__(self, proposer: _Proposer, watch: Watch) -> None:
         self.proposer, self.watch = proposer, watch
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.watch([_row(trial) for trial in self.proposer.running.values()], self.proposer.deaths.total())
+        began = [trial for trial in self.proposer.running.values() if trial.began]
+        with self.proposer.noting_faults():
+            self.watch([_row(trial) for trial in began], len(self.proposer.running) - len(began), self.proposer.died)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.proposer.running[trial.trial_id].started = time.monotonic()  # it may have waited for its resources
+        started = self.proposer.running[trial.trial_id]
+        started.began, started.started = True, time.monotonic()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        kept = trial.pickled_error_file  # what the driver has just put there; Tune looks for it elsewhere
-        self.proposer.failed(trial.trial_id, cloudpickle.loads(Path(kept).read_bytes()) if kept else None)
+        """Tune has just written the error to the driver's disk, pickled or as text."""
+        kept, text = trial.pickled_error_file, trial.error_file
+        error = cloudpickle.loads(Path(kept).read_bytes()) if kept else None
+        told = str(error) if error else Path(text).read_text() if text else "for a reason that Ray does not tell"
+        with self.proposer.noting_faults():
+            self.proposer.failed(self.proposer.running.pop(trial.trial_id), error, told)
 
 
 def _row(trial: _Running) -> dict[str, Any]:

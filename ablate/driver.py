@@ -46,13 +46,14 @@ class Driver:
         self.state |= {"started": time.time(), "before": len(records), "trials": self.study.trials}
         self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
         self.state |= {"address": resources.address, "storage": resources.storage}
-        self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "deaths": 0}
+        self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "waiting": 0, "deaths": 0}
+        self.spent = run.state.get("spent", 0.0)  # seconds, by the drivers before
         self._learn(records)
         self.show([])
 
     def ask(self) -> Asked | None:
         """The next trial; first those that the driver before this one had under way."""
-        late = self.study.hours is not None and time.time() - self.state["started"] > self.study.hours * 3600
+        late = self.study.hours is not None and self.state["spent"] > self.study.hours * 3600
         if self.exhausted or late or self.asked >= self.study.trials:
             return None
         while self.unfinished:
@@ -82,13 +83,14 @@ class Driver:
         self.front = [candidates[i] for i in pareto.front_of(table, self.study.directions).index]
         self.best = best_by_size([*self.best.values(), *records])
 
-    def watch(self, running: Running, deaths: int) -> None:
+    def watch(self, running: Running, waiting: int, deaths: int) -> None:
         """Called again and again with what is running: shown once a second."""
-        self.state["deaths"] = deaths
+        self.state |= {"waiting": waiting, "deaths": deaths}
         if time.time() - self.state["heartbeat"] >= 1:
             self.show(running)
 
     def show(self, running: Running) -> None:
+        self.state["spent"] = self.spent + time.time() - self.state["started"]
         self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
         self.state["unfinished"] = [spec.model_dump() for spec in self.unfinished] + self.search.under_way
         self.run.write_state(self.state)
@@ -102,7 +104,9 @@ class Driver:
 
     def _readings(self) -> Readings:
         state = self.state
-        counts = state["counts"] | {"running": len(state["running"]), "left": max(0, self.study.trials - len(self.records))}
+        over = self.exhausted or self.stopped or state["status"] != "running"
+        counts = state["counts"] | {"running": len(state["running"]), "waiting": state["waiting"]}
+        counts["left"] = 0 if over else max(0, self.study.trials - len(self.records))
         left = seconds_left(state)
         readings: Readings = {
             "ablate_trials": [({"state": name}, n) for name, n in counts.items()],

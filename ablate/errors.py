@@ -3,6 +3,7 @@
 AblateError            anything this package raises on purpose; a command exits 1
 ├── BadInput           the caller gave something wrong; a command exits 2 (also a ValueError)
 ├── Interrupted        Ctrl-C or SIGTERM ended a study; a command exits 130
+├── Unwritten          a run's folder could not be written; the study stops, and what was not written runs again
 └── NonFinite          a loss became NaN or infinite during training; the trial is recorded as failed
 """
 
@@ -25,6 +26,10 @@ class Interrupted(AblateError):
     def __init__(self, message: str, run: Path) -> None:
         super().__init__(message)
         self.run = run
+
+
+class Unwritten(AblateError):
+    """A run's folder could not be written; the message says why."""
 
 
 class NonFinite(AblateError):

@@ -50,7 +50,9 @@ def append(path: Path, record: Record) -> None:
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            file.write(line.encode())
+            rest = memoryview(line.encode())
+            while rest:  # a disk that fills up writes a part first, and raises on the next
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
             os.ftruncate(file.fileno(), before)

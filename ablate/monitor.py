@@ -7,7 +7,10 @@ from typing import Any
 from ablate.errors import BadInput
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {  # gauges: name -> (description, labels beside `run`)
-    "ablate_trials": ("Trials by state: complete, failed, pruned, running, left", ("state",)),
+    "ablate_trials": (
+        "Trials by state: complete, failed, pruned; running, waiting for a node; left to be recorded",
+        ("state",),
+    ),
     "ablate_front_size": ("Trials on the Pareto front", ()),
     "ablate_hypervolume": ("Share of the box between the first trial's costs and none that the front dominates", ()),
     "ablate_best_accuracy": ("Best validation accuracy of a class of packed sizes", ("size_class",)),
@@ -19,7 +22,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {  # gauges: name -> (descript
 }
 RUN = 'run=~"$run"'  # Grafana's variable
 PANELS = [  # title, unit, width of 24, kind, and expressions with their legends; Ray puts ray_ before every name
-    ("Trials", "short", 12, "timeseries", [(f"sum by (run, state) (ray_ablate_trials{{{RUN}}})", "{{run}} {{state}}")]),
+    ("Trials", "short", 12, "timeseries", [(f"max by (run, state) (ray_ablate_trials{{{RUN}}})", "{{run}} {{state}}")]),
     ("Best accuracy by packed size", "percentunit", 12, "timeseries", [
         (f"max by (run, size_class) (ray_ablate_best_accuracy{{{RUN}}})", "{{run}} {{size_class}}")]),
     ("Hypervolume of the front", "percentunit", 8, "timeseries", [
@@ -38,20 +41,22 @@ PANELS = [  # title, unit, width of 24, kind, and expressions with their legends
     ("Running: epoch by slot and trial", "short", 12, "timeseries", [
         (f"max by (run, slot, trial, layers) (ray_ablate_slot_epoch{{{RUN}}})", "slot {{slot}}: {{trial}}, {{layers}}")]),
 ]  # fmt: skip
-ENDED = "sum by (run) (ray_ablate_trials{state=~'complete|failed|pruned'})"
+TRIALS = "max by (run, state) (ray_ablate_trials{state=~'%s'})"  # max: an old driver's series may still be there
+ENDED = f"sum by (run) ({TRIALS % 'complete|failed|pruned'})"
+FAILED, RUNNING, LEFT = (f"sum by (run) ({TRIALS % state})" for state in ("failed", "running", "left"))
+LAST = "max by (run) (last_over_time(ray_ablate_trials{state='%s'}[15m]))"
 ALERTS = [  # name, expression, for how long, severity, summary
-    ("AblateManyTrialsFail", f"sum by (run) (ray_ablate_trials{{state='failed'}}) > 3 and sum by (run) "
-     f"(ray_ablate_trials{{state='failed'}}) > 0.5 * {ENDED}", "1m", "critical",
+    ("AblateManyTrialsFail", f"{FAILED} > 3 and {FAILED} > 0.5 * {ENDED}", "1m", "critical",
      "More than half of the trials of {{ $labels.run }} failed; `ablate status` says why"),
-    ("AblateWorkersDie", "increase(ray_ablate_worker_deaths[30m]) > 5", "1m", "warning",
+    ("AblateWorkersDie", "max by (run) (increase(ray_ablate_worker_deaths[30m])) > 5", "1m", "warning",
      "Workers of {{ $labels.run }} die again and again: too little memory, or nodes that are taken away"),
-    ("AblateNothingRuns", "sum by (run) (ray_ablate_trials{state='running'}) == 0 and sum by (run) "
-     "(ray_ablate_trials{state='left'}) > 0", "15m", "warning",
+    ("AblateNothingRuns", f"{RUNNING} == 0 and {LEFT} > 0", "15m", "warning",
      "No trial of {{ $labels.run }} has run for 15 minutes although some are left: the cluster has no room"),
-    ("AblateStalled", "sum by (run) (changes(ray_ablate_trials{state=~'complete|failed|pruned'}[6h])) == 0 and sum by (run) "
-     "(ray_ablate_trials{state='running'}) > 0", "10m", "warning", "No trial of {{ $labels.run }} has ended for 6 hours"),
-    ("AblateDriverGone", "(sum by (run) (ray_ablate_trials{state='left'} offset 10m) > 0) unless on (run) ray_ablate_trials",
-     "1m", "critical", "The driver of {{ $labels.run }} is gone with trials left; go on with `ablate resume`"),
+    ("AblateStalled", "sum by (run) (changes(ray_ablate_trials{state=~'complete|failed|pruned'}[6h])) == 0 and "
+     f"{RUNNING} > 0 and max by (run) (ray_ablate_trials{{state='running'}} offset 6h) > 0", "10m", "warning",
+     "No trial of {{ $labels.run }} has ended for 6 hours"),
+    ("AblateDriverGone", f"{LAST % 'left'} - {LAST % 'running'} > 0 unless on (run) ray_ablate_trials", "1m", "critical",
+     "The driver of {{ $labels.run }} is gone with trials left; go on with `ablate resume`"),
 ]  # fmt: skip
 
 

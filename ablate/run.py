@@ -1,6 +1,7 @@
 """A run's folder: the study as resolved, the ledger, the state, and each trial's files."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -54,10 +55,11 @@ class Run:
         state = self.state
         if state and state["host"] != socket.gethostname() and state["status"] not in ENDED:
             return time.time() - state["heartbeat"] < 60
-        try:
-            lock(self.path).close()
-        except BadInput:
-            return True
+        with (self.path / "ledger.jsonl").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
         return False
 
     def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
@@ -117,9 +119,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    fresh = path / ".study.toml"
-    fresh.write_text(tomli_w.dumps(_toml(study.model_dump())), encoding="utf-8")
-    fresh.replace(path / "study.toml")
+    _store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:
@@ -147,19 +147,20 @@ class Writer:
         self.path = path
         self._lock = lock(path)
         self._fresh: dict[str, Record] = {}
+        self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
 
     def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
-        """Store a trial: its files first, its line last."""
+        """Store a trial: its files first, its line last. A trial that has a record keeps it: a worker given up may live."""
         name = record["trial_id"]
+        if name in self._written:
+            return
         if predictions:
-            (self.path / "predictions").mkdir(exist_ok=True)
-            np.savez_compressed(self.path / "predictions" / f"{name}.npz", **predictions)
-        if weights:
-            folder = self.path / "weights" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for file, content in weights.items():
-                (folder / file).write_bytes(content)
+            np.savez_compressed(packed := io.BytesIO(), **predictions)
+            _store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
+        for file, content in weights.items():
+            _store(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
+        self._written.add(name)
         self._fresh[name] = record
 
     def has(self, name: str) -> bool:
@@ -201,6 +202,17 @@ def _driven(path: Path) -> BadInput:
     owner = Run(path).state
     who = f"process {owner.get('pid')} on {owner.get('host')}"
     return BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait a minute, or stop it")
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Write a file in one step that a power cut does not halve."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _toml(value: Any) -> Any:

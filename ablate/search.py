@@ -83,7 +83,8 @@ class Search:
 
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
-        return _key(spec) not in self.seen and self._propose(self._point(spec)) == spec
+        point = self._point(spec)
+        return _key(spec) not in self.seen and self._spec(point) == spec and self._propose(point) == spec
 
     def _teaches(self, record: Record) -> bool:
         values = self._values(record)

@@ -1,7 +1,6 @@
 """Where unfinished trials are kept from epoch to epoch, so that they go on after a death instead of starting again."""
 
 import io
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class Storage:
         """Keep a trial's state in place of what was kept of it, in one step."""
         content = io.BytesIO()
         torch.save(state, content)
-        fresh = f"{self._file(name)}.{secrets.token_hex(4)}"
+        fresh = f"{self._file(name)}.part"
         with self.files.open_output_stream(fresh) as file:
             file.write(content.getbuffer())
         self.files.move(fresh, self._file(name))
@@ -39,14 +38,18 @@ class Storage:
         """What was kept of a trial; None where there is nothing that can be read."""
         try:
             with self.files.open_input_stream(self._file(name)) as file:
-                return torch.load(io.BytesIO(file.read()), weights_only=True)
-        except Exception:  # absent, torn, or not ours: the trial starts again
+                return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # unreachable, torn, or not ours: the trial starts again
+            print(f"trial {name}: what was kept of it cannot be read: {error}")
             return None
 
     def drop(self, name: str) -> None:
         """Forget a trial."""
-        if self.files.get_file_info(self._file(name)).type == fs.FileType.File:
-            self.files.delete_file(self._file(name))
+        for info in self.files.get_file_info([self._file(name), f"{self._file(name)}.part"]):
+            if info.type == fs.FileType.File:
+                self.files.delete_file(info.path)
 
     def _file(self, name: str) -> str:
         return f"{self.path}/{name}.pt"

@@ -21,7 +21,7 @@ from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
-from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
 from ablate.plan import plan
 from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
 from ablate.spec import StudySpec, load_study
@@ -76,6 +76,8 @@ def resume_study(
     planned = plan(study, records)
     with cluster.connected(resources) as (dashboard, resources):
         writer = cluster.writer_of(run.path)
+        if len(ledger.read(run.path / "ledger.jsonl")) != len(records):
+            raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
         write_study(run.path, planned.study)
         driver = Driver(Run(run.path), planned.search, records, resources, dashboard, view)
         return _drive(driver, planned.dataset, writer, storage, resources), torn
@@ -106,6 +108,9 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
+    except Unwritten as error:
+        status = "failed"
+        raise AblateError(f"the study stopped: {error}; {how_to_go_on(driver.state)}") from None
     except AblateError:
         raise
     except Exception as error:

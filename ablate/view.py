@@ -53,6 +53,9 @@ class StudyView:
             self.shown = True
         fresh = records[self.told :]
         if self.live:
+            for number, record in enumerate(fresh, self.told + 1):
+                if record["status"] == "failed" and number > state["before"]:
+                    self.live.console.print(line(record, number, state), highlight=False, soft_wrap=True)
             self.best = ledger.best_by_size([*self.best.values(), *fresh])
             self.live.update(Group(progress(state), best_by_size(self.best)), refresh=True)
         else:
@@ -66,6 +69,7 @@ def progress(state: dict[str, Any]) -> Group:
     """Trials done, running, failed; time left; the dashboard's address; and each running trial."""
     failed = state["counts"]["failed"]
     head = f"{state['done']}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
+    head += f", {state['waiting']} waiting for a node" if state["waiting"] else ""
     head += f", {state['deaths']} worker deaths" if state["deaths"] else ""
     lines = [f"{head} · {left(state)} · {state['status']}"]
     if state["status"] == "exhausted":

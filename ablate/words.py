@@ -36,11 +36,11 @@ def duration(seconds: float) -> str:
 
 def how_to_go_on(state: dict[str, Any]) -> str:
     """What becomes of an interrupted run's work, and the command that goes on with it."""
-    begun, kept = len(state["unfinished"]), "what is recorded is kept"
+    begun, kept = len(state.get("unfinished", [])), "what is recorded is kept"
     if begun:
-        fate = "from the last epoch" if state["storage"] else "from the start, for want of --storage"
+        fate = "from the last epoch" if state.get("storage") else "from the start, for want of --storage"
         kept += f", {begun} trial{'s' if begun > 1 else ''} under way will go on {fate}"
-    options = "".join(f" --{name} {shlex.quote(state[name])}" for name in ("address", "storage") if state[name])
+    options = "".join(f" --{name} {shlex.quote(state[name])}" for name in ("address", "storage") if state.get(name))
     return f"{kept}; go on with `ablate resume {shlex.quote(state['run'])}{options}`"
 
 

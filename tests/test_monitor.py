@@ -63,19 +63,23 @@ def test_the_alerts_fire_when_they_should(tmp_path):
     healthy += [series("left", "900-1x800"), series("", "0x800", "worker_deaths")]
     stalled = [series("complete", "5x800"), series("failed", "0x800"), series("pruned", "0x800"), series("running", "2x800")]
     failing = [series("complete", "1x800"), series("failed", "9x800"), series("pruned", "0x800")]
+    fresh = [series("complete", "0x30"), series("failed", "0x30"), series("running", "2x30"), series("left", "9x30")]
+    ended = [series("complete", "8 9 9"), series("running", "1 1 0"), series("left", "1 1 0")]
+    stopped = [series("complete", "8 8 8"), series("running", "1 1 0"), series("left", "9 0 0")]
     cases = {
         "AblateManyTrialsFail": (failing, "30m"),
         "AblateWorkersDie": ([series("", "0+1x60", "worker_deaths")], "40m"),
         "AblateNothingRuns": ([series("running", "0x60"), series("left", "3x60")], "40m"),
         "AblateStalled": (stalled, "8h"),
-        "AblateDriverGone": ([series("left", "3x20 _x20")], "28m"),
+        "AblateDriverGone": ([series("left", "3x20 _x20"), series("running", "1x20 _x20")], "28m"),
     }
     assert set(cases) == {rule["alert"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]}
     tests = []
     for name, (given, at) in cases.items():
         seen = [{"exp_labels": {"run": "r", "severity": severity(rules, name)}, "exp_annotations": summary(rules, name)}]
         tests.append({"interval": "1m", "input_series": given, "alert_rule_test": [alert(name, at, seen)]})
-        tests.append({"interval": "1m", "input_series": healthy, "alert_rule_test": [alert(name, "8h", [])]})
+        for quiet, at in ((healthy, "8h"), (fresh, "29m"), (ended, "9m"), (stopped, "9m")):
+            tests.append({"interval": "1m", "input_series": quiet, "alert_rule_test": [alert(name, at, [])]})
     (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": tests}))
     done = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -129,7 +133,7 @@ def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_
 
         wait(answered, 120)
         states = {row["metric"]["state"]: float(row["value"][1]) for row in answer(port, "sum by (state) (ray_ablate_trials)")}
-        assert set(states) == {"complete", "failed", "pruned", "running", "left"} and states["complete"] >= 3
+        assert set(states) == {"complete", "failed", "pruned", "running", "waiting", "left"} and states["complete"] >= 3
         [running, *_] = answer(port, "ray_ablate_slot_epoch")
         assert running["metric"]["slot"] in "01" and re.fullmatch(r"\w{12}", running["metric"]["trial"])
         assert re.search("full|binary|ternary", running["metric"]["layers"])

@@ -106,7 +106,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     other = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe, seed=3)
     records, workers = [], set()
 
-    def watch(running, deaths):
+    def watch(running, waiting, deaths):
         found = psutil.Process().children(recursive=True)
         workers.update(p.pid for p in found if p.status() != "zombie" and "Trainable" in " ".join(p.cmdline()))
 
