@@ -41,7 +41,7 @@ fraction = 0.02
 [space.layer]
 weights = {{ each = ["full", "binary", "ternary"] }}
 """
-STARTED = time.time()
+MARK = {"ABLATE_FAULTS": str(os.getpid())}  # in the environment of all that is started here
 
 
 def drivers(folder: Path, kills: int, rng: random.Random) -> dict:
@@ -116,7 +116,7 @@ def _own_raylet(folder: Path, path: Path) -> int:
     driver = start(folder, path, "--concurrency", "2")
     recorded(path, 2)
     next(p for p in below(driver.pid) if p.name() == "raylet").kill()
-    driver.communicate()
+    driver.wait(300)
     gone(path)
     finish(start(folder, path))
     return 1
@@ -126,7 +126,8 @@ def start(folder: Path, path: Path, *options: str) -> subprocess.Popen:
     """`ablate study`, or `ablate resume` where there is a run already."""
     verb = ["resume", str(path)] if (path / "ledger.jsonl").exists() else ["study", "study.toml", "--out", str(path)]
     log = (folder / "log").open("ab")
-    return subprocess.Popen([sys.executable, "-m", "ablate", *verb, *options], cwd=folder, stdout=log, stderr=log)
+    command = [sys.executable, "-m", "ablate", *verb, *options]
+    return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=os.environ | MARK)
 
 
 def finish(driver: subprocess.Popen) -> None:
@@ -138,6 +139,14 @@ def below(pid: int) -> list[psutil.Process]:
         return [p for p in psutil.Process(pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:
         return []
+
+
+def is_ours(process: psutil.Process) -> bool:
+    """Whether it was started from here, and not by another Ray of this machine."""
+    try:
+        return MARK.items() <= process.environ().items()
+    except psutil.Error:  # gone, or another user's
+        return False
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -175,16 +184,13 @@ def count(runs: list[Path]) -> dict:
     asked = [load_run(path).study.trials for path in runs]
     states = [load_run(path).state for path in runs]
     time.sleep(10)
-    rays = [
-        p for p in psutil.process_iter(["name", "create_time"]) if p.info["name"].startswith(("raylet", "gcs_server", "ray::"))
-    ]
     return {
         "studies": len(runs),
         "trials_recorded": sum(map(len, tables)),
         "lost": sum(n - table["trial_id"].nunique() for n, table in zip(asked, tables, strict=True)),
         "duplicated": sum(int(table["trial_id"].duplicated().sum()) for table in tables),
         "ghosts": sum(len(s["running"]) + len(s["unfinished"]) for s in states),
-        "processes_left": sum(p.info["create_time"] > STARTED for p in rays),
+        "processes_left": sum(is_ours(p) for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")),
         "failed": sum(int((table["status"] == "failed").sum()) for table in tables),
         "statuses": [state["status"] for state in states],
     }

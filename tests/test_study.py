@@ -223,6 +223,23 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tiny_study, tmp_path):
     assert 1 <= len(run.records) < 50 and set(run.records["status"]) == {"complete"}
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
+    """With an epoch of minutes, the second Ctrl-C must not wait for its end; SIGTERM waits for a short one."""
+    epoch = "epochs = 1\nbatch_size = 1" if len(signals) == 2 else "epochs = 1"
+    (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 500").replace("epochs = 1", epoch))
+    options = ["--concurrency", "1", "--out", "run"]
+    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", *options]
+    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait(lambda: (tmp_path / "run" / "study.toml").exists() and load_run(tmp_path / "run").state.get("running"))
+    for number in signals:
+        driver.send_signal(number)
+        time.sleep(2)
+    _, error = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "ablate resume" in error and "Traceback" not in error
+    assert load_run(tmp_path / "run").state["status"] == "interrupted"
+
+
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
     run = run_study(with_options(tiny_study, tmp_path, trials=1), tmp_path / "run", resources=Resources(minutes_per_trial=1e-3))
     assert list(run.records["status"]) == ["failed"]
