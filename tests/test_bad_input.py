@@ -68,7 +68,7 @@ def refused(result, *parts):
         (["study", "--dry-run", "--cpus-per-trial", "0"], ["cpus_per_trial", "0"]),
         (["study", "--objectives", ""], ["unknown objective ''"]),
         (["study", "--epochs", "1" + "0" * 22], ["recipe.epochs", "less than or equal to"]),
-        (["study", "--cpus-per-trial", "999"], ["must fit the cluster", "999"]),
+        (["study", "--cpus-per-trial", "999"], ["must fit a node", "999"]),
         (["study", "x" * 300 + ".toml"], ["File name too long"]),
         (["status", "x" * 300], ["File name too long"]),
         (["bench", "nowhere", "--threads", "0"], ["--threads must be 1 or more", "0"]),
@@ -179,7 +179,7 @@ def test_an_output_folder_in_use(run, tmp_path):
     refused(run("study", "--out", "run/notes.txt"), "--out")
     refused(run("study", "--out", "run/notes.txt/below"), "--out", "can be written")
     (tmp_path / "empty").mkdir()
-    refused(run("study", "--out", "empty", "--cpus-per-trial", "999"), "must fit the cluster")
+    refused(run("study", "--out", "empty", "--cpus-per-trial", "999"), "must fit a node")
     assert (tmp_path / "empty").is_dir()  # what was there before stays
 
 
