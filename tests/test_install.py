@@ -29,6 +29,7 @@ def test_the_wheel(tmp_path):
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
     datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
-    assert spaces | {("study", "default"), ("model", "vit-micro")} | datasets == rows
+    studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
+    assert spaces | studies | {("model", "vit-micro")} | datasets == rows
     loaded = python("import ablate.data as d; print(d.__file__, len(d.load('cifar10-mini').train))")
     assert str(target) in loaded and loaded.strip().endswith(" 4000")
