@@ -4,7 +4,7 @@ import faulthandler
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def distribute(
     limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial}
     trainable = tune.with_parameters(_Worker, steps=steps, writer=writer, storage=storage, **limits)
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
@@ -74,9 +74,12 @@ def distribute(
             callbacks=[_Watcher(proposer, watch)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
-    if proposer.fault is not None:
-        raise proposer.fault
+    )
+    try:
+        tuner.fit()
+    finally:  # what ails Tune then, on a full disk say, comes of it
+        if proposer.fault is not None:
+            raise proposer.fault
 
 
 class _Worker(tune.Trainable):
@@ -233,16 +236,16 @@ class _Proposer(_Unsaved, Searcher):
         name, limit = trial.trial_id, 60 * self.minutes
         if ray.get(self.writer.has.remote(name)):  # it died after its record was written
             return self.close(name)
+        if trouble := ray.get(self.writer.trouble.remote()):
+            raise Unwritten(trouble)
         if time.monotonic() - trial.started > limit:
             reason = f"the trial took more than {self.minutes:g} minutes and was ended"
-        elif isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Unwritten):
-            raise error.cause
         elif isinstance(error, ray.exceptions.RayTaskError):
             reason = f"{type(error.cause).__name__}: {error.cause}"
         else:
             self.died += 1
-            self.deaths[name] += trial.began  # a node that goes before a trial has begun costs it nothing
-            if self.deaths[name] <= RETRIES:
+            self.deaths[name] += 1
+            if self.deaths[name] <= RETRIES * (1 if trial.began else 4):  # an idle worker's late death is not the trial's
                 return self.again.append((name, trial.spec))
             reason = f"its worker died {self.deaths[name]} times, at last: {_why(told)}"
         record = blank_record(trial.spec, name) | {"error": " ".join(reason.split())}
@@ -312,10 +315,11 @@ class _Watcher(_Unsaved, tune.Callback):
         started.began, started.started = True, time.monotonic()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune has just written the error to the driver's disk, pickled or as text."""
-        kept, text = trial.pickled_error_file, trial.error_file
-        error = cloudpickle.loads(Path(kept).read_bytes()) if kept else None
-        told = str(error) if error else Path(text).read_text() if text else "for a reason that Ray does not tell"
+        """Tune has just written the error to the run's disk, pickled or as text, if it was not full."""
+        error, told = None, "for a reason that Ray does not tell"
+        with suppress(OSError, EOFError):
+            told = Path(trial.error_file).read_text() if trial.error_file else told
+            error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else None
         with self.proposer.noting_faults():
             self.proposer.failed(self.proposer.running.pop(trial.trial_id), error, told)
 

@@ -147,6 +147,7 @@ class Writer:
         self.path = path
         self._lock = lock(path)
         self._fresh: dict[str, Record] = {}
+        self._trouble = ""
         self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
 
     def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
@@ -154,6 +155,13 @@ class Writer:
         name = record["trial_id"]
         if name in self._written:
             return
+        try:
+            self._write(name, record, predictions, weights)
+        except OSError as error:
+            self._trouble = f"{self.path} cannot be written: {error.strerror}"
+            raise
+
+    def _write(self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
             _store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
@@ -162,6 +170,10 @@ class Writer:
         ledger.append(self.path / "ledger.jsonl", record)
         self._written.add(name)
         self._fresh[name] = record
+
+    def trouble(self) -> str:
+        """Why the folder could not be written; "" where it could."""
+        return self._trouble
 
     def has(self, name: str) -> bool:
         """Whether a record was written and not taken yet."""
