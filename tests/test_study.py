@@ -227,8 +227,10 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tiny_study, tmp_path):
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     """With an epoch of minutes, the second Ctrl-C must not wait for its end; SIGTERM waits for a short one."""
-    epoch = "epochs = 1\nbatch_size = 1" if len(signals) == 2 else "epochs = 1"
-    (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 500").replace("epochs = 1", epoch))
+    text = tiny_study.replace("trials = 4", "trials = 500")
+    if len(signals) == 2:
+        text = text.replace("epochs = 1", "epochs = 1\nbatch_size = 1").replace("[0.02, 0.04]", "1.0")
+    (tmp_path / "tiny.toml").write_text(text)
     options = ["--concurrency", "1", "--out", "run"]
     command = [sys.executable, "-m", "ablate", "study", "tiny.toml", *options]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
