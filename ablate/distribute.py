@@ -269,7 +269,7 @@ def _why(told: str) -> str:
 class _ActorKeeper(FIFOScheduler):
     """First in, first out; and no actor ends while trials may come. Tune would keep one of several that fall idle together.
 
-    A new actor costs the imports of torch and transformers, some ten seconds of a processor.
+    A new actor costs the imports of torch and transformers.
     """
 
     def __init__(self, proposer: _Proposer) -> None:
