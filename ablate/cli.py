@@ -300,6 +300,10 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     except Interrupted as error:
         _show(Run(error.run), as_json)
         raise
+    except KeyboardInterrupt as late:  # once more, while the last tables were written or Ray was left
+        if isinstance(late.__context__, Interrupted):
+            raise late.__context__ from None
+        raise
     _show(run, as_json)
     failed = int((run.records["status"] == "failed").sum())
     if failed > max_failed * len(run.records):

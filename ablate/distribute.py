@@ -11,11 +11,9 @@ from typing import Any
 
 import ray
 from ray import cloudpickle, tune
-from ray.air.execution._internal import actor_manager
-from ray.tune.execution import tune_controller
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from ablate.actors import keep_actors
 from ablate.cluster import Resources
 from ablate.errors import NonFinite, Unwritten
 from ablate.ledger import Record, arm, blank_record
@@ -27,10 +25,6 @@ Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, thre
 Watch = Callable[["Running", int, int], None]  # (running, trials that wait for their resources, workers that died)
 Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, accuracy
 RETRIES = 2  # of a trial whose worker or node died
-
-# A worker that is killed for lack of memory is a death too; Tune knows RayActorError alone, and would end the study.
-DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
-actor_manager.RayActorError = tune_controller.RayActorError = DEATHS
 
 
 def distribute(
@@ -60,7 +54,6 @@ def distribute(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=proposer,
-            scheduler=_ActorKeeper(proposer),
             num_samples=-1,  # the proposer ends it
             max_concurrent_trials=resources.concurrency,
             reuse_actors=True,
@@ -76,7 +69,8 @@ def distribute(
         ),
     )
     try:
-        tuner.fit()
+        with keep_actors(len(proposer.slots), proposer.may_come, proposer.may_swap):
+            tuner.fit()
     finally:  # what ails Tune then, on a full disk say, comes of it
         if proposer.fault is not None:
             raise proposer.fault
@@ -208,6 +202,14 @@ class _Proposer(_Unsaved, Searcher):
         self.running[trial_id] = _Running(name, spec, slot, 1 + self.deaths[name])
         return {"spec": spec.model_dump(), "trial_id": name, "slot": slot}
 
+    def may_come(self) -> bool:
+        """Whether more trials may be asked for."""
+        return not self.exhausted or bool(self.again)
+
+    def may_swap(self, trial_id: str) -> bool:
+        """Whether a trial whose actor is on the way takes an idle one: its own may never come, if a node died."""
+        return not self.may_come() or self.running[trial_id].attempt > 1
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "epoch" in result:
             trial = self.running[trial_id]
@@ -264,27 +266,6 @@ def _why(told: str) -> str:
     lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith("Failure #")]
     facts = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
     return " ".join(facts or lines[:1])[:500]
-
-
-class _ActorKeeper(FIFOScheduler):
-    """First in, first out; and no actor ends while trials may come. Tune would keep one of several that fall idle together.
-
-    A new actor costs the imports of torch and transformers.
-    """
-
-    def __init__(self, proposer: _Proposer) -> None:
-        super().__init__()
-        self.proposer, self.kept = proposer, 0
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        if not self.kept and hasattr(tune_controller, "_actor_cache"):  # Ray's own, so it may go
-            self.kept = len(self.proposer.slots)
-            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.kept)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if self.kept and self.proposer.exhausted and not self.proposer.again:  # idle ones give their GPUs back
-            tune_controller._actor_cache.decrease_max(trial.placement_group_factory, by=self.kept)
-            self.kept = 0
 
 
 class _Stopper(_Unsaved, tune.Stopper):

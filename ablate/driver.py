@@ -13,6 +13,7 @@ import pandas as pd
 
 from ablate.analysis import pareto
 from ablate.cluster import Metrics, Readings, Resources
+from ablate.design import Design
 from ablate.distribute import Asked, Running
 from ablate.ledger import Record, best_by_size
 from ablate.monitor import METRICS
@@ -29,7 +30,7 @@ class Driver:
     """Proposes, learns, keeps the state file fresh, and feeds the view and the metrics. Ray must be connected."""
 
     def __init__(
-        self, run: Run, search: Search, records: list[Record], resources: Resources, dashboard: str, view: View | None
+        self, run: Run, search: Search | Design, records: list[Record], resources: Resources, dashboard: str, view: View | None
     ) -> None:
         self.run, self.study, self.search, self.records, self.view = run, run.study, search, list(records), view
         self.asked, self.exhausted, self.stopped = len(records), False, False
@@ -60,10 +61,11 @@ class Driver:
             if self.search.again(spec := self.unfinished.pop(0)):
                 self.asked += 1
                 return trial_id(spec), spec
+        if (next_spec := self.search.ask()) is None:
+            self.exhausted = not self.search.waits
+            return None
         self.asked += 1
-        next_spec = self.search.ask()
-        self.exhausted = next_spec is None
-        return None if next_spec is None else (trial_id(next_spec), next_spec)
+        return trial_id(next_spec), next_spec
 
     def tell(self, record: Record) -> list[str]:
         """The trials on the front, after this one."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ablate import cost, data, layers, models, packed, trial
+from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import Record, arm
 from ablate.search import Search
@@ -26,12 +27,12 @@ class Plan:
     study: StudySpec
     groups: dict[str, list[str]]
     dataset: data.Dataset
-    search: Search
+    search: Search | Design
 
     @property
     def anchors(self) -> list[TrialSpec]:
         """The first point of each kind: a fresh search's first proposals."""
-        fresh = Search(self.study, self.search.groups)
+        fresh = type(self.search)(self.study, self.search.groups)
         first = [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
         return list({(arm(spec), *spec.layers): spec for spec in reversed(first)}.values())[::-1]
 
@@ -49,7 +50,12 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
     found = layers.groups(model)
     chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
-    planned = Plan(study, found, dataset, Search(study, [name for name in found if name in chosen], records))
+    search = (Design if study.design else Search)(study, [name for name in found if name in chosen], records)
+    if isinstance(search, Design):
+        if study.trials not in (search.size, StudySpec.model_fields["trials"].default):
+            raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
+        study = study.model_copy(update={"trials": search.size})
+    planned = Plan(study, found, dataset, search)
     if not planned.anchors:
         raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
     return planned

@@ -47,7 +47,7 @@ class Search:
         ids = {id(record) for record in kept}
         for record in records:
             spec = effective(TrialSpec.model_validate(record["spec"]))
-            self.seen.add(_key(spec))
+            self.seen.add(key_of(spec))
             if id(record) in ids:
                 self._learn(spec, record)
 
@@ -55,6 +55,11 @@ class Search:
     def size(self) -> float:
         """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
         return math.prod(_levels(axis) for axis in self.axes.values())
+
+    @property
+    def waits(self) -> bool:
+        """Whether a trial under way must be told before there can be another."""
+        return False
 
     @property
     def under_way(self) -> list[dict[str, Any]]:
@@ -72,7 +77,7 @@ class Search:
     def tell(self, record: Record) -> None:
         """Take in how a trial ended. Only a complete one with every objective teaches the sampler."""
         spec = effective(TrialSpec.model_validate(record["spec"]))
-        self.seen.add(key := _key(spec))
+        self.seen.add(key := key_of(spec))
         if key in self.running:
             self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below
         if self._teaches(record):
@@ -84,7 +89,7 @@ class Search:
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
         point = self._point(spec)
-        return _key(spec) not in self.seen and self._spec(point) == spec and self._propose(point) == spec
+        return key_of(spec) not in self.seen and self.spec_at(point) == spec and self._propose(point) == spec
 
     def _teaches(self, record: Record) -> bool:
         values = self._values(record)
@@ -118,13 +123,13 @@ class Search:
 
     def _propose(self, point: Point | None) -> TrialSpec | None:
         """The trial at a point, or where the sampler chooses; None when it was proposed before or cannot be."""
-        if point is not None and ((spec := self._spec(point)) is None or _key(spec) in self.seen):
+        if point is not None and ((spec := self.spec_at(point)) is None or key_of(spec) in self.seen):
             return None
         if point is not None:
             self._optuna.enqueue_trial(point)
         trial = self._optuna.ask(self.axes)
-        spec = self._spec(trial.params)
-        if spec is None or (key := _key(spec)) in self.seen:
+        spec = self.spec_at(trial.params)
+        if spec is None or (key := key_of(spec)) in self.seen:
             self._optuna.tell(trial, state=TrialState.FAIL)
             self.duplicates += spec is not None
             self._latest = trial.params
@@ -150,7 +155,7 @@ class Search:
             for _ in range(MOVES):
                 yield {name: _draw(axis, rng) for name, axis in self.axes.items()}
 
-    def _spec(self, point: Point) -> TrialSpec | None:
+    def spec_at(self, point: Point) -> TrialSpec | None:
         """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""
         space, chosen = self.study.space, {}
         for group in self.groups:
@@ -276,5 +281,5 @@ def _levels(axis: BaseDistribution) -> float:
     return len(axis.choices) if isinstance(axis, CategoricalDistribution) else math.inf
 
 
-def _key(spec: TrialSpec) -> str:
+def key_of(spec: TrialSpec) -> str:
     return json.dumps(spec.model_dump(), sort_keys=True)

@@ -14,6 +14,7 @@ from ablate.errors import BadInput, unknown
 
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
 Value = bool | int | float | str
+Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial"]
 
 Direction = Literal["min", "max"]
 OBJECTIVES: dict[str, Direction] = {
@@ -195,8 +196,33 @@ class SpaceSpec(Spec):
         return self
 
 
+class Step(Spec):
+    """One change of a designed study: fields of its layers and of its recipe with their new values."""
+
+    name: str
+    source: str = ""
+    layer: dict[str, Value] = {}
+    recipe: dict[str, Value] = {}
+    tune: dict[str, tuple[Value, ...]] = {}  # from this step on, in place of the study's
+
+    @model_validator(mode="after")
+    def _changes_fit(self) -> Self:
+        faults = [f for key, value in self.layer.items() if (f := _fault(LayerSpec, key, value))]
+        faults += [f for key, value in self.recipe.items() if (f := _fault(Recipe, key, value))]
+        if faults := faults + _tune_faults(self.tune):
+            raise ValueError("; ".join(faults))
+        return self
+
+
 class StudySpec(Spec):
-    """A question: a space, a model, a dataset, a recipe, objectives, a budget and a seed."""
+    """A question: a space, a model, a dataset, a recipe, objectives, a budget and a seed.
+
+    With a `design` nothing is searched: each of its cells is trained with every one of the paired `seeds`, and tested.
+    `ladder` takes the steps one after the other from the base point (the space's fixed values and the recipe),
+    `leave-one-out` all steps but one, `one-factor` the base and each step alone, `arms` each step alone, and `factorial`
+    none; all are crossed with the space's choices. What is in `tune` is chosen for each cell by its validation on one
+    more seed. `reference` is one more cell: all steps, and it.
+    """
 
     name: str = ""
     question: str
@@ -212,6 +238,11 @@ class StudySpec(Spec):
     hours: Annotated[float, Field(gt=0)] | None = None
     seed: int = Field(0, ge=0, lt=2**32)
     recipe: Recipe = Recipe()
+    design: tuple[Design, ...] = ()
+    seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
+    tune: dict[str, tuple[Value, ...]] = {}  # fields of the recipe
+    steps: tuple[Step, ...] = ()
+    reference: Step | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +250,8 @@ class StudySpec(Spec):
         """A space by name is loaded; without objectives of its own, a study has those of its space."""
         if not isinstance(data, dict) or "space" not in data:
             return data
+        if isinstance(design := data.get("design"), str):
+            data = {**data, "design": () if design == "search" else (design,)}
         space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
         its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
         return {**data, "space": space, "objectives": data.get("objectives") or its or SPACE_OBJECTIVES}
@@ -229,8 +262,16 @@ class StudySpec(Spec):
         return {name: OBJECTIVES[name] for name in self.objectives}
 
     @model_validator(mode="after")
-    def _objectives_exist(self) -> Self:
-        if faults := _objective_faults(self.objectives):
+    def _parts_fit(self) -> Self:
+        faults = _objective_faults(self.objectives)
+        faults += _tune_faults(self.tune)
+        if not self.design and (self.seeds > 1 or self.tune or self.steps or self.reference):
+            faults.append("seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']")
+        if bool(self.steps) != bool({*self.design} - {"factorial"}):
+            faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
+        if len({step.name for step in self.steps}) < len(self.steps):
+            faults.append("steps must differ in their names")
+        if faults:
             raise ValueError("; ".join(faults))
         return self
 
@@ -322,6 +363,11 @@ def _objective_faults(objectives: tuple[str, ...]) -> list[str]:
     if len(set(objectives)) < len(objectives):
         faults.append(f"objectives must differ, but got {', '.join(objectives)}")
     return faults
+
+
+def _tune_faults(tune: dict[str, tuple[Value, ...]]) -> list[str]:
+    empty = [f"tune.{key}: choices must be a list of one value or more" for key, choices in tune.items() if not choices]
+    return empty + [f"tune.{f}" for key, choices in tune.items() for value in choices if (f := _fault(Recipe, key, value))]
 
 
 def _fault(spec: type[Spec], key: str, value: object) -> str:

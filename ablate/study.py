@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -17,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from ablate import cluster, data, ledger, models, trial
-from ablate.analysis import pareto
+from ablate.analysis import paired, pareto
 from ablate.cluster import Resources
+from ablate.design import Design
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
@@ -68,19 +70,23 @@ def resume_study(
     check_idle(run)
     torn = ledger.recover(run.path / "ledger.jsonl")
     records = ledger.read(run.path / "ledger.jsonl")
+    if trials is not None and run.study.design:
+        raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
     study = run.study.model_copy(update={"trials": run.study.trials if trials is None else trials})
     if study.trials < len(records):
         raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
     cluster.check_address(resources.address)
     storage = Storage(resources.storage) if resources.storage else None
-    planned = plan(study, records)
-    with cluster.connected(resources) as (dashboard, resources):
-        writer = cluster.writer_of(run.path)
-        if len(ledger.read(run.path / "ledger.jsonl")) != len(records):
-            raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
-        write_study(run.path, planned.study)
-        driver = Driver(Run(run.path), planned.search, records, resources, dashboard, view)
-        return _drive(driver, planned.dataset, writer, storage, resources), torn
+    with ThreadPoolExecutor(1) as pool:
+        planning = pool.submit(plan, study, records)  # while Ray starts
+        with cluster.connected(resources) as (dashboard, resources):
+            planned = planning.result()
+            writer = cluster.writer_of(run.path)
+            if len(ledger.read(run.path / "ledger.jsonl")) != len(records):
+                raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
+            write_study(run.path, planned.study)
+            driver = Driver(Run(run.path), planned.search, records, resources, dashboard, view)
+            return _drive(driver, planned.dataset, writer, storage, resources), torn
 
 
 def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage | None, resources: Resources) -> Run:
@@ -142,7 +148,26 @@ def finish(run: Run) -> Run:
         trials = trials.assign(**{key: trials.index.isin(rows) for key, rows in on.items()}, label=_labels(trials))
         title = f"{Path(run.study.model).name} on {Path(run.study.data).name}, {len(trials)} trials, seed {run.study.seed}"
         fig_pareto.draw(trials, objectives, title, run.path / "figures" / "pareto")
+    if run.study.design:
+        _finish_design(run)
     return run
+
+
+def _finish_design(run: Run) -> None:
+    """The design's cells as tables; with steps, rung by rung, and their figure."""
+    from ablate.paper_figures import fig_ladder
+
+    study, records = run.study, run.records.to_dict("records")
+    groups = list(dict.fromkeys(group for record in records for group in record["spec"]["layers"]))
+    table = Design(study, groups, records).table()
+    table.to_csv(run.path / "tables" / "design.csv", index=False)
+    if "ladder" in study.design and table["test_accuracy"].notna().any():
+        reference = study.reference.name if study.reference else None
+        rungs = paired.ladder(table, [step.name for step in study.steps], reference)
+        rungs.to_csv(run.path / "tables" / "ladder.csv", index=False)
+        title = f"{Path(study.model).name} on {Path(study.data).name}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
+        seeds = paired.by_seed(table, "test_accuracy")
+        fig_ladder.draw(rungs.dropna(subset="mean"), seeds, title, run.path / "figures" / "ladder", reference)
 
 
 def _labels(trials: pd.DataFrame) -> list[str]:

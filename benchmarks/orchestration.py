@@ -34,7 +34,7 @@ from ablate import cluster
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver
-from ablate.ledger import blank_record
+from ablate.ledger import Record, blank_record
 from ablate.plan import plan
 from ablate.run import create_run, load_run
 from ablate.spec import TrialSpec, load_study
@@ -64,12 +64,18 @@ def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[
     planned = plan(load_study("default").model_copy(update={"trials": trials}))
     run = create_run(path, planned.study, {})
     resources = Resources(concurrency=concurrency, gpus_per_trial=0.0)
-    started, before = time.monotonic(), memory()
+    started = time.monotonic()
     driver = Driver(run, planned.search, [], resources, "", None)
     cpu = time.process_time()
+    after: dict[int, int] = {}  # resident bytes, by how many trials are recorded
+
+    def tell(record: Record) -> list[str]:
+        after[len(driver.records)] = memory()
+        return driver.tell(record)
+
     distribute(
         driver.ask,
-        driver.tell,
+        tell,
         driver.watch,
         stop=lambda: False,
         steps=partial(pretend, seconds=seconds),
@@ -81,7 +87,9 @@ def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[
     wall = time.monotonic() - started
     result = {"trials": len(driver.records), "seconds_a_trial": wall / trials, "wall_seconds": wall}
     result["driver_cpu_ms_a_trial"] = 1000 * (time.process_time() - cpu) / trials
-    result["driver_kb_a_trial"] = (memory() - before) / 1024 / trials
+    half = trials // 2  # the first half has the imports and the sampler's memory, which does not grow
+    result["driver_kb_a_trial"] = (after[trials - 1] - after[half]) / 1024 / (trials - 1 - half)
+    result["driver_mb"] = after[trials - 1] / 1024**2
     return result | {"duplicates_avoided": driver.search.duplicates}
 
 
@@ -159,19 +167,26 @@ def memory() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("nothing", "sleep", "ledger"), default=["nothing", "sleep", "ledger"])
     parser.add_argument("--trials", type=int, default=10_000, help="that sleep")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0, help="that each sleeps")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="a JSON file for the result")
+    parser.add_argument("--folder", type=Path, help="where the runs stay; else they are deleted")
+    parser.add_argument("--out", type=Path, help="a JSON file for the result; parts that it has already are kept")
     asked = parser.parse_args()
     result = {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
     result |= {name: version(name) for name in ("ablate-vit", "ray", "optuna")}
+    if asked.out and asked.out.exists():
+        result = json.loads(asked.out.read_text()) | result
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        result["nothing"] = nothing(folder, asked.rounds)
-        result["sleep"] = sleep(folder, asked.trials, asked.slots, asked.seconds)
-        result["ledger"] = ledger(folder, asked.rounds)
+        folder = asked.folder or Path(name)
+        if "nothing" in asked.parts:
+            result["nothing"] = nothing(folder, asked.rounds)
+        if "sleep" in asked.parts:
+            result["sleep"] = sleep(folder, asked.trials, asked.slots, asked.seconds)
+        if "ledger" in asked.parts:
+            result["ledger"] = ledger(folder, asked.rounds)
     text = json.dumps(result, indent=1)
     print(text)
     if asked.out:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -63,11 +62,14 @@ def plain(axis: Any) -> None:
 
 
 @contextmanager
-def figure(path: Path, height_inches: float = 2.6) -> Iterator[Axes]:
-    """Axes to draw on; saved as `path`.pdf and `path`.png at the end, byte for byte the same for the same input."""
+def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: Any) -> Iterator[Any]:
+    """Axes to draw on, or an array of them (`panels` go to Figure.subplots), `columns` of a page wide.
+
+    Saved as `path`.pdf and `path`.png at the end, byte for byte the same for the same input.
+    """
     with matplotlib.rc_context(RC):
-        canvas = Figure((COLUMN_INCHES, height_inches), layout="constrained")
-        yield canvas.subplots()
+        canvas = Figure((columns * COLUMN_INCHES, height_inches), layout="constrained")
+        yield canvas.subplots(**panels)
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
         canvas.savefig(path.with_suffix(".png"))

@@ -132,8 +132,14 @@ def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_
             return not any(missing.values())
 
         wait(answered, 120)
-        states = {row["metric"]["state"]: float(row["value"][1]) for row in answer(port, "sum by (state) (ray_ablate_trials)")}
-        assert set(states) == {"complete", "failed", "pruned", "running", "waiting", "left"} and states["complete"] >= 3
+        names = {"complete", "failed", "pruned", "running", "waiting", "left"}
+
+        def counted():  # Ray hands metrics on every few seconds, so the ledger is ahead of them
+            rows = answer(port, "sum by (state) (ray_ablate_trials)")
+            states = {row["metric"]["state"]: float(row["value"][1]) for row in rows}
+            return set(states) == names and states["complete"] >= 3
+
+        wait(counted, 60)
         [running, *_] = answer(port, "ray_ablate_slot_epoch")
         assert running["metric"]["slot"] in "01" and re.fullmatch(r"\w{12}", running["metric"]["trial"])
         assert re.search("full|binary|ternary", running["metric"]["layers"])

@@ -406,9 +406,9 @@ def test_every_part_can_be_searched():
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"quantized_weight_decay": {"low": 0.01, "high": 0.2}}]))
 def test_a_trial_leads_back_to_its_point(seed, other):
     asking, rng = search(LAYER, RECIPE | other), np.random.default_rng(seed)
-    spec = asking._spec({name: _draw(axis, rng) for name, axis in asking.axes.items()})
+    spec = asking.spec_at({name: _draw(axis, rng) for name, axis in asking.axes.items()})
     point = asking._point(spec)
-    assert asking._spec(point) == spec == effective(spec)
+    assert asking.spec_at(point) == spec == effective(spec)
     for name, axis in asking.axes.items():
         assert axis._contains(axis.to_internal_repr(point[name])), name
 

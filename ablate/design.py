@@ -1,0 +1,163 @@
+"""Trials of a study that does not search: every cell of its design with every seed, what is tuned first."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from optuna.distributions import CategoricalDistribution
+
+from ablate.effective import effective
+from ablate.errors import BadInput
+from ablate.ledger import Record
+from ablate.search import Search, key_of
+from ablate.spec import Recipe, Step, StudySpec, TrialSpec, Value
+
+Tuned = dict[str, Any]  # a field of the recipe -> its value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A trial but for its seed and for what is tuned."""
+
+    spec: TrialSpec
+    tune: dict[str, tuple[Value, ...]]
+
+    @property
+    def choices(self) -> list[Tuned]:
+        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+
+    @property
+    def tunings(self) -> list[Tuned]:
+        """The choices, where there is more than one."""
+        return self.choices if len(self.choices) > 1 else []
+
+
+class Design:
+    """In the shape of a Search: ask() and tell(record), a function of the study and of the records alone.
+
+    Tuning runs on one seed beyond the paired ones and never sees the test set; the paired trials are tested at their end.
+    """
+
+    duplicates = 0
+
+    def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
+        self.study, self.groups = study, groups
+        self.cells = dict(_cells(study, groups))  # by name
+        self.asked: set[str] = set()
+        self.found: dict[str, Record] = {}
+        for record in records:
+            self.tell(record)
+
+    @property
+    def size(self) -> int:
+        """Trials of the design; cells that coincide share theirs."""
+        distinct = {key_of(effective(cell.spec)): cell for cell in self.cells.values()}.values()
+        return sum(self.study.seeds + len(cell.tunings) for cell in distinct)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a trial under way must be told before there can be another."""
+        return bool(self.under_way)
+
+    @property
+    def under_way(self) -> list[dict[str, Any]]:
+        """The specs, as plain data, that were proposed and not told yet."""
+        return [json.loads(key) for key in sorted(self.asked - set(self.found))]
+
+    def ask(self) -> TrialSpec | None:
+        """The next trial; None when none is left, or none before a tuning under way has ended."""
+        for row in self._rows():
+            if row["spec"] and (key := key_of(row["spec"])) not in self.asked:
+                self.asked.add(key)
+                return row["spec"]
+        return None
+
+    def tell(self, record: Record) -> None:
+        """Take in how a trial ended."""
+        key = key_of(effective(TrialSpec.model_validate(record["spec"])))
+        self.asked.add(key)
+        self.found[key] = record
+
+    def again(self, spec: TrialSpec) -> bool:
+        """Whether a trial that another driver had under way must be proposed first: no, ask() comes to it by itself."""
+        return False
+
+    def table(self) -> pd.DataFrame:
+        """A row a trial: cell, role ("tune" or "seed"), the tuned fields, and what its record says, if there is one."""
+        columns = ("trial_id", "status", "arm", "seed", "fraction", "images", "accuracy", "loss", "test_accuracy", "test_loss")
+        rows = []
+        for row in self._rows():
+            record = self.found.get(key_of(row["spec"]), {}) if row["spec"] else {}
+            told = {column: record.get(column) for column in columns}
+            rows.append({"cell": row["cell"], "role": row["role"], **row["tuned"], **told})
+        return pd.DataFrame(
+            rows, columns=["cell", "role", *dict.fromkeys(key for cell in self.cells.values() for key in cell.tune), *columns]
+        )
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Each cell's tunings, then seed after seed all cells; `spec` is None where the tuning has not ended."""
+        first, last = self.study.seed, self.study.seed + self.study.seeds
+        for name, cell in self.cells.items():
+            for tuned in cell.tunings:
+                yield {"cell": name, "role": "tune", "tuned": tuned, "spec": _at(cell.spec, tuned, last, test=False)}
+        best = {name: self._best(cell, last) for name, cell in self.cells.items()}
+        for seed in range(first, last):
+            for name, cell in self.cells.items():
+                chosen = best[name]
+                spec = None if chosen is None else _at(cell.spec, chosen, seed, test=True)
+                yield {"cell": name, "role": "seed", "tuned": chosen or {}, "spec": spec}
+
+    def _best(self, cell: Cell, seed: int) -> Tuned | None:
+        """The choice of the best validation accuracy, the first of equals; None before all have ended."""
+        if not cell.tunings:
+            return cell.choices[0]
+        records = [self.found.get(key_of(_at(cell.spec, tuned, seed, test=False))) for tuned in cell.tunings]
+        scores = [-1.0 if record["accuracy"] is None else record["accuracy"] for record in records if record]
+        return cell.tunings[scores.index(max(scores))] if len(scores) == len(records) else None
+
+
+def _at(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool) -> TrialSpec:
+    recipe = Recipe.model_validate(spec.recipe.model_dump() | tuned)
+    return effective(spec.model_copy(update={"recipe": recipe, "seed": seed, "test": test}))
+
+
+def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
+    """The cells by name, in the order of the design."""
+    steps, designs = study.steps, {*study.design}
+    chosen: list[tuple[str, Sequence[Step]]] = [("base", ())] if {"ladder", "one-factor"} & designs else []
+    if "ladder" in designs:
+        chosen += [(step.name, steps[: i + 1]) for i, step in enumerate(steps)]
+    if "leave-one-out" in designs:
+        chosen += [("all", steps), *((f"all but: {out.name}", [step for step in steps if step != out]) for out in steps)]
+    if "one-factor" in designs:
+        chosen += [(f"only: {step.name}", [step]) for step in steps]
+    if "arms" in designs:
+        chosen += [(step.name, [step]) for step in steps]
+    if "factorial" in designs:
+        chosen += [("", ())]
+    if study.reference:
+        chosen += [(study.reference.name, (*steps, study.reference))]
+    for name, changes in chosen:
+        yield from _after(study, groups, name, changes)
+
+
+def _after(study: StudySpec, groups: list[str], name: str, steps: Sequence[Step]) -> Iterator[tuple[str, Cell]]:
+    """The base point after some steps, crossed with the space's choices."""
+    layer = {key: value for step in steps for key, value in step.layer.items()}
+    recipe = {key: value for step in steps for key, value in step.recipe.items()}
+    space = study.space.model_copy(update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe})
+    search = Search(study.model_copy(update={"space": space}), groups)
+    for axis, values in search.axes.items():
+        if not isinstance(values, CategoricalDistribution):
+            raise BadInput(f"a design must list the choices of {axis}, but got a range; only a search has ranges")
+    tune = next((step.tune for step in reversed(steps) if step.tune), study.tune)
+    points = (
+        dict(zip(search.axes, point, strict=True)) for point in itertools.product(*(a.choices for a in search.axes.values()))
+    )
+    found = {", ".join([name] * bool(name) + [f"{k} {v}" for k, v in point.items()]): search.spec_at(point) for point in points}
+    if not any(found.values()):
+        raise BadInput(f"cell {name!r} of the design must be a trial, but its values exclude each other")
+    yield from ((name, Cell(spec, tune)) for name, spec in found.items() if spec)

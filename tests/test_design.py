@@ -1,0 +1,193 @@
+"""Designed studies: their cells and trials without training, and a small ladder really trained."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.analysis import paired
+from ablate.design import Design
+from ablate.errors import BadInput
+from ablate.ledger import blank_record
+from ablate.spec import StudySpec, checked, load_study
+
+GROUPS = ["block0.attention", "block0.fc1", "head"]
+STEPS = [
+    {"name": "AdamW", "recipe": {"optimizer": "adamw"}, "tune": {"learning_rate": [1e-3, 2e-3, 4e-3]}},
+    {"name": "absmean", "layer": {"beta": "absmean"}},
+    {"name": "smoothing", "recipe": {"label_smoothing": 0.1}},
+]
+
+
+def study(**fields):
+    layer = {"weights": "binary", "beta": 8.0} | fields.pop("layer", {})
+    base = {"question": "?", "recipe": {"optimizer": "sgd"}, "tune": {"learning_rate": [0.01, 0.1]}, "seeds": 3, "steps": STEPS}
+    return checked(
+        StudySpec, base | {"space": {"description": "d", "layer": layer, **fields.pop("space", {})}} | fields, "study"
+    )
+
+
+def answer(spec):
+    """The rate in the middle is the best; smoothing gives a point, AdamW ten, and absmean what the seed says."""
+    recipe, layer = spec.recipe, next(iter(spec.layers.values()), None)
+    accuracy = 0.3 + 0.1 * (recipe.optimizer == "adamw") + 0.01 * (recipe.label_smoothing > 0)
+    accuracy += 0.001 * spec.seed * (layer is None or layer.beta == "absmean")
+    accuracy -= 0.05 * (recipe.learning_rate not in (0.1, 2e-3))
+    found = {"status": "complete", "accuracy": accuracy, "loss": 1.0, "size_bytes": 1, "images": 10}
+    return blank_record(spec, str(spec.seed)) | found | ({"test_accuracy": accuracy} if spec.test else {})
+
+
+def run(design):
+    specs = []
+    while (spec := design.ask()) is not None:
+        specs.append(spec)
+        design.tell(answer(spec))
+    return specs
+
+
+def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
+    design = Design(study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}), GROUPS)
+    names = ["base", "AdamW", "absmean", "smoothing", "all", "all but: AdamW", "all but: absmean", "all but: smoothing", "fp"]
+    assert list(design.cells) == names
+    assert design.cells["base"].spec.recipe.optimizer == "sgd" and not design.cells["fp"].spec.layers
+    assert design.cells["absmean"].spec == design.cells["all but: smoothing"].spec
+    specs = run(design)
+    # "all" is the top rung, and "all but: smoothing" the one below it: 7 cells of their own
+    assert len(specs) == design.size == 2 * (2 + 3) + 5 * (3 + 3) and design.ask() is None and not design.waits
+    assert len({spec.model_dump_json() for spec in specs}) == len(specs)
+
+
+def test_each_cell_is_tuned_on_a_seed_of_its_own_and_tested_with_the_others():
+    specs = run(Design(study(design="ladder"), GROUPS))
+    tuning, paired_ones = [s for s in specs if not s.test], [s for s in specs if s.test]
+    assert {s.seed for s in tuning} == {3} and {s.seed for s in paired_ones} == {0, 1, 2}
+    assert specs[: len(tuning)] == tuning  # what waits for a tuning comes later
+    assert {(s.recipe.optimizer, s.recipe.learning_rate) for s in paired_ones} == {("sgd", 0.1), ("adamw", 2e-3)}
+
+
+def test_it_waits_for_a_tuning_under_way():
+    design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
+    under_way = [design.ask() for _ in range(3)]
+    assert design.ask() is None and design.waits and len(design.under_way) == 3
+    failed = [blank_record(spec, "x") for spec in under_way]
+    for record in failed:
+        design.tell(record)
+    assert not design.waits and design.ask().recipe.learning_rate == 1e-3  # all failed: the first
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 20])
+def test_a_design_that_is_told_the_records_goes_on(at):
+    whole = run(Design(study(design="ladder"), GROUPS))
+    assert whole[:at] + run(Design(study(design="ladder"), GROUPS, [answer(s) for s in whole[:at]])) == whole
+
+
+def test_choices_of_the_space_are_crossed():
+    space = {"fraction": [0.1, 1.0]}
+    design = Design(study(design="arms", steps=STEPS[:2], space=space, tune={}), GROUPS)
+    assert list(design.cells) == [f"{step}, fraction {f}" for step in ("AdamW", "absmean") for f in (0.1, 1.0)]
+    design = Design(study(design="factorial", steps=[], layer={"weights": ["full", "binary"]}, space=space, seeds=1), GROUPS)
+    # the layer's beta has no effect where all is full
+    assert [(bool(c.spec.layers), c.spec.fraction) for c in design.cells.values()] == [
+        (quantized, fraction) for fraction in (0.1, 1.0) for quantized in (False, True)
+    ]
+
+
+def test_bad_designs():
+    for fields, said in (
+        ({"design": "ladder", "steps": []}, "need \\[\\[steps\\]\\]"),
+        ({"design": "factorial"}, "and only they do"),
+        ({"design": "search"}, "parts of a design"),
+        ({"design": "stairs"}, "stairs"),
+        ({"design": "ladder", "steps": STEPS + STEPS[:1]}, "must differ in their names"),
+        ({"design": "ladder", "steps": [{"name": "a", "recipe": {"epoch": 1}}]}, "epoch"),
+        ({"design": "ladder", "steps": [{"name": "a", "layer": {"weights": "none"}}]}, "weights"),
+        ({"design": "ladder", "tune": {"learning_rate": []}}, "one value or more"),
+        ({"design": "ladder", "tune": {"learning_rate": [-1.0]}}, "learning_rate"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            study(**fields)
+    with pytest.raises(BadInput, match="list the choices of fraction"):
+        Design(study(design="ladder", space={"fraction": {"low": 0.1, "high": 1.0}}), GROUPS)
+    with pytest.raises(BadInput, match="exclude each other"):
+        Design(study(design="ladder", layer={"activation_bits": 1, "signed": False}), GROUPS)
+
+
+def test_the_ladder_is_paired_by_seed():
+    design = Design(study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}), GROUPS)
+    run(design)
+    table = design.table()
+    assert len(table) == 9 * 3 + 2 * 2 + 7 * 3 and not table["accuracy"].isna().any()
+    rungs = paired.ladder(table, [step["name"] for step in STEPS], "fp").set_index("rung")
+    assert list(rungs.index) == ["base", "AdamW", "absmean", "smoothing", "fp"] and (rungs["n"] == 3).all()
+    assert np.isnan(rungs.loc["base", "gain"]) and rungs.loc["AdamW", "gain"] == pytest.approx(0.1)
+    absmean = rungs.loc["absmean"]  # gains 0, 0.001 and 0.002: t with 2 degrees of freedom is 4.3027
+    assert absmean["gain"] == pytest.approx(0.001)
+    assert absmean["gain_high"] == pytest.approx(0.001 + 4.302653 * 0.001 / 3**0.5, rel=1e-6)
+    assert rungs.loc["smoothing", "cost"] == pytest.approx(0.01) and rungs.loc["AdamW", "cost"] == pytest.approx(0.1)
+    assert rungs.loc["AdamW", "learning_rate"] == 2e-3 and np.isnan(rungs.loc["fp", "cost"])
+
+
+def test_intervals_of_too_few():
+    assert paired.mean([0.5]) == (0.5, -np.inf, np.inf)
+    assert np.isnan(paired.mean([np.nan])).all()
+    assert paired.mean([1.0, np.nan, 1.0]) == (1.0, 1.0, 1.0)
+
+
+def test_the_built_in_designs_have_cells():
+    design = Design(load_study("ladder"), GROUPS)
+    assert len(design.study.steps) >= 8 and design.study.seeds >= 5
+
+
+LADDER = """
+question = "which step?"
+model = "{model}"
+design = ["ladder", "leave-one-out"]
+seeds = 2
+tune = {{ learning_rate = [1e-3, 1e-2] }}
+[recipe]
+epochs = 1
+bf16 = false
+[space]
+description = "all"
+objectives = ["accuracy"]
+groups = ["block*"]
+fraction = 0.02
+[space.layer]
+weights = "binary"
+beta = 8.0
+[[steps]]
+name = "absmean"
+layer = {{ beta = "absmean" }}
+[[steps]]
+name = "no warm-up"
+recipe = {{ warmup = 0.0 }}
+[reference]
+name = "full"
+layer = {{ weights = "full" }}
+"""
+
+
+def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
+    (tmp_path / "ladder.toml").write_text(LADDER.format(model=tiny_vit))
+
+    def ablate(*words, code=0):
+        command = [sys.executable, "-m", "ablate", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+        assert done.returncode == code, done.stderr
+        return done
+
+    plan = json.loads(ablate("study", "ladder.toml", "--dry-run", "--json").stdout)
+    assert plan["trials"] == 5 * 4  # base, absmean, no warm-up (= all), all but absmean, full; all but no warm-up = absmean
+    refused = ablate("study", "ladder.toml", "--trials", "3", code=2).stderr
+    assert refused.startswith("ablate: trials must be the design's 20") and refused.count("\n") == 1
+    ablate("study", "ladder.toml", "--out", "run")
+    design, ladder = (pd.read_csv(tmp_path / "run" / "tables" / f"{name}.csv") for name in ("design", "ladder"))
+    assert list(ladder["rung"]) == ["base", "absmean", "no warm-up", "full"] and (ladder["n"] == 2).all()
+    assert design[design["role"] == "seed"]["test_accuracy"].notna().all()
+    assert design[design["role"] == "tune"]["test_accuracy"].isna().all()
+    assert (tmp_path / "run" / "figures" / "ladder.png").stat().st_size > 10_000
+    assert "the trials of a design are its 20" in ablate("resume", "run", "--trials", "30", code=2).stderr
