@@ -16,7 +16,7 @@ actor_manager.RayActorError = tune_controller.RayActorError = DEATHS
 
 @contextmanager
 def keep_actors(slots: int, may_come: Callable[[], bool], may_swap: Callable[[str], bool]) -> Iterator[None]:
-    """Within: Tune ends no actor while trials may come, and starts none in vain.
+    """Within: Tune ends no actor while trials may come, starts none in vain, and forgets the trials that have ended.
 
     By itself it keeps one of several that fall idle together. And it gives an idle actor to a trial whose own is
     starting, and ends that one: with many slots and short trials, most are started for nothing. `may_swap` tells of a
@@ -38,6 +38,11 @@ def keep_actors(slots: int, may_come: Callable[[], bool], may_swap: Callable[[st
             return bool(super()._maybe_reuse_cached_actor(trial))
 
         def on_step_end(self) -> None:
+            for trial in [trial for trial in self._trials if trial.is_finished()][:-1]:  # the run's ledger has it
+                self._trials.remove(trial)
+                for kept in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
+                    kept.discard(trial)
+                self._trial_metadata.pop(trial.trial_id, None)
             if self.kept and not may_come():  # idle ones give their processors and GPUs back
                 self._actor_cache.decrease_max(self.needs, by=self.kept)
                 self.kept = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger is the record
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")  # nor is a run restored from Tune's own files
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the live view is ours
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle, tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from ablate.actors import keep_actors
@@ -282,7 +283,9 @@ class _Stopper(_Unsaved, tune.Stopper):
         return self("", {}) and not any(trial.began for trial in self.proposer.running.values())
 
 
-class _Watcher(_Unsaved, tune.Callback):
+class _Watcher(_Unsaved, TrialProgressCallback):
+    """In place of Tune's own, which would keep every trial in memory."""
+
     def __init__(self, proposer: _Proposer, watch: Watch) -> None:
         self.proposer, self.watch = proposer, watch
 
@@ -290,6 +293,12 @@ class _Watcher(_Unsaved, tune.Callback):
         began = [trial for trial in self.proposer.running.values() if trial.began]
         with self.proposer.noting_faults():
             self.watch([_row(trial) for trial in began], len(self.proposer.running) - len(began), self.proposer.died)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        pass
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        pass
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         started = self.proposer.running[trial.trial_id]
