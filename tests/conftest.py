@@ -1,12 +1,21 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def wait(done, seconds=180):
+    """Until done() is true; fails when that takes longer."""
+    limit = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

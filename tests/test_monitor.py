@@ -6,12 +6,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 
 import pytest
 import yaml
+from conftest import wait
 
 from ablate.errors import BadInput
 from ablate.monitor import METRICS, monitor
@@ -172,10 +172,3 @@ def answer(port, expression):
             return json.load(reply)["data"]["result"]
     except OSError:
         return []
-
-
-def wait(done, seconds=180):
-    limit = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.5)

@@ -3,11 +3,11 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import ray
+from conftest import wait
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
@@ -37,13 +37,6 @@ def study(tmp_path, text, *options):
     (tmp_path / "tiny.toml").write_text(text)
     command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--out", "run", *options]
     return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait(done, seconds=180):
-    limit = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
 
 
 def running(tmp_path):

@@ -1,22 +1,26 @@
 """Tiny studies, whole, through real Ray and Optuna."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import ray
+from conftest import wait
 
-from ablate import cluster, data, load_run, run_study
+from ablate import cli, cluster, data, load_run, run_study
 from ablate.cluster import Resources
 from ablate.distribute import distribute
-from ablate.errors import BadInput
+from ablate.errors import BadInput, Interrupted
+from ablate.ledger import blank_record
 from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
 from ablate.study import resume_study
 from ablate.trial import worker_steps
@@ -129,6 +133,41 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     assert first == fifth and first["status"] == "complete"
 
 
+def sleepy(spec, name, state, *, threads):
+    """A trial that only sleeps; its record's device is its process."""
+    time.sleep(0.5)
+    yield SimpleNamespace(epoch=1, accuracy=0.5, state={})
+    record = blank_record(spec, name) | {"status": "complete", "accuracy": 0.5, "loss": 1.0, "device": str(os.getpid())}
+    return SimpleNamespace(record=record, predictions={}, weights={})
+
+
+def test_no_worker_is_started_in_vain(tmp_path):
+    """Tune gives a worker that falls idle to a trial whose own is starting, and ends that one."""
+    queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(40)])
+    records, seen = [], set()
+
+    def watch(running, waiting, deaths):
+        found = psutil.Process().children(recursive=True)
+        seen.update(p.pid for p in found if p.status() != "zombie" and "ResourceTrainable" in " ".join(p.cmdline()))
+
+    (tmp_path / "ledger.jsonl").touch()
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        distribute(
+            lambda: next(queue, None),
+            lambda record: records.append(record) or [],
+            watch,
+            stop=lambda: False,
+            steps=sleepy,
+            path=tmp_path,
+            writer=cluster.writer_of(tmp_path),
+            resources=Resources(concurrency=6, gpus_per_trial=0.0),
+        )
+    finally:
+        ray.shutdown()
+    assert len(records) == 40 and len({record["device"] for record in records}) == len(seen) == 6
+
+
 def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tmp_path):
     diverging = "bf16 = false\nlearning_rate = 1e30\nclip_norm = 'none'\nwarmup = 0.0\nbatch_size = 16"
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("bf16 = false", diverging))
@@ -168,13 +207,6 @@ def start(tmp_path, tiny_study, *options, trials=6):
     ledger = tmp_path / "run" / "ledger.jsonl"
     wait(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") >= 1)
     return driver
-
-
-def wait(done, seconds=120):
-    limit = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def worker(driver):
@@ -222,6 +254,17 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tiny_study, tmp_path):
     run = load_run(tmp_path / "run")
     assert run.state["status"] == "interrupted" and not run.alive
     assert 1 <= len(run.records) < 50 and set(run.records["status"]) == {"complete"}
+
+
+def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
+    def start(**how):
+        try:
+            raise Interrupted("go on with `ablate resume`", finished[0])
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="ablate resume"):
+        cli._run(start, (None, 1, None, None, 120, None, "127.0.0.1"), 0.5, True)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])

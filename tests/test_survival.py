@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import wait
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import load_run
@@ -29,13 +30,6 @@ def ablate(*arguments, cwd, **options):
         text=True,
         **options,
     )
-
-
-def wait(done, seconds=120):
-    limit = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def test_faults_lose_nothing(tmp_path):
