@@ -18,7 +18,7 @@ from ablate.actors import keep_actors
 from ablate.cluster import Resources
 from ablate.errors import NonFinite, Unwritten
 from ablate.ledger import Record, arm, blank_record
-from ablate.spec import TrialSpec
+from ablate.spec import Recipe, TrialSpec
 from ablate.words import in_words
 
 Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
@@ -314,7 +314,12 @@ class _Watcher(_Unsaved, TrialProgressCallback):
             self.proposer.failed(self.proposer.running.pop(trial.trial_id), error, told)
 
 
+def _epochs(recipe: Recipe) -> int | None:
+    """None where they depend on the images."""
+    return None if recipe.image_views else recipe.epochs
+
+
 def _row(trial: _Running) -> dict[str, Any]:
     row: dict[str, Any] = {"trial_id": trial.trial_id, "arm": arm(trial.spec), "layers": in_words(trial.spec.model_dump())}
-    row |= {"slot": trial.slot, "attempt": trial.attempt, "epoch": trial.epoch, "epochs": trial.spec.recipe.epochs}
+    row |= {"slot": trial.slot, "attempt": trial.attempt, "epoch": trial.epoch, "epochs": _epochs(trial.spec.recipe)}
     return row | {"accuracy": trial.accuracy}

@@ -7,6 +7,8 @@ from ablate.spec import LayerSpec, TrialSpec, Value
 # What came after the first records, switched off. A field without effect has its value here, and a hash leaves such
 # values out, whatever the defaults become: a trial that had an id keeps it.
 OFF: dict[str, Value | None] = {
+    "image_views": None,
+    "validate_every": 1,
     "beta_per": "tensor",
     "straight_through": "plain",
     "label_smoothing": 0.0,
@@ -25,6 +27,7 @@ OFF: dict[str, Value | None] = {
     "outer_full": False,
 }
 USUAL: dict[str, Value | None] = OFF | {
+    "epochs": 2,
     "momentum": 0.9,
     "activation_bits": 8,
     "beta": "absmean",
@@ -65,6 +68,7 @@ def _usual(keys: list[str]) -> dict[str, Value | None]:
 def _idle(spec: TrialSpec, quantized: bool) -> list[str]:
     recipe = spec.recipe
     idle = ["outer_full"]  # it has done its work on the layers
+    idle += ["epochs"] if recipe.image_views else []
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
     idle += ["temperature"] if recipe.distill == 0 else []
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []

@@ -15,6 +15,7 @@ from ablate import cost, data, layers, models, packed, trial
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import Record, arm
+from ablate.recipe import length
 from ablate.search import Search
 from ablate.spec import StudySpec, TrialSpec, absolute_data
 from ablate.train import resolve, train
@@ -69,7 +70,9 @@ def estimate(plan: Plan) -> dict[str, Any]:
     each recipe that is distilled, by however many trials.
     """
     recipe, n = plan.study.recipe, plan.study.trials
-    views = n * recipe.epochs * (len(plan.dataset.train) + len(plan.dataset.validation) / 3)
+    images, validated = len(plan.dataset.train), len(plan.dataset.validation)
+    epochs = length(recipe, images)[1]
+    views = n * (recipe.image_views or epochs * images) + n * math.ceil(epochs / recipe.validate_every) * validated / 3
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
@@ -96,7 +99,15 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
         data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
     )
     untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    steps = train(model, train_split, one, spec.recipe.model_copy(update={"epochs": 10**6}), preprocess, 0, untrained)
+    steps = train(
+        model,
+        train_split,
+        one,
+        spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1}),
+        preprocess,
+        0,
+        untrained,
+    )
     next(steps)  # warm-up
     started, n = time.perf_counter(), 0
     while (spent := time.perf_counter() - started) < seconds:

@@ -42,6 +42,13 @@ def decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
         group["weight_decay"] = group["decay"] if on else 0.0
 
 
+def length(recipe: Recipe, images: int) -> tuple[int, int]:
+    """Steps and epochs of a training; with `image_views` the last epoch may be a part of one."""
+    an_epoch = math.ceil(images / recipe.batch_size)
+    steps = math.ceil(recipe.image_views / recipe.batch_size) if recipe.image_views else recipe.epochs * an_epoch
+    return steps, math.ceil(steps / an_epoch)
+
+
 def rate(step: int, steps: int, recipe: Recipe) -> float:
     """Learning rate over its peak: linear warm-up, then cosine to zero; in the second stage a low cosine to zero."""
     first = steps - round(recipe.second_stage * steps)

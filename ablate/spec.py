@@ -81,6 +81,10 @@ class Recipe(Spec):
     """
 
     epochs: int = Field(2, ge=0, le=100_000)
+    image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
+        None  # in all, in place of epochs: the last may be a part of one
+    )
+    validate_every: int = Field(1, ge=1)  # epochs; the last is always validated
     batch_size: int = Field(64, ge=1, le=1_000_000)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ablate.data import Split
 from ablate.errors import NonFinite
 from ablate.models import Preprocess, logits
-from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
+from ablate.recipe import Objective, Ramp, averaged, decay, length, optimizer_of, rate
 from ablate.spec import Recipe
 
 
@@ -48,7 +49,7 @@ def train(
     teacher: nn.Module | None = None,
     state: dict[str, Any] | None = None,
 ) -> Iterator[Epoch]:
-    """Fine-tune `model` in place; yields after each epoch. Every random draw comes from `seed`.
+    """Fine-tune `model` in place; yields after each epoch that is validated. Every random draw comes from `seed`.
 
     With averaged weights (recipe.ema) these are evaluated, and are the model's own once the last epoch has been taken.
     With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
@@ -59,15 +60,15 @@ def train(
     recipe = resolve(recipe)
     torch.manual_seed(seed)  # dropout
     rng = np.random.default_rng(seed)  # order and augmentation
-    steps = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+    steps, epochs = length(recipe, len(images))
     optimizer, average = optimizer_of(model, recipe), averaged(model, recipe.ema)
     objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"average": average} if average else {})
-    for epoch in range(1 + _restore(state, parts, rng), recipe.epochs + 1):
+    for epoch in range(1 + _restore(state, parts, rng), epochs + 1):
         model.train()
         losses = []
-        for batch in _batches(rng.permutation(len(images)), recipe.batch_size):
+        for batch in islice(_batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch):
             ramp.at(schedule.last_epoch)  # the number of steps done
             decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
             pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
@@ -86,6 +87,8 @@ def train(
             schedule.step()
             if average is not None:
                 average.update_parameters(model)
+        if epoch % recipe.validate_every and epoch < epochs:
+            continue
         ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses)))
         yield replace(ended, state=_state(epoch, parts, rng))
     ramp.at(steps)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import platform
 import tempfile
 import time
@@ -20,7 +19,7 @@ from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record
-from ablate.recipe import distills
+from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
@@ -90,7 +89,7 @@ def trial_steps(
             record["latency_ms"] = table.sum(specs)
         model.to(device())
         split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
-        record["steps"] = spec.recipe.epochs * math.ceil(len(split) / spec.recipe.batch_size)
+        record["steps"], record["epochs"] = length(spec.recipe, len(split))
         before = 0.0  # seconds spent until the state was kept
         if state:
             record |= {"curve": state["curve"], "started_at": state["started_at"]}

@@ -79,8 +79,9 @@ def progress(state: dict[str, Any]) -> Group:
     for trial in state["running"]:
         seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
         seen += f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
+        of = f"/{trial['epochs']}" if trial["epochs"] else ""
         head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
-        lines.append(f"  {head} epoch {trial['epoch']}/{trial['epochs']}{seen}")
+        lines.append(f"  {head} epoch {trial['epoch']}{of}{seen}")
     return Group(*(Text(line) for line in lines))
 
 

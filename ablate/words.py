@@ -46,7 +46,11 @@ def how_to_go_on(state: dict[str, Any]) -> str:
 
 def seconds_left(state: dict[str, Any]) -> float | None:
     """Of a run by its state, once an epoch has ended: by the share of all epochs that are done."""
-    done = state["done"] - state["before"] + sum(trial["epoch"] / max(1, trial["epochs"]) for trial in state["running"])
+    done = (
+        state["done"]
+        - state["before"]
+        + sum(trial["epoch"] / max(1, trial["epochs"] or math.inf) for trial in state["running"])
+    )
     if state["status"] != "running" or not done:
         return None
     return (state["heartbeat"] - state["started"]) * ((state["trials"] - state["before"]) / done - 1)

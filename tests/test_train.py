@@ -7,7 +7,7 @@ from ablate import data, run_trial, trial
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess, digest
-from ablate.recipe import rate
+from ablate.recipe import length, rate
 from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.storage import Storage
 from ablate.train import _augment, _reflect, train
@@ -45,6 +45,23 @@ def test_the_seed_decides_everything():
     assert curve(0) == curve(0) != curve(1)
 
 
+def test_as_many_steps_whatever_the_number_of_images():
+    """200 views in batches of 16 are 13 steps: the last epoch of 60 images, or of 24, is a part of one."""
+    for n, whole in ((60, 4), (24, 7), (200, 1)):
+        recipe = Recipe(image_views=200, epochs=99, batch_size=16, bf16=False)
+        epochs = list(train(net(), splits(n), splits(), recipe, PLAIN, 0))
+        assert length(recipe, n) == (13, whole) and [epoch.epoch for epoch in epochs] == list(range(1, whole + 1))
+        assert epochs[-1].state["schedule"]["last_epoch"] == 13
+
+
+def test_validating_less_often_changes_nothing_else():
+    often, seldom = (
+        {e.epoch: e.loss for e in train(net(), splits(), splits(), Recipe(epochs=5, validate_every=n, bf16=False), PLAIN, 0)}
+        for n in (1, 2)
+    )
+    assert list(seldom) == [2, 4, 5] and seldom.items() <= often.items()
+
+
 def test_nan_names_the_metric_and_the_step():
     with pytest.raises(NonFinite, match=r"training loss is (nan|inf) at step 2 of 8"):
         list(train(net(), splits(), splits(), Recipe(learning_rate=1e30, batch_size=16, warmup=0, clip_norm=None), PLAIN, 0))
@@ -80,6 +97,15 @@ def test_a_trial_leaves_a_record(tiny_vit):
     assert record["curve"][-1]["accuracy"] == record["accuracy"]
     assert all(row["same"] for row in compare(record))
     assert record["trial_id"] == trial_id(spec) != trial_id(spec.model_copy(update={"seed": 1}))
+
+
+def test_views_in_place_of_epochs(tiny_vit):
+    spec = TrialSpec(model=str(tiny_vit), fraction=0.05, recipe=Recipe(image_views=300, validate_every=9, bf16=False))
+    record = run_trial(spec)
+    assert (record["status"], record["images"], record["steps"], record["epochs"]) == ("complete", 200, 5, 2)
+    assert [row["epoch"] for row in record["curve"]] == [2] and record["accuracy"] == record["curve"][0]["accuracy"]
+    other = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"epochs": 7})})
+    assert trial_id(other) == trial_id(spec) == record["trial_id"]  # epochs say nothing where views do
 
 
 def test_no_training_still_measures(tiny_vit):
