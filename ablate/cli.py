@@ -109,6 +109,7 @@ def study(
 def resume(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     trials: Annotated[int | None, typer.Option(help="Trials in all; more than recorded extends a finished run.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Start no trial after this many hours in all.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
     gpus_per_trial: GpusPerTrial = None,
@@ -123,7 +124,7 @@ def resume(
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
 
     def go_on(**how: Any) -> "Run":
-        resumed, torn = _study().resume_study(run, trials=trials, **how)
+        resumed, torn = _study().resume_study(run, trials=trials, hours=hours, **how)
         if torn:
             print(f"The ledger's last line was torn; its {torn} bytes were cut off and its trial ran again.", file=sys.stderr)
         return resumed

@@ -145,8 +145,10 @@ def writer_of(path: Path) -> Any:
     return writer
 
 
-def alone(resources: Resources, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function on a worker with a trial's resources, while no trial runs."""
+def alone(
+    resources: Resources, function: Callable[..., Any], *arguments: Any, meanwhile: Callable[[], None] | None = None
+) -> Any:
+    """Call a function on a worker with a trial's resources, while no trial runs; `meanwhile` is called every second."""
 
     def call() -> Any:
         import torch
@@ -154,7 +156,11 @@ def alone(resources: Resources, function: Callable[..., Any], *arguments: Any) -
         torch.set_num_threads(resources.cpus_per_trial)
         return function(*arguments)
 
-    return ray.get(ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote())
+    called = ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote()
+    while not ray.wait([called], timeout=1)[0]:
+        if meanwhile:
+            meanwhile()
+    return ray.get(called)
 
 
 class Metrics:

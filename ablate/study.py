@@ -26,7 +26,7 @@ from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
 from ablate.plan import plan
 from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
-from ablate.spec import StudySpec, load_study
+from ablate.spec import StudySpec, checked, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
@@ -60,10 +60,16 @@ def run_study(
 
 
 def resume_study(
-    path: str | Path, *, trials: int | None = None, resources: Resources = HERE, view: View | None = None
+    path: str | Path,
+    *,
+    trials: int | None = None,
+    hours: float | None = None,
+    resources: Resources = HERE,
+    view: View | None = None,
 ) -> tuple[Run, int]:
-    """Go on with a run after any end, up to `trials` in all; the run, and the bytes of a torn last line that were cut off.
+    """Go on with a run after any end, up to `trials` and `hours` in all.
 
+    The run, and the bytes of a torn last line that were cut off.
     Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
     """
     run = load_run(path)
@@ -72,7 +78,10 @@ def resume_study(
     records = ledger.read(run.path / "ledger.jsonl")
     if trials is not None and run.study.design:
         raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
-    study = run.study.model_copy(update={"trials": run.study.trials if trials is None else trials})
+    given = {"trials": trials, "hours": hours}
+    study = checked(
+        StudySpec, {**dict(run.study), **{key: value for key, value in given.items() if value is not None}}, "options"
+    )
     if study.trials < len(records):
         raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
     cluster.check_address(resources.address)
@@ -91,10 +100,11 @@ def resume_study(
 
 def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage | None, resources: Resources) -> Run:
     """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
+    beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
     run, status, timed = driver.run, "interrupted", "latency_ms" in driver.study.objectives
     try:
         with driver.interruptible():
-            table = layer_latencies(run, dataset.classes, resources) if timed else None
+            table = layer_latencies(run, dataset.classes, resources, beat) if timed else None
             files = models.files(driver.study.model) if resources.address else {}
             distribute(
                 driver.ask,
@@ -110,7 +120,7 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
         if driver.stopped:
             raise KeyboardInterrupt
         if timed:
-            measure_front(run, pd.DataFrame(driver.front), resources)
+            measure_front(run, pd.DataFrame(driver.front), resources, beat)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None

@@ -3,6 +3,7 @@
 import itertools
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from ablate.run import Run
 from ablate.spec import LayerSpec, StudySpec, values
 
 
-def layer_latencies(run: Run, classes: list[str], resources: Resources) -> latency.LatencyTable:
+def layer_latencies(run: Run, classes: list[str], resources: Resources, meanwhile: Callable[[], None]) -> latency.LatencyTable:
     """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text()))
-    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes)
+    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes, meanwhile=meanwhile)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(table.dump()))
     return table
@@ -36,12 +37,12 @@ def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTabl
     return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
 
 
-def measure_front(run: Run, front: pd.DataFrame, resources: Resources) -> None:
+def measure_front(run: Run, front: pd.DataFrame, resources: Resources, meanwhile: Callable[[], None]) -> None:
     """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
     rows = []
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
         files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
-        whole = asdict(cluster.alone(resources, _measure_packed, files)) if files else {"median_ms": None}
+        whole = asdict(cluster.alone(resources, _measure_packed, files, meanwhile=meanwhile)) if files else {"median_ms": None}
         rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
     pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
 

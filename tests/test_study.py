@@ -286,6 +286,16 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     assert load_run(tmp_path / "run").state["status"] == "interrupted"
 
 
+def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path):
+    study = with_options(tiny_study, tmp_path).model_copy(update={"hours": 1e-9})
+    ended = run_study(study, tmp_path / "run", resources=Resources(concurrency=1))
+    assert len(ended.records) == 0 and ended.state["status"] == "finished"
+    with pytest.raises(BadInput, match="hours: Input should be greater than 0, but got -1"):
+        resume_study(tmp_path / "run", hours=-1)
+    resumed, _ = resume_study(tmp_path / "run", hours=1, resources=Resources(concurrency=1))
+    assert len(resumed.records) == study.trials and resumed.study.hours == 1
+
+
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
     run = run_study(with_options(tiny_study, tmp_path, trials=1), tmp_path / "run", resources=Resources(minutes_per_trial=1e-3))
     assert list(run.records["status"]) == ["failed"]
