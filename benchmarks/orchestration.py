@@ -144,7 +144,7 @@ def ledger(folder: Path, rounds: int) -> dict[str, Any]:
         started = time.monotonic()
         command = [sys.executable, "-m", "ablate", "resume", str(path), "--trials", str(n + 4)]
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not (((state := load_run(path).state).get("pid") == driver.pid and state["running"]) or state.get("waiting")):
+        while not ((state := load_run(path).state).get("pid") == driver.pid and (state["running"] or state["waiting"])):
             assert driver.poll() is None
             time.sleep(0.1)
         resumes.append(time.monotonic() - started)

@@ -32,7 +32,7 @@ def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, refer
         if reference is not None:
             top = rungs.loc[rungs["rung"] == reference, "mean"].iloc[0]
             axes.axvline(100 * top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        axes.set(xlabel="test accuracy (%), and the gain over the rung below", yticks=y, yticklabels=rungs["rung"])
+        axes.set(xlabel="test accuracy (%), and the gain over the rung before", yticks=y, yticklabels=rungs["rung"])
         axes.margins(x=0.05)
         axes.set_xlim(right=axes.get_xlim()[1] + 0.22 * np.diff(axes.get_xlim())[0])
         axes.set_title(title, fontsize=7)

@@ -1,9 +1,11 @@
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -16,6 +18,16 @@ def wait(done, seconds=180):
     while not done():
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+def workers(pid=None):
+    """Processes below one (this one by default) that run trials, or are about to."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            if process.status() != psutil.STATUS_ZOMBIE and "Trainable" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="session")

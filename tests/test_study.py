@@ -11,10 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import ray
-from conftest import wait
+from conftest import wait, workers
 
 from ablate import cli, cluster, data, load_run, run_study
 from ablate.cluster import Resources
@@ -108,11 +107,10 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     recipe = Recipe(epochs=1, bf16=False)
     spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.05, recipe=recipe)
     other = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe, seed=3)
-    records, workers = [], set()
+    records, seen = [], set()
 
     def watch(running, waiting, deaths):
-        found = psutil.Process().children(recursive=True)
-        workers.update(p.pid for p in found if p.status() != "zombie" and "Trainable" in " ".join(p.cmdline()))
+        seen.update(process.pid for process in workers())
 
     queue = iter([("first", spec), ("a", other), ("b", other), ("c", other), ("fifth", spec)])
     (tmp_path / "ledger.jsonl").touch()
@@ -127,7 +125,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             writer=cluster.writer_of(tmp_path),
             resources=resources,
         )
-    assert len(records) == 5 and len(workers) == 1
+    assert len(records) == 5 and len(seen) == 1
     about = (*WALL, "trial_id")
     first, fifth = ({key: value for key, value in record.items() if key not in about} for record in (records[0], records[4]))
     assert first == fifth and first["status"] == "complete"
@@ -147,8 +145,7 @@ def test_no_worker_is_started_in_vain(tmp_path):
     records, seen = [], set()
 
     def watch(running, waiting, deaths):
-        found = psutil.Process().children(recursive=True)
-        seen.update(p.pid for p in found if p.status() != "zombie" and "ResourceTrainable" in " ".join(p.cmdline()))
+        seen.update(process.pid for process in workers())
 
     (tmp_path / "ledger.jsonl").touch()
     ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -211,8 +208,7 @@ def start(tmp_path, tiny_study, *options, trials=6):
 
 def worker(driver):
     """The trial's process below a driver."""
-    found = [p for p in psutil.Process(driver.pid).children(recursive=True) if "Trainable" in " ".join(p.cmdline())]
-    return found[0] if found else None
+    return next(iter(workers(driver.pid)), None)
 
 
 def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_one(tiny_study, tmp_path):
