@@ -91,7 +91,7 @@ def descend(problem: Problem, theta: Array, held: Array | None = None, steps: in
         damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-15, 1e10)
         if ((idle > 10) | (np.abs(step).max(axis=1) < 1e-12)).all():
             break
-    return theta, np.asarray(value, dtype=float)
+    return theta, value
 
 
 def _step(problem: Problem, theta: Array, residual: Array, gradient: Array, damping: Array, held: Array) -> Array:
@@ -104,4 +104,4 @@ def _step(problem: Problem, theta: Array, residual: Array, gradient: Array, damp
     diagonal = np.einsum("skk->sk", curvature)  # a view
     diagonal += diagonal * damping[:, None] + 1e-30
     diagonal[stuck] = 1.0
-    return np.linalg.solve(curvature, np.where(stuck, 0.0, downhill)[..., None])[..., 0]
+    return np.linalg.solve(curvature, np.where(stuck, 0.0, downhill)[..., None])[..., 0].astype(np.float64)
