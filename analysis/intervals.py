@@ -29,7 +29,7 @@ def bootstrap(problem: Problem, theta: Array, samples: int, seed: int) -> Array:
 def profile(problem: Problem, theta: Array, confidence: float) -> Array:
     """The ends (k, 2) of each parameter's interval: where the best fit of all the others is just not significantly worse.
 
-    Infinite where no value up to the parameter's bound is significantly worse. theta: (k,), the best fit.
+    An end is the parameter's bound where no value up to it is significantly worse. theta: (k,), the best fit.
     """
     k = len(theta)
     best, allowed = objective(problem, theta)[0], _allowed(problem, theta, confidence)
@@ -51,7 +51,7 @@ def profile(problem: Problem, theta: Array, confidence: float) -> Array:
         close = np.abs(outer - inner) <= 1e-3 * np.abs(inner - np.tile(theta, 2)) + 1e-9
         if (close | (inner == limit)).all():
             break
-    return np.where(inner == limit, sign * np.inf, inner).reshape(2, k).T
+    return inner.reshape(2, k).T
 
 
 def _allowed(problem: Problem, theta: Array, confidence: float) -> float:
