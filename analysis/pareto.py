@@ -77,7 +77,7 @@ def hypervolume_over_trials(points: ArrayLike, reference: ArrayLike, directions:
         return _staircase(costs, limit)
     volumes, volume, best = np.empty(len(costs)), 0.0, np.empty((0, costs.shape[1]))
     for i, cost in enumerate(costs):
-        if (cost < limit).all() and not (best <= cost).all(axis=1).any():
+        if not (best <= cost).all(axis=1).any():
             best = np.vstack([best[(best < cost).any(axis=1)], cost])
             volume = float(moocore.hypervolume(best, limit))
         volumes[i] = volume
@@ -90,14 +90,13 @@ def _staircase(costs: NDArray[np.float64], limit: NDArray[np.float64]) -> NDArra
     xs, ys = [-np.inf, x_limit], [y_limit, -np.inf]  # the corners: x rises, y falls
     areas, area = np.empty(len(costs)), 0.0
     for i, (x, y) in enumerate(costs.tolist()):
-        if x < x_limit:
-            at = end = bisect_left(xs, x)
-            left, ceiling = x, ys[at - 1]
-            while y < ceiling:
-                area += (xs[end] - left) * (ceiling - y)
-                left, ceiling, end = xs[end], ys[end], end + 1
-            if end > at:
-                xs[at : end - 1], ys[at : end - 1] = [x], [y]
+        at = end = bisect_left(xs, x)  # beyond the reference the ceiling is at minus infinity
+        left, ceiling = x, ys[at - 1]
+        while y < ceiling:
+            area += (xs[end] - left) * (ceiling - y)
+            left, ceiling, end = xs[end], ys[end], end + 1
+        if end > at:
+            xs[at : end - 1], ys[at : end - 1] = [x], [y]
         areas[i] = area
     return areas
 

@@ -116,6 +116,7 @@ def test_attainment_against_counting_the_sets_that_reach_a_cell(problem, cuts, l
     sets = [points[a:b] for a, b in itertools.pairwise(ends)]  # some of them empty
     surface = attainment(sets, directions, level)
     assert len(surface) == len(front(surface, directions)) == len(np.unique(surface, axis=0))
+    assert (np.diff(surface[:, 0]) * (1 if directions[0] == "min" else -1) >= 0).all()
     for better, _ in cells(directions):
         share = np.mean([reaches(s, better, directions) for s in sets])
         assert reaches(surface, better, directions) == (share >= level - 1e-9)
@@ -124,6 +125,7 @@ def test_attainment_against_counting_the_sets_that_reach_a_cell(problem, cuts, l
 def test_attainment_starts_with_the_best_in_the_first_objective():
     surface = attainment([[(3, 9), (1, 4)], [(2, 8), (2, 5)]], ["max", "min"], 1)
     assert surface.tolist() == [[2, 9], [1, 5]]
+    assert attainment([[(1, 1)], [(2, 2)], [], []], ["min", "min"]).tolist() == [[2, 2]]  # both of the four that have any
     with pytest.raises(BadInput, match="2 or 3 objectives"):
         attainment([[(1,)]], ["max"])
     with pytest.raises(BadInput, match="level=0"):
@@ -142,6 +144,7 @@ def test_attainment_starts_with_the_best_in_the_first_objective():
     ([(0, 10), (10, 0)], ["min", "min"], None),
     ([(1, 1), (1, 1), (2, 2)], ["min", "min"], None),
     ([], ["min", "min"], None),
+    ([(0, 10, 5), (3, 3, 5), (10, 0, 5)], ["min"] * 3, 1),  # all are alike in the last
     ([(0, 9, 9), (9, 0, 9), (9, 9, 0), (3, 3, 3)], ["min"] * 3, 3),
     ([(0, 2, 9), (9, 0, 9), (9, 9, 0), (4, 4, 4)], ["min"] * 3, None),  # an extreme has as small a sum
 ])  # fmt: skip

@@ -57,6 +57,7 @@ def test_parameters_of_layers_on_their_own_and_of_the_recipe():
     two = record(
         ["binary", "binary", "full"], 0.5, activation_bits=8, beta_multiplier=1.0, recipe={"warmup": 0.1, "clip_norm": 1.0}
     )
+    one["spec"]["layers"]["block0.fc2"]["beta_multiplier"] = 1.0  # as a trial leaves what has no effect
     two["spec"]["layers"]["block0.fc1"]["activation_bits"] = 4  # each layer has its own
     found = parameters(table([one, two]))
     assert found.to_dict("list") == {
@@ -96,6 +97,12 @@ def test_importance_is_of_being_good_not_of_being_bad():
     best = by_parameter(table(rows), {"accuracy": "max"}).table.set_index("parameter")["importance"]
     last = by_parameter(table(rows), {"accuracy": "min"}).table.set_index("parameter")["importance"]
     assert best["block0.fc1.weights"] > 0.9 and last["block0.fc2.weights"] > 0.5
+
+
+def test_five_trials_at_the_least_are_the_best_ones():
+    rows = [record(["full" if i < 5 else "binary"], -i, fraction=0.5 if i < 2 else 1.0) for i in range(20)]
+    found = by_parameter(table(rows), ACCURACY).table
+    assert list(found["parameter"]) == ["block0.fc1.weights", "fraction"]  # of the two best, fraction would be first
 
 
 def test_where_nothing_matters_one_in_twenty_is_above_chance():
@@ -196,3 +203,8 @@ def test_only_complete_trials_count():
     more = pd.concat([made_up(40), made_up(5, seed=9).assign(status="pruned"), made_up(3, seed=8).assign(accuracy=None)])
     for find in (by_parameter, by_layer):
         pd.testing.assert_frame_equal(find(more, ACCURACY).table, find(made_up(40), ACCURACY).table)
+
+
+def test_the_ledgers_of_two_runs_can_be_joined():
+    both = pd.concat([made_up(20), made_up(20, seed=1)])  # whose rows are numbered alike
+    pd.testing.assert_frame_equal(by_parameter(both, ACCURACY).table, by_parameter(both.reset_index(), ACCURACY).table)
