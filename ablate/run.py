@@ -7,10 +7,11 @@ import os
 import shutil
 import socket
 import time
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,10 @@ from ablate import ledger
 from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.spec import StudySpec, load_study
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 RUNS = Path("runs")
 ENDED = ("finished", "exhausted", "interrupted", "failed")  # what a driver's last words may be
@@ -88,11 +93,63 @@ class Run:
             raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
         return name
 
+    def to_optuna(self, storage: str) -> "optuna.Study":
+        """The run as an Optuna study of its folder's name, for optuna-dashboard; a storage is a URL, as sqlite:///studies.db.
+
+        Raises BadInput where the storage has a study of that name, or can't be used.
+        """
+        import optuna  # this and scipy take a second, which `status` must not wait
+        from optuna.trial import TrialState
+
+        from ablate.analysis.importance import parameters
+
+        points, directions = parameters(self.records), self.study.directions
+        axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self.path.name,
+                directions=["maximize" if best == "max" else "minimize" for best in directions.values()],
+            )
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise BadInput(
+                f"storage must be a URL that Optuna can open, without a study {self.path.name!r}: {reason}"
+            ) from None
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            study.set_metric_names(list(directions))
+        for point, record in zip(points.to_dict("records"), self.records.to_dict("records"), strict=True):
+            params = {name: value for name, value in point.items() if value is not None}
+            values = [record[name] for name in directions]
+            complete = record["status"] == "complete" and not any(pd.isna(value) for value in values)
+            trial = optuna.create_trial(
+                state=TrialState.COMPLETE
+                if complete
+                else TrialState.PRUNED
+                if record["status"] == "pruned"
+                else TrialState.FAIL,
+                params=params,
+                distributions={name: axes[name] for name in params},
+                values=values if complete else None,
+                user_attrs={"trial_id": record["trial_id"], "error": record["error"]},
+            )
+            study.add_trial(trial)
+        return study
+
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace state.json in one step, so that a reader never sees half of it."""
         fresh = self.path / ".state.json"
         fresh.write_text(json.dumps(state))
         fresh.replace(self.path / "state.json")
+
+
+def _axis(values: list[Any]) -> "BaseDistribution":
+    """Numbers on a range, all else as choices."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return FloatDistribution(min(values), max(values))
+    return CategoricalDistribution(list(dict.fromkeys(values)))
 
 
 def check_vacant(path: Path) -> None:

@@ -24,7 +24,7 @@ FLOORS = [
     {"study", "view"},
     {"cli"},
 ]
-REACH_ANALYSIS = {"search", "driver", "study", "view", "cli"}
+REACH_ANALYSIS = {"run", "search", "driver", "study", "view", "cli"}
 REACH_FIGURES = {"study", "cli"}
 
 

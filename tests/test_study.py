@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import ray
@@ -84,6 +85,19 @@ def test_status_and_rerun(finished):
             assert json.loads(done.stdout)["trials"] == {"complete": 4, "failed": 0, "pruned": 0}
         if "rerun" in arguments:
             assert done.stdout.count("True") == 12 and "False" not in done.stdout
+
+
+def test_a_run_as_an_optuna_study(finished, tmp_path):
+    run, storage = load_run(finished[0]), f"sqlite:///{tmp_path}/studies.db"
+    run.to_optuna(storage)
+    study = optuna.load_study(study_name="run", storage=storage)
+    records = run.records.to_dict("records")
+    assert study.metric_names == ["accuracy", "size_bytes", "bitops"] and len(study.trials) == len(records)
+    assert [trial.values for trial in study.trials] == [[r["accuracy"], r["size_bytes"], r["bitops"]] for r in records]
+    assert {trial.user_attrs["trial_id"] for trial in study.best_trials} <= set(run.records["trial_id"])
+    assert [trial.params["fraction"] for trial in study.trials] == list(run.records["fraction"])
+    with pytest.raises(BadInput, match="without a study 'run'"):
+        run.to_optuna(storage)
 
 
 def test_the_same_study_again_leaves_the_same_ledger(finished, tmp_path):
