@@ -19,21 +19,22 @@ def keep_actors(slots: int, may_come: Callable[[], bool], may_swap: Callable[[st
     """Within: Tune ends no actor while trials may come, starts none in vain, and forgets the trials that have ended.
 
     By itself it keeps one of several that fall idle together. And it gives an idle actor to a trial whose own is
-    starting, and ends that one: with many slots and short trials, most are started for nothing. `may_swap` tells of a
-    trial, by Tune's id, whether it may still do so.
+    starting, and ends that one: with many slots and short trials, most are started for nothing. Here it does so only
+    where there are more actors than slots, and where `may_swap` says so of a trial, by Tune's id.
     """
 
     class Keeper(tune_controller.TuneController):
         kept = 0
 
         def add_trial(self, trial: Any) -> None:
+            super().add_trial(trial)  # decides what it needs
             if not self.kept and may_come():
                 self.kept, self.needs = slots, trial.placement_group_factory
                 self._actor_cache.increase_max(self.needs, by=slots)
-            super().add_trial(trial)
 
         def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
-            if trial in self._trial_to_actor and not may_swap(trial.trial_id):
+            superfluous = len(self._actor_to_trial) + self._actor_cache.num_cached_objects > slots
+            if trial in self._trial_to_actor and not superfluous and not may_swap(trial.trial_id):
                 return False
             return bool(super()._maybe_reuse_cached_actor(trial))
 

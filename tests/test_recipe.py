@@ -358,6 +358,8 @@ def test_clipped_gradients_vanish_outside_the_range(bits):
 
 
 RECIPE = {
+    "image_views": ["none", 500],
+    "validate_every": [1, 2],
     "optimizer": ["adamw", "sgd"],
     "momentum": [0.8, 0.9],
     "label_smoothing": [0.0, 0.1],

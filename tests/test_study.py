@@ -95,7 +95,7 @@ def test_a_run_as_an_optuna_study(finished, tmp_path):
     assert study.metric_names == ["accuracy", "size_bytes", "bitops"] and len(study.trials) == len(records)
     assert [trial.values for trial in study.trials] == [[r["accuracy"], r["size_bytes"], r["bitops"]] for r in records]
     assert {trial.user_attrs["trial_id"] for trial in study.best_trials} <= set(run.records["trial_id"])
-    assert [trial.params["fraction"] for trial in study.trials] == list(run.records["fraction"])
+    assert len({str(trial.params) for trial in study.trials}) == len(records)
     with pytest.raises(BadInput, match="without a study 'run'"):
         run.to_optuna(storage)
 
@@ -145,16 +145,16 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     assert first == fifth and first["status"] == "complete"
 
 
-def sleepy(spec, name, state, *, threads):
-    """A trial that only sleeps; its record's device is its process."""
-    time.sleep(0.5)
-    yield SimpleNamespace(epoch=1, accuracy=0.5, state={})
-    record = blank_record(spec, name) | {"status": "complete", "accuracy": 0.5, "loss": 1.0, "device": str(os.getpid())}
-    return SimpleNamespace(record=record, predictions={}, weights={})
-
-
 def test_no_worker_is_started_in_vain(tmp_path):
     """Tune gives a worker that falls idle to a trial whose own is starting, and ends that one."""
+
+    def sleepy(spec, name, state, *, threads):
+        """A trial that only sleeps; its record's device is its process."""
+        time.sleep(0.5)
+        yield SimpleNamespace(epoch=1, accuracy=0.5, state={})
+        record = blank_record(spec, name) | {"status": "complete", "accuracy": 0.5, "loss": 1.0, "device": str(os.getpid())}
+        return SimpleNamespace(record=record, predictions={}, weights={})
+
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(40)])
     records, seen = [], set()
 
