@@ -120,18 +120,21 @@ def data_volume_all(
 ) -> dict[str, DataVolume]:
     """`data_volume` of several arms, whose tests are adjusted for their number (Holm 1979); by arm."""
     rules = Rules(tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance)
-    found = {arm: _measure(records, arm, rules, correctness, resamples, mixed) for arm in rules.arms}
-    p = pd.DataFrame({arm: result.tests["p"] for arm, result in found.items()})  # (tests, arms)
-    adjusted = p.apply(holm, axis=1, result_type="broadcast")
+    near = chance + rules.near_chance
+    pairs = {arm: pair(records, arm=arm, baseline=baseline, above=near, correctness=correctness) for arm in rules.arms}
+    return judge(pairs, rules, resamples=resamples, mixed=mixed)
+
+
+def judge(pairs: dict[str, Pairs], rules: Rules, *, resamples: int = 2000, mixed: bool = True) -> dict[str, DataVolume]:
+    """The verdicts on trials that are paired already; by arm."""
+    found = {arm: _measure(arm, pairs[arm], rules, resamples, mixed) for arm in rules.arms}
+    p = np.column_stack([result.tests["p"] for result in found.values()])  # (tests, arms)
+    adjusted = dict(zip(found, np.apply_along_axis(holm, 1, p).T, strict=True))
     return {arm: _decide(replace(result, tests=result.tests.assign(holm=adjusted[arm]))) for arm, result in found.items()}
 
 
-def _measure(
-    records: pd.DataFrame, arm: str, rules: Rules, correctness: Correctness | None, resamples: int, mixed: bool
-) -> DataVolume:
+def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) -> DataVolume:
     """All numbers of one arm, before it is known what the other arms' tests say."""
-    near = rules.chance + rules.near_chance
-    pairs = pair(records, arm=arm, baseline=rules.baseline, above=near, correctness=correctness)
     seeds, sizes = pairs.gap.shape
     notes = [*pairs.notes]
     slopes = trend(pairs.images, pairs.gap) if seeds and sizes > 1 else np.array([])
@@ -144,7 +147,7 @@ def _measure(
         "sign_flip": sign_flip(slopes),
     }
     draws = resampled(pairs, resamples) if resamples and slope else None
-    table, slope_band = pairs.table, None
+    table, slope_band = pairs.table.copy(), None
     if draws is not None:
         gaps = draws[:, 0] - draws[:, 1]  # (B, K)
         table.loc[table["kept"], ["band_low", "band_high"]] = np.column_stack(band(gaps, seeds))

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
-from ablate.analysis import paired
+from ablate.analysis.paired import CONFIDENCE
 
 Floats = NDArray[np.float64]
 SAME = 1e-12  # values that differ by less do not differ
@@ -26,11 +26,13 @@ def estimate(values: Floats) -> Estimate | None:
     """By t over n values (n,); None where there are fewer than two, or all are equal: there is no noise to measure by."""
     if len(values) < 2 or np.ptp(values) < SAME:
         return None
-    return Estimate(*paired.mean(values), float(2 * stats.t.sf(abs(_t(values)), len(values) - 1)))
+    half = special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * _error(values)
+    p = 2 * special.stdtr(len(values) - 1, -abs(values.mean()) / _error(values))
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half), float(p))
 
 
-def _t(values: Floats, shift: float = 0) -> float:
-    return float((values.mean() - shift) / (values.std(ddof=1) / np.sqrt(len(values))))
+def _error(values: Floats) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -46,7 +48,7 @@ def equivalent(values: Floats, margin: float) -> float:
     """p of two one-sided t tests that the mean of values (n,) lies within +-margin (Schuirmann 1987); NaN without noise."""
     if estimate(values) is None:
         return np.nan
-    return float(max(stats.t.sf(_t(values, -margin), len(values) - 1), stats.t.cdf(_t(values, margin), len(values) - 1)))
+    return float(special.stdtr(len(values) - 1, (abs(values.mean()) - margin) / _error(values)))  # the larger of the two
 
 
 def sign_flip(values: Floats) -> float:

@@ -1,6 +1,6 @@
 """How often `data_volume` is right: simulated studies whose truth is known.
 
-    python benchmarks/verdicts.py                # 1,000 studies of each truth, about 20 minutes of one core
+    python benchmarks/verdicts.py                # 1,000 studies of each truth, a few minutes of one core
 
 Assumed, as in a pilot on CIFAR-10 with the bundled backbone: five sizes from 200 to 20,000 images; the SD of accuracy
 between seeds falls from 2.5 points at 200 images to 0.7 at 20,000; half of its variance is shared by the two arms of a
@@ -11,6 +11,7 @@ import argparse
 import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate.analysis.hypothesis import data_volume, data_volume_all
+from ablate.analysis.hypothesis import Rules, judge
 from ablate.analysis.over_seeds import smallest_effect
+from ablate.analysis.volume import Pairs, pair
 
 SIZES = np.array([200, 632, 2000, 6325, 20_000])
 BASELINE = np.array([0.35, 0.45, 0.55, 0.63, 0.70])
@@ -27,7 +29,8 @@ SD = np.geomspace(0.025, 0.007, 5)
 X = np.log10(SIZES)
 DECADES = X[-1] - X[0]
 SLOPE_SD = float(np.sqrt((((X - X.mean()) / ((X - X.mean()) ** 2).sum()) ** 2 * SD**2).sum()))  # of one seed's slope
-SHARE_IMAGES = 0.6  # SD of an image's difficulty and of what one arm makes of it, in probits
+IMAGE_SD = 0.6  # of an image's difficulty, and again of what one arm makes of it, in probits
+ONE, TWO = (Rules(arms, "full", 0.01, 0.01, 0.1) for arms in (("binary",), ("binary", "ternary")))
 
 TRUTHS: dict[str, tuple[float, float, set[str]]] = {  # gap at 200 and at 20,000 images, the verdicts that are true of it
     "constant": (0.06, 0.06, {"constant"}),
@@ -47,75 +50,77 @@ def gaps_of(truth: str) -> np.ndarray:
     return first + (last - first) * (X - X[0]) / DECADES
 
 
-def study(random: np.random.Generator, seeds: int, gaps: dict[str, np.ndarray]) -> pd.DataFrame:
-    """The records of a full arm and of arms with these gaps."""
-    shape = (seeds, len(SIZES))
-    shared = random.normal(size=shape)
-    means = {"full": BASELINE} | {arm: BASELINE - gap for arm, gap in gaps.items()}
-    accuracy = [mean + SD * (shared + random.normal(size=shape)) / np.sqrt(2) for mean in means.values()]  # (S, K) each
-    index = pd.MultiIndex.from_product([means, range(seeds), SIZES], names=["arm", "seed", "images"])
-    return pd.DataFrame({"accuracy": np.round(accuracy, 4).ravel(), "loss": 1.0}, index=index).reset_index()
+def study(random: np.random.Generator, seeds: int, gap: np.ndarray) -> np.ndarray:
+    """(2, S, K) accuracies of the full arm and of one with this gap (K,)."""
+    shared, own = random.normal(size=(seeds, len(SIZES))), random.normal(size=(2, seeds, len(SIZES)))
+    means = np.array([BASELINE, BASELINE - gap])[:, None]  # (2, 1, K)
+    return np.round(means + SD * (shared + own) / np.sqrt(2), 4)
+
+
+def blank(seeds: int) -> Pairs:
+    """The trials of a study, as `pair` finds them, for accuracies to be put in."""
+    index = pd.MultiIndex.from_product([["full", "binary"], range(seeds), SIZES], names=["arm", "seed", "images"])
+    return pair(pd.DataFrame({"accuracy": 0.5}, index=index).reset_index(), arm="binary", baseline="full", above=0.15)
 
 
 def verdicts(truth: str, seeds: int, studies: int, seed: int = 0) -> dict[str, Any]:
     """How often each verdict falls, how often a wrong one, and how often the slope's interval holds the truth."""
-    random, slope = np.random.default_rng(seed), (TRUTHS[truth][1] - TRUTHS[truth][0]) / DECADES
-    found = [
-        data_volume(study(random, seeds, {"binary": gaps_of(truth)}), arm="binary", resamples=0, mixed=False)
-        for _ in range(studies)
-    ]
+    random, pairs = np.random.default_rng(seed), blank(seeds)
+    slope = (TRUTHS[truth][1] - TRUTHS[truth][0]) / DECADES
+    found = []
+    for _ in range(studies):
+        drawn = replace(pairs, accuracy=study(random, seeds, gaps_of(truth)))
+        found.append(judge({"binary": drawn}, ONE, resamples=0, mixed=False)["binary"])
     counts = Counter(result.verdict for result in found)
     wrong = sum(n for verdict, n in counts.items() if verdict not in TRUTHS[truth][2] | {"inconclusive"})
     return {
         "verdicts": {verdict: n / studies for verdict, n in sorted(counts.items())},
         "wrong": wrong / studies,
-        "slope_covered": sum(result.slope.low <= slope <= result.slope.high for result in found) / studies,
-        "slope_found": sum(result.slope.p < 0.05 for result in found) / studies,
+        "slope_covered": float(np.mean([result.slope.low <= slope <= result.slope.high for result in found])),
+        "slope_found": float(np.mean([result.slope.p < 0.05 for result in found])),
     }
 
 
 def two_arms(seeds: int, studies: int, seed: int = 0) -> dict[str, float]:
     """Two arms whose gaps do not change: how often at least one slope is found, with Holm and without."""
-    random, gap = np.random.default_rng(seed), gaps_of("constant")
+    random, pairs, gap = np.random.default_rng(seed), blank(seeds), gaps_of("constant")
     with_holm = without = 0
     for _ in range(studies):
-        records = study(random, seeds, {"binary": gap, "ternary": gap})
-        found = data_volume_all(records, arms=["binary", "ternary"], resamples=0, mixed=False).values()
+        first, second = study(random, seeds, gap), study(random, seeds, gap)
+        second[0], second[1] = first[0], second[1] + first[0] - second[0]  # one full arm for both
+        drawn = {arm: replace(pairs, accuracy=each) for arm, each in zip(TWO.arms, (first, second), strict=True)}
+        found = judge(drawn, TWO, resamples=0, mixed=False).values()
         with_holm += any(result.tests.loc["slope", "holm"] < 0.05 for result in found)
         without += any(result.tests.loc["slope", "p"] < 0.05 for result in found)
     return {"slope_found_with_holm": with_holm / studies, "slope_found_without": without / studies}
 
 
-def with_images(random: np.random.Generator, seeds: int, images: int) -> tuple[pd.DataFrame, dict[tuple[str, int, int], Any]]:
-    """A study of "shrinks to 3 points" image by image (probit), in which seeds and images are both drawn."""
-    shape = (seeds, len(SIZES), 1)
-    easy, shared = random.normal(size=images), random.normal(size=shape)
-    correctness, rows = {}, []
-    for arm, mean in {"full": BASELINE, "binary": BASELINE - gaps_of("shrinks to 3 points")}.items():
-        inside = np.sqrt(1 + 2 * SHARE_IMAGES**2)
-        spread = SD * inside / stats.norm.pdf(stats.norm.ppf(mean))  # (K,) the seeds' SD in probits
-        middle = stats.norm.ppf(mean) * np.sqrt(inside**2 + spread**2)
-        ability = middle[:, None] + spread[:, None] * (shared + random.normal(size=shape)) / np.sqrt(2)  # (S, K, 1)
-        image = SHARE_IMAGES * (easy + random.normal(size=images))  # (N,)
-        right = ability + image + random.normal(size=(*shape[:2], images)) > 0  # (S, K, N)
-        for i, k in np.ndindex(right.shape[:2]):
-            correctness[arm, i, int(SIZES[k])] = right[i, k]
-            rows.append((arm, i, SIZES[k], right[i, k].mean(), 1.0))
-    return pd.DataFrame(rows, columns=["arm", "seed", "images", "accuracy", "loss"]), correctness
+def with_images(random: np.random.Generator, seeds: int, images: int) -> np.ndarray:
+    """(2, S, K, N): "shrinks to 3 points" image by image (probit), in which seeds and images are both drawn."""
+    means = np.array([BASELINE, BASELINE - gaps_of("shrinks to 3 points")])[:, None]  # (2, 1, K)
+    inside = np.sqrt(1 + 2 * IMAGE_SD**2)
+    spread = SD * inside / stats.norm.pdf(stats.norm.ppf(means))  # the seeds' SD in probits
+    middle = stats.norm.ppf(means) * np.sqrt(inside**2 + spread**2)
+    shared, own = random.normal(size=(seeds, len(SIZES))), random.normal(size=(2, seeds, len(SIZES)))
+    ability = middle + spread * (shared + own) / np.sqrt(2)  # (2, S, K)
+    image = IMAGE_SD * (random.normal(size=images) + random.normal(size=(2, 1, 1, images)))
+    noise = random.normal(size=(*ability.shape, images))
+    return (ability[..., None] + image + noise > 0).astype(np.float32)
 
 
 def coverage(seeds: int, studies: int, images: int | None, resamples: int, seed: int = 0) -> dict[str, float]:
     """How often the bands hold the truth, beside the t intervals; with `images`, the truth is that of all images."""
-    random, gap = np.random.default_rng(seed), gaps_of("shrinks to 3 points")
+    random, pairs, gap = np.random.default_rng(seed), blank(seeds), gaps_of("shrinks to 3 points")
     slope = (gap[-1] - gap[0]) / DECADES
     held = Counter[str]()
     for _ in range(studies):
         if images is None:
-            records, correctness = study(random, seeds, {"binary": gap}), None
+            drawn = replace(pairs, accuracy=study(random, seeds, gap))
         else:
-            records, correctness = with_images(random, seeds, images)
-        found = data_volume(records, arm="binary", correctness=correctness, resamples=resamples, mixed=False)
-        held["gap_band"] += found.gaps["band_low"].le(gap).to_numpy()[-1] and found.gaps["band_high"].ge(gap).to_numpy()[-1]
+            correct = with_images(random, seeds, images)
+            drawn = replace(pairs, accuracy=correct.mean(axis=3, dtype=float), correct=correct)
+        found = judge({"binary": drawn}, ONE, resamples=resamples, mixed=False)["binary"]
+        held["gap_band"] += found.gaps["band_low"].iloc[-1] <= gap[-1] <= found.gaps["band_high"].iloc[-1]
         held["gap_t"] += found.gap.low <= gap[-1] <= found.gap.high
         held["slope_band"] += found.slope_band[0] <= slope <= found.slope_band[1]
         held["slope_t"] += found.slope.low <= slope <= found.slope.high
