@@ -67,10 +67,11 @@ class DataVolume:
     gaps: pd.DataFrame  # a row a size: mean accuracies, gap with t interval (low, high) and bootstrap band
     scales: pd.DataFrame  # slope and gap in accuracy, logits, log error ratio and loss, above 0 where the arm is worse
     needed: pd.DataFrame  # a row a size: how many times the data the arm needs
+    basis: str  # the split that was measured on, and what the bootstrap drew
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence, str(self.rules), *(f"Note: {note}." for note in self.notes)])
+        return "\n".join([self.sentence, str(self.rules), self.basis, *(f"Note: {note}." for note in self.notes)])
 
 
 def data_volume(
@@ -169,6 +170,8 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
         gaps=table,
         scales=scales(pairs, notes),
         needed=needed(pairs, draws) if draws is not None else pd.DataFrame(),
+        basis=f"Measured on {pairs.measured_on}; bands by a bootstrap over seeds"
+        + (" alone." if pairs.correct is None else f" and {pairs.correct.shape[-1]:,} images."),
         notes=(*notes, *_limits(pairs, slopes, rules)),
     )
 

@@ -93,7 +93,7 @@ def _clean(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> tupl
     found = {name: rows.get(f"test_{name}" if tested[name] else name) for name in tested}
     rows = rows.assign(**found)[[*empty]].reset_index(drop=True)
     rows[["images", "accuracy", "loss"]] = rows[["images", "accuracy", "loss"]].apply(pd.to_numeric, errors="coerce")
-    sound = rows["seed"].notna() & (rows["images"] > 0) & rows["accuracy"].between(0, 1)
+    sound = rows["seed"].notna() & rows["images"].between(1, 1e15) & rows["accuracy"].between(0, 1)
     if not sound.all():
         notes.append(f"left out: {(~sound).sum()} trials without seed, images or an accuracy in [0, 1]")
     rows = rows[sound].astype({"images": int}).drop_duplicates(["arm", "seed", "images", "accuracy"])
@@ -178,9 +178,8 @@ def needed(pairs: Pairs, draws: Floats) -> pd.DataFrame:
         elif reached[i] < 0:
             text = f"<= {pairs.images[0]:,} images"
         else:
-            text = f"> {pairs.images[-1]:,} images, " + (
-                f"extrapolated x{row['extrapolated']:.2g}" if near else "too far to extrapolate"
-            )
+            further = f"extrapolated x{row['extrapolated']:.2g}" if near else "too far to extrapolate"
+            text = f"> {pairs.images[-1]:,} images, {further}"
         rows.append(row | {"text": f"{text} {interval}"})
     return pd.DataFrame(rows)
 

@@ -158,9 +158,11 @@ def test_sizes_near_chance_are_left_out():
 def test_the_test_set_is_used_where_every_trial_has_it():
     records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
     records = records.assign(test_accuracy=records["accuracy"], test_loss=1.0, accuracy=0.5)
-    assert data_volume(records, arm="binary", **QUICK).verdict == "shrinks"
+    result = data_volume(records, arm="binary", **QUICK)
+    assert result.verdict == "shrinks" and "Measured on the test set; bands by a bootstrap over seeds alone." in str(result)
     records.loc[0, "test_accuracy"] = None
-    assert data_volume(records, arm="binary", **QUICK).verdict == "inconclusive"  # validation: the same everywhere
+    result = data_volume(records, arm="binary", **QUICK)
+    assert result.verdict == "inconclusive" and "the validation set" in result.basis  # on which all are the same
     tuning = pd.DataFrame([{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune"}])
     records = pd.concat([records.assign(test_accuracy=0.6, role="seed"), tuning])
     assert not any("share" in note for note in data_volume(records, arm="binary", **QUICK).notes)
@@ -198,6 +200,7 @@ BAD = {
     ),
     "duplicates": (pd.concat([GOOD, GOOD.assign(accuracy=0.3)]), "share arm, seed and images"),
     "percent": (GOOD.assign(accuracy=100 * GOOD["accuracy"]), "an accuracy in [0, 1]"),
+    "infinite": (GOOD.assign(images=np.inf), "without seed, images"),
     "no noise": (straight(np.full(8, -0.04), np.full(8, 0.05)), "no noise"),
 }
 
@@ -286,7 +289,9 @@ def with_images(images, seeds=8):
 
 def test_bands_draw_seeds_and_images():
     records, correctness = with_images(400)
-    band = data_volume(records, arm="binary", correctness=correctness, mixed=False).gaps.iloc[-1]
+    result = data_volume(records, arm="binary", correctness=correctness, mixed=False)
+    band = result.gaps.iloc[-1]
+    assert "bootstrap over seeds and 400 images" in str(result)
     full, binary = (correctness[arm, 0, 20_000].astype(float) for arm in ("full", "binary"))
     wide = np.sqrt(8 / 7) * stats.t.ppf(0.975, 7)  # the images alone make nearly all of its width
     assert band["band_high"] - band["band_low"] == pytest.approx(2 * wide * np.std(full - binary) / 20, rel=0.12)
