@@ -1,4 +1,5 @@
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis.hypothesis import data_volume, data_volume_all
 from ablate.analysis.over_seeds import equivalent, estimate, holm, sign_flip, smallest_effect
+from ablate.analysis.volume import band, pair, resampled
 
 SIZES = np.array([200, 2000, 20_000])
 X = np.log10(SIZES)
@@ -163,7 +165,7 @@ def test_the_test_set_is_used_where_every_trial_has_it():
     records.loc[0, "test_accuracy"] = None
     result = data_volume(records, arm="binary", **QUICK)
     assert result.verdict == "inconclusive" and "the validation set" in result.basis  # on which all are the same
-    tuning = pd.DataFrame([{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune"}])
+    tuning = pd.DataFrame([{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune", "status": "complete"}])
     records = pd.concat([records.assign(test_accuracy=0.6, role="seed"), tuning])
     assert not any("share" in note for note in data_volume(records, arm="binary", **QUICK).notes)
 
@@ -290,16 +292,34 @@ def with_images(images, seeds=8):
 def test_bands_draw_seeds_and_images():
     records, correctness = with_images(400)
     result = data_volume(records, arm="binary", correctness=correctness, mixed=False)
-    band = result.gaps.iloc[-1]
+    found = result.gaps.iloc[-1]
     assert "bootstrap over seeds and 400 images" in str(result)
     full, binary = (correctness[arm, 0, 20_000].astype(float) for arm in ("full", "binary"))
     wide = np.sqrt(8 / 7) * stats.t.ppf(0.975, 7)  # the images alone make nearly all of its width
-    assert band["band_high"] - band["band_low"] == pytest.approx(2 * wide * np.std(full - binary) / 20, rel=0.12)
+    assert found["band_high"] - found["band_low"] == pytest.approx(2 * wide * np.std(full - binary) / 20, rel=0.12)
     alone = data_volume(records, arm="binary", mixed=False).gaps.iloc[-1]
-    assert alone["band_high"] - alone["band_low"] < 0.2 * (band["band_high"] - band["band_low"])
+    assert alone["band_high"] - alone["band_low"] < 0.2 * (found["band_high"] - found["band_low"])
     assert alone["band_low"] < alone["gap"] < alone["band_high"]
     again = data_volume(records, arm="binary", correctness=correctness, mixed=False).gaps.iloc[-1]
-    assert again.equals(band)
+    assert again.equals(found)
+
+
+def test_seeds_are_drawn_beside_images():
+    random = np.random.default_rng(0)
+    correctness = {(arm, i, 200): random.random(400) < 0.3 + 0.05 * i for arm in ("full", "binary") for i in range(8)}
+    records = pd.DataFrame(
+        [(*key, right.mean()) for key, right in correctness.items()], columns=["arm", "seed", "images", "accuracy"]
+    )
+    pairs = pair(records, arm="binary", baseline="full", above=0.15, correctness=correctness)
+    alone = resampled(replace(pairs, correct=None), 2000).std(axis=0)
+    np.testing.assert_allclose(alone[:, 0], pairs.accuracy[..., 0].std(axis=1) / np.sqrt(8), rtol=0.06)
+    assert (resampled(pairs, 2000).std(axis=0) > 0.95 * alone).all()  # the seeds differ by far more than the images do
+
+
+def test_bands_are_as_wide_as_t_would_have_them():
+    normal = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+    _, high = band(normal, 8)
+    assert high == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(8 / 7), rel=1e-3)  # draws have sqrt(7/8) of the SD
 
 
 def test_correctness_of_other_trials_is_refused():
