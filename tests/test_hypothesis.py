@@ -276,6 +276,12 @@ def test_data_that_is_needed():
     assert flat["extrapolated"].isna().all() and flat["text"][1] == "> 20,000 images, too far to extrapolate (x10 to unbounded)"
 
 
+def test_what_was_reached_stays_reached():
+    noise = 0.001 * SPREAD[:, None] * [1, 1, 2]
+    records = table(full=np.array([0.25, 0.29, 0.45]) + noise, binary=np.array([0.3, 0.28, 0.5]) - noise)
+    assert data_volume(records, arm="binary", mixed=False).needed["text"][1].startswith("<= 200 images")
+
+
 def with_images(images, seeds=8):
     """Trials of which all seeds get the same images right, but for one image each."""
     random = np.random.default_rng(0)
