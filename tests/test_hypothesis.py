@@ -174,8 +174,8 @@ def test_seeds_and_sizes_without_their_pair_are_left_out():
     records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
     lone = pd.DataFrame([{"arm": "full", "seed": 0, "images": 50_000, "accuracy": 0.8, "loss": 1.0, "status": "complete"}])
     gone = (records["arm"] == "binary") & (records["seed"] == 3) & (records["images"] == 200)
-    failed = (records["arm"] == "full") & (records["seed"] == 5) & (records["images"] == 2000)
-    records.loc[failed, ["status", "accuracy"]] = ["failed", None]
+    pruned = (records["arm"] == "full") & (records["seed"] == 5) & (records["images"] == 2000)
+    records.loc[pruned, ["status", "accuracy"]] = ["pruned", 0.5]
     result = data_volume(pd.concat([records[~gone], lone]), arm="binary", **QUICK)
     assert list(result.slopes.index) == [0, 1, 2, 4, 6, 7] and list(result.gaps["images"]) == [*SIZES]
     assert result.verdict == "shrinks"
