@@ -6,6 +6,7 @@ initialisation and order of data. Each seed gives one slope of the gap on log10 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,37 +75,12 @@ class DataVolume:
         return "\n".join([self.sentence, str(self.rules), self.basis, *(f"Note: {note}." for note in self.notes)])
 
 
-def data_volume(
-    records: pd.DataFrame,
-    *,
-    arm: str,
-    baseline: str = "full",
-    margin: float = 0.01,
-    slope_margin: float = 0.01,
-    chance: float = 0.1,
-    correctness: Correctness | None = None,
-    resamples: int = 2000,
-    mixed: bool = True,
-) -> DataVolume:
+def data_volume(records: pd.DataFrame, *, arm: str, **options: Any) -> DataVolume:
     """Whether an arm's gap to the baseline closes, shrinks, stays or grows with the volume of data.
 
-    records: arm, seed, images, accuracy in [0, 1]; loss, status, role, test_accuracy and test_loss where there are (the
-    last two are used where every trial has them). margin, slope_margin: the gap at the largest size, and the slope a decade
-    of images, that count as none. correctness: (arm, seed, images) -> (N,) booleans; with it, the bootstrap draws test
-    images beside seeds. resamples: 0 leaves out bands and `needed`. Raises ValueError for impossible options only.
+    The options are those of `data_volume_all`.
     """
-    found = data_volume_all(
-        records,
-        arms=[arm],
-        baseline=baseline,
-        margin=margin,
-        slope_margin=slope_margin,
-        chance=chance,
-        correctness=correctness,
-        resamples=resamples,
-        mixed=mixed,
-    )
-    return found[arm]
+    return data_volume_all(records, arms=[arm], **options)[arm]
 
 
 def data_volume_all(
@@ -119,7 +95,13 @@ def data_volume_all(
     resamples: int = 2000,
     mixed: bool = True,
 ) -> dict[str, DataVolume]:
-    """`data_volume` of several arms, whose tests are adjusted for their number (Holm 1979); by arm."""
+    """`data_volume` of several arms, whose tests are adjusted for their number (Holm 1979); by arm.
+
+    records: arm, seed, images, accuracy in [0, 1]; loss, status, role, test_accuracy and test_loss where there are (the
+    last two are used where every trial has them). margin, slope_margin: the gap at the largest size, and the slope a decade
+    of images, that count as none. correctness: (arm, seed, images) -> (N,) booleans; with it, the bootstrap draws test
+    images beside seeds. resamples: 0 leaves out bands and `needed`. Raises ValueError for impossible options only.
+    """
     rules = Rules(tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance)
     near = chance + rules.near_chance
     pairs = {arm: pair(records, arm=arm, baseline=baseline, above=near, correctness=correctness) for arm in rules.arms}
