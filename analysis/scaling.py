@@ -74,7 +74,8 @@ def fit(
     predictors: what the law needs of "N", "D", "P" and "quantized", each (n,). loss: (n,), an error or a loss, above 0.
     huber_delta: from where residuals of the log loss count by their size instead of their square. samples: of the
     bootstrap; 0 leaves it out. Its intervals are too narrow where huber_delta is far below the noise
-    (benchmarks/coverage_scaling.py counts how often); the profile's are less so. Raises Refused where the points cannot carry the law; doubts are in the result's `flags`.
+    (benchmarks/coverage_scaling.py counts how often); the profile's are less so.
+    Raises Refused where the points cannot carry the law; doubts are in the result's `flags`.
     """
     if not (0 < huber_delta < np.inf and 0 < confidence < 1 and samples >= 0):
         got = f"{huber_delta}, {confidence}, {samples}"
