@@ -147,7 +147,7 @@ class BitLinear(nn.Linear):
         if not self.training:
             return self._exact(normed)
         value, weight = self._quantized_activations(normed), self._quantized_weight()
-        if self.ramp is not None:  # DESIGN: x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
+        if self.ramp is not None:  # x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
             value = torch.lerp(x.to(value.dtype), value, self.ramp.to(value.dtype))
             weight = torch.lerp(self.weight, weight, self.ramp.to(weight.dtype))
         return F.linear(value, weight, self.bias)

@@ -1,4 +1,7 @@
-"""The verbs. Heavy modules are imported where they are used: `ablate --help` needs neither torch nor ray."""
+"""The command line: `ablate study`, `resume` and `status`, and the door that every verb goes through.
+
+Heavy modules are imported where they are used: `ablate --help` needs neither torch nor ray.
+"""
 
 import json
 import os
@@ -12,19 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
-from ablate import spec
-from ablate.errors import AblateError, BadInput, Interrupted, unknown
+from ablate import spec, verbs
+from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.terminal import Json, console, short, table
 from ablate.words import how_to_go_on
 
 if TYPE_CHECKING:
     from ablate.run import Run
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Datasets. Example: ablate data ls")
-app.add_typer(data_app, name="data")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+app.add_typer(verbs.app)
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
 CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
 GpusPerTrial = Annotated[
@@ -37,7 +38,6 @@ Storage = Annotated[
 ]
 DashboardHost = Annotated[str, typer.Option(help="Address that the Ray dashboard binds to; 0.0.0.0 shows it to the network.")]
 MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]
-console = Console()
 
 
 @app.callback(invoke_without_command=True)
@@ -56,28 +56,28 @@ def top(
 
 
 @app.command()
-def ls(as_json: Json = False) -> None:
-    """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
-    from ablate import data
-
-    rows = [{"kind": "space", "name": n, "description": spec.load_space(n).description} for n in spec.builtin("search_spaces")]
-    rows += [{"kind": "study", "name": n, "description": spec.load_study(n).question} for n in spec.builtin("studies")]
-    rows += [{"kind": "model", "name": n, "description": d} for n, d in spec.bundled("model").items()]
-    rows += [{"kind": "dataset", "name": n, "description": d} for n, d in data.known().items()]
-    _table(rows, as_json)
-
-
-@app.command()
 def study(
     study: Annotated[str, typer.Argument(help="A built-in study's name, or the path of a TOML file.")] = "default",
     space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
     model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials to run.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Start no trial after this many hours.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Start no trial after this many hours, none that confirms either.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
     objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who proposes: tpe, nsga2, gp or random.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none.")
+    ] = None,
+    confirm: Annotated[int | None, typer.Option(help="Further seeds for each member of the front, tested.")] = None,
+    max_size_bytes: Annotated[
+        int | None, typer.Option(help="Train nothing whose packed model is counted to be larger.")
+    ] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Train nothing whose layers together take longer.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="What is less accurate is not on the front; from 0 to 1.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
@@ -90,8 +90,17 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Search a space and end with a Pareto front. Example: ablate study --space layers_bits"""
+    """Search a space and end with a Pareto front. Example: ablate study --space layers_bits --max-size-bytes 2000000"""
     changes: dict[str, Any] = {"space": space, "model": model, "data": data, "trials": trials, "hours": hours, "seed": seed}
+    changes |= {
+        "sampler": sampler,
+        "confirm": confirm,
+        "max_size_bytes": max_size_bytes,
+        "max_latency_ms": max_latency_ms,
+        "min_accuracy": min_accuracy,
+    }
+    if early_stopping is not None:
+        changes["early_stopping"] = {"reduction": early_stopping} if early_stopping else "none"
     if objectives is not None:
         changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
@@ -143,130 +152,6 @@ def status(
     _show(load_run(run) if run else latest_run(), as_json)
 
 
-@app.command()
-def monitor(
-    export: Annotated[Path, typer.Option(help="A folder for the two files.")],
-) -> None:
-    """A Grafana dashboard and Prometheus alert rules for the metrics of studies. Example: ablate monitor --export DIR"""
-    from ablate.monitor import monitor
-
-    for path in monitor(export):
-        print(_short(path.absolute()))
-
-
-@app.command()
-def rerun(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    trial: Annotated[str, typer.Option(help="The trial's id, or its first characters.")],
-    as_json: Json = False,
-) -> None:
-    """Repeat a recorded trial here, without Ray, and compare. Example: ablate rerun RUN --trial ID"""
-    from ablate import ledger
-    from ablate.run import load_run
-
-    records = {record["trial_id"]: record for record in ledger.read(load_run(run).path / "ledger.jsonl")}
-    found = [name for name in records if name.startswith(trial)]
-    if len(found) != 1:
-        raise unknown("trial", trial, records)
-    record = records[found[0]]
-    from ablate.trial import compare
-
-    rows = compare(record)
-    _table(rows, as_json)
-    if record["status"] == "failed":
-        raise AblateError(f"the record is that of a failed trial ({record['error']}), so there is nothing to compare")
-    if not all(row["same"] for row in rows):
-        raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    to: Annotated[Path, typer.Option(help="A new folder for the packed model.")],
-    trial: Annotated[str | None, typer.Option(help="The trial's id, or its first characters.")] = None,
-    max_size_bytes: Annotated[int | None, typer.Option(help="The most accurate trial of the front up to this size.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it, for onnxruntime.")] = False,
-) -> None:
-    """Write the packed model of a trial of the front. Example: ablate export RUN --max-size-bytes 1000000 --to DIR"""
-    from ablate.run import load_run
-
-    if onnx:
-        from ablate.onnx_export import to_onnx
-    exported = load_run(run).export(to, trial, max_size_bytes)
-    if onnx:
-        to_onnx(to, to / "model.onnx")
-    console.print(
-        f"Trial {exported} is in {_short(to.absolute())}; try `ablate bench {shlex.quote(str(to))}`",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
-def bench(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
-    seconds: Annotated[float, typer.Option(help="Time to spend on each figure.")] = 1.0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile, which takes a minute.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
-    import torch
-
-    from ablate import latency, view
-
-    if threads is not None:
-        if threads < 1:
-            raise BadInput(f"--threads must be 1 or more, but got {threads}")
-        torch.set_num_threads(threads)
-    rows = latency.bench(directory, seconds=seconds, compiled=compiled)
-    if as_json:
-        return print(json.dumps(rows, indent=1))
-    console.print(view.bench(rows))
-
-
-@app.command()
-def predict(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    as_json: Json = False,
-) -> None:
-    """Name the class of image files with a packed model. Example: ablate predict DIR cat.png"""
-    from ablate.packed import predict
-
-    rows = [
-        {"image": str(path), "class": name, "confidence": round(p, 4)}
-        for path, (name, p) in zip(images, predict(directory, images), strict=True)
-    ]
-    _table(rows, as_json)
-
-
-@data_app.command("ls")
-def data_ls(as_json: Json = False) -> None:
-    """Datasets by name, and where they are. Example: ablate data ls"""
-    from ablate import data
-
-    _table([{"name": n, "where": data.where(n), "description": text} for n, text in data.known().items()], as_json)
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
-) -> None:
-    """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
-    from ablate import data, fetch
-
-    if name not in spec.bundled("dataset"):
-        fetch.fetch(name)
-    found = data.load(name)
-    row = {"name": name, "where": data.where(name), "sha256": found.digest, "classes": len(found.classes)}
-    row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
-    if as_json:
-        return print(json.dumps([row], indent=1))
-    images = f"{row['train']:,} training, {row['validation']:,} validation and {row['test']:,} test images"
-    console.print(f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True)
-
-
 def main() -> NoReturn:
     """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -309,7 +194,7 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     failed = int((run.records["status"] == "failed").sum())
     if failed > max_failed * len(run.records):
         raise AblateError(
-            f"{failed} of {len(run.records)} trials failed; `ablate status {shlex.quote(_short(run.path))}` says why"
+            f"{failed} of {len(run.records)} trials failed; `ablate status {shlex.quote(short(run.path))}` says why"
         )
 
 
@@ -347,12 +232,16 @@ def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
     console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
-    _table(result["anchors"], False)
+    for reason in result["left_out"]:
+        console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
+    table(result["anchors"], False)
     points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
     console.print(f"Points of the space: {points}", highlight=False)
     views = (
         f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
     )
+    if asked.confirm:
+        console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
     console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
 
 
@@ -363,39 +252,24 @@ def _show(run: "Run", as_json: bool) -> None:
 
     counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
     if as_json:
-        front = json.loads(pareto.front_of(run.records, run.study.directions).to_json(orient="records"))
-        return print(json.dumps({"run": str(run.path), "state": run.state, "trials": counts, "front": front}, indent=1))
+        front = json.loads(pareto.front_of(run.searched, run.study.directions, run.study.within).to_json(orient="records"))
+        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": front}
+        return print(json.dumps(told, indent=1))
     if run.state:
         console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
     if run.state.get("running") and not run.alive:
-        state = run.state | {"run": _short(run.path)}
+        state = run.state | {"run": short(run.path)}
         console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
-    console.print(view.front(run.records, run.study.directions))
+    console.print(view.front(run.searched, run.study.directions, run.study.within))
     if (run.path / "tables" / "latency.csv").exists():
         console.print(view.latencies(run.path / "tables" / "latency.csv"))
-    written = [
-        name
-        for name in ("figures/pareto.png", "tables/front.csv", "tables/latency.csv", "ledger.jsonl")
-        if (run.path / name).exists()
-    ]
-    console.print(f"In {_short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
-
-
-def _table(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        return print(json.dumps(rows, indent=1))
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in row.values())
-        )
-    console.print(table)
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    if (run.path / "tables" / "confirmed.csv").exists():
+        console.print(view.confirmed(run.path / "tables" / "confirmed.csv"))
+    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/latency.csv")
+    written = [name for name in ("report.html", "figures/pareto.png", *tables, "ledger.jsonl") if (run.path / name).exists()]
+    console.print(f"In {short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
 
 
 def _say(error: object, code: int) -> int:

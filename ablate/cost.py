@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
+from ablate.errors import BadInput
 from ablate.models import logits
 
 WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
@@ -29,14 +31,19 @@ class Cost:
 def count(model: nn.Module, size: tuple[int, int]) -> Cost:
     """The cost of one image of `size` (height, width): layers by thop, the products inside attention by a rule of ours."""
     model = copy.deepcopy(model).eval()  # thop adds buffers
-    linear = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
+    rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
+    rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():
-        macs, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), linear, verbose=False, ret_layer_info=True)
+        macs, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
     names = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
     saved = 0.0
     for name, spec in names.items():
         layer_macs = _leaf(tree, f"model.{name}")
+        if not layer_macs:
+            raise BadInput(
+                f"layer {name!r} must be called by its model, and is not: quantizing it would do nothing; leave it full"
+            )
         bits = WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32)
         saved += layer_macs * (32 * 32 - bits)
     total = int(macs) + attention.macs
@@ -69,6 +76,20 @@ class _AttentionMacs(TorchFunctionMode):
 
 def _linear_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
     layer.total_ops += output.numel() * layer.in_features
+
+
+def _attention_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+    """torch's own attention, whose projections and products are one function: q, k, v, q k^T, (q k^T) v, and out."""
+    query, key, value = inputs[:3]  # (B, N, D) or (N, B, D)
+    keys = key.shape[1 if layer.batch_first else 0]
+    layer.total_ops += layer.embed_dim * (2 * query.numel() + key.numel() + value.numel() + 2 * query[..., 0].numel() * keys)
+
+
+def _window_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    """The projections of torchvision's Swin, q, k, v and out; its products are seen as they happen."""
+    batch, *sides, width = inputs[0].shape  # (B, H, W, C)
+    tokens = batch * math.prod(math.ceil(side / window) * window for side, window in zip(sides, layer.window_size, strict=True))
+    layer.total_ops += tokens * 4 * width * width
 
 
 def _leaf(tree: Any, name: str) -> float:

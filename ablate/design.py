@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,8 @@ from optuna.distributions import CategoricalDistribution
 from ablate.effective import effective
 from ablate.errors import BadInput
 from ablate.ledger import Record
-from ablate.search import Search, key_of
+from ablate.points import Points
+from ablate.search import key_of
 from ablate.spec import Recipe, Step, StudySpec, TrialSpec, Value
 
 Tuned = dict[str, Any]  # a field of the recipe -> its value
@@ -20,8 +22,9 @@ Tuned = dict[str, Any]  # a field of the recipe -> its value
 
 @dataclass(frozen=True)
 class Cell:
-    """A trial but for its seed and for what is tuned."""
+    """A trial but for its seed and for what is tuned. `step` is its name but for the space's choices."""
 
+    step: str
     spec: TrialSpec
     tune: dict[str, tuple[Value, ...]]
 
@@ -41,7 +44,7 @@ class Design:
     Tuning runs on one seed beyond the paired ones and never sees the test set; the paired trials are tested at their end.
     """
 
-    duplicates = 0
+    duplicates = out_of_bounds = 0
 
     def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
         self.study, self.groups = study, groups
@@ -86,15 +89,24 @@ class Design:
         return False
 
     def table(self) -> pd.DataFrame:
-        """A row a trial: cell, role ("tune" or "seed"), the tuned fields, and what its record says, if there is one."""
+        """A row a trial: cell, step (the cell's name but for the space's choices), role ("tune" or "seed"), the tuned fields,
+        and what its record says, if there is one."""
         columns = ("trial_id", "status", "arm", "seed", "fraction", "images", "accuracy", "loss", "test_accuracy", "test_loss")
         rows = []
         for row in self._rows():
             record = self.found.get(key_of(row["spec"]), {}) if row["spec"] else {}
             told = {column: record.get(column) for column in columns}
-            rows.append({"cell": row["cell"], "role": row["role"], **row["tuned"], **told})
+            head = {"cell": row["cell"], "step": self.cells[row["cell"]].step, "role": row["role"]}
+            rows.append(head | row["tuned"] | told)
         return pd.DataFrame(
-            rows, columns=["cell", "role", *dict.fromkeys(key for cell in self.cells.values() for key in cell.tune), *columns]
+            rows,
+            columns=[
+                "cell",
+                "step",
+                "role",
+                *dict.fromkeys(key for cell in self.cells.values() for key in cell.tune),
+                *columns,
+            ],
         )
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -144,20 +156,24 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
         yield from _after(study, groups, name, changes)
 
 
-def _after(study: StudySpec, groups: list[str], name: str, steps: Sequence[Step]) -> Iterator[tuple[str, Cell]]:
-    """The base point after some steps, crossed with the space's choices."""
-    layer = {key: value for step in steps for key, value in step.layer.items()}
-    recipe = {key: value for step in steps for key, value in step.recipe.items()}
+def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Step]) -> Iterator[tuple[str, Cell]]:
+    """The base point after some steps, crossed with the space's choices; nothing where no layer group is what they are for."""
+    patterns = next((change.groups for change in reversed(changes) if change.groups), ("*",))
+    wanted = [group for group in groups if any(fnmatchcase(group, pattern) for pattern in patterns)]
+    if groups and not wanted:  # a run whose records have none of them yet
+        return
+    layer = {key: value for change in changes for key, value in change.layer.items()}
+    recipe = {key: value for change in changes for key, value in change.recipe.items()}
     space = study.space.model_copy(update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe})
-    search = Search(study.model_copy(update={"space": space}), groups)
-    for axis, values in search.axes.items():
+    around = Points(study.model_copy(update={"space": space}), wanted)
+    for axis, values in around.axes.items():
         if not isinstance(values, CategoricalDistribution):
             raise BadInput(f"a design must list the choices of {axis}, but got a range; only a search has ranges")
-    tune = next((step.tune for step in reversed(steps) if step.tune), study.tune)
+    tune = next((change.tune for change in reversed(changes) if change.tune), study.tune)
     points = (
-        dict(zip(search.axes, point, strict=True)) for point in itertools.product(*(a.choices for a in search.axes.values()))
+        dict(zip(around.axes, point, strict=True)) for point in itertools.product(*(a.choices for a in around.axes.values()))
     )
-    found = {", ".join([name] * bool(name) + [f"{k} {v}" for k, v in point.items()]): search.spec_at(point) for point in points}
+    found = {", ".join([step] * bool(step) + [f"{k} {v}" for k, v in point.items()]): around.spec_at(point) for point in points}
     if not any(found.values()):
-        raise BadInput(f"cell {name!r} of the design must be a trial, but its values exclude each other")
-    yield from ((name, Cell(spec, tune)) for name, spec in found.items() if spec)
+        raise BadInput(f"cell {step!r} of the design must be a trial, but its values exclude each other")
+    yield from ((name, Cell(step, spec, tune)) for name, spec in found.items() if spec)

@@ -15,6 +15,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from ablate.actors import keep_actors
+from ablate.asha import COUNTED
 from ablate.cluster import Resources
 from ablate.errors import NonFinite, Unwritten
 from ablate.ledger import Record, arm, blank_record
@@ -25,6 +26,7 @@ Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
 Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome
 Watch = Callable[["Running", int, int], None]  # (running, trials that wait for their resources, workers that died)
 Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, accuracy
+Judge = Callable[[str, TrialSpec, dict[str, Any]], str]  # (trial_id, trial, what it reported) -> why it ends here, or ""
 RETRIES = 2  # of a trial whose worker or node died
 
 
@@ -38,6 +40,7 @@ def distribute(
     path: Path,
     writer: Any,
     storage: Any = None,
+    judge: Judge | None = None,
     resources: Resources,
 ) -> None:
     """Run trials until `ask` has none left or `stop` says so; Ray must be connected.
@@ -45,10 +48,11 @@ def distribute(
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
     again and again with what is running, how many trials wait for a node, and how many workers died. After `stop`,
     running trials end with their current epoch, unrecorded. Raises Unwritten when the run's folder cannot be written.
-    With a Storage, a trial's state is kept there after each epoch until the trial is recorded.
+    With a Storage, a trial's state is kept there after each epoch until the trial is recorded. With a judge, a trial
+    that it gives a reason to end after an epoch is recorded as pruned.
     """
-    proposer = _Proposer(ask, tell, stop, writer, storage, resources)
-    limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial}
+    proposer = _Proposer(ask, tell, stop, writer, storage, judge, resources)
+    limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial, "judged": judge is not None}
     trainable = tune.with_parameters(_Worker, steps=steps, writer=writer, storage=storage, **limits)
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tuner = tune.Tuner(
@@ -83,8 +87,10 @@ class _Worker(tune.Trainable):
     The Ray dashboard and the logs call it by its slot: "slot 0", "slot 1", ...
     """
 
-    def setup(self, config: dict[str, Any], steps: Steps, writer: Any, storage: Any, threads: int, minutes: float) -> None:
-        self.slot = config["slot"]
+    def setup(
+        self, config: dict[str, Any], steps: Steps, writer: Any, storage: Any, threads: int, minutes: float, judged: bool
+    ) -> None:
+        self.slot, self.judged = config["slot"], judged
         self.steps, self.writer, self.storage, self.threads, self.minutes = steps, writer, storage, threads, minutes
         self.reset_config(config)
 
@@ -106,7 +112,11 @@ class _Worker(tune.Trainable):
             if self.storage:
                 self._keep(epoch.state)
             print(f"trial {self.name}: epoch {epoch.epoch}, accuracy {epoch.accuracy:.1%}")
-            return {"epoch": epoch.epoch, "accuracy": epoch.accuracy, "slot": self.slot}
+            report = {"epoch": epoch.epoch, "accuracy": epoch.accuracy, "slot": self.slot}
+            if self.judged:
+                ray.get(self.writer.note.remote(epoch.record))
+                report |= {"loss": epoch.loss} | {key: epoch.record[key] for key in ("epochs", *COUNTED)}
+            return report
         except StopIteration as end:
             outcome = end.value
             _write(self.writer, outcome.record, outcome.predictions, outcome.weights)
@@ -161,6 +171,7 @@ class _Running:
     started: float = field(default_factory=time.monotonic)
     epoch: int = 0
     accuracy: float | None = None
+    verdict: str = ""  # why it ends before its last epoch
 
 
 class _Proposer(_Unsaved, Searcher):
@@ -173,10 +184,11 @@ class _Proposer(_Unsaved, Searcher):
         stop: Callable[[], bool],
         writer: Any,
         storage: Any,
+        judge: Judge | None,
         resources: Resources,
     ) -> None:
         super().__init__()
-        self.ask, self.tell, self.stop, self.writer, self.storage = ask, tell, stop, writer, storage
+        self.ask, self.tell, self.stop, self.judge, self.writer, self.storage = ask, tell, stop, judge, writer, storage
         self.minutes, self.slots = resources.minutes_per_trial, range(resources.concurrency or 1)
         self.running: dict[str, _Running] = {}  # by Tune's id
         self.again: list[Asked] = []
@@ -222,9 +234,32 @@ class _Proposer(_Unsaved, Searcher):
         """A trial that ended by itself is told; one that was stopped leaves no record and runs again on resume."""
         if not error:
             trial = self.running.pop(trial_id)
-            if result and result.get("recorded"):
-                with self.noting_faults():
+            with self.noting_faults():
+                if trial.verdict:
+                    self.prune(trial)
+                elif result and result.get("recorded"):
                     self.close(trial.trial_id)
+
+    def ends(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial ends with the epoch that it has just reported: all do once the study must stop."""
+        if self.fault is not None or self.stop():
+            return True
+        if self.judge and "epoch" in result:
+            trial = self.running[trial_id]
+            with self.noting_faults():
+                trial.verdict = self.judge(trial.trial_id, trial.spec, result)
+            return bool(trial.verdict)
+        return False
+
+    def prune(self, trial: _Running) -> None:
+        """Record a trial as far as it came."""
+        try:
+            ray.get(self.writer.prune.remote(trial.trial_id, trial.verdict))
+        except ray.exceptions.RayTaskError as error:
+            raise Unwritten(str(error.cause)) from None
+        if self.storage:
+            self.storage.drop(trial.trial_id)
+        self.close(trial.trial_id)
 
     @contextmanager
     def noting_faults(self) -> Iterator[None]:
@@ -270,17 +305,17 @@ def _why(told: str) -> str:
 
 
 class _Stopper(_Unsaved, tune.Stopper):
-    """Ends each running trial with its current epoch once the study must stop."""
+    """Ends a running trial with its current epoch once it is hopeless, and each once the study must stop."""
 
     def __init__(self, proposer: _Proposer) -> None:
         self.proposer = proposer
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.proposer.fault is not None or self.proposer.stop()
+        return self.proposer.ends(trial_id, result)
 
     def stop_all(self) -> bool:
         """Once none runs, those that wait for a node do not hold the study up."""
-        return self("", {}) and not any(trial.began for trial in self.proposer.running.values())
+        return self.proposer.ends("", {}) and not any(trial.began for trial in self.proposer.running.values())
 
 
 class _Watcher(_Unsaved, TrialProgressCallback):

@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis import pareto
+from ablate.asha import Rungs
 from ablate.cluster import Metrics, Readings, Resources
+from ablate.confirm import confirmations, is_searched
 from ablate.design import Design
 from ablate.distribute import Asked, Running
 from ablate.ledger import Record, best_by_size
@@ -33,20 +35,25 @@ class Driver:
         self, run: Run, search: Search | Design, records: list[Record], resources: Resources, dashboard: str, view: View | None
     ) -> None:
         self.run, self.study, self.search, self.records, self.view = run, run.study, search, list(records), view
-        self.asked, self.exhausted, self.stopped = len(records), False, False
+        self.asked, self.exhausted, self.stopped = sum(map(self.is_searched, records)), False, False
+        self.confirming: dict[str, TrialSpec] = {}  # by trial id, those under way
         self.front: list[Record] = []  # never more than this is needed to tell whether a new record is on it
         self.best: dict[str, Record] = {}  # by size class
+        self.rungs = Rungs(self.study, filter(self.is_searched, records))
         self.metrics = Metrics(METRICS, run.path.name)
-        self.unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
+        unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
+        self.unfinished = [spec for spec in unfinished if not spec.test]  # the others come by themselves
         self.state: dict[str, Any] = {
             "status": "running",
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "run": str(run.path),
         }
-        self.state |= {"started": time.time(), "before": len(records), "trials": self.study.trials}
+        self.state |= {"started": time.time(), "before": len(records)}
+        self.state |= {"trials": self.study.trials + len(records) - self.asked}
         self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
         self.state |= {"address": resources.address, "storage": resources.storage}
+        self.state |= {"within": self.study.within, "out_of_bounds": 0}
         self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "waiting": 0, "deaths": 0}
         self.spent = run.state.get("spent", 0.0)  # seconds, by the drivers before
         self._learn(records)
@@ -55,35 +62,63 @@ class Driver:
     def ask(self) -> Asked | None:
         """The next trial; first those that the driver before this one had under way."""
         late = self.study.hours is not None and self.state["spent"] > self.study.hours * 3600
-        if self.exhausted or late or self.asked >= self.study.trials:
+        if late:
             return None
+        if self.exhausted or self.asked >= self.study.trials:
+            return self._confirm()
         while self.unfinished:
             if self.search.again(spec := self.unfinished.pop(0)):
                 self.asked += 1
                 return trial_id(spec), spec
         if (next_spec := self.search.ask()) is None:
             self.exhausted = not self.search.waits
-            return None
+            return self._confirm()
         self.asked += 1
         return trial_id(next_spec), next_spec
 
+    def _confirm(self) -> Asked | None:
+        """The next trial that confirms the front, once the search's last trial has ended."""
+        if not self.study.confirm or self.search.under_way:
+            return None
+        left = {trial_id(spec): spec for spec in confirmations(self.study, self.front)}
+        done = {record["trial_id"] for record in self.records}
+        left = {name: spec for name, spec in left.items() if name not in done}
+        self.state["trials"] = len(self.records) + len(left)
+        for name, spec in left.items():
+            if name not in self.confirming:
+                self.confirming[name] = spec
+                return name, spec
+        return None
+
+    def is_searched(self, record: Record) -> bool:
+        """Whether the search is to learn from a record, and not one that confirms its front."""
+        return bool(self.study.design) or is_searched(record)
+
     def tell(self, record: Record) -> list[str]:
         """The trials on the front, after this one."""
-        self.search.tell(record)
+        if self.is_searched(record):
+            self.search.tell(record)
+            self.rungs.tell(record)
+        self.confirming.pop(record["trial_id"], None)
         self.records.append(record)
         self._learn([record])
         if record["train_seconds"] is not None:
             self.metrics.observe(record["train_seconds"])
         return [row["trial_id"] for row in self.front]
 
+    def judge(self, name: str, spec: TrialSpec, seen: dict[str, Any]) -> str:
+        """Why a trial ends after the epoch that it reports, "" where it goes on; one that confirms always does."""
+        return "" if spec.test else self.rungs.judge(name, seen)
+
     def _learn(self, records: list[Record]) -> None:
         for record in records:
             self.state["counts"][record["status"]] += 1
-        candidates = [*self.front, *records]
-        columns = ["status", *self.study.objectives]
+        searched = [record for record in records if self.is_searched(record)]
+        candidates = [*self.front, *searched]
+        columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
         table = pd.DataFrame([[record[column] for column in columns] for record in candidates], columns=columns)
-        self.front = [candidates[i] for i in pareto.front_of(table, self.study.directions).index]
-        self.best = best_by_size([*self.best.values(), *records])
+        self.front = [candidates[i] for i in pareto.front_of(table, self.study.directions, self.study.within).index]
+        self.best = best_by_size([*self.best.values(), *searched], self.study.within)
 
     def watch(self, running: Running, waiting: int, deaths: int) -> None:
         """Called again and again with what is running: shown once a second."""
@@ -94,7 +129,9 @@ class Driver:
     def show(self, running: Running) -> None:
         self.state["spent"] = self.spent + time.time() - self.state["started"]
         self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
-        self.state["unfinished"] = [spec.model_dump() for spec in self.unfinished] + self.search.under_way
+        self.state["out_of_bounds"] = self.search.out_of_bounds
+        unfinished = [*self.unfinished, *self.confirming.values()]
+        self.state["unfinished"] = [spec.model_dump() for spec in unfinished] + self.search.under_way
         self.run.write_state(self.state)
         self.metrics.show(self._readings())
         if self.view:
@@ -106,9 +143,9 @@ class Driver:
 
     def _readings(self) -> Readings:
         state = self.state
-        over = self.exhausted or self.stopped or state["status"] != "running"
+        over = (self.exhausted and not self.study.confirm) or self.stopped or state["status"] != "running"
         counts = state["counts"] | {"running": len(state["running"]), "waiting": state["waiting"]}
-        counts["left"] = 0 if over else max(0, self.study.trials - len(self.records))
+        counts["left"] = 0 if over else max(0, state["trials"] - len(self.records))
         left = seconds_left(state)
         readings: Readings = {
             "ablate_trials": [({"state": name}, n) for name, n in counts.items()],

@@ -41,8 +41,8 @@ USUAL: dict[str, Value | None] = OFF | {
 def effective(spec: TrialSpec) -> TrialSpec:
     """The same trial with every field that changes nothing at its usual value, and the outer groups out of `layers`."""
     inner = {group: layer for group, layer in spec.layers.items() if not (spec.recipe.outer_full and is_outer(group))}
-    layers = {group: layer.model_copy(update=_usual(_idle_in(layer))) for group, layer in inner.items()}
-    recipe = spec.recipe.model_copy(update=_usual(_idle(spec, any(layer.weights != "full" for layer in layers.values()))))
+    layers = {group: layer.model_copy(update=_usual(idle_in(layer))) for group, layer in inner.items()}
+    recipe = spec.recipe.model_copy(update=_usual(idle(spec, any(layer.weights != "full" for layer in layers.values()))))
     return spec.model_copy(update={"layers": layers, "recipe": recipe})
 
 
@@ -65,7 +65,8 @@ def _usual(keys: list[str]) -> dict[str, Value | None]:
     return {key: USUAL[key] for key in keys}
 
 
-def _idle(spec: TrialSpec, quantized: bool) -> list[str]:
+def idle(spec: TrialSpec, quantized: bool) -> list[str]:
+    """The recipe's fields that change nothing in a trial."""
     recipe = spec.recipe
     idle = ["outer_full"]  # it has done its work on the layers
     idle += ["epochs"] if recipe.image_views else []
@@ -79,7 +80,8 @@ def _idle(spec: TrialSpec, quantized: bool) -> list[str]:
     return idle
 
 
-def _idle_in(layer: LayerSpec) -> list[str]:
+def idle_in(layer: LayerSpec) -> list[str]:
+    """The fields of a layer that change nothing."""
     if layer.weights == "full":
         return [key for key in LayerSpec.model_fields if key != "weights"]
     idle = []

@@ -1,12 +1,14 @@
 """The inference layer: integer activation levels times integer weight levels into int32, scales and bias after."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.bitlinear import TOP, quantize_activations
+from ablate.bitlinear import TOP, BitLinear, quantize_activations, quantize_weights
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
@@ -80,3 +82,18 @@ class IntegerLinear(nn.Module):
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {fields}"
+
+
+@contextmanager
+def as_integers(model: nn.Module) -> Iterator[None]:
+    """Within, the model's BitLinear layers are IntegerLinear ones: the same numbers in evaluation, sooner."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    found = {name: layer for name, layer in layers.items() if layer.weight.dtype == torch.float32}
+    try:
+        for name, layer in found.items():
+            levels, beta = quantize_weights(layer.weight.detach(), layer.spec)
+            model.set_submodule(name, IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec))
+        yield
+    finally:
+        for name, layer in found.items():
+            model.set_submodule(name, layer)

@@ -68,12 +68,21 @@ def key(spec: LayerSpec) -> LayerSpec:
 
 
 def measure(
-    model: nn.Module, size: tuple[int, int], batch: int = 1, *, seconds: float = 1.0, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    size: tuple[int, int],
+    batch: int = 1,
+    *,
+    seconds: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    wait: bool = True,
 ) -> Timing:
-    """The latency of a model in evaluation on `batch` images of `size` (height, width), where its tensors are."""
+    """The latency of a model in evaluation on `batch` images of `size` (height, width), where its tensors are.
+
+    Without `wait` it is the time until the call returns, on a GPU before its work is done: what not to measure.
+    """
     device = next(tensor.device for tensor in (*model.parameters(), *model.buffers()))
     pixels = torch.randn(batch, 3, *size, dtype=dtype, device=device)
-    return _time(lambda: logits(model, pixels), seconds, batch, device)
+    return _time(lambda: logits(model, pixels), seconds, batch, device, wait)
 
 
 def layer_table(model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device) -> LatencyTable:
@@ -108,7 +117,7 @@ def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
     return _time(lambda: module(x), 0.1, 1, x.device).median_ms
 
 
-def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.device) -> Timing:
+def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.device, wait: bool = True) -> Timing:
     synchronise: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: list[float] = []
     with torch.inference_mode():
@@ -119,8 +128,10 @@ def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.
         while len(times) < 5 or time.perf_counter() < limit:
             started = time.perf_counter()
             call()
-            synchronise()
+            if wait:
+                synchronise()
             times.append(1000 * (time.perf_counter() - started))
+            synchronise()  # idle before the next
     return Timing(statistics.median(times), len(times), batch, torch.get_num_threads(), device.type)
 
 

@@ -5,12 +5,14 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
-FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # they read their layers' weights and pass the layers by
+FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -18,9 +20,21 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
     Those inside torch's own attention modules are left out: a replacement there would never be called.
     """
-    fused = tuple(f"{name}." if name else "" for name, module in model.named_modules() if isinstance(module, FUSED))
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    return {name: module for name, module in found.items() if not name.startswith(fused)}
+    unfit = unquantizable(model)
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in unfit}
+
+
+def unquantizable(model: nn.Module) -> dict[str, str]:
+    """The modules that no pattern may reach, by name, each with the reason: convolutions, and what is in FUSED modules."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            found.setdefault(name, f"{type(module).__name__} is no linear layer, and only these are quantized")
+        elif isinstance(module, FUSED):
+            why = f"{type(module).__name__} reads the weights of its layers and never calls them: a BitLinear would do nothing"
+            inside = (f"{name}.{child}".strip(".") for child, _ in module.named_modules())
+            found = dict.fromkeys(inside, why) | found
+    return found
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
@@ -95,27 +109,46 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
 
     precisions: shell-style patterns on full layer names (`*` crosses dots) -> LayerSpec; "full" leaves a layer alone,
     and norm="unnormalised" becomes true or false by the layer's role.
-    Raises BadInput when a pattern matches no linear layer or two patterns match the same one; nothing is replaced then.
+    Raises BadInput when a pattern matches no linear layer, or one inside an attention module that would pass it by, and
+    when two patterns match the same layer; nothing is replaced then.
     """
-    layers, chosen = linear_layers(model), {}
-    for pattern, spec in precisions.items():
-        names = match(pattern, layers, "linear layer")
-        if twice := [name for name in names if name in chosen]:
-            raise BadInput(f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them")
-        chosen.update(dict.fromkeys(names, spec))
-    replaced = [name for name in layers if name in chosen and chosen[name].weights != "full"]
-    if "" in replaced:
+    layers, chosen = linear_layers(model), resolved(model, precisions)
+    if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
-    bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
-    layer_of = {}
-    for name in replaced:
-        norm = chosen[name].norm if chosen[name].norm != "unnormalised" else name in bare
-        layer_of[id(layers[name])] = BitLinear.from_linear(layers[name], **chosen[name].model_dump() | {"norm": norm})
+    layer_of = {id(layers[name]): BitLinear.from_linear(layers[name], **spec.model_dump()) for name, spec in chosen.items()}
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in layer_of:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer_of[id(module)])
-    return replaced
+    return [*chosen]
+
+
+def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
+    """What `quantize_` makes of patterns: the layers that it replaces, in the model's order, their norm decided."""
+    layers, chosen = linear_layers(model), {}
+    for pattern, spec in precisions.items():
+        if spec.weights != "full":
+            _check_quantizable(model, pattern, layers)
+        names = match(pattern, layers, "linear layer")
+        if twice := [name for name in names if name in chosen]:
+            raise BadInput(f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them")
+        chosen.update(dict.fromkeys(names, spec))
+    bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
+    quantized = {name: chosen[name] for name in layers if name in chosen and chosen[name].weights != "full"}
+    return {
+        name: spec.model_copy(update={"norm": name in bare}) if spec.norm == "unnormalised" else spec
+        for name, spec in quantized.items()
+    }
+
+
+def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object]) -> None:
+    """A pattern for everything must not leave an attention full unsaid; one for nothing else names what cannot be had."""
+    hits = {name: why for name, why in unquantizable(model).items() if fnmatchcase(name, pattern)}
+    if any(fnmatchcase(name, pattern) for name in layers):
+        hits = {name: why for name, why in hits.items() if isinstance(model.get_submodule(name), nn.Linear)}
+    for name, why in hits.items():
+        can = ", ".join([*layers][:3]) or "none"
+        raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; narrow it to layers that can be: {can}, ...")
 
 
 def match(pattern: str, names: Mapping[str, object], kind: str) -> list[str]:

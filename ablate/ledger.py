@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import AblateError
-from ablate.spec import TrialSpec
+from ablate.spec import OBJECTIVES, TrialSpec
 from ablate.words import size_class
 
 Record = dict[str, Any]
@@ -34,14 +34,21 @@ def arm(spec: TrialSpec) -> str:
     return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
 
 
-def best_by_size(records: Iterable[Record]) -> dict[str, Record]:
-    """The most accurate complete record of each size class, the smallest class first."""
+def best_by_size(records: Iterable[Record], within: Mapping[str, float]) -> dict[str, Record]:
+    """The most accurate complete record of each size class, the smallest class first, of those that keep the bounds."""
     best: dict[str, Record] = {}
-    for record in sorted((r for r in records if r["status"] == "complete"), key=lambda r: (r["size_bytes"], -r["accuracy"])):
+    complete = [r for r in records if r["status"] == "complete" and is_within(r, within)]
+    for record in sorted(complete, key=lambda r: (r["size_bytes"], -r["accuracy"])):
         name = size_class(record["size_bytes"])
         if name not in best or record["accuracy"] > best[name]["accuracy"]:
             best[name] = record
     return best
+
+
+def is_within(record: Record, within: Mapping[str, float]) -> bool:
+    """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
+    known = all(record[name] is not None for name in within)
+    return known and all(record[n] <= b if OBJECTIVES[n] == "min" else record[n] >= b for n, b in within.items())
 
 
 def append(path: Path, record: Record) -> None:

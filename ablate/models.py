@@ -1,4 +1,4 @@
-"""Full-precision models to start from: bundled, a local `save_pretrained` folder, or a name on the Hugging Face hub."""
+"""Full-precision models to start from: bundled, torchvision's, a local `save_pretrained` folder, or one of the hub."""
 
 import atexit
 import hashlib
@@ -15,6 +15,7 @@ import torchvision.transforms.v2.functional as tv
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ablate import baselines
 from ablate.errors import BadInput, unknown
 from ablate.spec import bundled
 
@@ -49,13 +50,20 @@ class Preprocess:
         return images.float().mul_(self.scale).sub_(mean).div_(std)
 
 
+def known() -> dict[str, str]:
+    """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
+    return bundled("model") | baselines.KNOWN
+
+
 def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
-    """The model with a head for `labels`; a head that the checkpoint lacks is initialised from `seed`.
+    """The model with a head for `labels`; what no checkpoint gives, such as a head, is initialised from `seed`.
 
     Raises BadInput for an unknown name and for a checkpoint that is missing, broken or incomplete.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if name in baselines.KNOWN:
+            return baselines.build(name, labels)
         names = dict(enumerate(labels))
         model, info = _from_pretrained(name, id2label=names, label2id={v: k for k, v in names.items()})
     linear = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -67,11 +75,13 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
 
 
 def from_config(name: str, attention: str, config: dict[str, Any], parameters: int) -> nn.Module:
-    """An image classifier of transformers by the name of its class, without values: on the meta device.
+    """An image classifier by the name of its transformers class, or a baseline by its own; on the meta device, no values.
 
     The description may come from a stranger: only classes that load nothing are built, and no more of them than twice
     `parameters` parameters (a model may replace one while it is built). Raises BadInput for anything else.
     """
+    if name in baselines.KNOWN:
+        return baselines.from_config(name, config)
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
@@ -109,6 +119,8 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 @lru_cache
 def preprocess(name: str) -> Preprocess:
     """The image processing that the model's checkpoint asks for. Raises BadInput when it has none that we can follow."""
+    if name in baselines.KNOWN:
+        return Preprocess(**baselines.image_processing(name))
     from transformers import AutoImageProcessor
 
     source = _source(name)
@@ -141,6 +153,8 @@ def _preprocess(processor: Any) -> Preprocess:
 @lru_cache
 def digest(name: str) -> str:
     """sha256 over the checkpoint's tensors, configuration and image processing: what a trial starts from."""
+    if name in baselines.KNOWN:
+        return baselines.digest(name)
     model, info = _from_pretrained(name)
     config: Any = model.config
     about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
@@ -154,12 +168,12 @@ def digest(name: str) -> str:
 
 def absolute(name: str) -> str:
     """A model's name as every process understands it: the path of a local folder becomes absolute."""
-    return str(Path(name).absolute()) if name not in bundled("model") and Path(name).is_dir() else name
+    return str(Path(name).absolute()) if name not in known() and Path(name).is_dir() else name
 
 
 def files(name: str) -> dict[str, bytes]:
-    """The files of a model's local folder; none for a bundled model and for one of the hub."""
-    if name in bundled("model") or not Path(name).is_dir():
+    """The files of a model's local folder; none for any other."""
+    if name in known() or not Path(name).is_dir():
         return {}
     return {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
 
@@ -183,9 +197,7 @@ def _source(name: str) -> str:
     if Path(name).is_dir():
         return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):
-        raise unknown(
-            "model", name, [*bundled("model"), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"]
-        )
+        raise unknown("model", name, [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"])
     return name
 
 

@@ -6,7 +6,7 @@ Nothing in the files is code: they are checked against the model they claim to h
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
@@ -28,6 +29,18 @@ from ablate.spec import LayerSpec, Spec, checked
 
 FORMAT = 1  # version of the layout below
 JSON, TENSORS = "packed.json", "model.safetensors"
+DTYPES = {  # safetensors' names, in the order in which it stores them
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
 
 Side = Annotated[int, Field(ge=1, le=2**14)]
@@ -47,7 +60,7 @@ class Images(Spec):
 
 
 class Architecture(Spec):
-    """A model of transformers by the name of its class; `config` are the fields of its configuration, labels included."""
+    """A model of transformers by the name of its class, or a baseline by its own; `config` holds its labels too."""
 
     name: str
     attention: Literal["eager", "sdpa"]
@@ -101,19 +114,35 @@ def pack(
         else:
             tensors[key] = value.to(full if value.is_floating_point() else value.dtype).contiguous()
     data = save(tensors)
-    header: dict[str, Any] = {
-        "format": FORMAT,
-        "dtype": dtype,
-        "layers": {name: _stored(layer.spec) for name, layer in layers.items()},
-        "model": _architecture(model),
-        "preprocess": preprocess and asdict(preprocess),
-    }
+    header = _header(model, {name: layer.spec for name, layer in layers.items()}, preprocess, dtype)
     files = {JSON: _dumps(header | {"sha256": _digest(header, data)}), TENSORS: data}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return sum(map(len, files.values()))
+
+
+def packed_bytes(
+    model: nn.Module,
+    layers: Mapping[str, LayerSpec],
+    *,
+    preprocess: Preprocess | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> int:
+    """The bytes that `pack` will write once these layers of `model` are BitLinear, their norm decided: exactly.
+
+    Counted from shapes and names, whatever the values, so it can be known before training.
+    """
+    order, offset, about = [*DTYPES], 0, {}
+    layout = _layout(model, layers, dtype).items()
+    for name, (kind, shape) in sorted(layout, key=lambda item: (order.index(item[1][0]), item[0])):
+        end = offset + kind.itemsize * math.prod(shape)
+        about[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    head = -(-len(json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()) // 8) * 8  # filled with spaces
+    header = _header(model, layers, preprocess, dtype) | {"sha256": "0" * 64}
+    return len(_dumps(header)) + 8 + head + offset
 
 
 def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.Module:
@@ -208,21 +237,37 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
 
 def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header) -> None:
     """The names, shapes and dtypes must be those of the model, no more and no fewer."""
-    expected = {}
-    for key, value in model.state_dict().items():
-        name = key.removesuffix(".weight")
-        if name in header.layers and name != key:
-            spec = header.layers[name]
-            channels = value.shape[0] if spec.weights in ("int4", "int8") or spec.beta_per == "channel" else 1
-            expected[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
-            expected[f"{name}.beta"] = (torch.float32, (channels,))
-        else:
-            dtype = getattr(torch, header.dtype) if value.is_floating_point() else value.dtype
-            expected[key] = (dtype, tuple(value.shape))
+    expected = _layout(model, header.layers, header.dtype)
     given = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
     for key in sorted(expected.keys() | given.keys()):
         if expected.get(key) != given.get(key):
             raise BadInput(f"tensor {key[:80]!r} must be {expected.get(key, 'absent')}, but got {given.get(key, 'none')}")
+
+
+def _layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The tensors that a model with these packed layers is stored as: their dtypes and shapes."""
+    found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for key, value in model.state_dict().items():
+        name = key.removesuffix(".weight")
+        if name in layers and name != key:
+            spec = layers[name]
+            channels = value.shape[0] if spec.weights in ("int4", "int8") or spec.beta_per == "channel" else 1
+            found[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
+            found[f"{name}.beta"] = (torch.float32, (channels,))
+        else:
+            found[key] = (getattr(torch, dtype) if value.is_floating_point() else value.dtype, tuple(value.shape))
+    return found
+
+
+def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Preprocess | None, dtype: str) -> dict[str, Any]:
+    """The fields of packed.json but for its digest."""
+    return {
+        "format": FORMAT,
+        "dtype": dtype,
+        "layers": {name: _stored(spec) for name, spec in layers.items()},
+        "model": _architecture(model),
+        "preprocess": preprocess and asdict(preprocess),
+    }
 
 
 def _stored(spec: LayerSpec) -> dict[str, Any]:
@@ -230,10 +275,13 @@ def _stored(spec: LayerSpec) -> dict[str, Any]:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:
-    """The model's class and configuration, if it is one of transformers; without private keys and dtype."""
+    """Class and configuration of a model of transformers, without private keys and dtype; name and labels of a baseline."""
     config = getattr(model, "config", None)
     if config is None:
         return None
+    if isinstance(config, Named):
+        labels = {str(i): label for i, label in config.id2label.items()}
+        return {"name": config.name, "attention": "eager", "config": {"id2label": labels}}
     fields = {key: value for key, value in config.to_diff_dict().items() if key[0] != "_" and key != "dtype"}
     attention = "sdpa" if config._attn_implementation == "sdpa" else "eager"
     config = json.loads(json.dumps(fields))  # labels get text for keys

@@ -1,5 +1,6 @@
 """What a study comes to before anything is trained: loaded, checked and counted."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 
 from ablate import cost, data, layers, models, packed, trial
+from ablate.confirm import is_searched
+from ablate.constraints import Count, Counter
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import Record, arm
@@ -29,12 +32,14 @@ class Plan:
     groups: dict[str, list[str]]
     dataset: data.Dataset
     search: Search | Design
+    count: Counter  # what is bounded of a trial's cost, before it is trained
+    left_out: tuple[str, ...] = ()  # why some layers of the model can't be quantized
 
     @property
     def anchors(self) -> list[TrialSpec]:
         """The first point of each kind: a fresh search's first proposals."""
-        fresh = type(self.search)(self.study, self.search.groups)
-        first = [spec for _ in range(min(self.study.trials, 4)) if (spec := fresh.ask())]
+        fresh = proposer_of(self.study, self.search.groups, [], self.count)
+        first = list(itertools.islice(iter(fresh.ask, None), min(self.study.trials, 4)))
         return list({(arm(spec), *spec.layers): spec for spec in reversed(first)}.values())[::-1]
 
 
@@ -51,15 +56,29 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
     found = layers.groups(model)
     chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
-    search = (Design if study.design else Search)(study, [name for name in found if name in chosen], records)
+    for step in (*study.steps, *([study.reference] if study.reference else [])):
+        for pattern in step.groups:
+            layers.match(pattern, chosen, "layer group")
+    count = Counter(model, preprocess, found)
+    search = proposer_of(study, [name for name in found if name in chosen], records, count)
     if isinstance(search, Design):
         if study.trials not in (search.size, StudySpec.model_fields["trials"].default):
             raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
         study = study.model_copy(update={"trials": search.size})
-    planned = Plan(study, found, dataset, search)
+    planned = Plan(study, found, dataset, search, count, tuple(dict.fromkeys(layers.unquantizable(model).values())))
     if not planned.anchors:
-        raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
+        unbounded = proposer_of(study.model_copy(update={"max_size_bytes": None}), search.groups, [], count)
+        if not (sizes := [count(spec)["size_bytes"] for _ in range(10) if (spec := unbounded.ask())]):
+            raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
+        raise BadInput(f"max_size_bytes must leave a point, but got {study.max_size_bytes}; one has {min(sizes)}, so try that")
     return planned
+
+
+def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], count: Count) -> Search | Design:
+    """What proposes a study's trials."""
+    if study.design:
+        return Design(study, groups, records)
+    return Search(study, groups, filter(is_searched, records), count)
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
@@ -80,6 +99,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": round(rate)}
     return {
         "groups": groups,
+        "left_out": plan.left_out,
         "anchors": anchors,
         **total,
         "cpus": os.cpu_count(),

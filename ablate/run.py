@@ -46,6 +46,12 @@ class Run:
         return pd.DataFrame(ledger.read(self.path / "ledger.jsonl"), columns=list(ledger.FIELDS))
 
     @property
+    def searched(self) -> pd.DataFrame:
+        """The records that the search, or the design, made: all but those that confirm its front."""
+        tested = self.records["spec"].map(lambda spec: spec["test"]).astype(bool)
+        return self.records if self.study.design else self.records[~tested]
+
+    @property
     def state(self) -> dict[str, Any]:
         """The driver's last sign of life; {} where there is none that can be read."""
         try:
@@ -73,7 +79,7 @@ class Run:
         Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front.
         """
         kept = [folder.name for folder in sorted((self.path / "weights").glob("*"))]
-        rows = self.records[self.records["trial_id"].isin(kept)].sort_values("accuracy")
+        rows = self.searched[self.searched["trial_id"].isin(kept)].sort_values("accuracy")
         if (trial is None) == (max_size_bytes is None):
             raise BadInput("say which trial: give either --trial or --max-size-bytes")
         if trial is not None:
@@ -103,7 +109,8 @@ class Run:
 
         from ablate.analysis.importance import parameters
 
-        points, directions = parameters(self.records), self.study.directions
+        records, directions = self.searched, self.study.directions
+        points = parameters(records)
         axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}
         try:
             study = optuna.create_study(
@@ -118,7 +125,7 @@ class Run:
             ) from None
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             study.set_metric_names(list(directions))
-        for point, record in zip(points.to_dict("records"), self.records.to_dict("records"), strict=True):
+        for point, record in zip(points.to_dict("records"), records.to_dict("records"), strict=True):
             params = {name: value for name, value in point.items() if value is not None}
             values = [record[name] for name in directions]
             complete = record["status"] == "complete" and not any(pd.isna(value) for value in values)
@@ -176,7 +183,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    _store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:
@@ -204,6 +211,7 @@ class Writer:
         self.path = path
         self._lock = lock(path)
         self._fresh: dict[str, Record] = {}
+        self._noted: dict[str, Record] = {}
         self._trouble = ""
         self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
 
@@ -221,12 +229,21 @@ class Writer:
     def _write(self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
-            _store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
+            store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
         for file, content in weights.items():
-            _store(self.path / "weights" / name / file, content)
+            store(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
+        self._noted.pop(name, None)
         self._written.add(name)
         self._fresh[name] = record
+
+    def note(self, record: Record) -> None:
+        """Remember the record of a trial under way, in case that it ends here."""
+        self._noted[record["trial_id"]] = record
+
+    def prune(self, name: str, reason: str) -> None:
+        """Store a trial under way as it was noted last: with its curve, without an outcome."""
+        self.write(self._noted[name] | {"status": "pruned", "error": reason}, {}, {})
 
     def trouble(self) -> str:
         """Why the folder could not be written; "" where it could."""
@@ -273,7 +290,7 @@ def _driven(path: Path) -> BadInput:
     return BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait a minute, or stop it")
 
 
-def _store(path: Path, content: bytes) -> None:
+def store(path: Path, content: bytes) -> None:
     """Write a file in one step that a power cut does not halve."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}")

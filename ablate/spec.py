@@ -46,7 +46,7 @@ class Spec(BaseModel):
 
 
 class LayerSpec(Spec):
-    """The precision of one linear layer; DESIGN.md's section on the mathematics defines each field.
+    """The precision of one linear layer; the formulas stand in `ablate/bitlinear.py`, beside their sources.
 
     `activation_bits` None keeps activations in floating point. `beta` is a rule or a literal number, and
     `beta_multiplier` scales either; with `beta_per` "channel" each row of the weights has its own. `int4` and `int8`
@@ -201,10 +201,14 @@ class SpaceSpec(Spec):
 
 
 class Step(Spec):
-    """One change of a designed study: fields of its layers and of its recipe with their new values."""
+    """One change of a designed study: fields of its layers and of its recipe with their new values.
+
+    With `groups`, shell-style patterns as those of the space and within them, it is these layer groups that are quantized.
+    """
 
     name: str
     source: str = ""
+    groups: tuple[str, ...] = ()  # from this step on
     layer: dict[str, Value] = {}
     recipe: dict[str, Value] = {}
     tune: dict[str, tuple[Value, ...]] = {}  # from this step on, in place of the study's
@@ -218,6 +222,13 @@ class Step(Spec):
         return self
 
 
+class EarlyStopping(Spec):
+    """Which trials of a search end early: at the rungs after `first`, first * reduction, ... epochs, all but the best."""
+
+    reduction: int = Field(3, ge=2, le=1000)  # of those at a rung, the best 1 / reduction go on
+    first: int = Field(1, ge=1)  # epochs before the first rung
+
+
 class StudySpec(Spec):
     """A question: a space, a model, a dataset, a recipe, objectives, a budget and a seed.
 
@@ -229,24 +240,32 @@ class StudySpec(Spec):
     """
 
     name: str = ""
-    question: str
-    source: str = ""
-    cost: str = ""
-    expected: str = ""
-    command: str = ""
+    question: str  # what is asked
+    source: str = ""  # who raised it: paper, section, figure
+    cost: str = ""  # of running it
+    expected: str = ""  # what it leaves, and where
+    command: str = ""  # that runs it
     space: SpaceSpec
-    model: str = "vit-micro"
-    data: str = "cifar10-mini"
+    model: str = "vit-micro"  # a bundled name, a save_pretrained folder, or a hub name
+    data: str = "cifar10-mini"  # a name, or "imagefolder:PATH"
     objectives: tuple[str, ...] = ()  # empty: the space's
-    trials: int = Field(12, ge=1, le=1_000_000)
-    hours: Annotated[float, Field(gt=0)] | None = None
-    seed: int = Field(0, ge=0, lt=2**32)
+    trials: int = Field(12, ge=1, le=1_000_000)  # of a search; a design has as many as it has
+    hours: Annotated[float, Field(gt=0)] | None = None  # no trial starts after as many
+    seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
     recipe: Recipe = Recipe()
     design: tuple[Design, ...] = ()
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = {}  # fields of the recipe
     steps: tuple[Step, ...] = ()
     reference: Step | None = None
+    gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
+    slope_margin: float = Field(0.01, gt=0, lt=1)  # a change of the gap, a decade of images, that counts as none
+    sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"  # who proposes
+    early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
+    confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
+    max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # sum of layers, at batch 1
+    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None  # validation; known once a trial has ended
 
     @model_validator(mode="before")
     @classmethod
@@ -265,22 +284,60 @@ class StudySpec(Spec):
         """Whether more or less of each objective is better."""
         return {name: OBJECTIVES[name] for name in self.objectives}
 
+    @property
+    def within(self) -> dict[str, float]:
+        """The bounds that a trial must keep to be on the front."""
+        bounds = {"size_bytes": self.max_size_bytes, "latency_ms": self.max_latency_ms, "accuracy": self.min_accuracy}
+        return {name: bound for name, bound in bounds.items() if bound is not None}
+
+    @property
+    def timed(self) -> bool:
+        """Whether latency is measured."""
+        return "latency_ms" in {*self.objectives, *self.within}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         faults = _objective_faults(self.objectives)
         faults += _tune_faults(self.tune)
         if not self.design and (self.seeds > 1 or self.tune or self.steps or self.reference):
             faults.append("seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']")
+        if self.design and self.within:
+            faults.append("max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells")
+        if self.design and self.sampler != "tpe":
+            faults.append(f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}")
+        if self.early_stopping:
+            faults += self._rung_faults(self.early_stopping)
+        if self.design and self.confirm:
+            faults.append("confirm is for a search; a design has seeds, which are tested")
         if bool(self.steps) != bool({*self.design} - {"factorial"}):
             faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
+        if "ladder" in self.design and any(
+            map(_varies, (*self.space.layer.values(), *self.space.recipe.values(), self.space.fraction))
+        ):
+            faults.append(
+                "a ladder has one cell a rung: the values of its space must be fixed; design = ['arms'] crosses choices"
+            )
         if len({step.name for step in self.steps}) < len(self.steps):
             faults.append("steps must differ in their names")
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
+    def _rung_faults(self, rule: EarlyStopping) -> list[str]:
+        faults = ["early_stopping is for a search; a design trains all of its cells to the end"] if self.design else []
+        if not {"accuracy", "loss"} & {*self.objectives}:
+            faults.append(f"early_stopping needs accuracy or loss among the objectives, but got {', '.join(self.objectives)}")
+        known = not self.recipe.image_views and not {"epochs", "image_views"} & {*self.space.recipe}
+        if known and self.recipe.epochs <= rule.first:
+            faults.append(f"early_stopping needs more epochs than its first {rule.first}, but got {self.recipe.epochs}")
+        return faults
+
 
 S = TypeVar("S", bound=Spec)
+
+
+def _varies(axis: Axis) -> bool:
+    return isinstance(axis, Range | Each) or (isinstance(axis, tuple) and len(axis) > 1)
 
 
 def values(axis: Axis) -> tuple[Value, ...]:

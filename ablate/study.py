@@ -1,6 +1,5 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
-import json
 import os
 import platform
 import re
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,15 +17,16 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import cluster, data, ledger, models, trial
-from ablate.analysis import paired, pareto
+from ablate import cluster, data, designed, figures, ledger, models, trial
 from ablate.cluster import Resources
-from ablate.design import Design
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
-from ablate.plan import plan
+from ablate.findings import write_tables
+from ablate.plan import Plan, plan, proposer_of
 from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
+from ablate.searched import confirmed, front
+from ablate.seen import Seen
 from ablate.spec import StudySpec, checked, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
@@ -54,9 +55,10 @@ def run_study(
         if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
             there = cluster.alone(resources, resolve, study.recipe)
             planned = plan(study.model_copy(update={"recipe": there})) if there != planned.study.recipe else planned
-        run = create_run(path, planned.study, _provenance(planned.dataset))
+        run = create_run(path, planned.study, _provenance(planned.dataset, planned.search.groups))
         writer = cluster.writer_of(path)
-        return _drive(Driver(run, planned.search, [], resources, dashboard, view), planned.dataset, writer, storage, resources)
+        driver = Driver(run, planned.search, [], resources, dashboard, view)
+        return _drive(driver, planned, writer, storage, resources)
 
 
 def resume_study(
@@ -82,8 +84,9 @@ def resume_study(
     study = checked(
         StudySpec, {**dict(run.study), **{key: value for key, value in given.items() if value is not None}}, "options"
     )
-    if study.trials < len(records):
-        raise BadInput(f"--trials must be at least the {len(records)} trials that are recorded, but got {trials}")
+    made = len(run.searched)
+    if study.trials < made:
+        raise BadInput(f"--trials must be at least the {made} trials that are recorded, but got {trials}")
     cluster.check_address(resources.address)
     storage = Storage(resources.storage) if resources.storage else None
     with ThreadPoolExecutor(1) as pool:
@@ -95,17 +98,20 @@ def resume_study(
                 raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
             write_study(run.path, planned.study)
             driver = Driver(Run(run.path), planned.search, records, resources, dashboard, view)
-            return _drive(driver, planned.dataset, writer, storage, resources), torn
+            return _drive(driver, planned, writer, storage, resources), torn
 
 
-def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage | None, resources: Resources) -> Run:
+def _drive(driver: Driver, planned: Plan, writer: Any, storage: Storage | None, resources: Resources) -> Run:
     """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
-    run, status, timed = driver.run, "interrupted", "latency_ms" in driver.study.objectives
+    run, study, dataset, status = driver.run, driver.study, planned.dataset, "interrupted"
     try:
         with driver.interruptible():
-            table = layer_latencies(run, dataset.classes, resources, beat) if timed else None
-            files = models.files(driver.study.model) if resources.address else {}
+            table = layer_latencies(run, dataset.classes, resources, beat) if study.timed else None
+            if study.max_latency_ms is not None:
+                count = replace(planned.count, table=table)
+                driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
+            files = models.files(study.model) if resources.address else {}
             distribute(
                 driver.ask,
                 driver.tell,
@@ -115,12 +121,15 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
                 path=run.path,
                 writer=writer,
                 storage=storage,
+                judge=driver.judge if study.early_stopping else None,
                 resources=resources,
             )
         if driver.stopped:
             raise KeyboardInterrupt
-        if timed:
-            measure_front(run, pd.DataFrame(driver.front), resources, beat)
+        if study.timed and driver.front:
+            measure_front(
+                run, pd.DataFrame(driver.front, columns=["trial_id", "latency_ms"]), planned.dataset.classes, resources, beat
+            )
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
@@ -133,7 +142,8 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
         status = "failed"
         raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {how_to_go_on(driver.state)}") from error
     finally:
-        with suppress(OSError):  # a full disk must not hide what went wrong
+        well = status in ("finished", "exhausted")
+        with suppress(OSError if well else Exception):  # what goes wrong now must not hide what went wrong before
             driver.end(status)
             shutil.rmtree(run.path / ".tune", ignore_errors=True)
             finish(Run(run.path))
@@ -141,61 +151,24 @@ def _drive(driver: Driver, dataset: data.Dataset, writer: Any, storage: Storage 
 
 
 def finish(run: Run) -> Run:
-    """Write what can be rebuilt from the ledger: the front as a table, and its figure."""
-    from ablate.paper_figures import fig_pareto
-
-    objectives = run.study.objectives
-    (run.path / "tables").mkdir(exist_ok=True)
-    front = pareto.front_of(run.records, run.study.directions)
-    front = front.assign(**{column: front[column].map(json.dumps) for column in ("spec", "curve")})
-    front.to_csv(run.path / "tables" / "front.csv", index=False)
-    trials = run.records[run.records["status"] == "complete"]
-    if len(trials):
-        on = {
-            key: pareto.front_of(trials, {name: run.study.directions[name] for name in names}).index
-            for key, names in (("front", objectives), ("stairs", objectives[:2]))
-        }
-        trials = trials.assign(**{key: trials.index.isin(rows) for key, rows in on.items()}, label=_labels(trials))
-        title = f"{Path(run.study.model).name} on {Path(run.study.data).name}, {len(trials)} trials, seed {run.study.seed}"
-        fig_pareto.draw(trials, objectives, title, run.path / "figures" / "pareto")
-    if run.study.design:
-        _finish_design(run)
+    """Write what can be rebuilt from the ledger in a moment: the front and the design, as tables and figures."""
+    seen = Seen(run)
+    found = {"front": front(seen), "confirmed": confirmed(seen)}
+    found |= {"ladder": designed.ladder(seen), "cells": designed.cells(seen)}
+    write_tables(found, run.path / "tables")
+    figures.draw(run, found)
     return run
 
 
-def _finish_design(run: Run) -> None:
-    """The design's cells as tables; with steps, rung by rung, and their figure."""
-    from ablate.paper_figures import fig_ladder
-
-    study, records = run.study, run.records.to_dict("records")
-    groups = list(dict.fromkeys(group for record in records for group in record["spec"]["layers"]))
-    table = Design(study, groups, records).table()
-    table.to_csv(run.path / "tables" / "design.csv", index=False)
-    if "ladder" in study.design and table["test_accuracy"].notna().any():
-        reference = study.reference.name if study.reference else None
-        rungs = paired.ladder(table, [step.name for step in study.steps], reference)
-        rungs.to_csv(run.path / "tables" / "ladder.csv", index=False)
-        title = f"{Path(study.model).name} on {Path(study.data).name}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
-        seeds = paired.by_seed(table, "test_accuracy")
-        fig_ladder.draw(rungs.dropna(subset="mean"), seeds, title, run.path / "figures" / "ladder", reference)
-
-
-def _labels(trials: pd.DataFrame) -> list[str]:
-    """Names for the anchors: the first trials in which all layer groups that were ever quantized are of one kind."""
-    groups = {group for spec in trials["spec"] for group in spec["layers"]}
-    uniform = trials["spec"].map(lambda spec: not spec["layers"] or set(spec["layers"]) == groups)
-    uniform &= ~trials["arm"].str.contains("+", regex=False)
-    first = uniform & ~trials[uniform].duplicated("arm").reindex(trials.index, fill_value=False)
-    return [f"all {arm}" if anchor else "" for arm, anchor in zip(trials["arm"], first, strict=True)]
-
-
-def _provenance(dataset: data.Dataset) -> dict[str, Any]:
+def _provenance(dataset: data.Dataset, groups: list[str]) -> dict[str, Any]:
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "hardware": {"device": trial.device_name(), "cpus": os.cpu_count(), "system": platform.platform()},
         "dataset_sha256": dataset.digest,
+        "classes": list(dataset.classes),
+        "layer_groups": groups,
         "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate import cluster, latency, models, packed, trial
 from ablate.cluster import Resources
+from ablate.errors import BadInput
 from ablate.run import Run
 from ablate.spec import LayerSpec, StudySpec, values
 
@@ -37,20 +38,27 @@ def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTabl
     return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
 
 
-def measure_front(run: Run, front: pd.DataFrame, resources: Resources, meanwhile: Callable[[], None]) -> None:
+def measure_front(
+    run: Run, front: pd.DataFrame, classes: list[str], resources: Resources, meanwhile: Callable[[], None]
+) -> None:
     """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
     rows = []
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
         files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
-        whole = asdict(cluster.alone(resources, _measure_packed, files, meanwhile=meanwhile)) if files else {"median_ms": None}
+        how = (_measure_packed, files, run.study.model, classes)
+        whole = asdict(cluster.alone(resources, *how, meanwhile=meanwhile)) if files else {"median_ms": None}
         rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
     pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
 
 
-def _measure_packed(files: dict[str, bytes]) -> latency.Timing:
+def _measure_packed(files: dict[str, bytes], name: str, classes: list[str]) -> latency.Timing:
     """On a worker: a packed model, loaded and timed whole."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        model = packed.load_packed(folder).to(trial.device())
+        for file, content in files.items():
+            (Path(folder) / file).write_bytes(content)
+        try:
+            model = packed.load_packed(folder)
+        except BadInput:  # a model that only its checkpoint can build
+            model = packed.load_packed(folder, skeleton=models.load(name, classes).eval())
+        model.to(trial.device())
         return latency.measure(model, packed.load_preprocess(folder).size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ablate.data import Split
 from ablate.errors import NonFinite
+from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
 from ablate.recipe import Objective, Ramp, averaged, decay, length, optimizer_of, rate
 from ablate.spec import Recipe
@@ -29,6 +30,7 @@ class Epoch:
     accuracy: float  # validation, top-1
     logits: NDArray[np.float32]  # validation, (N, classes)
     state: dict[str, Any] = field(default_factory=dict)  # what `train` goes on from; holds until the next step
+    record: dict[str, Any] = field(default_factory=dict)  # the trial's so far, where a trial it is
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -100,7 +102,7 @@ def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int 
     """Loss and accuracy over a split, in float32 and with integer levels. Raises NonFinite when the loss is not finite."""
     device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), as_integers(model):
         batches = (_tensor(split.images[i : i + 250]).to(device) for i in range(0, len(split), 250))
         output = torch.cat([logits(model, preprocess(pixels)).float().cpu() for pixels in batches])  # (N, classes)
     labels = torch.from_numpy(split.labels)

@@ -84,9 +84,10 @@ def trial_steps(
         preprocess = models.preprocess(spec.model)
         counted = cost.count(model, preprocess.size)
         record |= {"parameters": counted.parameters, "macs": counted.macs, "bitops": counted.bitops}
+        specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
         if table:
-            specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
             record["latency_ms"] = table.sum(specs)
+        size_bytes = packed.packed_bytes(model, specs, preprocess=preprocess)  # as it will be
         model.to(device())
         split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
         record["steps"], record["epochs"] = length(spec.recipe, len(split))
@@ -103,7 +104,8 @@ def trial_steps(
             )
             about = {"curve": record["curve"], "started_at": record["started_at"]}
             about["seconds"] = before + time.perf_counter() - started
-            yield replace(last, state=last.state | about)
+            so_far = record | {"size_bytes": size_bytes, "train_seconds": about["seconds"]}
+            yield replace(last, state=last.state | about, record=so_far | {"curve": [*record["curve"]]})
         last = last or evaluate(model, dataset.validation, preprocess)
         record |= {"accuracy": last.accuracy, "loss": last.loss}
         record["train_seconds"] = before + time.perf_counter() - started

@@ -15,16 +15,7 @@ from ablate import ledger
 from ablate.analysis import pareto
 from ablate.ledger import Record
 from ablate.spec import Direction
-from ablate.words import duration, in_words, seconds_left, size
-
-COLUMNS = {
-    "accuracy": "accuracy",
-    "size_bytes": "size",
-    "bitops": "bit operations",
-    "latency_ms": "latency (sum of layers)",
-    "loss": "loss (nats)",
-}
-COLUMNS |= {"images": "images", "train_seconds": "training"}
+from ablate.words import COLUMNS, cell, duration, in_bounds, in_words, seconds_left, size
 
 
 class StudyView:
@@ -56,8 +47,9 @@ class StudyView:
             for number, record in enumerate(fresh, self.told + 1):
                 if record["status"] == "failed" and number > state["before"]:
                     self.live.console.print(line(record, number, state), highlight=False, soft_wrap=True)
-            self.best = ledger.best_by_size([*self.best.values(), *fresh])
-            self.live.update(Group(progress(state), best_by_size(self.best)), refresh=True)
+            self.best = ledger.best_by_size([*self.best.values(), *fresh], state["within"])
+            none = Text("No trial is within these bounds yet.") if state["within"] and not self.best else ""
+            self.live.update(Group(progress(state), none, best_by_size(self.best)), refresh=True)
         else:
             for number, record in enumerate(fresh, self.told + 1):
                 if number > state["before"]:
@@ -69,11 +61,15 @@ def progress(state: dict[str, Any]) -> Group:
     """Trials done, running, failed; time left; the dashboard's address; and each running trial."""
     failed = state["counts"]["failed"]
     head = f"{state['done']}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
+    head += f", {state['counts']['pruned']} stopped early" if state["counts"]["pruned"] else ""
     head += f", {state['waiting']} waiting for a node" if state["waiting"] else ""
     head += f", {state['deaths']} worker deaths" if state["deaths"] else ""
     lines = [f"{head} · {left(state)} · {state['status']}"]
     if state["status"] == "exhausted":
-        lines.append("Every point of the space has been tried.")
+        bounded = "No further point was found within the bounds."  # a large space is not listed
+        lines.append(bounded if state.get("within") else "Every point of the space has been tried.")
+    if within := state.get("within"):
+        lines.append(f"Bounds: {in_bounds(within)}; {state['out_of_bounds']} proposals beyond them were not trained")
     if state["dashboard"] and state["running"]:
         lines.append(f"Ray dashboard {state['dashboard']} (if it asks for a token: `ray get-auth-token`)")
     for trial in state["running"]:
@@ -100,16 +96,19 @@ def best_by_size(best: dict[str, Record]) -> Table:
     return table
 
 
-def front(records: pd.DataFrame, objectives: dict[str, Direction]) -> Table:
+def front(records: pd.DataFrame, objectives: dict[str, Direction], within: dict[str, float]) -> Group:
     """The Pareto front as a table, smallest last."""
-    chosen = pareto.front_of(records, objectives)
-    table = Table(title=f"Pareto front: {len(chosen)} of {len(records)} trials", title_justify="left", box=None, pad_edge=False)
+    chosen = pareto.front_of(records, objectives, within)
+    title = f"Pareto front: {len(chosen)} of {len(records)} trials"
+    title += f", with {in_bounds(within)}" if within else ""
+    title += "; no trial keeps these bounds" if within and not len(chosen) else ""
+    table = Table(box=None, pad_edge=False)
     for name in ("trial", *(COLUMNS[o] for o in objectives)):
         table.add_column(name, justify="left" if name == "trial" else "right")
     table.add_column("layers")
     for _, record in chosen.iterrows():
         table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), in_words(record["spec"]))
-    return table
+    return Group(Text(title, style="italic"), table)
 
 
 def latencies(path: Path) -> Table:
@@ -128,6 +127,25 @@ def latencies(path: Path) -> Table:
     return table
 
 
+def confirmed(path: Path) -> Table:
+    """Members of the front: what the search saw of them, and what further seeds say on the test set."""
+    title = "Confirmed: the search chose by validation with one seed; these are means over others, with 95 % intervals"
+    columns = ("trial", "search", "validation", "test", "seeds")
+    table = Table(*columns, box=None, pad_edge=False, title=title, title_justify="left")
+    for row in pd.read_csv(path).to_dict("records"):
+        means = [_interval(row, name) for name in ("accuracy", "test_accuracy")]
+        off = "" if row["on_front"] else " (no longer on the front)"
+        table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, str(row["n"]))
+    return table
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    if not row["n"]:
+        return "-"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:.1%}" + ("" if pd.isna(low) else f" ({low:.1%} to {high:.1%})")
+
+
 def bench(rows: list[dict[str, Any]]) -> Table:
     """A packed model beside its twins."""
     batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
@@ -137,14 +155,6 @@ def bench(rows: list[dict[str, Any]]) -> Table:
         times = [f"{row[f'latency_ms at batch {b}']:.2f} ({row[f'n at batch {b}']})" for b in batches]
         table.add_row(row["model"], size(row["size_bytes"]), size(row["memory_bytes"]), *times)
     return table
-
-
-def cell(objective: str, value: float) -> str:
-    if objective == "size_bytes":
-        return size(value)
-    written = {"accuracy": f"{value:.1%}", "bitops": f"{value / 1e9:,.1f} G", "loss": f"{value:.3f}", "images": f"{value:,.0f}"}
-    written["latency_ms"] = f"{value:.2f} ms"
-    return written.get(objective) or duration(value)
 
 
 def line(record: Record, number: int, state: dict[str, Any]) -> str:

@@ -1,9 +1,20 @@
 """How layers, sizes and times are said to people."""
 
 import math
+import re
 import shlex
 from collections import Counter
 from typing import Any
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "size_bytes": "size",
+    "bitops": "bit operations",
+    "latency_ms": "latency (sum of layers)",
+    "loss": "loss (nats)",
+    "images": "images",
+    "train_seconds": "training",
+}
 
 
 def in_words(spec: dict[str, Any]) -> str:
@@ -14,18 +25,38 @@ def in_words(spec: dict[str, Any]) -> str:
     kinds = Counter(layer["weights"] for layer in layers)
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
-    beta = f"; beta x {', '.join(f'{m:g}' for m in multipliers)}" if multipliers else ""
+    beta = f"; beta x {', '.join(f'{m:.3g}' for m in multipliers)}" if multipliers else ""
     return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f"; activations {'/'.join(bits)} bit{beta}"
+
+
+def natural(name: str) -> list[Any]:
+    """The key that sorts block2 before block10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def size(size_bytes: float) -> str:
     return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
+def in_bounds(within: dict[str, float]) -> str:
+    """Bounds in a few words: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
+    return " and ".join(f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items())
+
+
 def size_class(size_bytes: int) -> str:
     """From a half to the whole of a power of two."""
     top = 2 ** max(11, math.ceil(math.log2(size_bytes)))
     return f"{size(top / 2)} to {size(top)}"
+
+
+def cell(objective: str, value: float) -> str:
+    """An objective's value with its unit."""
+    if objective == "size_bytes":
+        return size(value)
+    giga = f"{value / 1e9:,.1f} G" if value >= 1e10 else f"{value / 1e9:.3g} G"
+    written = {"accuracy": f"{value:.1%}", "bitops": giga, "loss": f"{value:.3f}", "images": f"{value:,.0f}"}
+    written["latency_ms"] = f"{value:.2f} ms"
+    return written.get(objective) or duration(value)
 
 
 def duration(seconds: float) -> str:

@@ -51,15 +51,19 @@ def by_parameter(records: pd.DataFrame, objectives: Mapping[str, Direction], see
     records: as `load_run(RUN).records`; only complete ones with the objective count.
     """
     rows: list[dict[str, Any]] = []
-    notes = []
+    notes: dict[str, list[str]] = {}
+    known: dict[tuple[int, ...], pd.DataFrame] = {}
+    studies: dict[tuple[int, ...], optuna.Study] = {}
     for objective, direction in objectives.items():
         usable = _usable(records, objective)
-        points = parameters(usable)
+        same = tuple(map(id, usable["spec"]))  # mostly, all objectives have the same trials
+        points = known[same] if same in known else known.setdefault(same, parameters(usable))
         losses = usable[objective].to_numpy(dtype=float) * (1 if direction == "min" else -1)  # (n,)
         if reason := _refused(losses, points):
-            notes.append(f"{objective}: {reason}")
+            notes.setdefault(reason, []).append(objective)
             continue
-        rng, study = np.random.default_rng(seed), _study(points)
+        rng = np.random.default_rng(seed)
+        study = studies[same] if same in studies else studies.setdefault(same, _study(points))
         found = _ped_anova(study, list(points), losses)
         shuffled = [_ped_anova(study, list(points), rng.permutation(losses)) for _ in range(SHUFFLES)]
         total = sum(found.values()) or 1.0
@@ -67,7 +71,7 @@ def by_parameter(records: pd.DataFrame, objectives: Mapping[str, Direction], see
             chance = max(each[name] for each in shuffled)
             row = (objective, name, found[name] / total, chance / total, int(points[name].notna().sum()))
             rows.append(dict(zip(BY_PARAMETER, row, strict=True)))
-    return Importance(pd.DataFrame(rows, columns=list(BY_PARAMETER)), "; ".join(notes))
+    return Importance(pd.DataFrame(rows, columns=list(BY_PARAMETER)), _once(notes))
 
 
 def by_layer(records: pd.DataFrame, objectives: Iterable[str]) -> Importance:
@@ -80,13 +84,13 @@ def by_layer(records: pd.DataFrame, objectives: Iterable[str]) -> Importance:
     `trials`: with this precision in this group.
     """
     rows: list[dict[str, Any]] = []
-    notes = []
+    notes: dict[str, list[str]] = {}
     for objective in objectives:
         usable = _usable(records, objective)
         terms, design = _indicators(_precisions(list(usable["spec"])))
         values = usable[objective].to_numpy(dtype=float)  # (n,)
         if reason := _unfit(values, terms, design):
-            notes.append(f"{objective}: {reason}")
+            notes.setdefault(reason, []).append(objective)
             continue
         effects, half, told = _least_squares(design, values)
         for i, (group, precision) in enumerate(terms, 1):  # 0 is the intercept
@@ -94,8 +98,9 @@ def by_layer(records: pd.DataFrame, objectives: Iterable[str]) -> Importance:
                 row = (group, precision, effects[i], effects[i] - half[i], effects[i] + half[i], int(design[:, i].sum()))
                 rows.append(dict(zip(BY_LAYER, (objective, *row), strict=True)))
         if untold := [f"{group} {precision}" for i, (group, precision) in enumerate(terms, 1) if not told[i]]:
-            notes.append(f"{objective}: the trials cannot tell apart the effects of {', '.join(untold)}")
-    return Importance(pd.DataFrame(rows, columns=list(BY_LAYER)), "; ".join(notes))
+            reason = f"the trials cannot tell apart the effects of {', '.join(untold)}"
+            notes.setdefault(reason, []).append(objective)
+    return Importance(pd.DataFrame(rows, columns=list(BY_LAYER)), _once(notes))
 
 
 def parameters(records: pd.DataFrame) -> pd.DataFrame:
@@ -116,6 +121,11 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
     columns = {name: [row.get(name) for row in rows] for name in sorted({name for row in rows for name in row})}
     varying = {name: values for name, values in columns.items() if len({repr(v) for v in values} - {"None"}) > 1}
     return pd.DataFrame(varying, index=records.index, dtype=object)
+
+
+def _once(notes: Mapping[str, list[str]]) -> str:
+    """Each reason once, with the objectives that it is the reason for."""
+    return "; ".join(f"{', '.join(objectives)}: {reason}" for reason, objectives in notes.items())
 
 
 def _usable(records: pd.DataFrame, objective: str) -> pd.DataFrame:
@@ -172,7 +182,17 @@ def _top(n: int) -> int:
 
 
 class _Choices(CategoricalDistribution):
-    """Choices that are equal to themselves alone and are not copied: Optuna compares them trial by trial, value by value."""
+    """Choices that are equal to themselves alone, are not copied, and know the place of a value.
+
+    Optuna compares them trial by trial, value by value.
+    """
+
+    def __init__(self, choices: list[Any]) -> None:
+        super().__init__(choices)
+        self._places = {choice: place for place, choice in enumerate(choices)}
+
+    def to_internal_repr(self, param_value_in_external_repr: Any) -> float:
+        return self._places[param_value_in_external_repr]
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

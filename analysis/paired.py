@@ -50,3 +50,32 @@ def ladder(table: pd.DataFrame, steps: Sequence[str], reference: str | None, col
         row |= dict(zip(("cost", "cost_low", "cost_high"), mean(cost), strict=True))
         rows.append(row | {key: tuned.loc[rung, key] for key in ("arm", "learning_rate") if key in tuned})
     return pd.DataFrame(rows)
+
+
+def crossing(table: pd.DataFrame, before: str, after: str, column: str = "test_accuracy") -> pd.DataFrame:
+    """What more data buy one arm, what another arm buys at the fewest data, and what both buy together; and their sum's rest.
+
+    table: arm, seed, images and the column, a row a trial; `before` and `after`: two arms, as of one precision under two
+    recipes. A row each (bought_by, images, n, mean, low, high), paired over the seeds that have all four corners.
+    """
+    rows = table[table["arm"].isin([before, after])]
+    found = rows.pivot_table(column, "seed", ["arm", "images"])
+    sizes = sorted({*found.get(before, pd.DataFrame()).columns} & {*found.get(after, pd.DataFrame()).columns})
+    if len(sizes) < 2:
+        return pd.DataFrame(columns=["bought_by", "images", "n", "mean", "low", "high"])
+    least, most = sizes[0], sizes[-1]
+    found = found[[(before, least), (before, most), (after, least), (after, most)]].dropna()
+    start, data, other, both = (found[key].to_numpy(float) for key in found)
+    gains = {
+        "data": data - start,
+        after: other - start,
+        "both": both - start,
+        "both, beyond the sum": both - data - other + start,
+    }
+    return pd.DataFrame(
+        [
+            {"bought_by": name, "images": f"{least} to {most}", "n": len(found)}
+            | dict(zip(("mean", "low", "high"), mean(gain), strict=True))
+            for name, gain in gains.items()
+        ]
+    )

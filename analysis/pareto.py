@@ -31,16 +31,24 @@ def front_of(
     within: bounds that a record must keep to enter at all, as in {"size_bytes": 1e6, "accuracy": 0.5}: at most that much
     of what should be small, at least that much of what should be large. A value that is null keeps no bound.
     """
-    complete = records[records["status"] == "complete"] if len(records) else records
-    for name, bound in (within or {}).items():
-        if (best := {**OBJECTIVES, **objectives}.get(name)) is None:
-            raise unknown("objective", name, OBJECTIVES)
-        complete = complete[complete[name] <= bound if best == "min" else complete[name] >= bound]
+    complete = feasible(records, within or {}, objectives)
     if not len(complete):
         return complete
     complete = complete.dropna(subset=list(objectives))
     chosen = complete.iloc[front(complete[list(objectives)].to_numpy(), list(objectives.values()))]
     return chosen.sort_values(list(objectives), ascending=[d == "min" for d in objectives.values()])
+
+
+def feasible(
+    records: pd.DataFrame, within: Mapping[str, float], objectives: Mapping[str, Direction] = OBJECTIVES
+) -> pd.DataFrame:
+    """The complete records that keep the bounds of `front_of`."""
+    complete = records[records["status"] == "complete"] if len(records) else records
+    for name, bound in within.items():
+        if (best := {**OBJECTIVES, **objectives}.get(name)) is None:
+            raise unknown("objective", name, OBJECTIVES)
+        complete = complete[complete[name] <= bound if best == "min" else complete[name] >= bound]
+    return complete
 
 
 def reference_point(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:

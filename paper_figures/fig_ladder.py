@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ablate.paper_figures.style import GREY, figure
-
-BLUE, ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito, Color Universal Design, 2008
+from ablate.looks import BLUE, GREY, VERMILLION
+from ablate.paper_figures.style import figure
 
 
 def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, reference: str | None = None) -> None:
@@ -29,7 +28,7 @@ def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, refer
             if np.isfinite(rung["gain"]):
                 text = f"{100 * rung['gain']:+.1f}" + _half(rung["gain"], rung["gain_low"])
                 axes.annotate(text, (1.0, place), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="center")
-        if reference is not None:
+        if reference in set(rungs["rung"]):
             top = rungs.loc[rungs["rung"] == reference, "mean"].iloc[0]
             axes.axvline(100 * top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         axes.set(xlabel="test accuracy (%), and the gain over the rung before", yticks=y, yticklabels=rungs["rung"])
@@ -41,7 +40,7 @@ def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, refer
             axes.axvline(0, color=GREY, linewidth=0.6)
             for place, (_, rung) in zip(y, rungs.iterrows(), strict=True):
                 if np.isfinite(rung["cost"]):
-                    _interval(axes, place, rung["cost"], rung["cost_low"], rung["cost_high"], ORANGE)
+                    _interval(axes, place, rung["cost"], rung["cost_low"], rung["cost_high"], VERMILLION)
             axes.set_xlabel("points lost at the top\nwithout this step alone")
 
 

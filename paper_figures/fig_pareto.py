@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
-from ablate.paper_figures.style import GREY, axis, figure, plain
+from ablate.looks import AXES, GREY
+from ablate.paper_figures.style import figure, plain
+from ablate.spec import OBJECTIVES
 
 
 def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path) -> None:
@@ -16,12 +18,13 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
     trials: a row a complete trial with its objectives, `front` (bool: on the front over all objectives), `stairs` (bool:
     on the front over the first two) and `label` (text beside the point, or "").
     """
-    x, y = (axis(objectives[i]) for i in (min(1, len(objectives) - 1), 0))
-    colour = axis(objectives[2]) if len(objectives) > 2 else None
+    x, y = (AXES[objectives[i]] for i in (min(1, len(objectives) - 1), 0))
+    colour = AXES[objectives[2]] if len(objectives) > 2 else None
     with figure(path) as axes:
         beaten, front = trials[~trials["front"]], trials[trials["front"]]
         stairs = trials[trials["stairs"]].sort_values(x.name)
-        axes.plot(x(stairs), y(stairs), color=GREY, linewidth=0.8, drawstyle="steps-post", zorder=1)
+        steps = "steps-pre" if OBJECTIVES[x.name] == "max" else "steps-post"  # what a point attains lies on its worse side
+        axes.plot(x(stairs), y(stairs), color=GREY, linewidth=0.8, drawstyle=steps, zorder=1)
         axes.scatter(x(beaten), y(beaten), s=14, color=GREY, marker="x", linewidths=0.8)
         norm = LogNorm() if colour and colour.scale == "log" else None
         look = {"c": colour(front), "cmap": "cividis", "norm": norm} if colour else {"color": "black"}

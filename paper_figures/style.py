@@ -1,17 +1,19 @@
 """One house style for every figure: column width, embedded TrueType fonts, colours safe for colour blindness."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ablate.looks import colours
+
 COLUMN_INCHES = 3.5
-GREY = "#888888"
+MARKERS = ("o", "s", "^", "D", "v", "P")
 RC: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -23,34 +25,10 @@ RC: Any = {
 }
 
 
-@dataclass(frozen=True)
-class Axis:
-    """How a field of the records is drawn: divided by its unit, named with it."""
-
-    name: str
-    label: str
-    unit: float = 1.0
-    scale: Literal["linear", "log"] = "linear"
-
-    def __call__(self, rows: Any) -> Any:
-        """The field of a table or of one row, in the axis' unit."""
-        return rows[self.name] / self.unit
-
-
-AXES = (
-    Axis("accuracy", "validation accuracy (%)", 0.01),
-    Axis("loss", "validation loss (nats)"),
-    Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
-    Axis("bitops", "bit operations (G)", 1e9, "log"),
-    Axis("latency_ms", "latency, sum of layers (ms)", 1, "log"),
-    Axis("images", "training images", 1, "log"),
-    Axis("train_seconds", "training (s)"),
-)
-
-
-def axis(name: str) -> Axis:
-    """The axis of a field."""
-    return next(axis for axis in AXES if axis.name == name)
+def arms(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each arm, in the order in which they come; that of `full` is a cross."""
+    markers = cycle(MARKERS)
+    return {name: (colour, "x" if name == "full" else next(markers)) for name, colour in colours(names).items()}
 
 
 def plain(axis: Any) -> None:

@@ -5,11 +5,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
 torch.set_num_threads(1)
+GROUPS = ["block0.fc1", "block0.fc2"]
+ARMS = [{"name": name, "layer": {"weights": name}} for name in ("full", "binary", "ternary")]
+FRACTIONS = [0.01, 0.0316, 0.1, 0.316, 1.0]
 
 
 def wait(done, seconds=180):
@@ -18,6 +22,15 @@ def wait(done, seconds=180):
     while not done():
         assert time.monotonic() < limit
         time.sleep(0.05)
+
+
+def told(answer, search, n):
+    """Up to n trials that a search proposes, each of which it is told before the next."""
+    specs = []
+    while len(specs) < n and (spec := search.ask()) is not None:
+        specs.append(spec)
+        search.tell(answer(spec))
+    return specs
 
 
 def workers(pid=None):
@@ -77,3 +90,36 @@ def finished(tiny_study, tmp_path_factory):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """(gap at 200 images, gap at 20,000, seeds) -> the folder of a run over data volume whose accuracies are made up."""
+
+    def make(first, last, seeds=8, arms=ARMS):
+        from ablate.design import Design
+        from ablate.ledger import append, blank_record
+        from ablate.run import create_run
+        from ablate.spec import StudySpec
+        from ablate.trial import trial_id
+
+        space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}
+        study = StudySpec(question="simulated", space=space, design="arms", steps=arms, seeds=seeds)
+        run = create_run(
+            tmp_path_factory.mktemp("simulated") / "run",
+            study,
+            {"classes": [str(i) for i in range(10)], "layer_groups": GROUPS},
+        )
+        design, random = Design(study, GROUPS), np.random.default_rng(0)
+        while spec := design.ask():
+            x = np.log10(spec.fraction / FRACTIONS[0]) / 2  # 0 to 1
+            arm = next((layer.weights for layer in spec.layers.values()), "full")
+            gap = {"full": 0.0, "ternary": 0.02}.get(arm, first + (last - first) * x)
+            record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": round(20_000 * spec.fraction)}
+            record |= {"accuracy": round(1 - 0.65 * 0.46**x - gap + random.normal(0, 0.01), 4), "loss": 1.0}
+            record |= {"test_accuracy": record["accuracy"], "test_loss": 1.0, "size_bytes": 1000 if arm == "full" else 100}
+            append(run.path / "ledger.jsonl", record)
+            design.tell(record)
+        return run.path
+
+    return make

@@ -13,6 +13,7 @@ from ablate.analysis import paired
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
+from ablate.plan import plan
 from ablate.spec import StudySpec, checked, load_study
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]
@@ -47,6 +48,38 @@ def run(design):
         specs.append(spec)
         design.tell(answer(spec))
     return specs
+
+
+def test_a_step_may_be_for_some_layer_groups():
+    steps = [{"name": "head", "groups": ["head"]}, {"name": "blocks", "groups": ["block*"]}, {"name": "all"}]
+    asked = study(design=["arms"], steps=steps)
+    quantized = {name: list(cell.spec.layers) for name, cell in Design(asked, GROUPS).cells.items()}
+    assert quantized == {"head": ["head"], "blocks": GROUPS[:2], "all": GROUPS}
+    assert list(Design(asked, ["head"]).cells) == ["head", "all"]  # read from a run that has not come to the others
+    last = Design(study(design=["ladder"], steps=steps[:2]), GROUPS)
+    assert list(last.cells["base"].spec.layers) == GROUPS and list(last.cells["blocks"].spec.layers) == GROUPS[:2]
+
+
+def test_a_steps_groups_must_be_the_models(tiny_vit):
+    steps = [{"name": "no such", "groups": ["blok*"]}]
+    with pytest.raises(BadInput, match=r"pattern 'blok\*' matches no layer group; nearest: block"):
+        plan(study(design=["arms"], steps=steps, model=str(tiny_vit)))
+
+
+@pytest.mark.parametrize("name", ["paper", "paper_micro"])
+def test_the_papers_studies_ask_what_the_paper_says(name):
+    """Sections 2.2 (every linear layer of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
+    cells = Design(load_study(name), GROUPS).cells
+    one_bit = {name: cell for name, cell in cells.items() if name.startswith("1-bit")}
+    found = {name: ([*cell.spec.layers], next(iter(cell.spec.layers.values())).beta) for name, cell in one_bit.items()}
+    assert found == {
+        f"1-bit {part}, beta = {text}": (groups, beta)
+        for part, groups in (("classifier", ["head"]), ("encoder", GROUPS[:2]))
+        for text, beta in (("8", 8.0), ("mean |W|", "absmean"))
+    }
+    assert {layer.weights for cell in one_bit.values() for layer in cell.spec.layers.values()} == {"binary"}
+    assert {cell.spec.recipe.optimizer for cell in cells.values()} == {"sgd"} and not cells["full precision"].spec.layers
+    assert {*cells} - {*one_bit} == {"full precision", "int8 encoder", "int4 encoder"}
 
 
 def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
@@ -110,8 +143,10 @@ def test_bad_designs():
     ):
         with pytest.raises(BadInput, match=said):
             study(**fields)
+    with pytest.raises(BadInput, match="the values of its space must be fixed"):
+        study(design="ladder", space={"fraction": [0.1, 1.0]})
     with pytest.raises(BadInput, match="list the choices of fraction"):
-        Design(study(design="ladder", space={"fraction": {"low": 0.1, "high": 1.0}}), GROUPS)
+        Design(study(design="arms", space={"fraction": {"low": 0.1, "high": 1.0}}), GROUPS)
     with pytest.raises(BadInput, match="exclude each other"):
         Design(study(design="ladder", layer={"activation_bits": 1, "signed": False}), GROUPS)
 

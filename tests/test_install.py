@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from ablate import baselines
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -25,11 +27,18 @@ def test_the_wheel(tmp_path):
         code = f"import sys; sys.path.insert(0, {str(target)!r}); {code}"
         return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
+    assert {path.name for path in (target / "ablate").glob("report.*")} == {
+        "report.py",
+        "report.html",
+        "report.css",
+        "report.js",
+    }
     listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli; ablate.cli.main()")
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
+    models = {("model", name) for name in ("vit-micro", *baselines.KNOWN)}
     datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
-    assert spaces | studies | {("model", "vit-micro")} | datasets == rows
+    assert spaces | studies | models | datasets == rows
     loaded = python("import ablate.data as d; print(d.__file__, len(d.load('cifar10-mini').train))")
     assert str(target) in loaded and loaded.strip().endswith(" 4000")

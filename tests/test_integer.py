@@ -8,11 +8,12 @@ import sys
 import pytest
 import torch
 from torch import nn
+from transformers import ViTForImageClassification
 
-from ablate import BitLinear, LayerSpec
+from ablate import BitLinear, LayerSpec, quantize_
 from ablate.bitlinear import TOP, quantize_weights
 from ablate.errors import BadInput
-from ablate.integer import IntegerLinear
+from ablate.integer import IntegerLinear, as_integers
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 
@@ -99,3 +100,25 @@ def test_cuda_multiplies_the_same_integers(weights, shape):
     layer = BitLinear(shape[-1], 10, weights=weights, signed=False).eval()
     x = torch.randn(shape)
     assert torch.allclose(integer(layer).cuda()(x.cuda()).cpu(), layer(x), rtol=1e-5)
+
+
+def test_a_model_as_integers_gives_the_same_numbers_and_comes_back(tiny_vit):
+    model = ViTForImageClassification.from_pretrained(tiny_vit).eval()
+    quantize_(
+        model, {"vit.layers.0.*": LayerSpec(weights="binary"), "vit.layers.1.*": LayerSpec(weights="ternary", signed=False)}
+    )
+    before, pixels = [type(module) for module in model.modules()], torch.randn(3, 3, 32, 32)
+    expected = model(pixels).logits
+    with torch.inference_mode(), as_integers(model):
+        assert sum(isinstance(module, IntegerLinear) for module in model.modules()) == 12
+        assert model(pixels).logits.equal(expected)
+    assert [type(module) for module in model.modules()] == before
+    with pytest.raises(KeyboardInterrupt), as_integers(model):
+        raise KeyboardInterrupt
+    assert [type(module) for module in model.modules()] == before
+
+
+def test_a_model_in_double_precision_stays_so():
+    model = nn.Sequential(BitLinear(8, 4)).double().eval()
+    with as_integers(model):
+        assert isinstance(model[0], BitLinear)

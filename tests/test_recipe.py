@@ -20,8 +20,9 @@ from ablate.effective import OFF, asked, effective
 from ablate.errors import BadInput
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
+from ablate.points import draw
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
-from ablate.search import Search, _draw
+from ablate.search import Search
 from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked
 from ablate.timing import _measure_layers
 from ablate.train import evaluate, train
@@ -407,11 +408,11 @@ def test_every_part_can_be_searched():
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"quantized_weight_decay": {"low": 0.01, "high": 0.2}}]))
 def test_a_trial_leads_back_to_its_point(seed, other):
-    asking, rng = search(LAYER, RECIPE | other), np.random.default_rng(seed)
-    spec = asking.spec_at({name: _draw(axis, rng) for name, axis in asking.axes.items()})
-    point = asking._point(spec)
-    assert asking.spec_at(point) == spec == effective(spec)
-    for name, axis in asking.axes.items():
+    points, rng = search(LAYER, RECIPE | other).points, np.random.default_rng(seed)
+    spec = points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()})
+    point = points.point(spec)
+    assert points.spec_at(point) == spec == effective(spec)
+    for name, axis in points.axes.items():
         assert axis._contains(axis.to_internal_repr(point[name])), name
 
 

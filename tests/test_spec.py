@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
+from ablate.baselines import KNOWN
 from ablate.errors import BadInput
 from ablate.run import _toml
 from ablate.search import Search
@@ -28,7 +29,7 @@ def test_every_built_in_study_loads_and_says_what_it_is(name):
     study = load_study(name)
     assert study.question and study.source and study.cost and study.expected and study.command.startswith("ablate ")
     assert (
-        study.model in bundled("model")
+        study.model in (*bundled("model"), *KNOWN, "google/vit-base-patch16-224-in21k")
         and study.data in (*bundled("dataset"), "cifar10")
         and study.objectives == study.space.objectives
     )

@@ -1,0 +1,143 @@
+"""The paper's baselines and two more transformers, from torchvision: ResNet-18, VGG-16, ViT-B/16 and Swin-T.
+
+A plain name starts from ImageNet weights, and NAME:random from random ones; which one is asked for is never guessed.
+"""
+
+import hashlib
+import json
+import socket
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import BadInput
+
+if TYPE_CHECKING:  # `ablate ls` reads the names without torch
+    from torch import nn
+
+ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
+KNOWN = {
+    "resnet18": f"torchvision's ResNet-18, ImageNet weights; {ONLY_LINEAR}, which leaves the head",
+    "resnet18:random": "the same, random weights",
+    "resnet18-32": "ResNet-18 for 32 px: a 3x3 stem of stride 1 and no max-pooling; random weights",
+    "vgg16": f"torchvision's VGG-16, ImageNet weights; {ONLY_LINEAR}",
+    "vgg16:random": "the same, random weights",
+    "vgg16-32": "VGG-16 for 32 px: with batch normalisation, pooled to 1x1, one linear layer behind; random weights",
+    "vit_b_16": "torchvision's ViT-B/16, ImageNet weights; its attention is torch's own and stays full",
+    "vit_b_16:random": "the same, random weights",
+    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads its weights by itself and stays full",
+    "swin_t:random": "the same, random weights",
+}
+PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
+TIMEOUT_S = 10  # without an answer
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a baseline has for a configuration: all that it takes to build it again."""
+
+    name: str
+    id2label: dict[int, str]
+
+
+def build(name: str, labels: list[str], weights: bool = True) -> "nn.Module":
+    """A baseline with a new head for `labels`, its values from torch's generator; its `config` is a `Named`.
+
+    With weights, a name without ":random" or "-32" has those of ImageNet but for the head.
+    Raises BadInput where these are neither in torch's cache nor to be had.
+    """
+    from torch import nn
+    from torchvision.models import get_model
+
+    model: Any = _vgg16_32() if name == "vgg16-32" else get_model(name.removesuffix(":random").removesuffix("-32"))
+    if weights and name in PRETRAINED:
+        _load_imagenet(model, name)
+    if name == "resnet18-32":
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    head = head_of(model)
+    parent, _, child = head.rpartition(".")
+    layer = nn.Linear(model.get_submodule(head).in_features, len(labels))
+    setattr(model.get_submodule(parent), child, layer)
+    model.config = Named(name, dict(enumerate(labels)))
+    return model.eval()
+
+
+def _vgg16_32() -> "nn.Module":
+    from torch import nn
+    from torchvision.models.vgg import cfgs, make_layers
+
+    features = make_layers(cfgs["D"], batch_norm=True)  # (B, 512, 1, 1) from 32 px
+    parts = {
+        "features": features,
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(512, 10),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def from_config(name: str, config: dict[str, Any]) -> "nn.Module":
+    """The baseline without values, on the meta device. Raises BadInput for a `config` that is not that of a `Named`."""
+    import torch
+
+    labels = config.get("id2label")
+    if set(config) != {"id2label"} or not isinstance(labels, dict) or {*labels} != {str(i) for i in range(len(labels))}:
+        raise BadInput(f"the configuration of {name!r} must be its labels, numbered from 0; pack the model again")
+    with torch.device("meta"):
+        return build(name, [str(labels[str(i)]) for i in range(len(labels))], weights=False)
+
+
+def digest(name: str) -> str:
+    """sha256 of what a trial starts from: ImageNet's values, or shapes alone, as random values come from its seed."""
+    import torch
+
+    pretrained = name in PRETRAINED
+    with torch.random.fork_rng(), torch.device("cpu" if pretrained else "meta"):
+        model = build(name, ["one"])
+    values, head = model.state_dict(), f"{head_of(model)}."
+    shapes = {key: [*value.shape] for key, value in values.items() if not key.startswith(head)}
+    about = [name.removesuffix(":random"), pretrained, shapes, image_processing(name)]
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for key in sorted(shapes) if pretrained else ():
+        sha.update(values[key].contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def head_of(model: "nn.Module") -> str:
+    """The name of the last linear layer."""
+    from torch import nn
+
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def image_processing(name: str) -> dict[str, Any]:
+    """The fields of a `models.Preprocess`.
+
+    Images are resized to what the model takes, as in the paper's section 2.4 and as ViT's own image processor does;
+    torchvision would resize further and crop the border away.
+    """
+    side = 32 if name.endswith("-32") else 224
+    interpolation = "bicubic" if name.startswith("swin_t") else "bilinear"
+    size = (side, side)
+    return {"size": size, "resize": size, "interpolation": interpolation, "scale": 1 / 255, "mean": MEAN, "std": STD}
+
+
+def _load_imagenet(model: "nn.Module", name: str) -> None:
+    import torch
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(name).DEFAULT.url
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)  # a host that does not answer must not hold a study
+    try:
+        values = torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True)
+        model.load_state_dict(values)
+    except Exception as error:  # the network, the disk and a broken file each raise their own kind
+        reason = getattr(error, "reason", error)  # URLError has one
+        mend = f"put {url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or give {name}:random"
+        raise BadInput(f"cannot load model {name!r}: its ImageNet weights, {url}: {reason}; {mend}") from None
+    finally:
+        socket.setdefaulttimeout(before)

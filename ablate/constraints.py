@@ -1,0 +1,44 @@
+"""Bounds on a study's trials: what a point costs, counted before it is trained, and how far that is out of bounds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ablate import layers, packed
+from ablate.latency import LatencyTable
+from ablate.models import Preprocess
+from ablate.spec import OBJECTIVES, LayerSpec, TrialSpec
+
+Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts what a trial's record will say: the bytes of its packed model and, with a table, its latency."""
+
+    model: nn.Module  # in full precision
+    preprocess: Preprocess
+    groups: Mapping[str, list[str]]  # layer group -> names of its layers
+    table: LatencyTable | None = None
+
+    def __call__(self, spec: TrialSpec) -> Mapping[str, float]:
+        layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
+        found = layers.resolved(self.model, layer)
+        costs: dict[str, float] = {"size_bytes": packed.packed_bytes(self.model, found, preprocess=self.preprocess)}
+        return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
+
+
+def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:
+    """How far costs are out of each bound that is known of them, as a share of it; 0 or less within it."""
+    known = {name: (costs[name], bound) for name, bound in within.items() if costs.get(name) is not None}
+    return {
+        name: float(value / bound - 1 if OBJECTIVES[name] == "min" else 1 - value / bound)
+        for name, (value, bound) in known.items()
+    }
+
+
+def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> float:
+    """The sum of what is in excess; 0 within the bounds."""
+    return sum(max(0.0, share) for share in excess(costs, within).values())

@@ -1,0 +1,168 @@
+"""What a designed study shows: the ladder rung by rung, and how the gap between arms depends on the volume of data."""
+
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis import hypothesis, paired
+from ablate.analysis.curves import curves
+from ablate.seen import Finding, Seen
+from ablate.spec import values
+
+SIZES = 3  # of training sets, from which on a curve can be told
+
+
+def cells(seen: Seen) -> Finding:
+    """What each cell of the design reached."""
+    title, table = "What did each cell reach?", seen.design
+    if table is None:
+        return Finding(title, notes=("the study is a search, and has no design",), applies=False)
+    column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
+    seeds = paired.by_seed(table, column)
+    found = pd.DataFrame(
+        [(cell, int(seeds[cell].notna().sum()), *paired.mean(seeds[cell])) for cell in seeds],
+        columns=["cell", "n", "mean", "low", "high"],
+    )
+    if found["mean"].isna().all():
+        return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
+    best = found.loc[found["mean"].idxmax()]
+    sentence = f"The best of {len(found)} cells is {best['cell']}, {best['mean']:.1%} on {best['n']} seeds."
+    return Finding(title, sentence, (), {"cells": found, "design": table})
+
+
+def ladder(seen: Seen) -> Finding:
+    """What each step is worth."""
+    title, study, table = "What is each step worth?", seen.run.study, seen.design
+    if table is None or "ladder" not in study.design:
+        asked = "ladder" in study.design
+        return Finding(title, notes=("no trial is recorded" if asked else "the study is no ladder",), applies=asked)
+    if table["test_accuracy"].isna().all():
+        return Finding(title, notes=("no paired trial has ended yet",))
+    reference = study.reference.name if study.reference else None
+    rungs = paired.ladder(table, [step.name for step in study.steps], reference)
+    known = rungs.dropna(subset="mean")
+    steps = known[known["rung"] != reference]
+    if steps.empty:
+        return Finding(title, notes=("no rung has a paired trial yet",))
+    first, last = steps.iloc[0], steps.iloc[-1]
+    sentence = f"From {first['rung']} at {first['mean']:.1%} to {last['rung']} at {last['mean']:.1%}"
+    if reference in set(known["rung"]):
+        sentence += f"; {reference} reaches {known.set_index('rung').loc[reference, 'mean']:.1%}"
+    if steps["gain"].notna().any():
+        best = steps.loc[steps["gain"].idxmax()]
+        sentence += f"; the largest step is {best['rung']} ({100 * best['gain']:+.1f} points)"
+    seeds = paired.by_seed(table, "test_accuracy")
+    alone = ("with one paired seed no gain has an interval: noise alone may make it",) * bool(rungs["n"].max() == 1)
+    return Finding(title, f"{sentence}.", alone, {"ladder": rungs, "ladder_seeds": seeds.reset_index()})
+
+
+def volume(seen: Seen) -> Finding:
+    """Whether the volume of data is to blame for the gap between each arm and the full-precision one of its recipe."""
+    title, study, (records, families, reason) = "Is the data to blame?", seen.run.study, _arms(seen)
+    if reason:
+        return Finding(title, notes=(reason,), applies=_asks_for_a_trend(seen))
+    options: dict[str, Any] = {"margin": study.gap_margin, "slope_margin": study.slope_margin, "chance": 1 / len(seen.classes)}
+    options["correctness"] = _correctness(seen, records) or None
+    found: dict[str, hypothesis.DataVolume] = {}
+    for baseline, arms in families.items():  # by Holm within a family: each asks about recipes of its own
+        found |= hypothesis.data_volume_all(records, arms=arms, baseline=baseline, **options)
+    tables = {
+        "verdicts": pd.DataFrame([_verdict(result) for result in found.values()]),
+        "gaps": pd.concat([result.gaps.assign(arm=arm) for arm, result in found.items()]),
+        "needed": pd.concat([result.needed.assign(arm=arm) for arm, result in found.items()]),
+        "scales": pd.concat([result.scales.assign(arm=arm) for arm, result in found.items()]),
+        "bought": _bought(records),
+        "paired": records,
+    }
+    sentence = " ".join(result.sentence for result in found.values())
+    rules = dict.fromkeys(text for result in found.values() for text in (str(result.rules), result.basis))
+    notes = dict.fromkeys(f"{arm}: {note}" for arm, result in found.items() for note in result.notes)
+    return Finding(title, sentence, (*rules, *notes), tables)
+
+
+def scaling(seen: Seen) -> Finding:
+    """Which law error follows in the volume of data."""
+    title, (records, families, reason) = "How does error fall with data?", _arms(seen)
+    if reason:
+        return Finding(title, notes=(reason,), applies=_asks_for_a_trend(seen))
+    tested = records["test_accuracy"].notna().all()
+    points = records.assign(error=1 - records["test_accuracy" if tested else "accuracy"])
+    worst = 1 - 1 / len(seen.classes) - hypothesis.Rules.near_chance  # as the test of the data volume leaves sizes out
+    parts, notes = [], []
+    for baseline, arms in families.items():
+        full = points[points["arm"] == baseline].groupby("images")["error"].mean()
+        kept = full.index[full < worst]
+        if left := [f"{size:,}" for size in full.index.difference(kept)]:
+            notes.append(f"left out: {' and '.join(left)} images, where {baseline} itself is near chance")
+        parts.append(curves(points[points["images"].isin(kept) & (points["error"] > 0)], arms=arms, baseline=baseline))
+        notes += parts[-1].notes
+    laws, bands, choices = (pd.concat([getattr(part, name) for part in parts]) for name in ("laws", "bands", "choices"))
+    chosen = choices[choices["best"]] if len(choices) else choices
+    said = [f"{law} for {', '.join(rows['arm'])}" for law, rows in chosen.groupby("law", sort=False)] if len(chosen) else []
+    sentence = f"By the points, the law is {'; '.join(said)}." if said else ""
+    return Finding(title, sentence, tuple(notes), {"laws": laws, "bands": bands, "choices": choices, "points": points})
+
+
+def _asks_for_a_trend(seen: Seen) -> bool:
+    study = seen.run.study
+    return bool(study.design) and len(values(study.space.fraction)) >= SIZES
+
+
+def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
+    """The design's complete paired trials, with their step as `arm`; the quantized arms by their baseline; or why not.
+
+    An arm's baseline is the full-precision one whose step has the same recipe, else the first one.
+    """
+    none, study = pd.DataFrame(), seen.run.study
+    if not study.design:
+        return none, {}, "a search's trials differ in more than their data; run a study with a design over `fraction`"
+    if (table := seen.design) is None:
+        return none, {}, "no trial is recorded"
+    rows = table[(table["role"] == "seed") & (table["status"] == "complete")].reset_index(drop=True)
+    kind = rows["arm"]
+    rows = rows.assign(arm=rows["step"].where(rows["step"] != "", kind), weights=kind).drop_duplicates("trial_id")
+    if not seen.classes:
+        return none, {}, "no paired trial has ended yet"
+    if (sizes := rows["images"].nunique()) < SIZES:
+        return none, {}, f"a trend over data needs {SIZES} sizes of the training set or more, but there are {sizes}"
+    full = list(dict.fromkeys(rows.loc[rows["weights"] == "full", "arm"]))
+    if not full:
+        return none, {}, "a gap needs an arm whose weights are all full, and there is none"
+    recipes = {step.name: step.recipe for step in (*study.steps, *([study.reference] if study.reference else []))}
+    families: dict[str, list[str]] = {}
+    for arm in dict.fromkeys(rows["arm"]):
+        if arm not in full:
+            baseline = next((name for name in full if recipes.get(name) == recipes.get(arm)), full[0])
+            families.setdefault(baseline, []).append(arm)
+    if not families:
+        return none, {}, f"a gap needs an arm beside {full[0]}, and there is none"
+    return rows, dict(sorted(families.items(), key=lambda item: full.index(item[0]))), ""
+
+
+def _correctness(seen: Seen, records: pd.DataFrame) -> dict[tuple[str, Any, int], Any]:
+    """Which test images each trial got right, where all of them are known."""
+    found = {}
+    for row in records.itertuples():
+        predicted = seen.predicted(str(row.trial_id), "test")
+        if predicted is None:
+            return {}
+        found[str(row.arm), row.seed, int(str(row.images))] = predicted[0].argmax(axis=1) == predicted[1]
+    return found
+
+
+def _verdict(found: hypothesis.DataVolume) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": found.arm, "verdict": found.verdict, "seeds": found.seeds, "margin": found.rules.margin}
+    for name, value in (("slope", found.slope), ("gap", found.gap)):
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), value[:3] if value else (None,) * 3, strict=True))
+    row |= {f"p_{test}": p for test, p in found.tests["holm"].items()}
+    return row | {"smallest_slope": found.smallest_slope, "sentence": found.sentence}
+
+
+def _bought(records: pd.DataFrame) -> pd.DataFrame:
+    """What data and recipe buy, for arms of equal weights: each against the first of its kind."""
+    column = "test_accuracy" if records["test_accuracy"].notna().all() else "accuracy"
+    found = []
+    for _, kind in records.groupby("weights", sort=False):
+        before, *others = dict.fromkeys(kind["arm"])
+        found += [paired.crossing(kind, before, arm, column).assign(arm=before) for arm in others]
+    return pd.concat(found) if found else pd.DataFrame()

@@ -1,0 +1,118 @@
+"""The figures of a run, from its findings: tables in, pictures out."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from ablate import data
+from ablate.errors import BadInput
+from ablate.paper_figures import (
+    fig_confusion,
+    fig_examples,
+    fig_gap,
+    fig_importance,
+    fig_ladder,
+    fig_layers,
+    fig_pareto,
+    fig_scaling,
+)
+from ablate.run import Run
+from ablate.seen import Finding, Seen
+from ablate.words import in_bounds, natural, size
+
+MOST = 30  # trials of a layer map
+
+
+def draw(run: Run, found: dict[str, Finding], to: Path | None = None) -> list[Path]:
+    """Write each figure that the findings carry, as PDF and PNG; their paths without the ending.
+
+    to: a folder, the run's `figures` by default.
+    """
+    to = to or run.path / "figures"
+    about = f"{Path(run.study.model).name} on {Path(run.study.data).name}"
+    return [path for name, one in FIGURES.items() if found.get(name) for path in one(run, found[name], about, to)]
+
+
+def _front(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    trials, objectives = found.tables["trials"], run.study.objectives
+    seeds = trials["seed"].nunique()
+    title = f"{about}, {len(trials)} trials, " + (f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}")
+    title += f"\n{in_bounds(run.study.within)}" if run.study.within else ""
+    fig_pareto.draw(trials, objectives, title, to / "pareto")
+    yield to / "pareto"
+    front = found.tables["front"].drop_duplicates("trial_id").head(MOST)
+    specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"][front["trial_id"]]
+    if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural):
+        rows = [[spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs]
+        labels = [f"{row['accuracy']:.1%}, {size(row['size_bytes'])}" for _, row in front.iterrows()]
+        fig_layers.draw(pd.DataFrame(rows, columns=groups), labels, f"{about}: the trials of the front", to / "layers")
+        yield to / "layers"
+
+
+def _ladder(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    rungs, seeds = found.tables["ladder"], found.tables["ladder_seeds"]
+    title = f"{about}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
+    reference = run.study.reference.name if run.study.reference else None
+    fig_ladder.draw(rungs.dropna(subset="mean"), seeds, title, to / "ladder", reference)
+    yield to / "ladder"
+
+
+def _volume(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    gaps, verdicts = found.tables["gaps"], found.tables["verdicts"]
+    title = f"{about}, {verdicts['seeds'].max()} paired seeds, 95 % intervals"
+    fig_gap.draw(gaps, verdicts, title, to / "gap")
+    yield to / "gap"
+
+
+def _scaling(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    points = found.tables["points"]
+    title = f"{about}, {points['seed'].nunique()} seeds; 95 % bands by bootstrap"
+    fig_scaling.draw(points, found.tables["bands"], found.tables["laws"], title, to / "scaling")
+    yield to / "scaling"
+
+
+def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    fig_importance.draw(found.tables["parameters"], about, to / "importance")
+    yield to / "importance"
+
+
+def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
+    (baseline, first), *others = matrices.items()
+    for name, rows in matrices.items():
+        path = to / f"confusion_{_slug(name)}"
+        fig_confusion.draw(rows, f"{about}: {name}", path)
+        yield path
+    for name, rows in others:
+        path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables["confused_more"]
+        title = f"{name} less {baseline}; framed: beyond chance"
+        fig_confusion.draw_difference(rows, first, more[more["model"] == name], title, path)
+        yield path
+    try:
+        dataset = data.load(run.study.data)
+    except BadInput:  # the images need not be where the run's folder was moved
+        return
+    if dataset.digest != Seen(run).digest:  # other images by now
+        return
+    images = getattr(dataset, found.tables["examples"]["split"].iloc[0]).images
+    for (name, right), rows in found.tables["examples"].groupby(["model", "right"], sort=False):
+        kind = "right" if right else "wrong"
+        path = to / f"examples_{kind}_{_slug(str(name))}"
+        fig_examples.draw(rows, images, f"{name}: the first image of each class that it gets {kind}", path)
+        yield path
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name)
+
+
+FIGURES: dict[str, Callable[[Run, Finding, str, Path], Iterator[Path]]] = {
+    "ladder": _ladder,
+    "volume": _volume,
+    "scaling": _scaling,
+    "front": _front,
+    "parameters": _parameters,
+    "confusion": _confusion,
+}

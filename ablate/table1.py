@@ -1,0 +1,232 @@
+"""The paper's Table 1 again: what it printed, and beside it what is counted and what is measured here.
+
+Liu & Fuh, "Fine-Tune the 1-Bit Vision Transformer on CIFAR-10", Table 1. Counted and measured cells need no weights: ViT-B/16
+is built from its configuration, the baselines without a checkpoint, all with random values. Accuracies come from runs.
+"""
+
+import copy
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ablate import cost, latency, layers, models, packed, trial
+from ablate.cost import Cost
+from ablate.effective import asked
+from ablate.errors import BadInput
+from ablate.ledger import Record
+from ablate.models import Preprocess
+from ablate.printed import PRINTED, notes
+from ablate.run import Run
+from ablate.seen import Seen
+from ablate.spec import LayerSpec, TrialSpec
+from ablate.words import in_words
+
+CLASSES = [str(i) for i in range(10)]
+ONE_BIT = LayerSpec(weights="binary", activation_scale="tensor", norm=True)  # Fig. 3, 4 and 7
+QUANTITIES = {  # name -> its unit here, and what it is divided by to be shown
+    "accuracy": ("top-1", 1),
+    "state": ("bytes", 2**20),
+    "packed": ("bytes", 2**20),
+    "latency": ("ms", 1),
+    "returned": ("ms", 1),
+    "macs": ("MACs", 1e9),
+    "bitops": ("bit operations", 1e12),
+    "parameters": ("parameters", 1e6),
+}
+COUNTED = ("state", "packed", "macs", "bitops", "parameters")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value in the unit of its quantity, and where it is from. n: calls timed, or seeds; sd: over the seeds."""
+
+    value: int | float
+    source: Literal["counted", "measured", "quoted"]
+    printed: str | None = None  # the paper's own digits
+    n: int | None = None
+    sd: float | None = None
+    split: Literal["test", "validation"] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model. `beside` is the paper's model that it is held against; the paper's own row has its name."""
+
+    name: str
+    beside: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table1:
+    """Rows in the paper's order, each of its models with what was printed first; the notes that belong below."""
+
+    rows: list[Row]
+    notes: list[str]
+    about: dict[str, Any] = field(default_factory=dict)  # device, threads, batch
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for JSON; counts are integers."""
+        rows = [{**asdict(row), "cells": {name: _short(cell) for name, cell in row.cells.items()}} for row in self.rows]
+        return {"rows": rows, "notes": self.notes, **self.about}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row to be: what it is called, the paper's model that it is held against, and how its own is built."""
+
+    name: str
+    beside: str
+    build: Callable[[], tuple[nn.Module, Preprocess]]
+
+
+@dataclass(frozen=True)
+class _Arm(_Entry):
+    """And what a run's records have already."""
+
+    counted: Cost
+    size_bytes: int
+    accuracy: Cell
+
+
+def table1(
+    runs: Sequence[Run] = (), *, seconds: float = 1.0, batch: int = 1, tell: Callable[[str], object] = lambda name: None
+) -> Table1:
+    """Count and measure every model; an arm of a run takes the place of the model whose counts it has.
+
+    seconds: on each latency, 0 for none; batch: images a call; tell: is told the name of each row before it is made.
+    Raises BadInput for values out of range and for a run without a complete trial.
+    """
+    if not 0 <= seconds <= 3600:
+        raise BadInput(f"0 <= seconds <= 3600 must hold, but got {seconds}; 0 measures nothing")
+    if batch < 1:
+        raise BadInput(f"batch must be 1 image or more, but got {batch}")
+    arms = [entry for run in runs for entry in _arms(run)]
+    rows = []
+    for entry in _base():
+        tell(entry.name)
+        model, preprocess = entry.build()
+        counted = cost.count(model, preprocess.size)
+        if counted not in [arm.counted for arm in arms]:
+            rows.append(_row(entry, counted, *_sized(model, preprocess, seconds, batch)))
+    for arm in arms:
+        tell(arm.name)
+        timed = _sized(*arm.build(), seconds, batch)[1] if seconds else {}  # what is counted is in its records
+        rows.append(_row(arm, arm.counted, arm.size_bytes, timed | {"accuracy": arm.accuracy}))
+    printed = {name: Row(f"{name}, as printed", name, _printed(cells)) for name, cells in PRINTED.items()}
+    ordered = [row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))]
+    about = {"device": trial.device_name(), "threads": torch.get_num_threads(), "batch": batch}
+    where = f"{about['device']}, CPU threads: {about['threads']}, batch: {batch}" if seconds else ""
+    return Table1(ordered, notes(runs=bool(runs), gpu=trial.device().type == "cuda", timed=where), about)
+
+
+def _row(entry: _Entry, counted: Cost, size_bytes: int, measured: dict[str, Cell]) -> Row:
+    counts = {"state": 4 * counted.parameters, "packed": size_bytes, **asdict(counted)}
+    cells = {name: Cell(value, "counted") for name, value in counts.items()} | measured
+    return Row(entry.name, entry.beside, {name: cells[name] for name in QUANTITIES if name in cells})
+
+
+def _sized(model: nn.Module, preprocess: Preprocess, seconds: float, batch: int) -> tuple[int, dict[str, Cell]]:
+    """The bytes of the packed model, and its latency an image; on a GPU also the time until a call returns."""
+    timed = {}
+    with tempfile.TemporaryDirectory() as folder:
+        size_bytes = packed.pack(model, folder, preprocess=preprocess)
+        if seconds:
+            model = packed.load_packed(folder, skeleton=model).to(trial.device())
+            for name, wait in {"latency": True, "returned": False}.items():
+                if wait or trial.device().type == "cuda":
+                    timing = latency.measure(model, preprocess.size, batch, seconds=seconds, wait=wait)
+                    timed[name] = Cell(timing.median_ms / batch, "measured", n=timing.n)
+    return size_bytes, timed
+
+
+def _base() -> Iterable[_Entry]:
+    """ViT-B/16 in the precisions of the paper and in those that a user would pick instead; the paper's baselines."""
+    yield _Entry("ViT-B/16, 1-bit classifier (section 2.4)", "1-bit ViT", lambda: _vit("head", ONE_BIT))
+    yield _Entry("ViT-B/16, 1-bit encoder (section 2.2)", "1-bit ViT", lambda: _vit("block", ONE_BIT))
+    yield _Entry("ViT-B/16", "ViT", lambda: _vit("", LayerSpec()))
+    yield _Entry("ViT-B/16, int8 encoder", "ViT", lambda: _vit("block", LayerSpec(weights="int8")))
+    yield _Entry("ViT-B/16, int4 encoder", "ViT", lambda: _vit("block", LayerSpec(weights="int4")))
+    yield _Entry("ResNet-18", "Resnet 18", lambda: _baseline("resnet18:random"))
+    yield _Entry("VGG-16", "VGG16", lambda: _baseline("vgg16:random"))
+
+
+@cache
+def _vit_b16() -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ViTForImageClassification(ViTConfig(num_labels=len(CLASSES))).eval()
+
+
+def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
+    model = copy.deepcopy(_vit_b16())
+    found = layers.groups(model)
+    layers.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
+    return model, models.preprocess("vit_b_16")  # 224 px, as its own
+
+
+def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
+    return models.load(name, CLASSES).eval(), models.preprocess(name)
+
+
+def _arms(run: Run) -> list[_Arm]:
+    """A run's arms: trials that differ in their seeds alone. Of a search, the best by validation of each kind of weights."""
+    records = [record for record in run.records.to_dict("records") if record["status"] == "complete"]
+    if not records:
+        raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
+    if any(record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records):
+        records = [record for record in records if TrialSpec.model_validate(record["spec"]).test]  # not what was tuned on
+    alike: dict[str, list[Record]] = {}
+    for record in records:
+        spec = TrialSpec.model_validate(record["spec"])
+        alike.setdefault(str(asked(spec, exclude={"seed"})), []).append(record)
+    arms, chosen = list(alike.values()), ""
+    if not run.study.design:
+        arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in arm))
+        arms = list({arm[0]["arm"]: arm for arm in arms}.values())  # the last of each kind is its best
+        chosen = f", the best of its kind by validation, of {len(records)} trials"
+    seen = Seen(run)
+    cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
+    return [_arm(seen, arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
+
+
+def _arm(seen: Seen, records: list[Record], name: str) -> _Arm:
+    first = records[0]
+    spec = TrialSpec.model_validate(first["spec"])
+
+    def build() -> tuple[nn.Module, Preprocess]:
+        return trial.build(spec, seen.classes).eval(), models.preprocess(spec.model)
+
+    split: Literal["test", "validation"] = "test" if spec.test else "validation"
+    values = [record["test_accuracy" if spec.test else "accuracy"] for record in records]
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    accuracy = Cell(statistics.mean(values), "measured", n=len(values), sd=sd, split=split)
+    one_bit = any(layer.weights == "binary" for layer in spec.layers.values())
+    baselines = {"resnet18": "Resnet 18", "vgg16": "VGG16"}
+    beside = next(
+        (paper for ours, paper in baselines.items() if spec.model.startswith(ours)), "1-bit ViT" if one_bit else "ViT"
+    )
+    counted = Cost(*(int(first[name]) for name in ("parameters", "macs", "bitops")))
+    return _Arm(f"{Path(spec.model).name}, {name}", beside, build, counted, int(first["size_bytes"]), accuracy)
+
+
+def _printed(cells: dict[str, str]) -> dict[str, Cell]:
+    found = {}
+    for name, text in cells.items():
+        value = float(text) * QUANTITIES[name][1]
+        found[name] = Cell(round(value) if name in COUNTED else value, "quoted", printed=text)
+    return found
+
+
+def _short(cell: Cell) -> dict[str, Any]:
+    return {key: value for key, value in asdict(cell).items() if value is not None}

@@ -1,0 +1,30 @@
+"""What all verbs share: the console, and how rows and paths are printed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+console = Console()
+
+
+def table(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Rows with equal keys, for people or as JSON."""
+    if as_json:
+        return print(json.dumps(rows, indent=1))
+    shown = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(
+            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in row.values())
+        )
+    console.print(shown)
+
+
+def short(path: Path) -> str:
+    """A path as it is written from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

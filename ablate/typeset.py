@@ -1,0 +1,104 @@
+"""Table 1 as people read it: for a terminal, as Markdown and LaTeX; and for a spreadsheet, as CSV."""
+
+import csv
+import io
+from typing import Literal, get_args
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ablate.errors import unknown
+from ablate.table1 import QUANTITIES, Cell, Table1
+
+Format = Literal["text", "csv", "markdown", "latex"]
+HEADS = {
+    "accuracy": "accuracy",
+    "state": "fp32 state, MB",
+    "packed": "packed file, MB",
+    "latency": "ms an image",
+    "returned": "ms until the call returned",
+    "macs": "GMac",
+    "bitops": "10^12 bit operations",
+    "parameters": "parameters, M",
+}
+LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
+LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {"±": r"$\pm$", "`": "'", "<": "$<$", ">": "$>$", "|": "$|$"}
+LATEX |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
+
+
+def check_format(name: str) -> None:
+    """Raises BadInput for a format that there is not."""
+    if name not in get_args(Format):
+        raise unknown("format", name, get_args(Format))
+
+
+def typeset(table: Table1, form: str) -> str:
+    """The table as "csv", "markdown" or "latex" (it needs the package booktabs)."""
+    return {"csv": _csv, "markdown": _markdown, "latex": _latex}[form](table)
+
+
+def terminal(table: Table1) -> Group:
+    """The table as rich prints it, the notes below."""
+    shown = Table(
+        "", *(HEADS[name] for name in _columns(table)), box=None, pad_edge=False, caption=LEGEND, caption_justify="left"
+    )
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for cells in _body(table):
+        shown.add_row(*map(Text, cells), style="dim" if cells[0].endswith("as printed") else "")
+    return Group(shown, *(Text(f"\n{note}") for note in table.notes))
+
+
+def _columns(table: Table1) -> list[str]:
+    return [name for name in QUANTITIES if any(name in row.cells for row in table.rows)]
+
+
+def _body(table: Table1) -> list[list[str]]:
+    columns = _columns(table)
+    return [[row.name, *(_words(name, row.cells[name]) if name in row.cells else "" for name in columns)] for row in table.rows]
+
+
+def _words(name: str, cell: Cell) -> str:
+    value = cell.value / QUANTITIES[name][1]
+    shown = cell.printed or (
+        f"{value:.3f}" if name in ("accuracy", "returned") else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+    )
+    shown += f" ± {cell.sd:.3f}" if cell.sd is not None else ""
+    about = [cell.split] * bool(cell.split) + [f"n {cell.n}"] * bool(cell.n)
+    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if about else "")
+
+
+def _csv(table: Table1) -> str:
+    """Units as in --json, a column for the source of each quantity; without the notes."""
+    columns = _columns(table)
+    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")]
+    writer = csv.DictWriter(out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        line: dict[str, object] = {"model": row.name, "beside": row.beside}
+        for name, cell in row.cells.items():
+            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": "" if cell.n is None else cell.n}
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def _markdown(table: Table1) -> str:
+    heads = ["model", *(HEADS[name] for name in _columns(table))]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *_body(table)]
+    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
+    return body + f"\n\n{LEGEND}.\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
+
+
+def _latex(table: Table1) -> str:
+    heads = ["model", *(HEADS[name] for name in _columns(table))]
+    lines = [" & ".join(map(_escaped, cells)) + r" \\" for cells in [heads, *_body(table)]]
+    parts = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", lines[0]]
+    for row, line in zip(table.rows, lines[1:], strict=True):
+        parts += [r"\midrule", line] if row.name.endswith("as printed") else [line]
+    parts += [r"\bottomrule", r"\end{tabular}", "", r"\par\footnotesize", f"{_escaped(LEGEND)}.", ""]
+    return "\n".join([*parts, *(f"{_escaped(note)}\n" for note in table.notes)])
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)

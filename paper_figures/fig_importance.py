@@ -1,0 +1,31 @@
+"""Which parameter sets the best trials apart, in each objective, and what chance alone would show."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ablate.looks import AXES, BLUE
+from ablate.paper_figures.style import figure
+
+MOST = 12  # parameters
+
+
+def draw(importances: pd.DataFrame, title: str, path: Path) -> None:
+    """Write path.pdf and path.png. importances: the table of `analysis.importance.by_parameter`."""
+    mean = importances.groupby("parameter")["importance"].mean().sort_values(kind="stable")
+    names = list(mean.index[-MOST:])
+    objectives = list(dict.fromkeys(importances["objective"]))
+    panels = {"ncols": len(objectives), "sharey": True, "squeeze": False}
+    with figure(path, 0.9 + 0.17 * len(names), 1 if len(objectives) == 1 else 2, **panels) as grid:
+        for axes, objective in zip(grid[0], objectives, strict=True):
+            rows = importances[importances["objective"] == objective].set_index("parameter").reindex(names)
+            y = np.arange(len(names))
+            axes.barh(y, 100 * rows["importance"], color=BLUE, height=0.6)
+            axes.plot(100 * rows["chance"], y, "|", color="black", markersize=7)
+            axes.set_yticks(y, names, fontsize=6)
+            axes.set_xlabel("importance (%)")
+            axes.set_title(AXES[objective].label.partition(" (")[0], fontsize=7)
+        canvas = grid[0, 0].figure
+        canvas.legend(grid[0, 0].lines, ["the most that chance shows"], fontsize=6, loc="outside lower right")
+        canvas.suptitle(title, fontsize=7)

@@ -1,0 +1,146 @@
+"""torchvision's models: what they are, where they stay full, and how they are counted, packed and refused."""
+
+import socket
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import get_model_weights
+
+from ablate import BitLinear, LayerSpec, baselines, load_packed, models, pack, quantize_
+from ablate.cost import count
+from ablate.errors import BadInput
+from ablate.layers import groups
+from ablate.packed import predict
+from ablate.plan import plan
+from ablate.spec import StudySpec, load_space
+
+TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [
+        ("resnet18", 11_181_642, 1.82),
+        ("vgg16", 134_301_514, 15.52),
+        ("vit_b_16", 85_806_346, 17.59),
+        ("swin_t", 27_527_044, None),
+    ],
+)
+def test_counts_are_those_of_the_paper_and_of_torchvision(name, parameters, gmacs):
+    cost = count(models.load(f"{name}:random", TEN[:10]), (224, 224))
+    assert cost.parameters == parameters
+    head = 990 * {"resnet18": 512, "vgg16": 4096}.get(name, 768)  # torchvision counts 1,000 classes
+    assert cost.macs + head == pytest.approx(get_model_weights(name).DEFAULT.meta["_ops"] * 1e9, rel=0.006)
+    assert gmacs is None or cost.macs == pytest.approx(gmacs * 1e9, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18-32", ["head"]),
+        ("vgg16-32", ["head"]),
+        ("vgg16:random", ["classifier.0", "classifier.3", "head"]),
+        ("vit_b_16:random", [*(f"block{i}.{role}" for i in range(12) for role in ("fc1", "fc2")), "head"]),
+    ],
+)
+def test_groups(name, layers):
+    with torch.device("meta"):
+        assert list(groups(baselines.build(name, TEN))) == layers
+
+
+def test_the_small_ones_take_small_images_and_start_from_the_seed():
+    pixels = torch.zeros(2, 3, 32, 32)
+    for name in ("resnet18-32", "vgg16-32"):
+        one, again, other = (models.load(name, TEN, seed).eval() for seed in (0, 0, 1))
+        assert models.preprocess(name).size == (32, 32) and models.logits(one, pixels).shape == (2, 11)
+        values = [model.state_dict() for model in (one, again, other)]
+        conv = next(key for key, value in values[0].items() if value.ndim == 4)
+        assert values[0][conv].equal(values[1][conv]) and not values[0][conv].equal(values[2][conv])
+    assert models.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32  # no pooling before
+
+
+def test_digests_tell_models_apart():
+    names = ["resnet18:random", "resnet18-32", "vgg16:random", "vgg16-32"]
+    assert len({models.digest(name) for name in names}) == 4
+
+
+def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
+    """A host that refuses: the error names the file, where it would belong, and the name of the random model."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    with pytest.raises(BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"):
+        models.load("resnet18", TEN)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    state = baselines.build("resnet18:random", [str(i) for i in range(1000)]).state_dict()
+    path = tmp_path / "hub" / "checkpoints" / get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    torch.save(state, path)
+    model = models.load("resnet18", TEN)
+    assert model.conv1.weight.equal(state["conv1.weight"]) and model.fc.out_features == 11
+    before = models.digest("resnet18")
+    torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, path)
+    models.digest.cache_clear()
+    assert models.digest("resnet18") != before  # of the values
+    path.write_bytes(b"no weights")
+    with pytest.raises(BadInput, match=r"cannot load model 'resnet18'.*give resnet18:random"):
+        models.load("resnet18", TEN)
+
+
+def test_pack_and_load_without_a_skeleton(tmp_path):
+    model = models.load("resnet18-32", TEN).eval()
+    quantize_(model, {"fc": LayerSpec(weights="ternary")})
+    pack(model, tmp_path, preprocess=models.preprocess("resnet18-32"))
+    loaded, pixels = load_packed(tmp_path), torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert loaded(pixels).equal(model(pixels))
+    Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
+    with torch.inference_mode():
+        best = TEN[int(model(models.preprocess("resnet18-32")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).argmax())]
+    assert predict(tmp_path, [tmp_path / "black.png"])[0][0] == best
+
+
+@pytest.mark.parametrize("config", [{}, {"id2label": {"1": "a"}}, {"id2label": ["a"]}, {"id2label": {"0": "a"}, "name": "x"}])
+def test_a_strangers_description_is_checked(config):
+    with pytest.raises(BadInput, match="must be its labels"):
+        models.from_config("resnet18-32", "eager", config, 10**9)
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()
+    assert models.absolute("resnet18") == "resnet18" and models.files("resnet18") == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("*", "self_attention.out_proj', but MultiheadAttention reads the weights of its layers"),
+        ("*self_attention", "self_attention', but MultiheadAttention reads"),
+        ("conv_proj", "Conv2d is no linear layer"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
+    with torch.device("meta"):
+        model = baselines.build("vit_b_16:random", TEN)
+    with pytest.raises(BadInput, match=why):
+        quantize_(model, {pattern: LayerSpec(weights="binary")})
+    assert not any(isinstance(module, BitLinear) for module in model.modules())
+    assert quantize_(model, {pattern: LayerSpec()}) == [] if pattern == "*" else True  # full stays allowed
+    assert len(quantize_(model, {"*mlp*": LayerSpec(weights="binary"), "heads*": LayerSpec(weights="binary")})) == 25
+
+
+def test_a_plan_says_what_stays_full():
+    study = StudySpec(question="?", model="resnet18-32", space=load_space("head_only"))
+    assert plan(study).left_out == ("Conv2d is no linear layer, and only these are quantized",)
+
+
+def test_convolutions_are_refused_with_the_reason():
+    model = models.load("resnet18-32", TEN)
+    with pytest.raises(BadInput, match=r"'layer1\..*Conv2d is no linear layer.*: fc"):
+        quantize_(model, {"layer1*": LayerSpec(weights="binary")})
+    assert quantize_(model, {"*": LayerSpec(weights="binary")}) == ["fc"]

@@ -1,0 +1,107 @@
+"""Confirmation: the front once more with other seeds, apart from what the search saw."""
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ablate import cli, load_run, run_study
+from ablate.cluster import Resources
+from ablate.confirm import confirmations, is_searched, table
+from ablate.ledger import append, blank_record, read
+from ablate.plan import plan, proposer_of
+from ablate.spec import LayerSpec, StudySpec, TrialSpec, checked, load_study
+from ablate.study import resume_study
+
+SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
+
+
+def study(**fields):
+    return checked(StudySpec, {"question": "?", "space": SPACE, "seed": 7, "confirm": 3, **fields}, "study")
+
+
+def record(spec, accuracy, test=None):
+    found = {"status": "complete", "accuracy": accuracy, "test_accuracy": test, "size_bytes": 100 - len(spec.layers)}
+    return blank_record(spec, f"{arm(spec)}-{spec.seed}") | found
+
+
+def arm(spec):
+    return "+".join(spec.layers) or "full"
+
+
+SPECS = [TrialSpec(seed=7), *(TrialSpec(seed=7, layers={group: LayerSpec(weights="binary")}) for group in ("fc1", "head"))]
+
+
+def test_members_are_paired_by_their_seeds_and_tested():
+    found = [record(spec, 0.5) for spec in SPECS[:2]]
+    asked = list(confirmations(study(), found))
+    assert [(arm(spec), spec.seed) for spec in asked] == [(a, seed) for seed in (8, 9, 10) for a in ("full", "fc1")]
+    assert all(spec.test for spec in asked) and {spec.recipe for spec in asked} == {SPECS[0].recipe}
+    assert not list(confirmations(study(confirm=0), found))
+
+
+def test_the_table_tells_the_search_from_its_confirmation():
+    search = [record(spec, accuracy) for spec, accuracy in zip(SPECS, (0.6, 0.9, 0.5), strict=True)]
+    scores = {("full", 8): 0.61, ("full", 9): 0.63, ("full", 10): 0.65, ("fc1", 8): 0.55}
+    again = [record(spec, 0.1, scores.get((arm(spec), spec.seed))) for spec in confirmations(study(), search[:2])]
+    again = [row for row in again if row["test_accuracy"] is not None]
+    again[0] |= {"accuracy": 0.4}
+    failed = blank_record(next(confirmations(study(), search[1:])), "failed")
+    rows = table(study(), [*search, *again, failed], ["fc1-7"]).set_index("trial_id")
+    assert list(rows.index) == ["full-7", "fc1-7"] and list(rows["on_front"]) == [False, True]  # head: neither
+    assert list(rows["search_accuracy"]) == [0.6, 0.9] and list(rows["n"]) == [3, 1]
+    half = stats.t.ppf(0.975, 2) * np.std([0.61, 0.63, 0.65], ddof=1) / 3**0.5
+    full = rows.loc["full-7"]
+    assert (full["test_accuracy"], full["test_accuracy_low"], full["test_accuracy_high"]) == pytest.approx(
+        (0.63, 0.63 - half, 0.63 + half)
+    )
+    assert full["accuracy"] == pytest.approx(0.2)
+    assert rows.loc["fc1-7", "test_accuracy"] == 0.55 and np.isnan(
+        rows.loc["fc1-7", "test_accuracy_low"]
+    )  # one seed: unbounded
+
+
+def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 3, "confirm": 2})
+    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=2))
+    front = pd.read_csv(run.path / "tables" / "front.csv")
+    confirmed = pd.read_csv(run.path / "tables" / "confirmed.csv")
+    assert len(run.searched) == 3 and len(run.records) == 3 + 2 * len(front)
+    assert set(confirmed["trial_id"]) == set(front["trial_id"]) and set(confirmed["n"]) == {2}
+    assert {folder.name for folder in (run.path / "weights").iterdir()} == set(front["trial_id"])
+    again = run.records[~run.records.index.isin(run.searched.index)]
+    assert set(again["seed"]) == {1, 2} and again["test_accuracy"].notna().all() and run.searched["test_accuracy"].isna().all()
+    assert run.state["trials"] == run.state["done"] == len(run.records)
+
+    run.to_optuna(f"sqlite:///{tmp_path}/studies.db")
+    assert len(optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/studies.db").trials) == 3
+
+    lost = read(run.path / "ledger.jsonl")[-1]  # as if killed before the last one was written
+    kept = read(run.path / "ledger.jsonl")[:-1]
+    (run.path / "ledger.jsonl").unlink()
+    for row in kept:
+        append(run.path / "ledger.jsonl", row)
+    resumed, _ = resume_study(run.path, trials=4, resources=Resources(concurrency=1))
+    assert len(resumed.searched) == 4 and resumed.records["trial_id"].is_unique
+    assert list(resumed.records["trial_id"][: len(kept)]) == [row["trial_id"] for row in kept]
+    fourth = TrialSpec.model_validate(resumed.searched.iloc[3]["spec"])
+    planned = plan(asked)
+    blind = proposer_of(planned.study, planned.search.groups, [row for row in kept if is_searched(row)], planned.count)
+    assert blind.ask() == fourth  # the sampler was told of the search's own trials alone
+    table = pd.read_csv(run.path / "tables" / "confirmed.csv").set_index("trial_id")
+    front = pd.read_csv(run.path / "tables" / "front.csv")["trial_id"]
+    assert (table.loc[front, "n"] == 2).all() and set(confirmed["trial_id"]) <= set(table.index)
+    assert (
+        table.loc[confirmed["trial_id"], "n"].drop(front, errors="ignore") >= 1
+    ).all()  # what left the front keeps its records
+    assert lost["trial_id"] in set(resumed.records["trial_id"]) or not table["on_front"].all()
+    cli._show(load_run(run.path), False)
+    shown = capsys.readouterr().out
+    assert "Confirmed: " in shown and "Pareto front: " in shown and "of 4 trials" in shown
+
+
+def test_a_design_has_seeds_of_its_own():
+    with pytest.raises(ValueError, match="confirm is for a search"):
+        study(space=SPACE | {"layer": {"weights": "binary"}}, design="factorial")

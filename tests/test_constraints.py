@@ -1,0 +1,163 @@
+"""Bounds: what is counted to be out of them is never trained, and the front is within them."""
+
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import told
+
+from ablate import cli, data, layers, load_run, models, packed, run_study, trial
+from ablate.analysis import pareto
+from ablate.cluster import Resources
+from ablate.constraints import Counter, excess
+from ablate.effective import effective
+from ablate.ledger import best_by_size, blank_record
+from ablate.plan import plan
+from ablate.search import Search, key_of
+from ablate.spec import LayerSpec, StudySpec, TrialSpec, checked, load_study
+from ablate.study import finish
+
+GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
+LAYER = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"]}
+
+
+def study(layer=LAYER, **fields):
+    return checked(StudySpec, {"question": "?", "space": {"description": "d", "layer": layer}, **fields}, "study")
+
+
+def size_of(spec):
+    """A reference: 100 bytes a full group, 25 in int8, 3 in binary."""
+    kinds = [layer.weights for layer in spec.layers.values()]
+    return {"size_bytes": 100 * (len(GROUPS) - len(kinds)) + 25 * kinds.count("int8") + 3 * kinds.count("binary")}
+
+
+def answer(spec):
+    return (
+        blank_record(spec, key_of(spec))
+        | {"status": "complete", "accuracy": 0.9 - 0.1 * len(spec.layers) ** 0.5}
+        | size_of(spec)
+    )
+
+
+run = partial(told, answer)
+
+
+def test_the_counted_size_is_that_of_the_packed_file(tmp_path, tiny_vit):
+    rng = np.random.default_rng(0)
+    for name in ("vit-micro", str(tiny_vit)):
+        classes = data.load("cifar10-mini").classes
+        model, preprocess = models.load(name, classes), models.preprocess(name)
+        count = Counter(model, preprocess, layers.groups(model))
+        for i in range(6):
+            fields = {"norm": [True, False, "unnormalised"][i % 3], "activation_bits": [8, None][i % 2]}
+            fields |= {"beta_per": ["tensor", "channel"][i % 2], "beta": [8.0, "least_squares"][i > 2]}
+            kinds = {group: ["full", "binary", "ternary", "int4", "int8"][rng.integers(5)] for group in count.groups}
+            chosen = {group: LayerSpec(weights=kind, **fields) for group, kind in kinds.items() if kind != "full"}
+            spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
+            folder = tmp_path / str(i)
+            assert count(spec)["size_bytes"] == packed.pack(trial.build(spec, classes), folder, preprocess=preprocess)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+def test_no_point_out_of_bounds_is_proposed(sampler):
+    """Of random points one in a hundred is within; the walk towards the bounds finds them."""
+    asked = study(sampler=sampler, max_size_bytes=120)
+    search = Search(asked, GROUPS, count=size_of)
+    specs = run(search, 16)
+    assert len(specs) == 16 and max(size_of(spec)["size_bytes"] for spec in specs) <= 120
+    assert search.out_of_bounds > 0
+    for at in (5, 12):
+        heir = Search(asked, GROUPS, [answer(spec) for spec in specs[:at]], size_of)
+        assert run(heir, 16 - at) == specs[at:]
+
+
+def test_all_that_is_within_bounds_is_found_before_the_search_ends():
+    layer = {"weights": {"each": ["full", "binary"]}}
+    specs = run(Search(study(layer, max_size_bytes=420), GROUPS[:4], count=size_of), 99)
+    inside = {key_of(spec) for spec in run(Search(study(layer), GROUPS[:4]), 99) if size_of(spec)["size_bytes"] <= 420}
+    assert {key_of(spec) for spec in specs} == inside and 1 < len(inside) < 16
+
+
+def test_the_sampler_is_told_what_is_out_of_bounds():
+    search = Search(study(max_size_bytes=120, min_accuracy=0.7), GROUPS, count=size_of)
+    before = search._optuna.get_trials()
+    assert before and all(trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before)
+    run(search, 12)
+    told = [trial for trial in search._optuna.get_trials() if trial.state.name == "COMPLETE"]
+    assert len(told) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
+    assert [trial.constraints["accuracy"] > 0 for trial in told] == [trial.values[0] < 0.7 for trial in told]
+
+
+def test_excess_is_a_share_of_the_bound():
+    within = {"size_bytes": 100, "accuracy": 0.5, "latency_ms": 2.0}
+    assert excess({"size_bytes": 150, "accuracy": 0.6, "latency_ms": None}, within) == pytest.approx(
+        {"size_bytes": 0.5, "accuracy": -0.2}
+    )
+
+
+def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
+    """It trains nothing too large, keeps the bounds in its folder, and says when nothing is within them."""
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    asked = load_study(str(tmp_path / "tiny.toml"))
+    everything = plan(asked)
+    sizes = sorted(everything.count(spec)["size_bytes"] for spec in everything.anchors)
+    bound = (sizes[1] + sizes[-1]) // 2
+    bounds = {"max_size_bytes": bound, "max_latency_ms": 1e6, "min_accuracy": 0.99}
+    found = run_study(asked.model_copy(update=bounds | {"trials": 3}), tmp_path / "run", resources=Resources(concurrency=1))
+    assert (
+        len(found.records) == 3 and found.records["latency_ms"].notna().all() and (found.records["size_bytes"] <= bound).all()
+    )
+    specs = [effective(TrialSpec.model_validate(spec)) for spec in found.records["spec"]]
+    assert [everything.count(spec)["size_bytes"] for spec in specs] == list(found.records["size_bytes"])
+    assert not (found.path / "tables" / "front.csv").exists() and not (found.path / "figures").exists()
+    again = load_run(found.path)  # what resume reads
+    assert again.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
+    cli._show(again, False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0" in shown
+    assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
+    cli._show(again, True)
+    assert json.loads(capsys.readouterr().out)["within"] == again.study.within
+
+
+def test_latency_is_bounded_by_the_table_of_layers():
+    def costs(spec):
+        return size_of(spec) | {"latency_ms": 7.0 - len(spec.layers)}
+
+    specs = run(Search(study(max_latency_ms=3.0), GROUPS, count=costs), 12)
+    assert len(specs) == 12 and all(len(spec.layers) >= 4 for spec in specs)
+    assert run(Search(study({"weights": ["full", "binary"]}, max_latency_ms=1e-6), GROUPS[:3], count=costs), 9) == []
+
+
+def test_tables_and_figure_show_what_is_within(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "figures")
+    all_of = load_run(folder).records
+    bound = int(all_of["size_bytes"].median())
+    text = (folder / "study.toml").read_text()
+    (folder / "study.toml").write_text(text.replace('max_size_bytes = "none"', f"max_size_bytes = {bound}"))
+    run = finish(load_run(folder))
+    small = all_of[all_of["size_bytes"] <= bound]
+    assert run.study.within == {"size_bytes": bound} and 0 < len(small) < len(all_of)
+    expected = set(pareto.front_of(small, run.study.directions)["trial_id"])
+    assert set(pd.read_csv(folder / "tables" / "front.csv")["trial_id"]) == expected
+    assert (folder / "figures" / "pareto.png").exists()
+    best = best_by_size(all_of.to_dict("records"), run.study.within)
+    assert {record["trial_id"] for record in best.values()} <= set(small["trial_id"]) and best
+    assert not best_by_size(all_of.to_dict("records"), {"accuracy": 1.0})
+
+
+def test_a_bound_that_no_point_keeps_is_refused(tiny_study, tmp_path):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    study = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"max_size_bytes": 10})
+    with pytest.raises(ValueError, match="max_size_bytes must leave a point, but got 10; one has "):
+        plan(study)
+
+
+def test_a_design_has_no_bounds():
+    with pytest.raises(ValueError, match="bound a search; a design trains all of its cells"):
+        study(layer={"weights": "binary"}, design="factorial", min_accuracy=0.5)

@@ -1,0 +1,123 @@
+"""What a run shows, and what it does not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.analysis import paired
+from ablate.analysis.confusion import changed, confusions, examples
+from ablate.findings import findings
+from ablate.run import load_run
+
+
+@pytest.fixture(scope="module")
+def shrinks(simulated):
+    return findings(load_run(simulated(0.10, 0.03)))
+
+
+def test_the_verdict_of_a_designed_run(shrinks):
+    volume = shrinks["volume"]
+    verdicts = volume.tables["verdicts"].set_index("arm")
+    assert dict(verdicts["verdict"]) == {"binary": "shrinks", "ternary": "constant"}
+    assert verdicts.loc["binary", "slope"] == pytest.approx(-0.035, abs=0.01)
+    assert "binary: shrinks" in volume.sentence and "Fixed beforehand" in volume.notes[0]
+
+
+def test_the_curves_of_each_arm_go_through_their_points(shrinks):
+    tables = shrinks["scaling"].tables
+    points = tables["points"].groupby(["arm", "images"])["error"].mean()
+    for arm, band in tables["bands"].groupby("arm"):
+        drawn = np.interp(points[arm].index, band["images"], band["error"])
+        assert np.abs(drawn - points[arm]).max() < 0.02
+        assert (band["low"] <= band["error"] + 1e-9).all() and (band["error"] <= band["high"] + 1e-9).all()
+    assert set(tables["laws"]["arm"]) == {"full", "binary", "ternary", "binary and full", "ternary and full"}
+
+
+def test_each_arm_is_held_against_the_full_one_of_its_recipe(simulated):
+    plain = {"augment": False}
+    steps = [{"name": n, "layer": {"weights": n}} for n in ("full", "binary")]
+    steps += [{"name": f"{n}, plain", "layer": {"weights": n}, "recipe": plain} for n in ("full", "binary")]
+    found = findings(load_run(simulated(0.10, 0.03, seeds=3, arms=steps)))["volume"]
+    assert list(found.tables["verdicts"]["arm"]) == ["binary", "binary, plain"]
+    assert "the gap to full, plain" in found.sentence
+    assert list(found.tables["bought"].drop_duplicates("arm")["arm"]) == ["full", "binary"]
+
+
+def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):
+    path = simulated(0.1, 0.0, seeds=2)
+    records = (path / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (path / "ledger.jsonl").write_text("".join(line for line in records if '"arm":"full"' in line))
+    cells = findings(load_run(path))["cells"].tables["cells"].set_index("cell")
+    assert cells.loc["full, fraction 0.01", "n"] == 2 and cells.loc["binary, fraction 0.01", "n"] == 0
+
+
+def test_what_is_too_few_is_not_said(simulated):
+    found = findings(load_run(simulated(0.1, 0.0, seeds=1)))
+    assert "inconclusive" in found["volume"].sentence and "two paired seeds" in " ".join(found["volume"].notes)
+    assert not found["ladder"] and found["ladder"].notes == ("the study is no ladder",)
+
+
+def test_the_findings_of_a_search(finished):
+    found = findings(load_run(finished[0]))
+    front = found["front"].tables["trials"]
+    assert front["front"].sum() == len(found["front"].tables["front"]) >= 1
+    assert front["front_probability"].between(0, 1).all() and (front.loc[front["front"], "front_probability"] > 0).all()
+    course = found["progress"].tables["hypervolume"]["hypervolume"]
+    assert course.is_monotonic_increasing and course.iloc[-1] == 1
+    matrix = found["confusion"].tables["confusion"]
+    assert (matrix.groupby(["model", "label"])["share"].sum().round(6).isin([0, 1])).all()
+    assert found["volume"].notes and not found["volume"].sentence
+
+
+def test_a_run_without_a_record(finished, tmp_path):
+    (tmp_path / "study.toml").write_bytes((finished[0] / "study.toml").read_bytes())
+    (tmp_path / "ledger.jsonl").touch()
+    found = findings(load_run(tmp_path))
+    assert not any(found.values())
+    assert all(finding.notes and not finding.sentence for finding in found.values())
+
+
+def test_confusions_count():
+    table = confusions({"m": (np.array([0, 1, 1]), np.array([0, 0, 1]))}, ["cat", "dog"])
+    assert table.set_index(["label", "predicted"])["count"].to_dict() == {
+        ("cat", "cat"): 1,
+        ("cat", "dog"): 1,
+        ("dog", "cat"): 0,
+        ("dog", "dog"): 1,
+    }
+
+
+def test_what_data_and_recipe_buy_adds_up():
+    corner = {("old", 10): 0.2, ("old", 100): 0.5, ("new", 10): 0.3, ("new", 100): 0.7}
+    rows = [(arm, images, seed, value + 0.01 * seed) for (arm, images), value in corner.items() for seed in range(3)]
+    found = paired.crossing(pd.DataFrame(rows, columns=["arm", "images", "seed", "test_accuracy"]), "old", "new")
+    assert dict(zip(found["bought_by"], found["mean"].round(9), strict=True)) == {
+        "data": 0.3,
+        "new": 0.1,
+        "both": 0.5,
+        "both, beyond the sum": 0.1,
+    }
+
+
+def test_a_pair_of_classes_that_is_confused_more_often():
+    labels = np.repeat([0, 1, 2], 20)
+    baseline, guesses = labels.copy(), labels.copy()
+    guesses[:8] = 1  # 8 of the first class taken for the second, where the baseline is right
+    baseline[40:42] = guesses[40:42] = 0
+    found = changed(guesses, baseline, labels, ["cat", "dog", "ship"]).set_index(["class", "other"])
+    assert found.loc[("cat", "dog"), ["images", "confused", "baseline_confused"]].tolist() == [40, 8, 0]
+    assert found.loc[("cat", "dog"), "p"] == pytest.approx(2 * 0.5**8)  # exact binomial: 8 of 8, on both sides
+    assert found.loc[("cat", "dog"), "holm"] == pytest.approx(6 * 0.5**8)
+    assert found.loc[("cat", "ship"), ["confused", "baseline_confused", "p"]].tolist() == [2, 2, 1]
+
+
+def test_examples_are_the_first_of_their_class():
+    logits = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
+    found = examples(logits, np.array([0, 0, 1, 1]), ["cat", "dog"])
+    assert found[["right", "image", "label", "predicted"]].to_numpy().tolist() == [
+        [True, 0, "cat", "cat"],
+        [True, 3, "dog", "dog"],
+        [False, 1, "cat", "dog"],
+        [False, 2, "dog", "cat"],
+    ]
+    assert found["confidence"].iloc[0] == pytest.approx(1 / (1 + np.exp(-2)))

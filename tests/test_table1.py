@@ -1,0 +1,246 @@
+"""The paper's Table 1: its counted cells, where every cell is from, a run's accuracies, and how it is printed."""
+
+import csv
+import io
+import json
+import statistics
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from ablate import cli, data, load_run, models, table1, typeset
+from ablate.design import Design
+from ablate.errors import BadInput
+from ablate.latency import measure
+from ablate.printed import notes
+from ablate.run import Writer, create_run
+from ablate.spec import StudySpec, checked
+from ablate.table1 import Cell, Row, Table1
+from ablate.trial import trial_id, trial_steps
+
+
+def command(capsys, *arguments):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["ablate", "table1", *map(str, arguments)])
+        cli.main()
+    return end.value.code, capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def designed(tiny_vit, tmp_path_factory):
+    """A run of two arms and two seeds, really trained, tested at the end; one arm was tuned on a seed of its own."""
+    steps = [
+        {"name": "full precision", "layer": {"weights": "full"}, "tune": {"learning_rate": [1e-3, 2e-3]}},
+        {"name": "one bit", "layer": {"weights": "binary"}},
+    ]
+    fields = {"question": "?", "model": str(tiny_vit), "design": ["arms"], "seeds": 2, "steps": steps}
+    space = {"description": "d", "groups": ["block*"], "fraction": 0.02, "layer": {"weights": "full"}}
+    recipe = {"epochs": 1, "bf16": False, "augment": False}
+    study = checked(StudySpec, fields | {"space": space, "recipe": recipe}, "study")
+    dataset, path = data.load("cifar10-mini"), tmp_path_factory.mktemp("designed") / "run"
+    create_run(path, study, {})
+    writer = Writer(path)
+    design = Design(study, ["block0.attention", "block1.fc1"])
+    while (spec := design.ask()) is not None:
+        steps = trial_steps(spec, trial_id(spec, dataset), dataset)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome = end.value
+                break
+        writer.write(outcome.record, outcome.predictions, outcome.weights)
+        design.tell(outcome.record)
+    writer._lock.close()
+    return load_run(path)
+
+
+@pytest.fixture(scope="module")
+def told(designed, finished):
+    """The whole table with the accuracies of two runs, by the command line, without latencies."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["ablate", "table1", str(designed.path), str(finished[0]), "--seconds", "0", "--json"])
+        patch.setattr(sys, "stdout", out := io.TextIOWrapper(io.BytesIO()))
+        cli.main()
+    assert end.value.code == 0
+    out.seek(0)
+    return json.loads(out.read())
+
+
+@pytest.fixture(scope="module")
+def table(told):
+    """The same as a Table1: its JSON leaves nothing out."""
+    rows = [Row(row["name"], row["beside"], {n: Cell(**cell) for n, cell in row["cells"].items()}) for row in told["rows"]]
+    table = Table1(rows, told["notes"], {key: told[key] for key in ("device", "threads", "batch")})
+    assert table.plain() == told
+    return table
+
+
+def cells(told, name):
+    (found,) = [row["cells"] for row in told["rows"] if row["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "mib", "gmacs"),
+    [
+        ("ViT-B/16", 85_806_346, 327.33, 17.59),
+        ("ViT-B/16, 1-bit classifier (section 2.4)", 85_806_346, 327.33, 17.59),
+        ("ViT-B/16, 1-bit encoder (section 2.2)", 85_806_346, 327.33, 17.59),
+        ("ResNet-18", 11_181_642, 42.65, 1.82),
+        ("VGG-16", 134_301_514, 512.32, 15.52),
+    ],
+)
+def test_counted_cells_are_the_papers(told, name, parameters, mib, gmacs):
+    found = cells(told, name)
+    assert found["parameters"]["value"] == parameters
+    assert round(found["state"]["value"] / 2**20, 2) == mib and found["state"]["value"] == 4 * parameters
+    assert found["macs"]["value"] == pytest.approx(gmacs * 1e9, rel=0.005)
+    assert all(type(found[key]["value"]) is int for key in table1.COUNTED)
+    assert {cell["source"] for cell in found.values()} == {"counted"}
+
+
+def test_packed_files_and_bit_operations_by_hand(told):
+    """12 blocks of 768: 84,934,656 weights in the encoder's linear layers, each used once a token of 197."""
+    weights, tokens, full = 12 * 12 * 768**2, 197, cells(told, "ViT-B/16")
+    assert full["bitops"]["value"] == full["macs"]["value"] * 32 * 32
+    for name, bits in (("1-bit encoder (section 2.2)", 1), ("int8 encoder", 8), ("int4 encoder", 4)):
+        found = cells(told, f"ViT-B/16, {name}")
+        saved = full["packed"]["value"] - found["packed"]["value"]
+        assert saved == pytest.approx(weights * (32 - bits) / 8, rel=0.005)
+        assert full["bitops"]["value"] - found["bitops"]["value"] == weights * tokens * (32 * 32 - 8 * bits)
+    head = cells(told, "ViT-B/16, 1-bit classifier (section 2.4)")
+    assert full["bitops"]["value"] - head["bitops"]["value"] == 7680 * (32 * 32 - 8)
+
+
+def test_every_printed_cell_is_quoted_to_the_digit(told):
+    printed = [row for row in told["rows"] if row["name"].endswith("as printed")]
+    assert [row["beside"] for row in printed] == ["1-bit ViT", "ViT", "Resnet 18", "VGG16"]
+    assert [row["cells"]["accuracy"]["printed"] for row in printed] == ["0.405", "0.986", "0.948", "0.936"]
+    assert [row["cells"]["latency"]["value"] for row in printed] == [0.010, 0.297, 0.054, 0.032]
+    for row in printed:
+        assert {cell["source"] for cell in row["cells"].values()} == {"quoted"}
+        assert {*row["cells"]} == {"accuracy", "state", "latency", "macs", "parameters"}
+    assert printed[3]["cells"]["parameters"]["value"] == 134_300_000 and printed[3]["cells"]["macs"]["value"] == 15_520_000_000
+
+
+def test_each_printed_row_stands_above_ours(told):
+    groups = [row["beside"] for row in told["rows"]]
+    assert groups == sorted(groups, key=["1-bit ViT", "ViT", "Resnet 18", "VGG16"].index)
+    for name in dict.fromkeys(groups):
+        assert told["rows"][groups.index(name)]["name"] == f"{name}, as printed"
+
+
+def test_a_runs_arms_with_their_tested_accuracies(told, designed):
+    records = designed.records
+    for cell, arm, beside in (("full precision", "full", "ViT"), ("one bit", "binary", "1-bit ViT")):
+        tested = records[(records["arm"] == arm) & records["test_accuracy"].notna()]
+        (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit, {cell}"]
+        accuracy = row["cells"]["accuracy"]
+        assert row["beside"] == beside and accuracy["source"] == "measured" and accuracy["split"] == "test"
+        assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(tested["test_accuracy"].mean())
+        assert accuracy["sd"] == pytest.approx(statistics.stdev(tested["test_accuracy"]))
+        for name, field in (("packed", "size_bytes"), ("macs", "macs"), ("bitops", "bitops"), ("parameters", "parameters")):
+            assert row["cells"][name]["value"] == tested.iloc[0][field]
+
+
+def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
+    records = load_run(finished[0]).records
+    best = records.groupby("arm")["accuracy"].max()
+    found = [row["cells"]["accuracy"] for row in told["rows"] if row["cells"].get("accuracy", {}).get("split") == "validation"]
+    assert sorted(cell["value"] for cell in found) == sorted(best) and {cell["n"] for cell in found} == {1}
+
+
+def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
+    """With the tiny ViT for ViT-B/16: the arm has its counts, and so an accuracy for its row."""
+    arm = table1._arms(designed)[0]
+    monkeypatch.setattr(table1, "_base", lambda: [table1._Entry("ViT", "ViT", arm.build)])
+    names = [row.name for row in table1.table1([designed], seconds=0).rows]
+    assert "tiny-vit, full precision" in names and "ViT" not in names
+    assert "ViT" in [row.name for row in table1.table1(seconds=0).rows]
+
+
+def test_latencies_are_measured_packed_and_divided_by_the_batch(designed):
+    for arm in table1._arms(designed):
+        size_bytes, timed = table1._sized(*arm.build(), seconds=0.05, batch=4)
+        assert abs(size_bytes - arm.size_bytes) < 200  # as it was recorded, but for the names of the classes
+        assert timed["latency"].source == "measured" and timed["latency"].n >= 5 and 0 < timed["latency"].value < 1000
+        assert ("returned" in timed) == torch.cuda.is_available()
+
+
+def test_on_a_cpu_a_call_returns_when_its_work_is_done():
+    model = models.load("vit-micro", data.CIFAR10).eval()
+    waited, not_waited = (measure(model, (32, 32), batch=8, seconds=0.2, wait=wait).median_ms for wait in (True, False))
+    assert torch.cuda.is_available() or not_waited > waited / 10  # a queue would answer at once
+
+
+def test_notes_say_why_the_size_stays_and_what_the_printed_times_would_mean(told):
+    notes = " ".join(told["notes"])
+    assert "327.33" in notes and "fp32" in notes and "random weights" in notes and "convolutions are not quantized" in notes
+    assert "3,518" in notes  # 2 * 17.59e9 / 0.010e-3 s
+    assert "synchronising" in notes and "8.5 times" in notes and "0.6 times" in notes
+
+
+def test_notes_tell_a_measured_queue_from_one_that_is_not():
+    with_gpu, without, untimed = (
+        " ".join(notes(runs=True, gpu=gpu, timed=t)) for gpu, t in ((True, "x"), (False, "x"), (True, ""))
+    )
+    assert "measured here, without synchronising" in with_gpu and "It takes a GPU" not in with_gpu
+    assert "It takes a GPU, and there is none here" in without and "Latency" not in untimed
+
+
+def test_csv(table):
+    rows = list(csv.DictReader(io.StringIO(typeset.typeset(table, "csv"))))
+    assert [row["model"] for row in rows] == [row.name for row in table.rows]
+    vit = next(row for row in rows if row["model"] == "ViT-B/16")
+    assert vit["parameters"] == "85806346" and vit["parameters_source"] == "counted" and vit["latency"] == ""
+
+
+def test_markdown(table):
+    text = typeset.typeset(table, "markdown")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == len(table.rows) + 2 and len({line.count("|") for line in lines}) == 1
+    assert any("327.33 c" in line and "13.49 c" in line for line in lines) and "| 0.405 q |" in text
+    assert all(note in text for note in table.notes)
+
+
+def test_latex(table):
+    text = typeset.typeset(table, "latex")
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrrrrr}", r"$\pm$", r"\textasciicircum{}"):
+        assert word in text
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == len(table.rows) + 1 and {line.count("&") for line in lines} == {7}
+    assert not set("_%#") & set(text.replace(r"\_", "").replace(r"\%", "").replace(r"\#", ""))
+
+
+def test_the_terminal_marks_every_cell(table):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(typeset.terminal(table))
+    text = console.export_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("ViT, as printed")]
+    assert line.split() == ["ViT,", "as", "printed", "0.986", "q", "327.33", "q", "0.297", "q", "17.59", "q", "85.81", "q"]
+    assert "c counted, m measured here" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--format", "html"], "unknown format 'html'; known: csv, latex, markdown, text"),
+        (["--seconds", "-1"], "0 <= seconds <= 3600 must hold, but got -1.0"),
+        (["--seconds", "nan"], "0 <= seconds <= 3600 must hold, but got nan"),
+        (["--batch", "0"], "batch must be 1 image or more, but got 0"),
+        (["--threads", "0"], "--threads must be 1 or more, but got 0"),
+        (["nowhere"], "holds no study.toml"),
+    ],
+)
+def test_bad_input(capsys, arguments, part):
+    code, printed = command(capsys, *arguments)
+    assert code == 2 and part in printed.err and printed.err.startswith("ablate: ") and printed.err.count("\n") == 1
+
+
+def test_a_run_without_a_complete_trial_is_refused(designed, tmp_path):
+    create_run(tmp_path / "run", designed.study, {})
+    with pytest.raises(BadInput, match="must have a complete trial"):
+        table1.table1([load_run(tmp_path / "run")], seconds=0)
