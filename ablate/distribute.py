@@ -1,6 +1,8 @@
 """Distributes trials with Ray Tune."""
 
 import faulthandler
+import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -90,6 +92,8 @@ class _Worker(tune.Trainable):
     def setup(
         self, config: dict[str, Any], steps: Steps, writer: Any, storage: Any, threads: int, minutes: float, judged: bool
     ) -> None:
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")  # the worker's log shows what is printed and logged
+        logging.getLogger("ablate").setLevel(logging.INFO)
         self.slot, self.judged = config["slot"], judged
         self.steps, self.writer, self.storage, self.threads, self.minutes = steps, writer, storage, threads, minutes
         self.reset_config(config)

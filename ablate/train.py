@@ -1,5 +1,6 @@
 """The training loop, on one screen, and the evaluation of a model."""
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,9 @@ from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
 from ablate.recipe import Objective, Ramp, averaged, decay, length, optimizer_of, rate
 from ablate.spec import Recipe
+
+log = logging.getLogger(__name__)
+LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ def train(
     optimizer, average = optimizer_of(model, recipe), averaged(model, recipe.ema)
     objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
+    losses: list[float] = []  # of each batch
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"average": average} if average else {})
     for epoch in range(1 + _restore(state, parts, rng), epochs + 1):
         model.train()
-        losses = []
+        first = len(losses)
         for batch in islice(_batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch):
             ramp.at(schedule.last_epoch)  # the number of steps done
             decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
@@ -89,9 +94,11 @@ def train(
             schedule.step()
             if average is not None:
                 average.update_parameters(model)
+            if schedule.last_epoch % LOGGED == 0:
+                log.info("step %d of %d: training loss %.4f", schedule.last_epoch, steps, np.mean(losses[-LOGGED:]))
         if epoch % recipe.validate_every and epoch < epochs:
             continue
-        ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses)))
+        ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses[first:])))
         yield replace(ended, state=_state(epoch, parts, rng))
     ramp.at(steps)
     if average is not None:

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,15 @@ def test_validating_less_often_changes_nothing_else():
         for n in (1, 2)
     )
     assert list(seldom) == [2, 4, 5] and seldom.items() <= often.items()
+
+
+def test_the_loss_is_logged_every_200_batches(caplog):
+    caplog.set_level(logging.INFO, "ablate")
+    recipe = Recipe(epochs=7, batch_size=1, learning_rate=1e-5, bf16=False)
+    ended = list(train(net(), splits(), splits(), recipe, PLAIN, seed=0))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(" ")[0] for line in lines] == [f"step {n} of 420: training loss" for n in (200, 400)]
+    assert ended[-1].train_loss < float(lines[1].split()[-1]) < float(lines[0].split()[-1]) < ended[0].train_loss
 
 
 def test_nan_names_the_metric_and_the_step():
