@@ -170,6 +170,24 @@ def _layers(finding: Finding, objectives: list[str]) -> list[Panel]:
     return panels
 
 
+def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
+    costs, panels = finding.tables["sensitivity"], []
+    for how, told in (("alone", "all else full"), ("last", "all else low")):
+        rows, traces = costs[costs["how"] == how].dropna(subset="accuracy"), []
+        for kind, part in rows.groupby("precision", sort=False):
+            part = part.set_index("group", drop=False).loc[sorted(part["group"], key=natural)]
+            trace: Plain = {"x": list(part["group"]), "y": _list(100 * part["accuracy"]), "mode": "lines+markers", "name": kind}
+            trace |= {"marker": {"color": colours(rows["precision"])[str(kind)]}}
+            trace |= {
+                "error_y": {"array": _list(100 * (part["accuracy_high"] - part["accuracy"])), "thickness": 1.5, "width": 0}
+            }
+            traces.append(trace | {"hovertemplate": "%{x}: %{y:.2f} points<extra>%{fullData.name}</extra>"})
+        y: Plain = {"title": {"text": "cost (points)"}, "zeroline": True}
+        order: Plain = {"categoryorder": "array", "categoryarray": sorted(set(rows["group"]), key=natural), "tickangle": -60}
+        panels += [Panel(f"Cost in accuracy, {told}", traces, {"xaxis": order, "yaxis": y}, 380)] if traces else []
+    return panels
+
+
 def _scaling(finding: Finding, objectives: list[str]) -> list[Panel]:
     points, bands, traces = finding.tables["points"], finding.tables["bands"], []
     arms = list(dict.fromkeys(points["arm"]))
@@ -262,6 +280,7 @@ DRAWINGS: dict[str, Callable[[Finding, list[str]], list[Panel]]] = {
     "progress": _progress,
     "parameters": _parameters,
     "layers": _layers,
+    "sensitivity": _sensitivity,
     "scaling": _scaling,
     "volume": _volume,
     "ladder": _ladder,

@@ -78,6 +78,9 @@ def study(
     ] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Train nothing whose layers together take longer.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="What is less accurate is not on the front; from 0 to 1.")] = None,
+    known: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Its trials count as done where they are this study's; repeatable.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
@@ -111,6 +114,50 @@ def study(
     note = Console(stderr=as_json)
     space_name = f"Space {asked.space.name}" if asked.space.name else "Its space"
     note.print(f"{asked.question}\n{space_name}: {asked.space.description}", highlight=False, soft_wrap=True)
+    _run(lambda **how: _study().run_study(asked, out, known=known or [], **how), limits, max_failed, as_json)
+
+
+@app.command()
+def sensitivity(
+    study: Annotated[str, typer.Argument(help="Whose space, model, data and recipe: a name, or a TOML file.")] = "default",
+    space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
+    model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
+    epochs: Annotated[
+        int, typer.Option(help="Epochs of each trial once layers are quantized; 0 for none, which is cheap.")
+    ] = 1,
+    full_epochs: Annotated[
+        int | None, typer.Option(help="Epochs in full precision before, shared by all trials; the study's epochs by default.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Paired seeds; intervals need two or more.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="The first of them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = 1,
+    gpus_per_trial: GpusPerTrial = None,
+    concurrency: Concurrency = None,
+    minutes_per_trial: MinutesPerTrial = 120,
+    storage: Storage = None,
+    dashboard_host: DashboardHost = "127.0.0.1",
+    max_failed: MaxFailed = 0.5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What each layer group costs alone, before any search. Example: ablate sensitivity --space layers_bits --epochs 0"""
+    base = _override(
+        study,
+        {key: v for key, v in (("space", space), ("model", model), ("data", data), ("seed", seed)) if v is not None},
+        None,
+    )
+    before = base.recipe.epochs if full_epochs is None else full_epochs
+    recipe = base.recipe.model_copy(update={"epochs": epochs, "full_epochs": before, "image_views": None})
+    parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": base.space}
+    parts |= {"model": base.model, "data": base.data, "seed": base.seed, "seeds": seeds, "recipe": recipe.model_dump()}
+    asked = spec.checked(spec.StudySpec, parts | {"design": "sensitivity"}, "options")
+    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
+    if dry_run:
+        _resources(limits)
+        return _dry_run(asked, as_json)
     _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
 
 
@@ -265,10 +312,16 @@ def _show(run: "Run", as_json: bool) -> None:
     console.print(view.front(run.searched, run.study.directions, run.study.within))
     if (run.path / "tables" / "latency.csv").exists():
         console.print(view.latencies(run.path / "tables" / "latency.csv"))
+    if (run.path / "tables" / "sensitivity.csv").exists():
+        console.print(view.sensitivities(run.path / "tables" / "sensitivity.csv"))
     if (run.path / "tables" / "confirmed.csv").exists():
         console.print(view.confirmed(run.path / "tables" / "confirmed.csv"))
-    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/latency.csv")
-    written = [name for name in ("report.html", "figures/pareto.png", *tables, "ledger.jsonl") if (run.path / name).exists()]
+    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/sensitivity.csv", "tables/latency.csv")
+    written = [
+        name
+        for name in ("report.html", "figures/pareto.png", "figures/sensitivity.png", *tables, "ledger.jsonl")
+        if (run.path / name).exists()
+    ]
     console.print(f"In {short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
 
 

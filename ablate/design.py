@@ -13,9 +13,9 @@ from optuna.distributions import CategoricalDistribution
 from ablate.effective import effective
 from ablate.errors import BadInput
 from ablate.ledger import Record
-from ablate.points import Points
+from ablate.points import Points, usual
 from ablate.search import key_of
-from ablate.spec import Recipe, Step, StudySpec, TrialSpec, Value
+from ablate.spec import Recipe, Step, StudySpec, TrialSpec, Value, values
 
 Tuned = dict[str, Any]  # a field of the recipe -> its value
 
@@ -41,7 +41,8 @@ class Cell:
 class Design:
     """In the shape of a Search: ask() and tell(record), a function of the study and of the records alone.
 
-    Tuning runs on one seed beyond the paired ones and never sees the test set; the paired trials are tested at their end.
+    Tuning runs on one seed beyond the paired ones and never sees the test set; the paired trials are tested at their end,
+    but for those of a sensitivity design: a search may go on from them.
     """
 
     duplicates = out_of_bounds = 0
@@ -119,7 +120,7 @@ class Design:
         for seed in range(first, last):
             for name, cell in self.cells.items():
                 chosen = best[name]
-                spec = None if chosen is None else _at(cell.spec, chosen, seed, test=True)
+                spec = None if chosen is None else _at(cell.spec, chosen, seed, test="sensitivity" not in self.study.design)
                 yield {"cell": name, "role": "seed", "tuned": chosen or {}, "spec": spec}
 
     def _best(self, cell: Cell, seed: int) -> Tuned | None:
@@ -138,6 +139,8 @@ def _at(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool) -> TrialSpec:
 
 def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
     """The cells by name, in the order of the design."""
+    if "sensitivity" in study.design:
+        yield from _one_by_one(study, groups)
     steps, designs = study.steps, {*study.design}
     chosen: list[tuple[str, Sequence[Step]]] = [("base", ())] if {"ladder", "one-factor"} & designs else []
     if "ladder" in designs:
@@ -156,6 +159,23 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
         yield from _after(study, groups, name, changes)
 
 
+def _one_by_one(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
+    """All full; and in each precision all layer groups, each alone, and all but each; other axes at their usual value."""
+    points = Points(study, groups)
+    base = {name: usual(name, axis) for name, axis in points.axes.items()}
+    kinds = [str(kind) for kind in values(study.space.layer["weights"]) if kind != "full"]
+    chosen: dict[str, dict[str, str]] = {"full": {}}
+    for kind in kinds:
+        chosen |= {f"{kind}: all": dict.fromkeys(groups, kind)}
+        chosen |= {f"{kind}: only {group}": {group: kind} for group in groups}
+        chosen |= {f"{kind}: all but {group}": dict.fromkeys(groups, kind) | {group: "full"} for group in groups}
+    for name, weights in chosen.items():
+        at = {f"{group}.weights": weights.get(group, "full") for group in groups}
+        if (spec := points.spec_at(base | at)) is None:
+            raise BadInput(f"cell {name!r} of the design must be a trial, but its values exclude each other")
+        yield name, Cell(name, spec, study.tune)
+
+
 def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Step]) -> Iterator[tuple[str, Cell]]:
     """The base point after some steps, crossed with the space's choices; nothing where no layer group is what they are for."""
     patterns = next((change.groups for change in reversed(changes) if change.groups), ("*",))
@@ -166,8 +186,8 @@ def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Ste
     recipe = {key: value for change in changes for key, value in change.recipe.items()}
     space = study.space.model_copy(update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe})
     around = Points(study.model_copy(update={"space": space}), wanted)
-    for axis, values in around.axes.items():
-        if not isinstance(values, CategoricalDistribution):
+    for axis, choices in around.axes.items():
+        if not isinstance(choices, CategoricalDistribution):
             raise BadInput(f"a design must list the choices of {axis}, but got a range; only a search has ranges")
     tune = next((change.tune for change in reversed(changes) if change.tune), study.tune)
     points = (

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ablate.analysis import hypothesis, paired
 from ablate.analysis.curves import curves
+from ablate.analysis.sensitivity import sensitivities
 from ablate.seen import Finding, Seen
 from ablate.spec import values
 
@@ -17,6 +18,8 @@ def cells(seen: Seen) -> Finding:
     title, table = "What did each cell reach?", seen.design
     if table is None:
         return Finding(title, notes=("the study is a search, and has no design",), applies=False)
+    if "sensitivity" in seen.run.study.design:
+        return Finding(title, notes=("what its cells cost is said by layer group",), tables={"design": table}, applies=False)
     column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
     seeds = paired.by_seed(table, column)
     found = pd.DataFrame(
@@ -28,6 +31,28 @@ def cells(seen: Seen) -> Finding:
     best = found.loc[found["mean"].idxmax()]
     sentence = f"The best of {len(found)} cells is {best['cell']}, {best['mean']:.1%} on {best['n']} seeds."
     return Finding(title, sentence, (), {"cells": found, "design": table})
+
+
+def sensitivity(seen: Seen) -> Finding:
+    """What each layer group costs, alone and left out alone."""
+    title, table = "What does each layer group cost, one at a time?", seen.design
+    if "sensitivity" not in seen.run.study.design:
+        return Finding(title, notes=("the study does not take layer groups one at a time",), applies=False)
+    if table is None or (costs := sensitivities(table)).dropna(subset="accuracy").empty:
+        return Finding(title, notes=("no two trials to hold against each other have ended yet",))
+    said = []
+    for kind, rows in costs.dropna(subset="accuracy").groupby("precision", sort=False):
+        alone, whole = rows[rows["how"] == "alone"].sort_values("accuracy"), rows[rows["how"] == "all"]
+        parts = [f"{100 * whole['accuracy'].iloc[0]:.1f} points in all"] if len(whole) else []
+        if len(alone) > 1:
+            least, most = (f"{row['group']} ({100 * row['accuracy']:.1f})" for _, row in alone.iloc[[0, -1]].iterrows())
+            parts.append(
+                f"alone most in {most} and least in {least}; the costs alone sum to {100 * alone['accuracy'].sum():.1f}"
+            )
+        said += [f"{kind} costs {', '.join(parts)}"] if parts else []
+    notes = ["with one seed no cost has an interval: noise alone may make it"] if costs["n"].max() == 1 else []
+    notes += [f"{n} of {len(costs)} costs are not known yet"] if (n := int(costs["accuracy"].isna().sum())) else []
+    return Finding(title, f"{'. '.join(map(str.capitalize, said))}." if said else "", tuple(notes), {"sensitivity": costs})
 
 
 def ladder(seen: Seen) -> Finding:

@@ -7,6 +7,7 @@ from ablate.spec import LayerSpec, TrialSpec, Value
 # What came after the first records, switched off. A field without effect has its value here, and a hash leaves such
 # values out, whatever the defaults become: a trial that had an id keeps it.
 OFF: dict[str, Value | None] = {
+    "full_epochs": 0,
     "image_views": None,
     "validate_every": 1,
     "beta_per": "tensor",

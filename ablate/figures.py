@@ -17,6 +17,7 @@ from ablate.paper_figures import (
     fig_layers,
     fig_pareto,
     fig_scaling,
+    fig_sensitivity,
 )
 from ablate.run import Run
 from ablate.seen import Finding, Seen
@@ -57,6 +58,15 @@ def _ladder(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     reference = run.study.reference.name if run.study.reference else None
     fig_ladder.draw(rungs.dropna(subset="mean"), seeds, title, to / "ladder", reference)
     yield to / "ladder"
+
+
+def _sensitivity(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
+    costs = found.tables["sensitivity"]
+    groups = sorted(set(costs["group"]) - {""}, key=natural)
+    seeds = costs["n"].max()
+    title = f"{about}: cost of a layer group, " + (f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed")
+    fig_sensitivity.draw(costs, groups, title, to / "sensitivity")
+    yield to / "sensitivity"
 
 
 def _volume(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
@@ -110,6 +120,7 @@ def _slug(name: str) -> str:
 
 FIGURES: dict[str, Callable[[Run, Finding, str, Path], Iterator[Path]]] = {
     "ladder": _ladder,
+    "sensitivity": _sensitivity,
     "volume": _volume,
     "scaling": _scaling,
     "front": _front,

@@ -13,6 +13,7 @@ def findings(run: Run) -> dict[str, Finding]:
     seen = Seen(run)
     return {
         "ladder": designed.ladder(seen),
+        "sensitivity": designed.sensitivity(seen),
         "cells": designed.cells(seen),
         "volume": designed.volume(seen),
         "scaling": designed.scaling(seen),

@@ -23,8 +23,8 @@ from ablate.words import COLUMNS, cell, natural
 
 HERE = Path(__file__).parent
 FIRST = ("front", "confirmed", "progress", "parameters", "layers", "scaling")
-ORDER = (*FIRST, "volume", "ladder", "cells", "confusion", "failures")
-ANSWERS = ("volume", "ladder", "front")  # the first of them that has one gives the page's verdict
+ORDER = (*FIRST, "volume", "ladder", "sensitivity", "cells", "confusion", "failures")
+ANSWERS = ("volume", "ladder", "sensitivity", "front")  # the first of them that has one gives the page's verdict
 ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
 PERCENT = {  # columns of shares in [0, 1]
@@ -32,6 +32,7 @@ PERCENT = {  # columns of shares in [0, 1]
     "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
     "bought": ("mean", "low", "high"),
+    "sensitivity": ("accuracy", "accuracy_low", "accuracy_high"),
     "confusion": ("share",),
     "front": ("front_probability",),
 }

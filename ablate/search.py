@@ -103,8 +103,11 @@ class Search:
 
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
-        point = self.points.point(spec)
-        return key_of(spec) not in self.seen and self.points.spec_at(point) == spec and self._propose(point) == spec
+        return key_of(spec) not in self.seen and self.holds(spec) and self._propose(self.points.point(spec)) == spec
+
+    def holds(self, spec: TrialSpec) -> bool:
+        """Whether a trial is a point of this space."""
+        return self.points.spec_at(self.points.point(spec)) == effective(spec)
 
     def _teaches(self, record: Record) -> bool:
         values = self._values(record)

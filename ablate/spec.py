@@ -14,7 +14,7 @@ from ablate.errors import BadInput, unknown
 
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
 Value = bool | int | float | str
-Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial"]
+Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
 
 Direction = Literal["min", "max"]
 OBJECTIVES: dict[str, Direction] = {
@@ -81,6 +81,7 @@ class Recipe(Spec):
     """
 
     epochs: int = Field(2, ge=0, le=100_000)
+    full_epochs: int = Field(0, ge=0, le=100_000)  # before those, in full precision; done once for all that share them
     image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
         None  # in all, in place of epochs: the last may be a part of one
     )
@@ -236,7 +237,8 @@ class StudySpec(Spec):
     `ladder` takes the steps one after the other from the base point (the space's fixed values and the recipe),
     `leave-one-out` all steps but one, `one-factor` the base and each step alone, `arms` each step alone, and `factorial`
     none; all are crossed with the space's choices. What is in `tune` is chosen for each cell by its validation on one
-    more seed. `reference` is one more cell: all steps, and it.
+    more seed. `reference` is one more cell: all steps, and it. `sensitivity` takes each layer group in each precision,
+    alone and left out alone; nothing of it is tested, so that a search may go on from it.
     """
 
     name: str = ""
@@ -309,7 +311,9 @@ class StudySpec(Spec):
             faults += self._rung_faults(self.early_stopping)
         if self.design and self.confirm:
             faults.append("confirm is for a search; a design has seeds, which are tested")
-        if bool(self.steps) != bool({*self.design} - {"factorial"}):
+        if "sensitivity" in self.design and (len(self.design) > 1 or self.reference):
+            faults.append("a sensitivity design stands alone, without a reference")
+        if bool(self.steps) != bool({*self.design} - {"factorial", "sensitivity"}):
             faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
         if "ladder" in self.design and any(
             map(_varies, (*self.space.layer.values(), *self.space.recipe.values(), self.space.fraction))

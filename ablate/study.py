@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
 from ablate.findings import write_tables
 from ablate.plan import Plan, plan, proposer_of
+from ablate.reuse import adopt, reuse
 from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
@@ -38,10 +40,16 @@ PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "sa
 
 
 def run_study(
-    study: StudySpec | str, out: str | Path | None = None, *, resources: Resources = HERE, view: View | None = None
+    study: StudySpec | str,
+    out: str | Path | None = None,
+    *,
+    known: Sequence[Path] = (),
+    resources: Resources = HERE,
+    view: View | None = None,
 ) -> Run:
     """Search the study's space and return the run, finished: its ledger, its front and its figures.
 
+    known: runs whose trials count as done where they are points of the study; its own trials come on top of them.
     Raises BadInput before anything is written; what fails in a trial is in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
@@ -50,14 +58,16 @@ def run_study(
     check_vacant(path)
     cluster.check_address(resources.address)
     storage = Storage(resources.storage) if resources.storage else None
-    planned = plan(study)
+    planned, found = reuse(known, plan(study))
     with cluster.connected(resources) as (dashboard, resources):
         if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
             there = cluster.alone(resources, resolve, study.recipe)
-            planned = plan(study.model_copy(update={"recipe": there})) if there != planned.study.recipe else planned
+            if there != planned.study.recipe:
+                planned, found = reuse(known, plan(study.model_copy(update={"recipe": there})))
         run = create_run(path, planned.study, _provenance(planned.dataset, planned.search.groups))
+        adopt(run, found)
         writer = cluster.writer_of(path)
-        driver = Driver(run, planned.search, [], resources, dashboard, view)
+        driver = Driver(run, planned.search, [record for record, _ in found.values()], resources, dashboard, view)
         return _drive(driver, planned, writer, storage, resources)
 
 
@@ -154,7 +164,7 @@ def finish(run: Run) -> Run:
     """Write what can be rebuilt from the ledger in a moment: the front and the design, as tables and figures."""
     seen = Seen(run)
     found = {"front": front(seen), "confirmed": confirmed(seen)}
-    found |= {"ladder": designed.ladder(seen), "cells": designed.cells(seen)}
+    found |= {"ladder": designed.ladder(seen), "sensitivity": designed.sensitivity(seen), "cells": designed.cells(seen)}
     write_tables(found, run.path / "tables")
     figures.draw(run, found)
     return run

@@ -72,7 +72,7 @@ def trial_steps(
 
     With a table, the record's latency_ms is the sum of the table's layers. With the state of an epoch that it yielded,
     in this process or in another, it goes on after that epoch. train_seconds is the trial's own time to its last
-    evaluation, the teacher's forward passes included, but not the teacher's training, which trials share.
+    evaluation, the teacher's forward passes included, but not the training of teacher or checkpoint, which trials share.
     """
     record = blank_record(spec, name)
     chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
@@ -96,7 +96,9 @@ def trial_steps(
             record |= {"curve": state["curve"], "started_at": state["started_at"]}
             before = state["seconds"]
         own, last = time.perf_counter(), None
-        taught = _teacher(spec, dataset, split)
+        if spec.recipe.full_epochs and not state:
+            model.load_state_dict(_trained(checkpoint_spec(spec), dataset, split).state_dict())
+        taught = _trained(teacher_spec(spec), dataset, split) if distills(spec.recipe) else None
         started += time.perf_counter() - own
         for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state):
             record["curve"].append(
@@ -170,13 +172,19 @@ def teacher_spec(spec: TrialSpec) -> TrialSpec:
     return resolved(spec.model_copy(update={"layers": {}, "recipe": recipe, "test": False}))
 
 
-def _teacher(spec: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch.nn.Module | None:
-    """The trained teacher, if the recipe asks for one. It has seen the trial's own images and no others."""
-    if not distills(spec.recipe):
-        return None
+def checkpoint_spec(spec: TrialSpec) -> TrialSpec:
+    """The trial that one with `full_epochs` begins from: so many epochs of its `full` arm, by the same recipe."""
     full = teacher_spec(spec)
+    recipe = full.recipe.model_copy(update={"epochs": spec.recipe.full_epochs, "full_epochs": 0, "image_views": None})
+    return resolved(full.model_copy(update={"recipe": recipe}))
+
+
+def _trained(full: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch.nn.Module:
+    """A teacher or a checkpoint, trained once for all trials that want it. It has seen the trial's images and no others."""
     name = f"{trial_id(full, dataset)} on {device_name()}, {torch.get_num_threads()} threads"
     model = build(full, dataset.classes).to(device())
+    if full.recipe.full_epochs:
+        model.load_state_dict(_trained(checkpoint_spec(full), dataset, split).state_dict())
     return teacher(name, model, split, full.recipe, models.preprocess(full.model), full.seed)
 
 

@@ -139,6 +139,22 @@ def confirmed(path: Path) -> Table:
     return table
 
 
+def sensitivities(path: Path) -> Table:
+    """What each layer group costs in accuracy: alone, and as the last to follow all others."""
+    costs = pd.read_csv(path, keep_default_na=False, na_values={"accuracy": [""]})
+    kinds = list(dict.fromkeys(costs["precision"]))
+    heads = [f"{kind}, {how}" for how in ("alone", "last") for kind in kinds]
+    title = "Cost in points of validation accuracy; alone: all else full, last: all else low"
+    table = Table("layer group", *heads, box=None, pad_edge=False, title=title, title_justify="left")
+    points = {(r["how"], r["precision"], r["group"]): f"{100 * r['accuracy']:.1f}" for r in costs.to_dict("records")}
+    whole = [points.get(("all", kind, ""), "-") for kind in kinds]
+    for group in dict.fromkeys(costs["group"]):
+        if group:
+            table.add_row(group, *(points.get((how, kind, group), "-") for how in ("alone", "last") for kind in kinds))
+    table.add_row("all of them", *whole, *([""] * len(kinds)))
+    return table
+
+
 def _interval(row: dict[str, Any], name: str) -> str:
     if not row["n"]:
         return "-"

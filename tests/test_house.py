@@ -21,7 +21,7 @@ FLOORS = [
     {"search", "cluster", "actors"},
     {"design"},
     {"plan", "timing", "distribute", "seen"},
-    {"driver", "searched", "designed", "table1"},
+    {"driver", "reuse", "searched", "designed", "table1"},
     {"findings", "figures", "charts"},
     {"study", "view", "typeset", "report", "terminal"},
     {"verbs"},

@@ -1,0 +1,183 @@
+"""What each layer group costs: the design, its table, the shared checkpoint, and the search that goes on from it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate import data, run_trial
+from ablate.analysis.sensitivity import sensitivities
+from ablate.design import Design
+from ablate.errors import BadInput
+from ablate.ledger import blank_record
+from ablate.spec import LayerSpec, Recipe, StudySpec, TrialSpec, checked
+from ablate.trial import checkpoint_spec
+
+GROUPS = ["block0.attention", "block0.fc1", "head"]
+COST = {"block0.attention": 0.02, "block0.fc1": 0.05, "head": 0.001}
+
+
+def study(**fields):
+    layer = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 8]}
+    space = {"description": "d", "layer": layer, "fraction": [0.1, 0.5]}
+    return checked(StudySpec, {"question": "?", "design": "sensitivity", "space": space, "seeds": 3} | fields, "study")
+
+
+def answer(spec):
+    """Costs add up, ternary costs half, all three together cost a point more, and each seed has its own level."""
+    costs = sum(COST[group] * (1 if layer.weights == "binary" else 0.5) for group, layer in spec.layers.items())
+    accuracy = 0.6 + 0.01 * spec.seed - costs - 0.01 * (len(spec.layers) == 3)
+    return blank_record(spec, "x") | {"status": "complete", "accuracy": accuracy, "loss": 1 + costs}
+
+
+def told(design):
+    specs = []
+    while (spec := design.ask()) is not None:
+        specs.append(spec)
+        design.tell(answer(spec))
+    return specs
+
+
+def test_each_layer_group_alone_and_left_out_alone():
+    design = Design(study(), GROUPS)
+    specs = told(design)
+    assert len(design.cells) == 1 + 2 * (1 + 3 + 3) and len(specs) == 3 * len(design.cells) == design.size
+    assert not any(spec.test for spec in specs)  # a search may go on from them
+    assert {spec.fraction for spec in specs} == {0.5}
+    assert {layer.activation_bits for spec in specs for layer in spec.layers.values()} == {8}
+    kept = [spec.layers for spec in specs if len(spec.layers) == 2 and spec.seed == 0]
+    assert len(kept) == 6 and {frozenset(GROUPS) - frozenset(layers) for layers in kept} == {frozenset([g]) for g in GROUPS}
+
+
+def test_costs_are_paired_by_seed():
+    design = Design(study(), GROUPS)
+    told(design)
+    costs = sensitivities(design.table()).set_index(["precision", "how", "group"])
+    for group, cost in COST.items():
+        assert costs.loc[("binary", "alone", group), "accuracy"] == pytest.approx(cost)
+        assert costs.loc[("ternary", "alone", group), "accuracy"] == pytest.approx(cost / 2)
+        assert costs.loc[("ternary", "alone", group), "loss"] == pytest.approx(cost / 2)
+        assert costs.loc[("binary", "last", group), "accuracy"] == pytest.approx(cost + 0.01)
+    assert costs.loc[("binary", "all", ""), "accuracy"] == pytest.approx(sum(COST.values()) + 0.01)
+    assert (costs["n"] == 3).all()
+    assert np.allclose(costs["accuracy_high"], costs["accuracy_low"])  # the seeds' own levels cancel
+
+
+def test_costs_of_a_design_under_way():
+    design = Design(study(seeds=1), GROUPS)
+    for _ in range(3):
+        design.tell(answer(design.ask()))
+    costs = sensitivities(design.table())
+    assert list(costs["accuracy"].notna()) == [True, True] + [False] * 12
+    assert costs.loc[:1, "accuracy_low"].isna().all()  # one seed has no interval
+
+
+def test_a_sensitivity_stands_alone():
+    for fields in ({"design": ["sensitivity", "factorial"]}, {"reference": {"name": "r"}}, {"steps": [{"name": "s"}]}):
+        with pytest.raises(BadInput):
+            study(**fields)
+
+
+def test_trials_begin_from_one_checkpoint(tiny_vit, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    recipe = Recipe(epochs=0, full_epochs=2, bf16=False)
+    full = TrialSpec(model=str(tiny_vit), fraction=0.05, recipe=recipe)
+    before = run_trial(full)
+    trained = run_trial(checkpoint_spec(full))
+    assert checkpoint_spec(full).recipe == Recipe(epochs=2, bf16=False)
+    assert (before["loss"], before["accuracy"]) == (trained["loss"], trained["accuracy"])  # it is the checkpoint
+    assert before["steps"] == 0 and before["curve"] == []
+    low = run_trial(full.model_copy(update={"layers": {"block0.fc1": LayerSpec(weights="binary")}}))
+    assert low["status"] == "complete" and low["loss"] != before["loss"]
+    tuned = run_trial(full.model_copy(update={"recipe": Recipe(epochs=1, full_epochs=2, bf16=False)}))
+    assert tuned["steps"] == trained["steps"] / 2 and tuned["loss"] != before["loss"]
+    assert len(list((tmp_path / "teachers").glob("*.safetensors"))) == 1
+
+
+def test_a_distilled_trial_has_a_teacher_that_began_from_the_checkpoint(tiny_vit, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    recipe = Recipe(epochs=1, full_epochs=1, distill=0.5, bf16=False)
+    spec = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe, layers={"block0.fc1": LayerSpec(weights="ternary")})
+    assert run_trial(spec)["status"] == "complete"
+    assert len(list((tmp_path / "teachers").glob("*.safetensors"))) == 2  # the checkpoint, and the teacher
+
+
+STUDY = """
+question = "?"
+model = "{model}"
+trials = 2
+[recipe]
+epochs = 1
+bf16 = false
+[space]
+description = "two layer groups"
+groups = ["block*.fc1"]
+fraction = 0.02
+[space.layer]
+weights = {{ each = ["full", "binary"] }}
+activation_bits = [4, 8]
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_vit, tmp_path_factory):
+    """A folder with a study and a run of its sensitivities by the study's own recipe."""
+    folder = tmp_path_factory.mktemp("sensitivity")
+    (folder / "s.toml").write_text(STUDY.format(model=tiny_vit))
+    done = ablate(folder, "sensitivity", "s.toml", "--epochs", "1", "--full-epochs", "0", "--out", "costs")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def ablate(folder, *arguments):
+    command = [sys.executable, "-m", "ablate", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+
+
+def test_the_command_shows_a_table_and_a_figure(measured):
+    folder, said = measured
+    lines = said.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("layer group"))
+    assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["block0.fc1", "block1.fc1", "all"]
+    costs = pd.read_csv(folder / "costs" / "tables" / "sensitivity.csv")
+    assert list(costs["how"]) == ["all", "alone", "alone", "last", "last"] and costs["accuracy"].notna().all()
+    assert (folder / "costs" / "figures" / "sensitivity.png").stat().st_size > 10_000
+    records = [json.loads(line) for line in (folder / "costs" / "ledger.jsonl").read_text().splitlines()]
+    assert len(records) == 4  # with two groups one alone is the other left out
+
+
+def test_a_search_goes_on_from_it(measured):
+    folder, _ = measured
+    done = ablate(folder, "study", "s.toml", "--known", "costs", "--out", "found", "--concurrency", "1")
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        [json.loads(line) for line in (folder / name / "ledger.jsonl").read_text().splitlines()] for name in ("costs", "found")
+    )
+    assert sorted(r["trial_id"] for r in after[:4]) == sorted(r["trial_id"] for r in before)
+    assert len(after) == 6 and len({record["trial_id"] for record in after}) == 6  # two of its own, none twice
+    for record in after:
+        assert (folder / "found" / "predictions" / f"{record['trial_id']}.npz").exists()
+    again = ablate(folder, "resume", "found", "--trials", "7", "--concurrency", "1")
+    assert again.returncode == 0, again.stderr
+    records = (folder / "found" / "ledger.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["trial_id"] for line in records}) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["s.toml", "--known", "costs", "--epochs", "2"], "recipe.epochs is 1 there and 2 here"),
+        (["s.toml", "--known", "costs", "--seed", "3"], "seed is 0 there and 3 here"),
+        (["s.toml", "--known", "nowhere"], "holds no study.toml"),
+        (["s.toml", "--known", "costs", "--objectives", "accuracy,latency_ms"], "without latency_ms"),
+    ],
+)
+def test_what_cannot_be_reused_is_refused(measured, options, told):
+    folder, _ = measured
+    done = ablate(folder, "study", *options, "--out", "refused")
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") <= 1, done.stderr
+    assert not (folder / "refused").exists()
