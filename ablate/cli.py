@@ -180,7 +180,9 @@ def resume(
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
 
     def go_on(**how: Any) -> "Run":
-        resumed, torn = _study().resume_study(run, trials=trials, hours=hours, **how)
+        from ablate.resume import resume_study
+
+        resumed, torn = resume_study(run, trials=trials, hours=hours, **how)
         if torn:
             print(f"The ledger's last line was torn; its {torn} bytes were cut off and its trial ran again.", file=sys.stderr)
         return resumed

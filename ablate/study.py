@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -18,18 +17,19 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import cluster, data, designed, figures, ledger, models, trial
+from ablate import cluster, data, designed, figures, models, trial
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
-from ablate.errors import AblateError, BadInput, Interrupted, Unwritten
+from ablate.errors import AblateError, Interrupted, Unwritten
 from ablate.findings import write_tables
+from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
 from ablate.reuse import adopt, reuse
-from ablate.run import RUNS, Run, check_idle, check_vacant, create_run, load_run, write_study
+from ablate.run import RUNS, Run, check_vacant, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
-from ablate.spec import StudySpec, checked, load_study
+from ablate.spec import StudySpec, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
@@ -67,54 +67,26 @@ def run_study(
         run = create_run(path, planned.study, _provenance(planned.dataset, planned.search.groups))
         adopt(run, found)
         writer = cluster.writer_of(path)
-        driver = Driver(run, planned.search, [record for record, _ in found.values()], resources, dashboard, view)
-        return _drive(driver, planned, writer, storage, resources)
+        return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
 
 
-def resume_study(
-    path: str | Path,
-    *,
-    trials: int | None = None,
-    hours: float | None = None,
-    resources: Resources = HERE,
-    view: View | None = None,
-) -> tuple[Run, int]:
-    """Go on with a run after any end, up to `trials` and `hours` in all.
+def drive(
+    run: Run,
+    planned: Plan,
+    records: list[Record],
+    writer: Any,
+    storage: Storage | None,
+    resources: Resources,
+    dashboard: str,
+    view: View | None,
+) -> Run:
+    """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once.
 
-    The run, and the bytes of a torn last line that were cut off.
-    Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
+    Ray must be connected, and `planned` know the records.
     """
-    run = load_run(path)
-    check_idle(run)
-    torn = ledger.recover(run.path / "ledger.jsonl")
-    records = ledger.read(run.path / "ledger.jsonl")
-    if trials is not None and run.study.design:
-        raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
-    given = {"trials": trials, "hours": hours}
-    study = checked(
-        StudySpec, {**dict(run.study), **{key: value for key, value in given.items() if value is not None}}, "options"
-    )
-    made = len(run.searched)
-    if study.trials < made:
-        raise BadInput(f"--trials must be at least the {made} trials that are recorded, but got {trials}")
-    cluster.check_address(resources.address)
-    storage = Storage(resources.storage) if resources.storage else None
-    with ThreadPoolExecutor(1) as pool:
-        planning = pool.submit(plan, study, records)  # while Ray starts
-        with cluster.connected(resources) as (dashboard, resources):
-            planned = planning.result()
-            writer = cluster.writer_of(run.path)
-            if len(ledger.read(run.path / "ledger.jsonl")) != len(records):
-                raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
-            write_study(run.path, planned.study)
-            driver = Driver(Run(run.path), planned.search, records, resources, dashboard, view)
-            return _drive(driver, planned, writer, storage, resources), torn
-
-
-def _drive(driver: Driver, planned: Plan, writer: Any, storage: Storage | None, resources: Resources) -> Run:
-    """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once."""
+    driver = Driver(run, planned.search, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
-    run, study, dataset, status = driver.run, driver.study, planned.dataset, "interrupted"
+    study, dataset, status = driver.study, planned.dataset, "interrupted"
     try:
         with driver.interruptible():
             table = layer_latencies(run, dataset.classes, resources, beat) if study.timed else None

@@ -17,8 +17,8 @@ from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError
 from ablate.ledger import append, blank_record, read
+from ablate.resume import resume_study
 from ablate.spec import EarlyStopping, StudySpec, TrialSpec, checked, load_study
-from ablate.study import resume_study
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 WALL = ("train_seconds", "started_at")

@@ -18,8 +18,8 @@ from ablate.errors import BadInput
 from ablate.latency import LatencyTable, layer_table, measure
 from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
+from ablate.resume import resume_study
 from ablate.spec import load_study
-from ablate.study import resume_study
 
 
 def command(capsys, monkeypatch, *arguments):

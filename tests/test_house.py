@@ -24,6 +24,7 @@ FLOORS = [
     {"driver", "reuse", "searched", "designed", "table1"},
     {"findings", "figures", "charts"},
     {"study", "view", "typeset", "report", "terminal"},
+    {"resume"},
     {"verbs"},
     {"cli"},
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablate import data, run_trial
+from ablate import run_trial
 from ablate.analysis.sensitivity import sensitivities
 from ablate.design import Design
 from ablate.errors import BadInput

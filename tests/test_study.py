@@ -21,8 +21,8 @@ from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.errors import BadInput, Interrupted
 from ablate.ledger import blank_record
+from ablate.resume import resume_study
 from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
-from ablate.study import resume_study
 from ablate.trial import worker_steps
 
 WALL = ("train_seconds", "started_at")

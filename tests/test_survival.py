@@ -160,3 +160,18 @@ def test_a_driver_elsewhere_counts_as_alive_by_its_heartbeat(finished, tmp_path)
     resumed = ablate("resume", str(path), cwd=tmp_path)
     _, error = resumed.communicate()
     assert resumed.returncode == 2 and "is driven by process" in error and "on elsewhere" in error
+
+
+@pytest.mark.skipif(psutil.virtual_memory().available < 10 * 2**30, reason="needs 10 GiB of free memory")
+def test_ray_ends_a_trial_that_takes_all_memory_and_it_has_failed(tmp_path):
+    """A batch of all images takes some 6 GiB; Ray's memory monitor is told that 4 above what is taken now are too much."""
+    memory = psutil.virtual_memory()
+    limit = (memory.total - memory.available + 4 * 2**30) / memory.total
+    greedy = 'question = "?"\ntrials = 1\n[recipe]\nepochs = 1\nbatch_size = 4500\n[space]\ndescription = "one"\n'
+    (tmp_path / "greedy.toml").write_text(greedy + '[space.layer]\nweights = "binary"\n')
+    environment = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "250"}
+    driver = ablate("study", "greedy.toml", "--out", "run", cwd=tmp_path, env={**os.environ, **environment})
+    _, error = driver.communicate(timeout=600)
+    assert driver.returncode == 1 and "1 of 1 trials failed" in error
+    [reason] = load_run(tmp_path / "run").records["error"]
+    assert reason.startswith("its worker died 3 times, at last: 1 worker(s) were killed due to the node running low on memory")

@@ -1,0 +1,69 @@
+"""A run goes on after any end. Ray starts while the heavy modules are imported and the study is planned."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate import cluster, ledger
+from ablate.cluster import Resources
+from ablate.errors import BadInput
+from ablate.ledger import Record
+from ablate.run import Run, check_idle, load_run, write_study
+from ablate.spec import StudySpec, checked
+
+if TYPE_CHECKING:
+    from ablate.driver import View
+    from ablate.plan import Plan
+    from ablate.storage import Storage
+
+
+def resume_study(
+    path: str | Path,
+    *,
+    trials: int | None = None,
+    hours: float | None = None,
+    resources: Resources = Resources(),  # noqa: B008  # frozen
+    view: "View | None" = None,
+) -> tuple[Run, int]:
+    """Go on with a run after any end, up to `trials` and `hours` in all.
+
+    The run, and the bytes of a torn last line that were cut off.
+    Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
+    """
+    run = load_run(path)
+    check_idle(run)
+    torn = ledger.recover(run.path / "ledger.jsonl")
+    length = (run.path / "ledger.jsonl").stat().st_size
+    study = _extended(run, {"trials": trials, "hours": hours})
+    cluster.check_address(resources.address)
+    with ThreadPoolExecutor(1) as pool:
+        planning = pool.submit(_planned, study, run.path, resources.storage)
+        with cluster.connected(resources) as (dashboard, resources):
+            planned, records, storage = planning.result()
+            writer = cluster.writer_of(run.path)
+            if (run.path / "ledger.jsonl").stat().st_size != length:
+                raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
+            write_study(run.path, planned.study)
+            from ablate.study import drive
+
+            return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
+
+
+def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
+    """The run's study with other limits."""
+    if given["trials"] is not None and run.study.design:
+        raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
+    changed = {key: value for key, value in given.items() if value is not None}
+    study = checked(StudySpec, {**dict(run.study), **changed}, "options")
+    made = len(run.searched)
+    if study.trials < made:
+        raise BadInput(f"--trials must be at least the {made} trials that are recorded, but got {given['trials']}")
+    return study
+
+
+def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
+    from ablate.plan import plan
+    from ablate.storage import Storage
+
+    records = ledger.read(path / "ledger.jsonl")
+    return plan(study, records), records, Storage(storage) if storage else None
