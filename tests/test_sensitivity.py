@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablate import run_trial
+from ablate import load_run, run_trial
 from ablate.analysis.sensitivity import sensitivities
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
+from ablate.report import report
 from ablate.spec import LayerSpec, Recipe, StudySpec, TrialSpec, checked
 from ablate.trial import checkpoint_spec
 
@@ -181,3 +182,11 @@ def test_what_cannot_be_reused_is_refused(measured, options, told):
     done = ablate(folder, "study", *options, "--out", "refused")
     assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") <= 1, done.stderr
     assert not (folder / "refused").exists()
+
+
+def test_the_page_answers_with_the_costs(measured):
+    folder, _ = measured
+    page = report(load_run(folder / "costs"), folder / "page.html").read_text()
+    assert "What does each layer group cost, one at a time?" in page and "<p>Binary costs" in page
+    assert "with one seed no cost has an interval" in page
+    assert page.count('"name":"binary"') == 2  # a line in each of two figures
