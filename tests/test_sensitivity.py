@@ -188,5 +188,5 @@ def test_the_page_answers_with_the_costs(measured):
     folder, _ = measured
     page = report(load_run(folder / "costs"), folder / "page.html").read_text()
     assert "What does each layer group cost, one at a time?" in page and "<p>Binary costs" in page
-    assert "with one seed no cost has an interval" in page
+    assert "ith one seed no cost has an interval" in page
     assert page.count('"name":"binary"') == 2  # a line in each of two figures
