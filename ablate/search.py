@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ablate.ledger import Record
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
 from ablate.spec import StudySpec, TrialSpec
+from ablate.warm import Additive
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
@@ -35,14 +36,21 @@ class Search:
     """
 
     def __init__(
-        self, study: StudySpec, groups: list[str], records: Iterable[Record] = (), count: Count = lambda spec: {}
+        self,
+        study: StudySpec,
+        groups: list[str],
+        records: Iterable[Record] = (),
+        count: Count = lambda spec: {},
+        known: Sequence[Record] = (),
     ) -> None:
         self.study, self.groups, self.count = study, groups, count
         self.points = Points(study, groups)
         self.axes = self.points.axes
         self.coded = Code(self.axes)
+        self.additive = Additive(study, self.points, self.coded, count, known) if study.sampler == "additive" else None
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
+        self._anchors = len(list(self.points.anchors()))
         self.duplicates = 0  # proposals of the sampler that were seen before
         self.out_of_bounds = 0  # proposals of the sampler that would cost too much, and are not trained
         self._limits = {name: bound for name, bound in study.within.items() if name != "accuracy"}  # known before training
@@ -85,7 +93,7 @@ class Search:
         self._optuna.sampler = sampler_of(
             self.study.sampler, self.coded.axes, int(rng.integers(2**31)), warned=len(self._warnings)
         )
-        tries = itertools.repeat(None, TRIES)  # None: where the sampler chooses
+        tries = self._solved(rng) if self.additive else itertools.repeat(None, TRIES)  # None: where the sampler chooses
         points = itertools.chain(self.points.anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
 
@@ -187,6 +195,19 @@ class Search:
         if (key := key_of(spec)) not in self._counted:
             self._counted[key] = out_of_bounds(self.count(spec), self._limits)
         return self._counted[key]
+
+    def _solved(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Points that the additive model proposes, the best first."""
+        assert self.additive is not None
+        trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        start = self.additive.start(len(self.seen) - self._anchors)
+        if start is not None:
+            self._latest = start
+            yield start
+        values = np.array([t.values for t in trials], dtype=float).reshape(len(trials), -1)
+        for point in self.additive.propose([t.params for t in trials], values, [t.params for t in self.running.values()], rng):
+            self._latest = point
+            yield point
 
     def _near(self, rng: np.random.Generator) -> Iterator[Point]:
         """Points ever farther from what the sampler proposed last, one axis drawn anew at a time; towards the bounds."""
