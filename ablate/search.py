@@ -50,7 +50,6 @@ class Search:
         self.additive = Additive(study, self.points, self.coded, count, known) if study.sampler == "additive" else None
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
-        self._anchors = len(list(self.points.anchors()))
         self.duplicates = 0  # proposals of the sampler that were seen before
         self.out_of_bounds = 0  # proposals of the sampler that would cost too much, and are not trained
         self._limits = {name: bound for name, bound in study.within.items() if name != "accuracy"}  # known before training
@@ -93,7 +92,9 @@ class Search:
         self._optuna.sampler = sampler_of(
             self.study.sampler, self.coded.axes, int(rng.integers(2**31)), warned=len(self._warnings)
         )
-        tries = self._solved(rng) if self.additive else itertools.repeat(None, TRIES)  # None: where the sampler chooses
+        tries = (
+            self._solved(self.additive, rng) if self.additive else itertools.repeat(None, TRIES)
+        )  # None: where the sampler chooses
         points = itertools.chain(self.points.anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
 
@@ -196,18 +197,16 @@ class Search:
             self._counted[key] = out_of_bounds(self.count(spec), self._limits)
         return self._counted[key]
 
-    def _solved(self, rng: np.random.Generator) -> Iterator[Point]:
+    def _solved(self, additive: Additive, rng: np.random.Generator) -> Iterator[Point]:
         """Points that the additive model proposes, the best first."""
-        assert self.additive is not None
         trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        start = self.additive.start(len(self.seen) - self._anchors)
-        if start is not None:
-            self._latest = start
-            yield start
-        values = np.array([t.values for t in trials], dtype=float).reshape(len(trials), -1)
-        for point in self.additive.propose([t.params for t in trials], values, [t.params for t in self.running.values()], rng):
-            self._latest = point
-            yield point
+        values = np.array([trial.values for trial in trials], dtype=float)
+        running = [trial.params for trial in self.running.values()]
+        start = additive.start(len(self.seen) - len(list(self.points.anchors())))
+        proposed = additive.propose([trial.params for trial in trials], values, running, rng)
+        for point in itertools.chain([start] if start else [], proposed):
+            self._latest = self.coded.decode(point)
+            yield self._latest
 
     def _near(self, rng: np.random.Generator) -> Iterator[Point]:
         """Points ever farther from what the sampler proposed last, one axis drawn anew at a time; towards the bounds."""

@@ -1,330 +1,179 @@
 """A sampler that knows how precisions add up: a model of their effects, solved for many budgets as an integer programme.
 
-Accuracy is taken as a sum of effects, one a choice of each axis, and of products of two of them: a Gaussian process with
-the kernel k + r k^2, where k adds up over the axes (the polynomial kernel of Rasmussen & Williams 2006, sec. 4.2.2). The
-likelihood decides how large both are against the noise, and whether pairs are left out (r = 0). A function drawn from
-its posterior (Thompson sampling) is maximised within a series of budgets by `scipy.optimize.milp`, and what would add the
-most hypervolume by that function is proposed, as in TSEMO [Bradford et al. 2018, J. Glob. Optim. 71(2)].
+What is learned (accuracy, loss) is modelled by `effects`; what is counted (bytes, bit operations) is a sum over the axes,
+or nearly. `scipy.optimize.milp` finds the largest predicted score within each of a series of budgets, and proposed is what
+would add the most hypervolume. It goes by the mean of the posterior until that promises nothing new, then by functions drawn
+from the posterior ever more freely (Thompson sampling), as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import moocore
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from scipy import linalg, optimize
+from scipy import optimize
 
 from ablate.constraints import Count
+from ablate.effective import effective
+from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
 from ablate.ledger import Record
 from ablate.points import Point, Points
 from ablate.samplers import Code
 from ablate.spec import StudySpec, TrialSpec
-from ablate.effective import effective
 
-Array = NDArray[np.float64]
-
-START = 8  # balanced points at random, after the anchors
+START = 4  # balanced points at random after the anchors: each tells something of every axis
 BUDGETS = 8  # programmes a proposal
-STEPS = 7  # levels of a range in the programme; a finer list of integers is a range
-PAIRS = (0.0, 0.03, 0.1, 0.3, 1.0)  # r: variance of the pairs over that of the single effects
-SIGNAL = np.geomspace(0.03, 300.0, 14)  # variance of the single effects over that of the noise
-JUDGED = 200  # latest trials by which both are chosen
-FLAT = 1e4  # variance of an intercept over that of the noise
-HEAT = 1.0
-FLOOR = 1e-12
-
-
-class Levels:
-    """The axes of a space as levels, a range as a few, and points as numbers (n, p) in which neighbours on an axis are near.
-
-    An axis with an order is coded cumulatively, a step from one level to the next being one effect; any other axis has an
-    effect a choice, a range a straight line and a parabola. Each is centred and scaled to one mean square for all axes.
-    """
-
-    def __init__(self, axes: Mapping[str, BaseDistribution]) -> None:
-        self.axes = dict(axes)  # as `Code` has them: an order is one of integers
-        self.values = [_values(axis) for axis in axes.values()]
-        raw = [_raw(axis, values) for axis, values in zip(axes.values(), self.values, strict=True)]
-        self.means = [block.mean(axis=0) for block in raw]
-        squares = [(block - mean).var(axis=0).sum() for block, mean in zip(raw, self.means, strict=True)]
-        self.scales = [1 / math.sqrt(square * len(raw)) if square else 0.0 for square in squares]
-        self.of = np.repeat(np.arange(len(raw)), [len(block) for block in raw])  # (levels,): the axis of each
-        self.features = linalg.block_diag(*(self._scaled(i, block) for i, block in enumerate(raw)))  # (levels, p)
-
-    def code(self, points: Sequence[Point]) -> Array:
-        """(n, p)."""
-        blocks = [self._scaled(i, _raw(axis, [p[name] for p in points])) for i, (name, axis) in enumerate(self.axes.items())]
-        return np.hstack(blocks) if len(points) else np.zeros((0, self.features.shape[1]))
-
-    def point(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Point:
-        """The point with the chosen levels (axes,), of a range anywhere around its level."""
-        starts = np.searchsorted(self.of, np.arange(len(self.values)))
-        at = {name: v[k] for name, v, k in zip(self.axes, self.values, chosen - starts, strict=True)}
-        return at | {name: _around(axis, at[name], rng) for name, axis in self.axes.items() if _continuous(axis)}
-
-    def _scaled(self, i: int, block: Array) -> Array:
-        return (block - self.means[i]) * self.scales[i]
-
-
-def _continuous(axis: BaseDistribution) -> bool:
-    return isinstance(axis, FloatDistribution) or (isinstance(axis, IntDistribution) and axis.high - axis.low > STEPS)
-
-
-def _values(axis: BaseDistribution) -> list[Any]:
-    if isinstance(axis, CategoricalDistribution):
-        return list(axis.choices)
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    return _at(axis, np.linspace(0, 1, STEPS)) if _continuous(axis) else list(range(axis.low, axis.high + 1))
-
-
-def _raw(axis: BaseDistribution, values: Sequence[Any]) -> Array:
-    if isinstance(axis, CategoricalDistribution):
-        return np.array([[value == choice for choice in axis.choices] for value in values], dtype=float)
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    if _continuous(axis):
-        unit = _unit(axis, values)
-        return np.column_stack([unit, (2 * unit - 1) ** 2])
-    return (np.asarray(values)[:, None] > np.arange(axis.low, axis.high)).astype(float)
-
-
-def _unit(axis: FloatDistribution | IntDistribution, values: Sequence[float]) -> Array:
-    low, high, given = (np.log(v) if axis.log else np.asarray(v, dtype=float) for v in (axis.low, axis.high, values))
-    return (given - low) / (high - low)
-
-
-def _at(axis: FloatDistribution | IntDistribution, unit: Array) -> list[float]:
-    found = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
-    found = np.clip(found, axis.low, axis.high)
-    return [round(v) for v in found] if isinstance(axis, IntDistribution) else found.tolist()
-
-
-def _around(axis: BaseDistribution, value: float, rng: np.random.Generator) -> float:
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    unit = _unit(axis, [value]) + rng.uniform(-0.5, 0.5) / (STEPS - 1)
-    return _at(axis, np.clip(unit, 0, 1))[0]
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A sum of effects and pairs of a point's numbers z (p,): constant + single z + z pairs z."""
-
-    constant: float
-    single: Array  # (p,)
-    pairs: Array  # (p, p)
-
-    def __call__(self, z: Array) -> Array:
-        """(n, p) -> (n,)."""
-        return self.constant + z @ self.single + ((z @ self.pairs) * z).sum(axis=1)
-
-
-class Effects:
-    """What is known of a sum after n values of it, with noise. of: (n,) whose records they are, each with its intercept."""
-
-    def __init__(self, z: Array, values: Array, of: NDArray[np.int64]) -> None:
-        self.z, self.of = z, of
-        self.mean, self.scale = values.mean(), values.std() or 1.0
-        self.y = (values - self.mean) / self.scale
-        late = slice(max(0, len(z) - JUDGED), None)
-        self.r, self.signal, self.noise = _judge(z[late], self.y[late], of[late])
-        k = z @ z.T
-        cov = self.signal * (k + self.r * k**2) + FLAT * (of[:, None] == of) + np.eye(len(z))
-        self.factor = linalg.cho_factor(cov, lower=True, check_finite=False)
-
-    def draw(self, rng: np.random.Generator, heat: float = 1.0) -> Sum:
-        """One function of the posterior, by Matheron's rule; with heat 0 its mean. The intercept is that of `of` 0."""
-        n, p = self.z.shape
-        one = heat * math.sqrt(self.noise)
-        single = one * math.sqrt(self.signal) * rng.standard_normal(p)
-        pairs = one * math.sqrt(self.signal * self.r) * rng.standard_normal((p, p))
-        rest = self.y - Sum(0.0, single, pairs)(self.z) - one * rng.standard_normal(n)
-        a = linalg.cho_solve(self.factor, rest, check_finite=False)  # (n,)
-        single = single + self.signal * self.z.T @ a
-        pairs = pairs + self.signal * self.r * (self.z.T * a) @ self.z
-        constant = FLAT * a[self.of == 0].sum()
-        return Sum(self.mean + self.scale * constant, self.scale * single, self.scale * pairs)
-
-
-def _judge(z: Array, y: Array, of: NDArray[np.int64]) -> tuple[float, float, float]:
-    """r, the signal and the variance of the noise that the values are likeliest with, their intercepts left out."""
-    same = (of[:, None] == of).astype(float)
-    centre = np.eye(len(z)) - same / same.sum(axis=1)  # takes the mean of its own kind from each
-    centred, free, k = centre @ y, max(1, len(z) - len(np.unique(of))), z @ z.T
-    best = (-math.inf, 0.0, 1.0, 1.0)
-    for r in PAIRS:
-        values, vectors = np.linalg.eigh(centre @ (k + r * k**2) @ centre)
-        spread = 1 + SIGNAL[:, None] * np.maximum(values, 0)  # (signals, n)
-        noise = ((vectors.T @ centred) ** 2 / spread).sum(axis=1) / free
-        likely = -np.log(spread).sum(axis=1) / 2 - free / 2 * np.log(noise + FLOOR)
-        i = int(likely.argmax())
-        best = max(best, (float(likely[i]), r, float(SIGNAL[i]), float(noise[i])))
-    return best[1:]
+PASSES = 2  # programmes a budget, where there are pairs
+HEATS = (0.0, 0.3, 1.0)  # how freely functions are drawn
+SCORES = ("accuracy", "loss")
+SPAN = 1e4  # of budgets, at most, from the largest down
 
 
 class Additive:
-    """Proposes points of a study's space. known: records of other runs, which teach the effects of precisions alone."""
+    """Proposes coded points. What it knows is a function of the study, of `count` and of `known`.
+
+    known: records of other runs, which teach the effects of the axes, with an intercept for each recipe.
+    """
 
     def __init__(self, study: StudySpec, points: Points, coded: Code, count: Count, known: Sequence[Record] = ()) -> None:
         self.study, self.points, self.coded, self.count = study, points, coded, count
         self.levels = Levels(coded.axes)
+        self.names = list(study.objectives)
         self.signs = np.array([-1.0 if best == "max" else 1.0 for best in study.directions.values()])
-        names = list(study.objectives)
-        self.scores = [i for i, name in enumerate(names) if name in ("accuracy", "loss")] or [0]
-        self.costs = [i for i in range(len(names)) if i not in self.scores]
-        self._counted()
-        self._recall(known)
-
-    def _counted(self) -> None:
-        """What each level adds to what is counted before training, by least squares over points at random."""
-        rng = np.random.default_rng(self.study.seed)
-        drawn = [self.random(rng) for _ in range(2 * len(self.levels.of))]
-        rows = [(p, self.count(spec)) for p in drawn if (spec := self.points.spec_at(self.coded.decode(p))) is not None]
-        self.counted: dict[str, Linear] = {}
-        z = self.levels.code([p for p, _ in rows])
-        for name in rows[0][1] if rows else ():
-            self.counted[name] = Linear.fit(z, np.array([cost[name] for _, cost in rows], dtype=float))
-
-    def random(self, rng):
-        return self.levels.point(np.array([rng.choice(np.flatnonzero(self.levels.of == i)) for i in range(len(self.levels.values))]), rng)
-
-    def _recall(self, known: Sequence[Record]) -> None:
-        self.known_points, self.known_values, self.known_of = [], [], []
-        sources: dict[str, int] = {}
-        for record in known:
-            spec = effective(TrialSpec.model_validate(record["spec"]))
-            point = self.points.point(spec)
-            at = self.points.spec_at(point)
-            values = [record[self.study.objectives[i]] for i in self.scores]
-            if record["status"] != "complete" or None in values or at is None or at.layers != spec.layers:
-                continue
-            source = json.dumps([spec.model, spec.data, spec.fraction, spec.recipe.model_dump()])
-            self.known_points.append(self.coded.code(point))
-            self.known_values.append(values)
-            self.known_of.append(sources.setdefault(source, len(sources) + 1))
+        self.scores = [i for i, name in enumerate(self.names) if name in SCORES] or [0]
+        self.costs = [i for i in range(len(self.names)) if i not in self.scores]
+        self.counted = self._counted()
+        self.known = list(self._known(known))  # (source, coded point, scores)
 
     def start(self, number: int) -> Point | None:
+        """The n-th of a few random points in which each axis has its levels equally often; None after the last."""
         if not 0 <= number < START:
             return None
-        rng = np.random.default_rng([self.study.seed, 1])
-        columns = []
-        for i in range(len(self.levels.values)):
-            own = np.flatnonzero(self.levels.of == i)
-            columns.append(np.concatenate([rng.permutation(own) for _ in range(START // len(own) + 1)])[number])
-        return self.coded.decode(self.levels.point(np.array(columns), np.random.default_rng([self.study.seed, 2, number])))
+        rng = np.random.default_rng([self.study.seed, START])
+        chosen = []
+        for values in self.levels.values:
+            rounds = [rng.permutation(len(values)) for _ in range(START // len(values) + 1)]
+            chosen.append(int(np.concatenate(rounds)[number]))
+        return self.levels.point(chosen, rng)
 
-    def propose(self, told: Sequence[Point], values: Array, running: Sequence[Point], rng: np.random.Generator) -> Iterator[Point]:
-        z = self.levels.code([*told, *running])
-        n = len(told)
-        zk = self.levels.code(self.known_points)
-        of = np.concatenate([np.array(self.known_of, dtype=np.int64), np.zeros(n, dtype=np.int64)])
-        seen = np.zeros((len(z), len(self.signs)))
-        sums = {}
-        for j, i in enumerate(self.scores):
-            kv = np.array([v[j] for v in self.known_values], dtype=float)
-            model = Effects(np.vstack([zk, z[:n]]), np.concatenate([kv, values[:, i]]) * self.signs[i], of)
-            self.model = model
-            sums[i] = model.draw(rng, HEAT)
-            seen[:, i] = sums[i](z)
-        linear = {}
-        for i in self.costs:
-            name = self.study.objectives[i]
-            linear[i] = self.counted.get(name) or Linear.fit(z[:n], values[:, i])
-            seen[:n, i] = values[:, i]
-            seen[n:, i] = linear[i](z[n:])
-        # programme
-        weights = rng.dirichlet(np.ones(len(self.scores))) if len(self.scores) > 1 else [1.0]
-        single = sum(w * sums[i].single / max(np.ptp(seen[:, i]), FLOOR) for w, i in zip(weights, self.scores))
-        pairs = sum(w * sums[i].pairs / max(np.ptp(seen[:, i]), FLOOR) for w, i in zip(weights, self.scores))
-        f = self.levels.features
-        gain, gains = -f @ single, -f @ pairs @ f.T
-        gains = gains + gains.T
-        bounds = [(self.counted[name].rows(self.levels), bound) for name, bound in self.study.within.items() if name in self.counted]
-        costs = [linear[i].rows(self.levels) for i in self.costs]
-        found = []
-        grid = (np.arange(BUDGETS) + rng.random(BUDGETS)) / BUDGETS
-        share = np.column_stack([rng.permutation(grid) for _ in costs]) if costs else np.zeros((1, 0))
-        x = None
-        for row in share:
-            budgets = []
-            for u, (coef, const) in zip(row, costs):
-                least, most = (const + sum(pick(coef[self.levels.of == a]) for a in range(len(self.levels.values))) for pick in (min, max))
-                least = max(least, most / 1e4)
-                budgets.append((coef, least * (most / least) ** u - const))
-            budgets += [(coef, bound - const) for (coef, const), bound in bounds]
-            x = solve(gain, gains, self.levels.of, budgets)
-            if x is not None:
-                found.append(self.levels.point(x, rng))
-        if not found:
+    def propose(
+        self, told: Sequence[Point], values: Array, running: Sequence[Point], rng: np.random.Generator
+    ) -> Iterator[Point]:
+        """Points, the best first. told: coded points with their objectives, values (n, m); running: those under way."""
+        n, seen = len(told), self.levels.code([*told, *running])
+        if not n:
             return
-        zc = self.levels.code(found)
-        cand = np.zeros((len(found), len(self.signs)))
-        for i in self.scores:
-            cand[:, i] = sums[i](zc)
-        specs = [self.points.spec_at(self.coded.decode(p)) for p in found]
-        counted = [self.count(s) if s is not None else {} for s in specs]
+        forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(seen[:n], values[:, i]) for i in self.costs}
+        models = {i: self._model(seen[:n], values[:, i] * self.signs[i], i) for i in self.scores}
+        for heat in HEATS:
+            forms |= {i: model.draw(rng, heat) for i, model in models.items()}
+            before = np.column_stack([forms[i](seen) for i in range(len(self.names))])
+            before[:n, self.costs] = values[:, self.costs]
+            found = list(self._solved(forms, np.ptp(before, axis=0), rng))
+            gains = self._gains(before, self._predicted(forms, found)) if found else np.zeros(0)
+            for i in np.argsort(-gains, kind="stable"):
+                if gains[i] > 0 or heat == HEATS[-1]:
+                    yield found[i]
+
+    def _model(self, z: Array, values: Array, objective: int) -> Effects:
+        z = np.vstack([self.levels.code([point for _, point, _ in self.known]), z])
+        before = [scores[objective] * self.signs[objective] for _, _, scores in self.known]
+        of = [source for source, _, _ in self.known] + [0] * len(values)
+        return Effects(z, np.concatenate([before, values]), np.array(of))
+
+    def _solved(self, forms: dict[int, Form], spans: Array, rng: np.random.Generator) -> Iterator[Point]:
+        """The points with the best score within budgets that are spread evenly, on a log scale, over all that is possible."""
+        features, of = self.levels.features, self.levels.of
+        shares = rng.dirichlet(np.ones(len(self.scores)))  # of several scores
+        weights = {i: share / max(spans[i], LEAST) for i, share in zip(self.scores, shares, strict=True)}
+        single = sum(weight * features @ forms[i].single for i, weight in weights.items())  # (levels,)
+        pairs = sum(weight * features @ (forms[i].pairs + forms[i].pairs.T) @ features.T for i, weight in weights.items())
+        limits = {name: bound for name, bound in self.study.within.items() if name in self.counted}
+        fixed = [(features @ self.counted[k].single, bound - self.counted[k].constant) for k, bound in limits.items()]
+        each = (np.arange(BUDGETS) + rng.random(BUDGETS)) / BUDGETS
+        for row in zip(*(rng.permutation(each) for _ in self.costs), strict=True) if self.costs else [()]:
+            rows = [_budget(forms[i], features, of, share) for i, share in zip(self.costs, row, strict=True)]
+            if (chosen := solve(-single, -pairs, of, rows + fixed)) is not None:
+                yield self.levels.point(chosen, rng)
+
+    def _predicted(self, forms: dict[int, Form], found: list[Point]) -> Array:
+        """Objectives of points, (k, m), those that can be counted exactly; a score with its sign, so that less is better."""
+        z = self.levels.code(found)
+        predicted = np.column_stack([forms[i](z) for i in range(len(self.names))])
+        for row, point in zip(predicted, found, strict=True):
+            spec = self.points.spec_at(self.coded.decode(point))
+            counted = self.count(spec) if spec is not None else {}
+            for i in self.costs:
+                row[i] = counted.get(self.names[i], row[i])
+        return predicted
+
+    def _gains(self, before: Array, after: Array) -> Array:
+        """The hypervolume that each of `after` (k, m) adds to `before` (n, m), with costs on a log scale: (k,)."""
+        both = np.vstack([before, after])
         for i in self.costs:
-            name = self.study.objectives[i]
-            cand[:, i] = [c.get(name, v) for c, v in zip(counted, linear[i](zc))]
-        both = np.vstack([seen, cand])
-        for i in self.costs:
-            if self.signs[i] > 0 and (both[:, i] > 0).all():
-                both[:, i] = np.log(both[:, i])
-        worst, best = both[: len(seen)].max(axis=0), both[: len(seen)].min(axis=0)
-        ref = worst + 0.1 * (worst - best) + FLOOR
-        for k, i in enumerate(self.scores):
-            lim = self.study.within.get(self.study.objectives[i])
-            if lim is not None:
-                ref[i] = self.signs[i] * lim
-        here = both[: len(seen)]
-        here = here[moocore.is_nondominated(here)]
-        vol = moocore.hypervolume(here, ref)
-        gainv = [moocore.hypervolume(np.vstack([here, c]), ref) - vol for c in both[len(seen) :]]
-        for i in np.argsort(-np.array(gainv), kind="stable"):
-            yield self.coded.decode(found[i])
+            both[:, i] = np.log(np.maximum(both[:, i], both[: len(before), i].max() / SPAN))
+        before, after = np.split(both, [len(before)])
+        worst, best = before.max(axis=0), before.min(axis=0)
+        reference = worst + np.where(worst > best, 0.1 * (worst - best), 1.0)
+        if "accuracy" in self.names and (least := self.study.within.get("accuracy")):
+            reference[self.names.index("accuracy")] = -least
+        front = before[moocore.is_nondominated(before)]
+        volumes = [moocore.hypervolume(np.vstack([front, point]), reference) for point in after]
+        return np.array(volumes) * (1 - 1e-9) - moocore.hypervolume(front, reference)  # a seen point adds nothing
+
+    def _counted(self) -> dict[str, Form]:
+        """What is known of a trial before it is trained, by points at random; exact where each level adds its own."""
+        rng = np.random.default_rng([self.study.seed, BUDGETS])
+        sizes = [len(values) for values in self.levels.values]
+        drawn = [self.levels.point([int(rng.integers(size)) for size in sizes], rng) for _ in range(2 * sum(sizes))]
+        rows = [(point, self.count(spec)) for point in drawn if (spec := self.points.spec_at(self.coded.decode(point)))]
+        z = self.levels.code([point for point, _ in rows])
+        names = rows[0][1] if rows else ()
+        return {name: straight(z, np.array([costs[name] for _, costs in rows], dtype=float)) for name in names}
+
+    def _known(self, records: Sequence[Record]) -> Iterator[tuple[int, Point, dict[int, float]]]:
+        sources: dict[str, int] = {}
+        for record in records:
+            scores = {i: record[self.names[i]] for i in self.scores}
+            spec = effective(TrialSpec.model_validate(record["spec"]))
+            there = self.points.spec_at(point := self.points.point(spec))
+            if record["status"] != "complete" or None in scores.values() or there is None or there.layers != spec.layers:
+                continue  # it has taught nothing, or is of another space
+            source = json.dumps(spec.model_dump(include={"model", "data", "recipe", "fraction"}), sort_keys=True)
+            yield sources.setdefault(source, len(sources) + 1), self.coded.code(point), scores
 
 
-@dataclass(frozen=True)
-class Linear:
-    constant: float
-    single: Array
-
-    @classmethod
-    def fit(cls, z, values):
-        if not len(z):
-            return cls(0.0, np.zeros(z.shape[1]))
-        mean = values.mean()
-        zm = z.mean(axis=0)
-        single = np.linalg.lstsq(z - zm, values - mean, rcond=1e-6)[0]
-        return cls(float(mean - zm @ single), single)
-
-    def __call__(self, z):
-        return self.constant + z @ self.single
-
-    def rows(self, levels):
-        return levels.features @ self.single, self.constant
+def _budget(form: Form, features: Array, of: NDArray[np.int64], share: float) -> tuple[Array, float]:
+    """A row of the programme: what the levels cost (levels,), and at most how much; share 0 leaves only the cheapest."""
+    costs = features @ form.single
+    starts = np.flatnonzero(np.diff(of, prepend=-1))
+    most = form.constant + np.maximum.reduceat(costs, starts).sum()
+    least = max(form.constant + np.minimum.reduceat(costs, starts).sum(), most / SPAN)
+    return costs, least * (most / least) ** share - form.constant
 
 
-def solve(gain: Array, gains: Array, of, budgets) -> NDArray[np.int64] | None:
-    """The level of each axis, with the largest gain x + x gains x / 2 within the budgets: exact without pairs."""
-    axes = of[-1] + 1
-    one = optimize.LinearConstraint((np.arange(axes)[:, None] == of).astype(float), 1, 1)
-    rows = [one] + [optimize.LinearConstraint(c / np.abs(c).max(), -np.inf, b / np.abs(c).max()) for c, b in budgets if np.abs(c).max() > 0]
-    best, top = None, -np.inf
-    tilt = gain + gains @ (1.0 / np.bincount(of))[of] if gains.any() else gain
-    for _ in range(4):
-        done = optimize.milp(-tilt, integrality=np.ones(len(of)), bounds=(0, 1), constraints=rows)
+def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[tuple[Array, float]]) -> list[int] | None:
+    """The level of each axis, by its place there, with the largest x single + x pairs x / 2; None where nothing is possible.
+
+    x (levels,) is 1 for the levels chosen, one an axis; pairs is symmetric; of (levels,): the axis of each; within budgets
+    x costs <= limit. The best without pairs; with them, of programmes with the pairs as they are at the last one's solution.
+    """
+    starts = np.flatnonzero(np.diff(of, prepend=-1))
+    rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
+    for costs, limit in budgets:
+        unit = np.abs(costs).max() or 1.0
+        rows.append(optimize.LinearConstraint(costs / unit, -np.inf, limit / unit))
+    x, best, most = 1 / np.bincount(of)[of], None, -np.inf
+    for _ in range(PASSES if pairs.any() else 1):
+        options: dict[str, Any] = {"presolve": False}  # it takes longer than what it saves
+        done = optimize.milp(
+            -(single + pairs @ x), integrality=np.ones(len(of)), bounds=(0, 1), constraints=rows, options=options
+        )
         if done.x is None:
-            return best
+            break
         x = np.round(done.x)
-        value = gain @ x + x @ gains @ x / 2
-        if value <= top + 1e-12:
-            break
-        best, top = np.flatnonzero(x), value
-        if not gains.any():
-            break
-        tilt = gain + gains @ x
-    return best
+        if (value := single @ x + x @ pairs @ x / 2) > most:
+            best, most = x, value
+    return None if best is None else (np.flatnonzero(best) - starts).tolist()

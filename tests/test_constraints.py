@@ -61,7 +61,7 @@ def test_the_counted_size_is_that_of_the_packed_file(tmp_path, tiny_vit):
             assert count(spec)["size_bytes"] == packed.pack(trial.build(spec, classes), folder, preprocess=preprocess)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "additive"])
 def test_no_point_out_of_bounds_is_proposed(sampler):
     """Of random points one in a hundred is within; the walk towards the bounds finds them."""
     asked = study(sampler=sampler, max_size_bytes=120)
