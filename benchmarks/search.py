@@ -30,7 +30,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 from ray.tune.search.optuna import OptunaSearch
 from scipy import stats
