@@ -163,8 +163,8 @@ def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
     for costs, limit in budgets:
-        unit = np.abs(costs).max() or 1.0
-        rows.append(optimize.LinearConstraint(costs / unit, -np.inf, limit / unit))
+        unit = (np.abs(costs).max() or 1.0) * 1e-6  # in whole units nothing is out of a budget by rounding
+        rows.append(optimize.LinearConstraint(np.round(costs / unit), -np.inf, np.floor(limit / unit)))
     x, best, most = 1 / np.bincount(of)[of], None, -np.inf
     for _ in range(PASSES if pairs.any() else 1):
         options = {"node_limit": NODES}
