@@ -1,7 +1,7 @@
 """The real trials that `benchmarks/search.py` judges samplers by: repeats of them, and all of them as one compact file.
 
     ablate study search_table --out random                                   # studies/search_table.toml says what they cost
-    ablate study search_table --sampler nsga2 --seed 1 --out front
+    ablate study search_table --sampler nsga2 --objectives accuracy,size_bytes --seed 1 --out front
     python benchmarks/make_search_table.py repeat random front               # 50 points, 2 further seeds each: 20 minutes
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
