@@ -68,7 +68,7 @@ def test_no_point_out_of_bounds_is_proposed(sampler):
     search = Search(asked, GROUPS, count=size_of)
     specs = run(search, 16)
     assert len(specs) == 16 and max(size_of(spec)["size_bytes"] for spec in specs) <= 120
-    assert search.out_of_bounds > 0
+    assert search.out_of_bounds > 0 or sampler == "additive"  # whose programme has the bounds
     for at in (5, 12):
         heir = Search(asked, GROUPS, [answer(spec) for spec in specs[:at]], size_of)
         assert run(heir, 16 - at) == specs[at:]
