@@ -18,7 +18,7 @@ def sampler_of(name: str, axes: Mapping[str, BaseDistribution], seed: int, warne
     """A sampler, new for each proposal, so that no state is left in it. `warned`: points told before the first trial."""
     startup = STARTUP + warned
     known = {axis: values for axis, values in axes.items() if not values.single()}
-    if name == "random":
+    if name in ("random", "additive"):
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "nsga2":
         return _NSGA2(known, seed=seed, population_size=POPULATION)

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ablate.ledger import Record
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
 from ablate.spec import StudySpec, TrialSpec
+from ablate.warm import Additive
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
@@ -35,12 +36,18 @@ class Search:
     """
 
     def __init__(
-        self, study: StudySpec, groups: list[str], records: Iterable[Record] = (), count: Count = lambda spec: {}
+        self,
+        study: StudySpec,
+        groups: list[str],
+        records: Iterable[Record] = (),
+        count: Count = lambda spec: {},
+        known: Sequence[Record] = (),
     ) -> None:
         self.study, self.groups, self.count = study, groups, count
         self.points = Points(study, groups)
         self.axes = self.points.axes
         self.coded = Code(self.axes)
+        self.additive = Additive(study, self.points, self.coded, count, known) if study.sampler == "additive" else None
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
@@ -85,7 +92,9 @@ class Search:
         self._optuna.sampler = sampler_of(
             self.study.sampler, self.coded.axes, int(rng.integers(2**31)), warned=len(self._warnings)
         )
-        tries = itertools.repeat(None, TRIES)  # None: where the sampler chooses
+        tries = (
+            self._solved(self.additive, rng) if self.additive else itertools.repeat(None, TRIES)
+        )  # None: where the sampler chooses
         points = itertools.chain(self.points.anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
 
@@ -190,6 +199,17 @@ class Search:
         if (key := key_of(spec)) not in self._counted:
             self._counted[key] = out_of_bounds(self.count(spec), self._limits)
         return self._counted[key]
+
+    def _solved(self, additive: Additive, rng: np.random.Generator) -> Iterator[Point]:
+        """Points that the additive model proposes, the best first."""
+        trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        values = np.array([trial.values for trial in trials], dtype=float)
+        running = [trial.params for trial in self.running.values()]
+        start = additive.start(len(self.seen) - len(list(self.points.anchors())))
+        proposed = additive.propose([trial.params for trial in trials], values, running, rng)
+        for point in itertools.chain([start] if start else [], proposed):
+            self._latest = self.coded.decode(point)
+            yield self._latest
 
     def _near(self, rng: np.random.Generator) -> Iterator[Point]:
         """Points ever farther from what the sampler proposed last, one axis drawn anew at a time; towards the bounds."""

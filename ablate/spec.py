@@ -262,7 +262,7 @@ class StudySpec(Spec):
     reference: Step | None = None
     gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
     slope_margin: float = Field(0.01, gt=0, lt=1)  # a change of the gap, a decade of images, that counts as none
-    sampler: Literal["tpe", "nsga2", "gp", "random"] = "tpe"  # who proposes
+    sampler: Literal["tpe", "nsga2", "gp", "random", "additive"] = "tpe"  # who proposes
     early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
     confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained

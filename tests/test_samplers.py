@@ -8,7 +8,7 @@ from ablate.ledger import blank_record
 from ablate.search import Search, key_of
 from ablate.spec import StudySpec, checked
 
-SAMPLERS = ["tpe", "nsga2", "gp", "random"]
+SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 MIXED = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": ["none", 8, 2, 4], "beta_multiplier": [0.5, 1.0]}
 
@@ -35,7 +35,9 @@ def run(search, n, status="complete"):
     return specs
 
 
-@pytest.mark.parametrize(("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8)])
+@pytest.mark.parametrize(
+    ("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)]
+)
 def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, at):
     asked = study(sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
     undisturbed = run(Search(asked, GROUPS), n)
@@ -67,7 +69,7 @@ def test_what_has_not_ended_well_teaches_nothing(sampler, status):
     assert {trial.state.name for trial in search._optuna.get_trials()} == {"FAIL"}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "additive"])
 def test_it_learns(sampler):
     """Once a quarter has been seen, the costly group stays full more often than the one in three of a blind draw."""
     asked = study(sampler, {"weights": {"each": ["full", "int8", "binary"]}})
@@ -78,7 +80,7 @@ def test_it_learns(sampler):
 
     search = Search(asked, GROUPS)
     specs = []
-    for _ in range({"gp": 18, "tpe": 60, "nsga2": 100}[sampler]):
+    for _ in range({"gp": 18, "additive": 30, "tpe": 60, "nsga2": 100}[sampler]):
         specs.append(search.ask())
         search.tell(told(specs[-1]))
     late = specs[-len(specs) // 3 :]

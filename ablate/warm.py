@@ -1,0 +1,179 @@
+"""A sampler that knows how precisions add up: a model of their effects, solved for many budgets as an integer programme.
+
+What is learned (accuracy, loss) is modelled by `effects`; what is counted (bytes, bit operations) is a sum over the axes,
+or nearly. `scipy.optimize.milp` finds the largest predicted score within each of a series of budgets, and proposed is what
+would add the most hypervolume. It goes by the mean of the posterior until that promises nothing new, then by functions drawn
+from the posterior ever more freely (Thompson sampling), as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from ablate.constraints import Count
+from ablate.effective import effective
+from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
+from ablate.ledger import Record
+from ablate.points import Point, Points
+from ablate.samplers import Code
+from ablate.spec import StudySpec, TrialSpec
+
+START = 4  # balanced points at random after the anchors: each tells something of every axis
+BUDGETS = 8  # programmes a proposal
+PASSES = 2  # programmes a budget, where there are pairs
+NODES = 50  # of a programme's tree, after which the best so far is taken: a limit in seconds would not be repeatable
+HEATS = (0.0, 0.3, 1.0)  # how freely functions are drawn
+SCORES = ("accuracy", "loss")
+SPAN = 1e4  # of budgets, at most, from the largest down
+
+
+class Additive:
+    """Proposes coded points. What it knows is a function of the study, of `count` and of `known`.
+
+    known: records of other runs, which teach the effects of the axes, with an intercept for each recipe.
+    """
+
+    def __init__(self, study: StudySpec, points: Points, coded: Code, count: Count, known: Sequence[Record] = ()) -> None:
+        self.study, self.points, self.coded, self.count = study, points, coded, count
+        self.levels = Levels(coded.axes)
+        self.names = list(study.objectives)
+        self.signs = np.array([-1.0 if best == "max" else 1.0 for best in study.directions.values()])
+        self.scores = [i for i, name in enumerate(self.names) if name in SCORES] or [0]
+        self.costs = [i for i in range(len(self.names)) if i not in self.scores]
+        self.counted = self._counted()
+        self.known = list(self._known(known))  # (source, coded point, scores)
+
+    def start(self, number: int) -> Point | None:
+        """The n-th of a few random points in which each axis has its levels equally often; None after the last."""
+        if not 0 <= number < START:
+            return None
+        rng = np.random.default_rng([self.study.seed, START])
+        chosen = []
+        for values in self.levels.values:
+            rounds = [rng.permutation(len(values)) for _ in range(START // len(values) + 1)]
+            chosen.append(int(np.concatenate(rounds)[number]))
+        return self.levels.point(chosen, rng)
+
+    def propose(
+        self, told: Sequence[Point], values: Array, running: Sequence[Point], rng: np.random.Generator
+    ) -> Iterator[Point]:
+        """Points, the best first. told: coded points with their objectives, values (n, m); running: those under way."""
+        n, seen = len(told), self.levels.code([*told, *running])
+        if not n:
+            return
+        forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(seen[:n], values[:, i]) for i in self.costs}
+        models = {i: self._model(seen[:n], values[:, i] * self.signs[i], i) for i in self.scores}
+        for heat in HEATS:
+            forms |= {i: model.draw(rng, heat) for i, model in models.items()}
+            before = np.column_stack([forms[i](seen) for i in range(len(self.names))])
+            before[:n, self.costs] = values[:, self.costs]
+            found = list(self._solved(forms, np.ptp(before, axis=0), rng))
+            gains = self._gains(before, self._predicted(forms, found)) if found else np.zeros(0)
+            for i in np.argsort(-gains, kind="stable"):
+                if gains[i] > 0 or heat == HEATS[-1]:
+                    yield found[i]
+
+    def _model(self, z: Array, values: Array, objective: int) -> Effects:
+        z = np.vstack([self.levels.code([point for _, point, _ in self.known]), z])
+        before = [scores[objective] * self.signs[objective] for _, _, scores in self.known]
+        of = [source for source, _, _ in self.known] + [0] * len(values)
+        return Effects(z, np.concatenate([before, values]), np.array(of))
+
+    def _solved(self, forms: dict[int, Form], spans: Array, rng: np.random.Generator) -> Iterator[Point]:
+        """The points with the best score within budgets that are spread evenly, on a log scale, over all that is possible."""
+        features, of = self.levels.features, self.levels.of
+        shares = rng.dirichlet(np.ones(len(self.scores)))  # of several scores
+        weights = {i: share / max(spans[i], LEAST) for i, share in zip(self.scores, shares, strict=True)}
+        single = sum(weight * features @ forms[i].single for i, weight in weights.items())  # (levels,)
+        pairs = sum(weight * features @ (forms[i].pairs + forms[i].pairs.T) @ features.T for i, weight in weights.items())
+        limits = {name: bound for name, bound in self.study.within.items() if name in self.counted}
+        fixed = [(features @ self.counted[k].single, bound - self.counted[k].constant) for k, bound in limits.items()]
+        each = (np.arange(BUDGETS) + rng.random(BUDGETS)) / BUDGETS
+        for row in zip(*(rng.permutation(each) for _ in self.costs), strict=True) if self.costs else [()]:
+            rows = [_budget(forms[i], features, of, share) for i, share in zip(self.costs, row, strict=True)]
+            if (chosen := solve(-single, -pairs, of, rows + fixed)) is not None:
+                yield self.levels.point(chosen, rng)
+
+    def _predicted(self, forms: dict[int, Form], found: list[Point]) -> Array:
+        """Objectives of points, (k, m), those that can be counted exactly; a score with its sign, so that less is better."""
+        z = self.levels.code(found)
+        predicted = np.column_stack([forms[i](z) for i in range(len(self.names))])
+        for row, point in zip(predicted, found, strict=True):
+            spec = self.points.spec_at(self.coded.decode(point))
+            counted = self.count(spec) if spec is not None else {}
+            for i in self.costs:
+                row[i] = counted.get(self.names[i], row[i])
+        return predicted
+
+    def _gains(self, before: Array, after: Array) -> Array:
+        """The hypervolume that each of `after` (k, m) adds to `before` (n, m), with costs on a log scale: (k,)."""
+        both = np.vstack([before, after])
+        for i in self.costs:
+            both[:, i] = np.log(np.maximum(both[:, i], both[: len(before), i].max() / SPAN))
+        before, after = np.split(both, [len(before)])
+        worst, best = before.max(axis=0), before.min(axis=0)
+        reference = worst + np.where(worst > best, 0.1 * (worst - best), 1.0)
+        if "accuracy" in self.names and (least := self.study.within.get("accuracy")):
+            reference[self.names.index("accuracy")] = -least
+        front = before[moocore.is_nondominated(before)]
+        volumes = [moocore.hypervolume(np.vstack([front, point]), reference) for point in after]
+        return np.array(volumes) * (1 - 1e-9) - moocore.hypervolume(front, reference)  # a seen point adds nothing
+
+    def _counted(self) -> dict[str, Form]:
+        """What is known of a trial before it is trained, by points at random; exact where each level adds its own."""
+        rng = np.random.default_rng([self.study.seed, BUDGETS])
+        sizes = [len(values) for values in self.levels.values]
+        drawn = [self.levels.point([int(rng.integers(size)) for size in sizes], rng) for _ in range(2 * sum(sizes))]
+        rows = [(point, self.count(spec)) for point in drawn if (spec := self.points.spec_at(self.coded.decode(point)))]
+        z = self.levels.code([point for point, _ in rows])
+        names = rows[0][1] if rows else ()
+        return {name: straight(z, np.array([costs[name] for _, costs in rows], dtype=float)) for name in names}
+
+    def _known(self, records: Sequence[Record]) -> Iterator[tuple[int, Point, dict[int, float]]]:
+        sources: dict[str, int] = {}
+        for record in records:
+            scores = {i: record[self.names[i]] for i in self.scores}
+            spec = effective(TrialSpec.model_validate(record["spec"]))
+            there = self.points.spec_at(point := self.points.point(spec))
+            if record["status"] != "complete" or None in scores.values() or there is None or there.layers != spec.layers:
+                continue  # it has taught nothing, or is of another space
+            source = json.dumps(spec.model_dump(include={"model", "data", "recipe", "fraction"}), sort_keys=True)
+            yield sources.setdefault(source, len(sources) + 1), self.coded.code(point), scores
+
+
+def _budget(form: Form, features: Array, of: NDArray[np.int64], share: float) -> tuple[Array, float]:
+    """A row of the programme: what the levels cost (levels,), and at most how much; share 0 leaves only the cheapest."""
+    costs = features @ form.single
+    starts = np.flatnonzero(np.diff(of, prepend=-1))
+    most = form.constant + np.maximum.reduceat(costs, starts).sum()
+    least = max(form.constant + np.minimum.reduceat(costs, starts).sum(), most / SPAN)
+    return costs, least * (most / least) ** share - form.constant
+
+
+def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[tuple[Array, float]]) -> list[int] | None:
+    """The level of each axis, by its place there, with the largest x single + x pairs x / 2; None where nothing is possible.
+
+    x (levels,) is 1 for the levels chosen, one an axis; pairs is symmetric; of (levels,): the axis of each; within budgets
+    x costs <= limit. The best without pairs; with them, of programmes with the pairs as they are at the last one's solution.
+    """
+    starts = np.flatnonzero(np.diff(of, prepend=-1))
+    rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
+    for costs, limit in budgets:
+        unit = (np.abs(costs).max() or 1.0) * 1e-6  # in whole units nothing is out of a budget by rounding
+        rows.append(optimize.LinearConstraint(np.round(costs / unit), -np.inf, np.floor(limit / unit)))
+    x, best, most = 1 / np.bincount(of)[of], None, -np.inf
+    for _ in range(PASSES if pairs.any() else 1):
+        options = {"node_limit": NODES}
+        done = optimize.milp(
+            -(single + pairs @ x), integrality=np.ones(len(of)), bounds=(0, 1), constraints=rows, options=options
+        )
+        if done.x is None:
+            break
+        x = np.round(done.x)
+        if (value := single @ x + x @ pairs @ x / 2) > most:
+            best, most = x, value
+    return None if best is None else (np.flatnonzero(best) - starts).tolist()
