@@ -23,7 +23,7 @@ STEPS = 7  # levels of a range; a longer list of integers is one
 PAIRS = (0.0, 0.03, 0.1, 0.3, 1.0)  # r: variance of the pairs over that of the single effects
 SIGNAL = np.geomspace(0.03, 300.0, 14)  # variance of the single effects over that of the noise
 JUDGED = 200  # latest values by which both are chosen
-FLAT = 1e4  # variance of an intercept over that of the noise
+FLAT = 1e4  # variance of the intercept over that of the noise
 LEAST = 1e-12
 
 
@@ -77,18 +77,15 @@ class Form:
 
 
 class Effects:
-    """What is known of a form after n noisy values of it: z (n, p), values (n,); of (n,): whose they are.
+    """What is known of a form after n noisy values of it: z (n, p), values (n,)."""
 
-    Each of these has an intercept of its own, and what is drawn has that of 0.
-    """
-
-    def __init__(self, z: Array, values: Array, of: NDArray[np.int64]) -> None:
-        self.z, self.of, self.mean, self.scale = z, of, values.mean(), values.std() or 1.0
+    def __init__(self, z: Array, values: Array) -> None:
+        self.z, self.mean, self.scale = z, values.mean(), values.std() or 1.0
         self.y = (values - self.mean) / self.scale
         late = slice(max(0, len(z) - JUDGED), None)
-        self.r, self.signal, self.noise = _likeliest(z[late], self.y[late], of[late])
+        self.r, self.signal, self.noise = _likeliest(z[late], self.y[late])
         k = z @ z.T
-        k = self.signal * (k + self.r * k**2) + FLAT * (of[:, None] == of) + np.eye(len(z))
+        k = self.signal * (k + self.r * k**2) + FLAT + np.eye(len(z))
         self._factor = linalg.cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
 
     def draw(self, rng: np.random.Generator, heat: float = 1.0) -> Form:
@@ -100,7 +97,7 @@ class Effects:
         weights = linalg.cho_solve(self._factor, rest, check_finite=False)  # (n,)
         single = single + self.signal * self.z.T @ weights
         pairs = pairs + self.signal * self.r * (self.z.T * weights) @ self.z
-        constant = FLAT * weights[self.of == 0].sum()
+        constant = FLAT * weights.sum()
         return Form(self.mean + self.scale * constant, self.scale * single, self.scale * pairs)
 
 
@@ -111,11 +108,10 @@ def straight(z: Array, values: Array) -> Form:
     return Form(float(values.mean() - centre @ single), single, np.zeros((p, p)))
 
 
-def _likeliest(z: Array, y: Array, of: NDArray[np.int64]) -> tuple[float, float, float]:
-    """r, signal and variance of the noise with the largest likelihood of what intercepts do not explain."""
-    same = (of[:, None] == of).astype(float)
-    centre = np.eye(len(z)) - same / same.sum(axis=1)
-    free, k = max(1, len(z) - len(np.unique(of))), z @ z.T
+def _likeliest(z: Array, y: Array) -> tuple[float, float, float]:
+    """r, signal and variance of the noise with the largest likelihood of what an intercept does not explain."""
+    centre = np.eye(len(z)) - 1 / len(z)
+    free, k = max(1, len(z) - 1), z @ z.T
     best = (-math.inf, 0.0, 1.0, 1.0)
     for r in PAIRS:
         values, vectors = np.linalg.eigh(centre @ (k + r * k**2) @ centre)

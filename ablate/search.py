@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,13 @@ class Search:
     """
 
     def __init__(
-        self,
-        study: StudySpec,
-        groups: list[str],
-        records: Iterable[Record] = (),
-        count: Count = lambda spec: {},
-        known: Sequence[Record] = (),
+        self, study: StudySpec, groups: list[str], records: Iterable[Record] = (), count: Count = lambda spec: {}
     ) -> None:
         self.study, self.groups, self.count = study, groups, count
         self.points = Points(study, groups)
         self.axes = self.points.axes
         self.coded = Code(self.axes)
-        self.additive = Additive(study, self.points, self.coded, count, known) if study.sampler == "additive" else None
+        self.additive = Additive(study, self.points, self.coded, count) if study.sampler == "additive" else None
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
@@ -92,9 +87,8 @@ class Search:
         self._optuna.sampler = sampler_of(
             self.study.sampler, self.coded.axes, int(rng.integers(2**31)), warned=len(self._warnings)
         )
-        tries = (
-            self._solved(self.additive, rng) if self.additive else itertools.repeat(None, TRIES)
-        )  # None: where the sampler chooses
+        sampled = itertools.repeat(None, TRIES)  # None: where the sampler chooses
+        tries = self._solved(self.additive, rng) if self.additive else sampled
         points = itertools.chain(self.points.anchors(), tries, self._near(rng), self._unseen(rng))
         return next(filter(None, map(self._propose, points)), None)
 

@@ -6,7 +6,6 @@ would add the most hypervolume. It goes by the mean of the posterior until that 
 from the posterior ever more freely (Thompson sampling), as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
 """
 
-import json
 from collections.abc import Iterator, Sequence
 
 import moocore
@@ -15,12 +14,10 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from ablate.constraints import Count
-from ablate.effective import effective
 from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
-from ablate.ledger import Record
 from ablate.points import Point, Points
 from ablate.samplers import Code
-from ablate.spec import StudySpec, TrialSpec
+from ablate.spec import StudySpec
 
 START = 4  # balanced points at random after the anchors: each tells something of every axis
 BUDGETS = 8  # programmes a proposal
@@ -32,12 +29,9 @@ SPAN = 1e4  # of budgets, at most, from the largest down
 
 
 class Additive:
-    """Proposes coded points. What it knows is a function of the study, of `count` and of `known`.
+    """Proposes coded points. What it knows is a function of the study and of `count`."""
 
-    known: records of other runs, which teach the effects of the axes, with an intercept for each recipe.
-    """
-
-    def __init__(self, study: StudySpec, points: Points, coded: Code, count: Count, known: Sequence[Record] = ()) -> None:
+    def __init__(self, study: StudySpec, points: Points, coded: Code, count: Count) -> None:
         self.study, self.points, self.coded, self.count = study, points, coded, count
         self.levels = Levels(coded.axes)
         self.names = list(study.objectives)
@@ -45,7 +39,6 @@ class Additive:
         self.scores = [i for i, name in enumerate(self.names) if name in SCORES] or [0]
         self.costs = [i for i in range(len(self.names)) if i not in self.scores]
         self.counted = self._counted()
-        self.known = list(self._known(known))  # (source, coded point, scores)
 
     def start(self, number: int) -> Point | None:
         """The n-th of a few random points in which each axis has its levels equally often; None after the last."""
@@ -66,7 +59,7 @@ class Additive:
         if not n:
             return
         forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(seen[:n], values[:, i]) for i in self.costs}
-        models = {i: self._model(seen[:n], values[:, i] * self.signs[i], i) for i in self.scores}
+        models = {i: Effects(seen[:n], values[:, i] * self.signs[i]) for i in self.scores}
         for heat in HEATS:
             forms |= {i: model.draw(rng, heat) for i, model in models.items()}
             before = np.column_stack([forms[i](seen) for i in range(len(self.names))])
@@ -76,12 +69,6 @@ class Additive:
             for i in np.argsort(-gains, kind="stable"):
                 if gains[i] > 0 or heat == HEATS[-1]:
                     yield found[i]
-
-    def _model(self, z: Array, values: Array, objective: int) -> Effects:
-        z = np.vstack([self.levels.code([point for _, point, _ in self.known]), z])
-        before = [scores[objective] * self.signs[objective] for _, _, scores in self.known]
-        of = [source for source, _, _ in self.known] + [0] * len(values)
-        return Effects(z, np.concatenate([before, values]), np.array(of))
 
     def _solved(self, forms: dict[int, Form], spans: Array, rng: np.random.Generator) -> Iterator[Point]:
         """The points with the best score within budgets that are spread evenly, on a log scale, over all that is possible."""
@@ -132,17 +119,6 @@ class Additive:
         z = self.levels.code([point for point, _ in rows])
         names = rows[0][1] if rows else ()
         return {name: straight(z, np.array([costs[name] for _, costs in rows], dtype=float)) for name in names}
-
-    def _known(self, records: Sequence[Record]) -> Iterator[tuple[int, Point, dict[int, float]]]:
-        sources: dict[str, int] = {}
-        for record in records:
-            scores = {i: record[self.names[i]] for i in self.scores}
-            spec = effective(TrialSpec.model_validate(record["spec"]))
-            there = self.points.spec_at(point := self.points.point(spec))
-            if record["status"] != "complete" or None in scores.values() or there is None or there.layers != spec.layers:
-                continue  # it has taught nothing, or is of another space
-            source = json.dumps(spec.model_dump(include={"model", "data", "recipe", "fraction"}), sort_keys=True)
-            yield sources.setdefault(source, len(sources) + 1), self.coded.code(point), scores
 
 
 def _budget(form: Form, features: Array, of: NDArray[np.int64], share: float) -> tuple[Array, float]:

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 from conftest import told
 
-from ablate import data, layers, models
 from ablate.analysis import pareto
-from ablate.constraints import Counter
 from ablate.effects import Effects, Levels
 from ablate.ledger import blank_record
 from ablate.points import Points, draw
 from ablate.samplers import Code
 from ablate.search import Search, key_of
 from ablate.spec import StudySpec, checked
-from ablate.warm import START, Additive, solve
+from ablate.warm import START, solve
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}
@@ -183,35 +181,3 @@ def test_other_objectives(objectives):
     assert len({key_of(spec) for spec in specs}) == 24
     if objectives in (["accuracy"], ["loss"]):
         assert max(map(truth, specs[START + 4 :])) >= 0.59  # of 0.6
-
-
-def test_what_other_runs_found_is_taken_up():
-    """Trials of a shorter recipe, 15 points less accurate, teach where the first proposals should be."""
-    asked = study()
-    points = Points(asked, GROUPS)
-    rng = np.random.default_rng(5)
-    elsewhere = [points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()}) for _ in range(80)]
-    short = asked.recipe.model_copy(update={"epochs": 1})
-    records = [answer(spec) for spec in elsewhere]
-    known = [r | {"accuracy": r["accuracy"] - 0.15, "spec": r["spec"] | {"recipe": short.model_dump()}} for r in records]
-    useless = [known[0] | {"status": "failed"}, known[1] | {"accuracy": None}]
-
-    def volume(known):
-        specs = run(Search(asked, GROUPS, count=size_of, known=known), 14)
-        found = [[truth(spec), np.log(size_of(spec)["size_bytes"])] for spec in specs]
-        return pareto.hypervolume(found, [0.1, np.log(1400)], ["max", "min"])
-
-    assert volume(known) > volume([])
-    assert run(Search(asked, GROUPS, count=size_of, known=useless), 12) == run(Search(asked, GROUPS, count=size_of), 12)
-
-
-def test_the_size_of_a_real_model_adds_up(tiny_vit):
-    model, preprocess = models.load(str(tiny_vit), data.load("cifar10-mini").classes), models.preprocess(str(tiny_vit))
-    count = Counter(model, preprocess, layers.groups(model))
-    asked = study().model_copy(update={"model": str(tiny_vit)})
-    points, code, levels = coded(asked, list(count.groups))
-    form = Additive(asked, points, code, count).counted["size_bytes"]
-    rng = np.random.default_rng(1)
-    drawn = [{name: draw(axis, rng) for name, axis in points.axes.items()} for _ in range(10)]
-    exact = np.array([count(points.spec_at(point))["size_bytes"] for point in drawn])
-    assert form(levels.code([code.code(point) for point in drawn])) == pytest.approx(exact, rel=0.01)
