@@ -111,7 +111,7 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
     full = {f: points.spec_at(base | {"weights": "full", "fraction": f}) for f in (0.1, 0.2, 0.3, 0.4, 1.0)}
     searches = [Search(asked, GROUPS, [answer(spec) for spec in full.values()]) for _ in range(2)]
     told, again = ([trial.params for trial in search._optuna.get_trials()] for search in searches)
-    assert told == again and len({params["activation_bits"] for params in told}) > 2
+    assert told == again and len({params["activation_bits"] for params in told}) > 1
     assert [params["fraction"] for params in told] == [0, 1, 2, 3, 4]
     assert set(points.idle(full[0.1])) == {"activation_bits", "beta_multiplier"}
     adamw = points.spec_at(base | {"weights": "binary", "recipe.optimizer": "adamw"})

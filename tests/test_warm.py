@@ -93,7 +93,7 @@ def test_the_model_recovers_an_additive_truth_and_leaves_pairs_out():
     drawn = [{name: draw(axis, rng) for name, axis in points.axes.items()} for _ in range(60)]
     z = levels.code([code.code(point) for point in drawn])
     accuracy = np.array([truth(points.spec_at(point)) for point in drawn])
-    model = Effects(z, accuracy + rng.normal(0, 0.003, 60), np.zeros(60, dtype=int))
+    model = Effects(z, accuracy + rng.normal(0, 0.003, 60))
     mean = model.draw(rng, heat=0)
     assert model.r <= 0.03
     base = dict.fromkeys(points.axes, "full") | {"activation_bits": 8}
@@ -108,7 +108,7 @@ def test_pairs_are_taken_up_when_they_are_true():
     drawn = [{name: draw(axis, rng) for name, axis in points.axes.items()} for _ in range(150)]
     z = levels.code([code.code(point) for point in drawn])
     truths = [truth(points.spec_at(point), pair=0.2) for point in drawn]
-    model = Effects(z, np.array(truths) + rng.normal(0, 0.003, 150), np.zeros(150, dtype=int))
+    model = Effects(z, np.array(truths) + rng.normal(0, 0.003, 150))
     assert model.r > 0
     mean, base = model.draw(rng, heat=0), dict.fromkeys(points.axes, "full") | {"activation_bits": 8}
     one, other = ({f"{group}.weights": "binary"} for group in ("block1.fc1", "block2.fc1"))
@@ -120,7 +120,7 @@ def test_drawn_functions_have_the_posteriors_mean_and_are_colder_with_less_heat(
     _, _, levels = coded(study())
     rng = np.random.default_rng(0)
     z = rng.normal(size=(20, levels.features.shape[1])) / 4
-    model = Effects(z, z[:, 0] + rng.normal(0, 0.1, 20), np.zeros(20, dtype=int))
+    model = Effects(z, z[:, 0] + rng.normal(0, 0.1, 20))
     at = z[:5] + 0.1
     drawn, mean = np.array([model.draw(rng)(at) for _ in range(800)]), model.draw(rng, heat=0)(at)
     assert np.abs(drawn.mean(axis=0) - mean).max() < 5 * (drawn.std(axis=0) / 800**0.5).max()
