@@ -4,7 +4,7 @@
 
 nothing: 16 trials that do nothing, here and with plain Ray Tune and its stock OptunaSearch, alternating.
 sleep:   10,000 trials that only sleep, in 64 logical slots: the driver's processor time and memory a trial.
-ledger:  with the ledger that `sleep` leaves: how long `ablate resume` takes to its first proposal, and `ablate status`.
+ledger:  with 10,000 records of points at random: how long `ablate resume` takes to its first proposal, and `ablate status`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import ray
 from ray import tune
@@ -34,19 +35,27 @@ from ablate import cluster
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver
-from ablate.ledger import Record, blank_record
+from ablate.ledger import Record, append, blank_record
 from ablate.plan import plan
+from ablate.points import draw
 from ablate.run import create_run, load_run
+from ablate.search import key_of
 from ablate.spec import TrialSpec, load_study
 from ablate.trial import device_name
 
 
 def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:
-    """A trial of one epoch that sleeps, and a complete record whose accuracy follows from its layers."""
+    """A trial of one epoch that sleeps."""
     time.sleep(seconds)
+    record = record_of(spec, name, seconds)
+    yield SimpleNamespace(epoch=1, accuracy=record["accuracy"], state={})
+    return SimpleNamespace(record=record, predictions={}, weights={})
+
+
+def record_of(spec: TrialSpec, name: str, seconds: float) -> Record:
+    """A complete record whose accuracy follows from its layers."""
     quantized = len(spec.layers) / 19
     accuracy = 0.55 - 0.05 * quantized + 0.02 * random.Random(name).random()
-    yield SimpleNamespace(epoch=1, accuracy=accuracy, state={})
     row = {"epoch": 1, "train_loss": 1.5, "loss": 1.4, "accuracy": accuracy}
     found = {"status": "complete", "accuracy": accuracy, "loss": 1.4, "images": 4000, "steps": 126, "train_seconds": seconds}
     found |= {
@@ -56,7 +65,7 @@ def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: fl
         "threads": 1,
     }
     found |= {"bitops": int(1.9e11 - 1.7e11 * quantized * 4 / 8), "device": "none", "curve": [row, row]}
-    return SimpleNamespace(record=blank_record(spec, name) | found, predictions={}, weights={})
+    return blank_record(spec, name) | found
 
 
 def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[str, float]:
@@ -132,10 +141,20 @@ def sleep(folder: Path, trials: int, slots: int, seconds: float) -> dict[str, An
     return result | {"slots": slots, "sleep_seconds": seconds, "goal": {"driver_cpu_ms_a_trial": 50, "driver_kb_a_trial": 60}}
 
 
-def ledger(folder: Path, rounds: int) -> dict[str, Any]:
-    """`status` and `resume` on the ledger that `sleep` left, as commands, from their start."""
-    path = folder / "sleep"
-    n = len(load_run(path).records)
+def filled(path: Path, trials: int) -> None:
+    """A run of the default study with pretended records."""
+    planned, rng = plan(load_study("default").model_copy(update={"trials": trials})), np.random.default_rng(0)
+    run, points, specs = create_run(path, planned.study, {}), planned.search.points, set()
+    while len(specs) < trials:
+        spec = points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()})
+        if (key := key_of(spec)) not in specs:
+            specs.add(key)
+            append(run.path / "ledger.jsonl", record_of(spec, f"{len(specs):012x}", 0.0))
+
+
+def ledger(folder: Path, n: int, rounds: int) -> dict[str, Any]:
+    """`status` and `resume` on a long ledger, as commands, from their start."""
+    filled(path := folder / "ledger", n)
     statuses, resumes = [], []
     for _ in range(rounds):
         started = time.monotonic()
@@ -168,7 +187,7 @@ def memory() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("nothing", "sleep", "ledger"), default=["nothing", "sleep", "ledger"])
-    parser.add_argument("--trials", type=int, default=10_000, help="that sleep")
+    parser.add_argument("--trials", type=int, default=10_000, help="that sleep, and records of the ledger")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0, help="that each sleeps")
     parser.add_argument("--rounds", type=int, default=5)
@@ -186,7 +205,7 @@ def main() -> None:
         if "sleep" in asked.parts:
             result["sleep"] = sleep(folder, asked.trials, asked.slots, asked.seconds)
         if "ledger" in asked.parts:
-            result["ledger"] = ledger(folder, asked.rounds)
+            result["ledger"] = ledger(folder, asked.trials, asked.rounds)
     text = json.dumps(result, indent=1)
     print(text)
     if asked.out:
