@@ -173,13 +173,18 @@ def _layers(finding: Finding, objectives: list[str]) -> list[Panel]:
 def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
     costs, panels = finding.tables["sensitivity"], []
     for how, told in (("alone", "all else full"), ("last", "all else low")):
-        rows, traces = costs[costs["how"] == how].dropna(subset="accuracy"), []
+        rows, traces = costs[costs["how"] == how].dropna(subset="accuracy_cost"), []
         for kind, part in rows.groupby("precision", sort=False):
             part = part.set_index("group", drop=False).loc[sorted(part["group"], key=natural)]
-            trace: Plain = {"x": list(part["group"]), "y": _list(100 * part["accuracy"]), "mode": "lines+markers", "name": kind}
+            trace: Plain = {
+                "x": list(part["group"]),
+                "y": _list(100 * part["accuracy_cost"]),
+                "mode": "lines+markers",
+                "name": kind,
+            }
             trace |= {"marker": {"color": colours(rows["precision"])[str(kind)]}}
             trace |= {
-                "error_y": {"array": _list(100 * (part["accuracy_high"] - part["accuracy"])), "thickness": 1.5, "width": 0}
+                "error_y": {"array": _list(100 * (part["accuracy_high"] - part["accuracy_cost"])), "thickness": 1.5, "width": 0}
             }
             traces.append(trace | {"hovertemplate": "%{x}: %{y:.2f} points<extra>%{fullData.name}</extra>"})
         y: Plain = {"title": {"text": "cost (points)"}, "zeroline": True}

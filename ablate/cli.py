@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -110,7 +110,7 @@ def study(
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
         _resources(limits)
-        return _dry_run(asked, as_json)
+        return _dry_run(asked, as_json, known or [])
     note = Console(stderr=as_json)
     space_name = f"Space {asked.space.name}" if asked.space.name else "Its space"
     note.print(f"{asked.question}\n{space_name}: {asked.space.description}", highlight=False, soft_wrap=True)
@@ -127,8 +127,11 @@ def sensitivity(
         int, typer.Option(help="Epochs of each trial once layers are quantized; 0 for none, which is cheap.")
     ] = 1,
     full_epochs: Annotated[
-        int | None, typer.Option(help="Epochs in full precision before, shared by all trials; the study's epochs by default.")
+        int | None, typer.Option(help="Epochs in full precision before, done once a seed; the study's epochs by default.")
     ] = None,
+    as_study: Annotated[
+        bool, typer.Option("--as-study", help="Train by the study's own recipe, so that it may go on with --known.")
+    ] = False,
     seeds: Annotated[int, typer.Option(help="Paired seeds; intervals need two or more.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first of them.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
@@ -149,10 +152,15 @@ def sensitivity(
         {key: v for key, v in (("space", space), ("model", model), ("data", data), ("seed", seed)) if v is not None},
         None,
     )
-    before = base.recipe.epochs if full_epochs is None else full_epochs
-    recipe = base.recipe.model_copy(update={"epochs": epochs, "full_epochs": before, "image_views": None})
-    parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": base.space}
-    parts |= {"model": base.model, "data": base.data, "seed": base.seed, "seeds": seeds, "recipe": recipe.model_dump()}
+    recipe, searched = base.recipe.model_dump(), base.space
+    if not as_study:
+        before = base.recipe.epochs if full_epochs is None else full_epochs
+        length = {"epochs": epochs, "full_epochs": before, "image_views": None}
+        recipe |= length
+        searched = base.space.model_copy(update={"recipe": {k: v for k, v in base.space.recipe.items() if k not in length}})
+    parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": searched}
+    parts |= {"objectives": base.objectives, "model": base.model, "data": base.data, "seed": base.seed, "seeds": seeds}
+    parts |= {"recipe": recipe}
     asked = spec.checked(spec.StudySpec, parts | {"design": "sensitivity"}, "options")
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
@@ -272,10 +280,12 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.St
     return spec.checked(spec.StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
 
 
-def _dry_run(asked: spec.StudySpec, as_json: bool) -> None:
+def _dry_run(asked: spec.StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
     from ablate.plan import estimate, plan
+    from ablate.reuse import reuse
 
     planned = plan(asked)
+    reuse(known, planned)
     result = estimate(planned)
     if as_json:
         return print(json.dumps(result, indent=1))

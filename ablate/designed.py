@@ -38,21 +38,20 @@ def sensitivity(seen: Seen) -> Finding:
     title, table = "What does each layer group cost, one at a time?", seen.design
     if "sensitivity" not in seen.run.study.design:
         return Finding(title, notes=("the study does not take layer groups one at a time",), applies=False)
-    if table is None or (costs := sensitivities(table)).dropna(subset="accuracy").empty:
+    if table is None or (costs := sensitivities(table)).dropna(subset="accuracy_cost").empty:
         return Finding(title, notes=("no two trials to hold against each other have ended yet",))
-    said = []
-    for kind, rows in costs.dropna(subset="accuracy").groupby("precision", sort=False):
-        alone, whole = rows[rows["how"] == "alone"].sort_values("accuracy"), rows[rows["how"] == "all"]
-        parts = [f"{100 * whole['accuracy'].iloc[0]:.1f} points in all"] if len(whole) else []
+    said, groups = [], costs["group"].nunique() - 1
+    for kind, rows in costs.dropna(subset="accuracy_cost").groupby("precision", sort=False):
+        alone, whole = rows[rows["how"] == "alone"].sort_values("accuracy_cost"), rows[rows["how"] == "all"]
+        parts = [f"{100 * whole['accuracy_cost'].iloc[0]:.1f} points in all"] if len(whole) else []
         if len(alone) > 1:
-            least, most = (f"{row['group']} ({100 * row['accuracy']:.1f})" for _, row in alone.iloc[[0, -1]].iterrows())
-            parts.append(
-                f"alone most in {most} and least in {least}; the costs alone sum to {100 * alone['accuracy'].sum():.1f}"
-            )
-        said += [f"{kind} costs {', '.join(parts)}"] if parts else []
+            least, most = (f"{row['group']} ({100 * row['accuracy_cost']:.1f})" for _, row in alone.iloc[[0, -1]].iterrows())
+            summed = f"; the costs alone sum to {100 * alone['accuracy_cost'].sum():.1f}" if len(alone) == groups else ""
+            parts.append(f"alone most in {most} and least in {least}{summed}")
+        said += [f"{str(kind).capitalize()} costs {', '.join(parts)}"] if parts else []
     notes = ["with one seed no cost has an interval: noise alone may make it"] if costs["n"].max() == 1 else []
-    notes += [f"{n} of {len(costs)} costs are not known yet"] if (n := int(costs["accuracy"].isna().sum())) else []
-    return Finding(title, f"{'. '.join(map(str.capitalize, said))}." if said else "", tuple(notes), {"sensitivity": costs})
+    notes += [f"{n} of {len(costs)} costs are not known yet"] if (n := int(costs["accuracy_cost"].isna().sum())) else []
+    return Finding(title, f"{'. '.join(said)}." if said else "", tuple(notes), {"sensitivity": costs})
 
 
 def ladder(seen: Seen) -> Finding:

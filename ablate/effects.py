@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy import linalg
 
-from ablate.points import Point
+from ablate.points import Point, at
 
 Array = NDArray[np.float64]
 
-STEPS = 7  # levels of a range; a longer list of integers is one
+STEPS = 7  # levels of a range; integers with more than one value more are one
 PAIRS = (0.0, 0.03, 0.1, 0.3, 1.0)  # r: variance of the pairs over that of the single effects
 SIGNAL = np.geomspace(0.03, 300.0, 14)  # variance of the single effects over that of the noise
 JUDGED = 200  # latest values by which both are chosen
@@ -133,7 +133,7 @@ def _levels(axis: BaseDistribution) -> list[Any]:
     assert isinstance(axis, FloatDistribution | IntDistribution)
     if not _is_range(axis):
         return list(range(int(axis.low), int(axis.high) + 1))
-    return [_at(axis, unit) for unit in np.linspace(0, 1, STEPS)]
+    return [at(axis, unit) for unit in np.linspace(0, 1, STEPS)]
 
 
 def _raw(axis: BaseDistribution, values: Sequence[Any]) -> Array:
@@ -152,13 +152,7 @@ def _unit(axis: FloatDistribution | IntDistribution, value: Any) -> Any:
     return (value - low) / (high - low)
 
 
-def _at(axis: FloatDistribution | IntDistribution, unit: float) -> float:
-    value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if isinstance(axis, IntDistribution) else float(value)
-
-
 def _around(axis: BaseDistribution, value: float, rng: np.random.Generator) -> float:
     assert isinstance(axis, FloatDistribution | IntDistribution)
     unit = _unit(axis, value) + rng.uniform(-0.5, 0.5) / (STEPS - 1)
-    return _at(axis, min(max(unit, 0.0), 1.0))
+    return at(axis, min(max(unit, 0.0), 1.0))

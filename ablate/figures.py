@@ -62,7 +62,7 @@ def _ladder(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
 
 def _sensitivity(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     costs = found.tables["sensitivity"]
-    groups = sorted(set(costs["group"]) - {""}, key=natural)
+    groups = [group for group in dict.fromkeys(costs["group"]) if group]
     seeds = costs["n"].max()
     title = f"{about}: cost of a layer group, " + (f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed")
     fig_sensitivity.draw(costs, groups, title, to / "sensitivity")

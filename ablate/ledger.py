@@ -53,17 +53,21 @@ def is_within(record: Record, within: Mapping[str, float]) -> bool:
 
 def append(path: Path, record: Record) -> None:
     """Add one line and force it to the disk before returning; a line that does not fit is taken back."""
-    line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            rest = memoryview(line.encode())
+            rest = memoryview(line(record))
             while rest:  # a disk that fills up writes a part first, and raises on the next
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
             os.ftruncate(file.fileno(), before)
             raise
+
+
+def line(record: Record) -> bytes:
+    """A record as it stands in the file."""
+    return (json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
 def recover(path: Path) -> int:

@@ -91,7 +91,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     recipe, n = plan.study.recipe, plan.study.trials
     images, validated = len(plan.dataset.train), len(plan.dataset.validation)
     epochs = length(recipe, images)[1]
-    views = n * (recipe.image_views or epochs * images) + n * math.ceil(epochs / recipe.validate_every) * validated / 3
+    views = n * (recipe.image_views or epochs * images) + n * max(1, math.ceil(epochs / recipe.validate_every)) * validated / 3
+    views += plan.study.seeds * recipe.full_epochs * images  # the checkpoints
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]

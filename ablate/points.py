@@ -133,9 +133,14 @@ def draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
     if isinstance(axis, CategoricalDistribution):
         return axis.choices[rng.integers(len(axis.choices))]
     assert isinstance(axis, FloatDistribution | IntDistribution)
-    unit = rng.random()
+    return at(axis, rng.random())
+
+
+def at(axis: FloatDistribution | IntDistribution, unit: float) -> float:
+    """The value at a share of a range, from 0 to 1."""
     value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
-    return round(value) if isinstance(axis, IntDistribution) else value
+    value = min(max(value, axis.low), axis.high)
+    return round(value) if isinstance(axis, IntDistribution) else float(value)
 
 
 def choices(axis: BaseDistribution) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ PERCENT = {  # columns of shares in [0, 1]
     "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
     "bought": ("mean", "low", "high"),
-    "sensitivity": ("accuracy", "accuracy_low", "accuracy_high"),
+    "sensitivity": ("accuracy_cost", "accuracy_low", "accuracy_high"),
     "confusion": ("share",),
     "front": ("front_probability",),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from ablate.additive import Additive
 from ablate.analysis import pareto
 from ablate.constraints import Count, excess, out_of_bounds
 from ablate.effective import effective
@@ -18,7 +19,6 @@ from ablate.ledger import Record
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
 from ablate.spec import StudySpec, TrialSpec
-from ablate.warm import Additive
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
@@ -199,9 +199,8 @@ class Search:
         trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         values = np.array([trial.values for trial in trials], dtype=float)
         running = [trial.params for trial in self.running.values()]
-        start = additive.start(len(self.seen) - len(list(self.points.anchors())))
         proposed = additive.propose([trial.params for trial in trials], values, running, rng)
-        for point in itertools.chain([start] if start else [], proposed):
+        for point in itertools.chain(additive.starts(), proposed):
             self._latest = self.coded.decode(point)
             yield self._latest
 

@@ -53,19 +53,20 @@ def run_study(
     Raises BadInput before anything is written; what fails in a trial is in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
-    name = re.sub(r"[^\w.-]+", "-", study.space.name)
+    name = re.sub(r"[^\w.-]+", "-", study.space.name or study.name)
     path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
     check_vacant(path)
     cluster.check_address(resources.address)
     storage = Storage(resources.storage) if resources.storage else None
-    planned, found = reuse(known, plan(study))
+    planned = plan(study)
     with cluster.connected(resources) as (dashboard, resources):
         if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
             there = cluster.alone(resources, resolve, study.recipe)
             if there != planned.study.recipe:
-                planned, found = reuse(known, plan(study.model_copy(update={"recipe": there})))
+                planned = plan(study.model_copy(update={"recipe": there}))
+        planned, found = reuse(known, planned)
+        adopt(path, found)
         run = create_run(path, planned.study, _provenance(planned.dataset, planned.search.groups))
-        adopt(run, found)
         writer = cluster.writer_of(path)
         return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
 

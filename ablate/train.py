@@ -67,6 +67,8 @@ def train(
     torch.manual_seed(seed)  # dropout
     rng = np.random.default_rng(seed)  # order and augmentation
     steps, epochs = length(recipe, len(images))
+    if not steps:
+        return
     optimizer, average = optimizer_of(model, recipe), averaged(model, recipe.ema)
     objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))

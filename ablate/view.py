@@ -41,6 +41,8 @@ class StudyView:
             self.console.print(
                 f"After any interruption: ablate resume {shlex.quote(state['run'])}", soft_wrap=True, highlight=False
             )
+            if state["before"]:
+                self.console.print(f"{state['before']} trials are recorded already.", highlight=False)
             self.shown = True
         fresh = records[self.told :]
         if self.live:
@@ -141,12 +143,16 @@ def confirmed(path: Path) -> Table:
 
 def sensitivities(path: Path) -> Table:
     """What each layer group costs in accuracy: alone, and as the last to follow all others."""
-    costs = pd.read_csv(path, keep_default_na=False, na_values={"accuracy": [""]})
+    costs = pd.read_csv(path, keep_default_na=False, na_values={"accuracy_cost": [""], "accuracy_high": [""]})
     kinds = list(dict.fromkeys(costs["precision"]))
     heads = [f"{kind}, {how}" for how in ("alone", "last") for kind in kinds]
     title = "Cost in points of validation accuracy; alone: all else full, last: all else low"
     table = Table("layer group", *heads, box=None, pad_edge=False, title=title, title_justify="left")
-    points = {(r["how"], r["precision"], r["group"]): f"{100 * r['accuracy']:.1f}" for r in costs.to_dict("records")}
+    points = {
+        (row["how"], row["precision"], row["group"]): f"{100 * row['accuracy_cost']:.1f}"
+        + ("" if pd.isna(row["accuracy_high"]) else f" ±{100 * (row['accuracy_high'] - row['accuracy_cost']):.1f}")
+        for row in costs.dropna(subset="accuracy_cost").to_dict("records")
+    }
     whole = [points.get(("all", kind, ""), "-") for kind in kinds]
     for group in dict.fromkeys(costs["group"]):
         if group:

@@ -5,9 +5,9 @@
     python benchmarks/make_search_table.py repeat random front               # 50 points, 2 further seeds each: 20 minutes
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
-repeat: trains points spread evenly over accuracy with further seeds, in this process, into RUN/repeats.jsonl; goes on where
-it was stopped. table: a row a complete trial, its axes as `axis.NAME`, its seed and what came of it; the provenance of
-each run and the digests of its ledgers in the file's metadata.
+repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into
+RUN/repeats.jsonl; goes on where it was stopped. table: a row a complete trial, its axes as `axis.NAME`, its seed and what
+came of it; the provenance of each run and the digests of its ledgers in the file's metadata.
 """
 
 import argparse

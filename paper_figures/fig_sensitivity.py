@@ -20,8 +20,8 @@ def draw(costs: pd.DataFrame, groups: Sequence[str], title: str, path: Path) -> 
                 rows = costs[(costs["how"] == how) & (costs["precision"] == kind)].set_index("group").reindex(groups)
                 x = range(len(groups))
                 look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1, "label": kind}
-                half = 100 * (rows["accuracy_high"] - rows["accuracy"])
-                axes.errorbar(x, 100 * rows["accuracy"], half if half.notna().any() else None, elinewidth=0.8, **look)
+                half = 100 * (rows["accuracy_high"] - rows["accuracy_cost"])
+                axes.errorbar(x, 100 * rows["accuracy_cost"], half if half.notna().any() else None, elinewidth=0.8, **look)
             axes.set_ylabel(f"cost (points),\n{told}", fontsize=7)
         grid[1].set_xticks(range(len(groups)), groups, rotation=60, ha="right", rotation_mode="anchor", fontsize=6)
         grid[0].legend(fontsize=7)

@@ -18,7 +18,7 @@ FLOORS = [
     {"teacher"},
     {"trial", "constraints", "points", "confirm", "asha"},
     {"samplers", "effects"},
-    {"warm"},
+    {"additive"},
     {"search", "cluster", "actors"},
     {"design"},
     {"plan", "timing", "distribute", "seen"},

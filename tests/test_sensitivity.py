@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from ablate import load_run, run_trial
+from ablate import load_run, run_trial, view
 from ablate.analysis.sensitivity import sensitivities
 from ablate.design import Design
 from ablate.errors import BadInput
@@ -59,11 +61,11 @@ def test_costs_are_paired_by_seed():
     told(design)
     costs = sensitivities(design.table()).set_index(["precision", "how", "group"])
     for group, cost in COST.items():
-        assert costs.loc[("binary", "alone", group), "accuracy"] == pytest.approx(cost)
-        assert costs.loc[("ternary", "alone", group), "accuracy"] == pytest.approx(cost / 2)
-        assert costs.loc[("ternary", "alone", group), "loss"] == pytest.approx(cost / 2)
-        assert costs.loc[("binary", "last", group), "accuracy"] == pytest.approx(cost + 0.01)
-    assert costs.loc[("binary", "all", ""), "accuracy"] == pytest.approx(sum(COST.values()) + 0.01)
+        assert costs.loc[("binary", "alone", group), "accuracy_cost"] == pytest.approx(cost)
+        assert costs.loc[("ternary", "alone", group), "accuracy_cost"] == pytest.approx(cost / 2)
+        assert costs.loc[("ternary", "alone", group), "loss_cost"] == pytest.approx(cost / 2)
+        assert costs.loc[("binary", "last", group), "accuracy_cost"] == pytest.approx(cost + 0.01)
+    assert costs.loc[("binary", "all", ""), "accuracy_cost"] == pytest.approx(sum(COST.values()) + 0.01)
     assert (costs["n"] == 3).all()
     assert np.allclose(costs["accuracy_high"], costs["accuracy_low"])  # the seeds' own levels cancel
 
@@ -73,7 +75,7 @@ def test_costs_of_a_design_under_way():
     for _ in range(3):
         design.tell(answer(design.ask()))
     costs = sensitivities(design.table())
-    assert list(costs["accuracy"].notna()) == [True, True] + [False] * 12
+    assert list(costs["accuracy_cost"].notna()) == [True, True] + [False] * 12
     assert costs.loc[:1, "accuracy_low"].isna().all()  # one seed has no interval
 
 
@@ -129,7 +131,7 @@ def measured(tiny_vit, tmp_path_factory):
     """A folder with a study and a run of its sensitivities by the study's own recipe."""
     folder = tmp_path_factory.mktemp("sensitivity")
     (folder / "s.toml").write_text(STUDY.format(model=tiny_vit))
-    done = ablate(folder, "sensitivity", "s.toml", "--epochs", "1", "--full-epochs", "0", "--out", "costs")
+    done = ablate(folder, "sensitivity", "s.toml", "--as-study", "--out", "costs")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -139,13 +141,24 @@ def ablate(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
 
 
+def test_what_is_said_of_a_run_under_way(tmp_path):
+    table = pd.DataFrame({"precision": ["binary"] * 3, "group": ["", "a", "b"], "how": ["all", "alone", "alone"]})
+    table.assign(accuracy_cost=[0.03, 0.01, np.nan], accuracy_high=[np.nan, 0.03, np.nan]).to_csv(
+        tmp_path / "costs.csv", index=False
+    )
+    console = Console(record=True, file=StringIO())
+    console.print(view.sensitivities(tmp_path / "costs.csv"))
+    rows = [line.split() for line in console.export_text().splitlines()[-3:]]
+    assert rows == [["a", "1.0", "±2.0", "-"], ["b", "-", "-"], ["all", "of", "them", "3.0"]]
+
+
 def test_the_command_shows_a_table_and_a_figure(measured):
     folder, said = measured
     lines = said.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("layer group"))
     assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["block0.fc1", "block1.fc1", "all"]
     costs = pd.read_csv(folder / "costs" / "tables" / "sensitivity.csv")
-    assert list(costs["how"]) == ["all", "alone", "alone", "last", "last"] and costs["accuracy"].notna().all()
+    assert list(costs["how"]) == ["all", "alone", "alone", "last", "last"] and costs["accuracy_cost"].notna().all()
     assert (folder / "costs" / "figures" / "sensitivity.png").stat().st_size > 10_000
     records = [json.loads(line) for line in (folder / "costs" / "ledger.jsonl").read_text().splitlines()]
     assert len(records) == 4  # with two groups one alone is the other left out
@@ -173,6 +186,7 @@ def test_a_search_goes_on_from_it(measured):
     [
         (["s.toml", "--known", "costs", "--epochs", "2"], "recipe.epochs is 1 there and 2 here"),
         (["s.toml", "--known", "costs", "--seed", "3"], "seed is 0 there and 3 here"),
+        (["s.toml", "--known", "costs", "--dry-run", "--seed", "3"], "seed is 0 there and 3 here"),
         (["s.toml", "--known", "nowhere"], "holds no study.toml"),
         (["s.toml", "--known", "costs", "--objectives", "accuracy,latency_ms"], "without latency_ms"),
     ],

@@ -1,9 +1,10 @@
 """A sampler that knows how precisions add up: a model of their effects, solved for many budgets as an integer programme.
 
-What is learned (accuracy, loss) is modelled by `effects`; what is counted (bytes, bit operations) is a sum over the axes,
-or nearly. `scipy.optimize.milp` finds the largest predicted score within each of a series of budgets, and proposed is what
-would add the most hypervolume. It goes by the mean of the posterior until that promises nothing new, then by functions drawn
-from the posterior ever more freely (Thompson sampling), as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
+What is learned (accuracy, loss) is modelled by `effects`; what is counted (bytes) is a sum over the axes, or nearly, and
+other costs (bit operations, seconds) are regressed on the records. `scipy.optimize.milp` finds the largest predicted score
+within each of a series of budgets, and proposed is what would add the most hypervolume. It goes by the mean of the
+posterior until that promises nothing new, then by functions drawn from the posterior ever more freely (Thompson sampling),
+as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,16 +41,12 @@ class Additive:
         self.costs = [i for i in range(len(self.names)) if i not in self.scores]
         self.counted = self._counted()
 
-    def start(self, number: int) -> Point | None:
-        """The n-th of a few random points in which each axis has its levels equally often; None after the last."""
-        if not 0 <= number < START:
-            return None
+    def starts(self) -> list[Point]:
+        """A few random points in which each axis has its levels equally often."""
         rng = np.random.default_rng([self.study.seed, START])
-        chosen = []
-        for values in self.levels.values:
-            rounds = [rng.permutation(len(values)) for _ in range(START // len(values) + 1)]
-            chosen.append(int(np.concatenate(rounds)[number]))
-        return self.levels.point(chosen, rng)
+        rounds = [[rng.permutation(len(v)) for _ in range(START // len(v) + 1)] for v in self.levels.values]
+        orders = [np.concatenate(parts)[:START] for parts in rounds]
+        return [self.levels.point([int(order[i]) for order in orders], rng) for i in range(START)]
 
     def propose(
         self, told: Sequence[Point], values: Array, running: Sequence[Point], rng: np.random.Generator
@@ -139,7 +136,7 @@ def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
     for costs, limit in budgets:
-        unit = (np.abs(costs).max() or 1.0) * 1e-6  # in whole units nothing is out of a budget by rounding
+        unit = (np.abs(costs).max() or 1.0) * 1e-6  # whole units, as HiGHS likes them; they are off by millionths
         rows.append(optimize.LinearConstraint(np.round(costs / unit), -np.inf, np.floor(limit / unit)))
     x, best, most = 1 / np.bincount(of)[of], None, -np.inf
     for _ in range(PASSES if pairs.any() else 1):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import told
 
+from ablate.additive import START, solve
 from ablate.analysis import pareto
 from ablate.effects import Effects, Levels
 from ablate.ledger import blank_record
@@ -14,7 +15,6 @@ from ablate.points import Points, draw
 from ablate.samplers import Code
 from ablate.search import Search, key_of
 from ablate.spec import StudySpec, checked
-from ablate.warm import START, solve
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}
@@ -158,9 +158,15 @@ def test_it_goes_on_as_it_would_have_and_proposes_nothing_twice(count):
     assert run(Search(asked.model_copy(update={"seed": 1}), GROUPS, count=count), 12) != undisturbed[:12]
 
 
-def test_what_runs_is_not_proposed_again():
+def test_what_runs_counts_as_done():
+    """What a trial under way would add is not looked for again."""
     search = Search(study(), GROUPS, count=size_of)
-    run(search, 12)
+    specs = run(search, 12)
+    told = [search.coded.code(search.points.point(spec)) for spec in specs]
+    values = np.array([[truth(spec), size_of(spec)["size_bytes"]] for spec in specs])
+    first = next(search.additive.propose(told, values, [], np.random.default_rng(0)))
+    others = list(search.additive.propose(told, values, [first], np.random.default_rng(0)))
+    assert first != others[0]
     under_way = [search.ask() for _ in range(8)]
     assert len({key_of(spec) for spec in under_way}) == 8
 
