@@ -60,6 +60,7 @@ def _page(run: Run, found: dict[str, Finding], tables: str) -> str:
     names = [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
     panels = {name: charts(name, found[name], run.study) for name in names}
     answer = next((name for name in ANSWERS if found[name].sentence), "")
+    names.sort(key=lambda name: name != answer)  # the section that answers comes first
     sections = [_section(name, found[name], panels[name], name == answer, tables) for name in names if found[name].applies]
     figures = {f"{name}-{i}": panel for name in names for i, panel in enumerate(panels[name])}
     drawings = {

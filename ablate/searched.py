@@ -179,11 +179,14 @@ def confusion(seen: Seen) -> Finding:
 def _compared(seen: Seen) -> dict[str, str]:
     """The trials whose predictions are compared, the full-precision one first: by name, their ids.
 
-    Of a design, each step's first seed with the most images; of a search, the most accurate full and quantized trial.
+    Of a design, each step's first seed with the most images, of a sensitivity design those that take all layer groups
+    alike; of a search, the most accurate full and quantized trial.
     """
     if seen.design is not None:
         rows = seen.design[(seen.design["role"] == "seed") & (seen.design["status"] == "complete")]
         rows = rows[rows["seed"] == rows["seed"].min()].sort_values("images", ascending=False, kind="stable")
+        if "sensitivity" in seen.run.study.design:
+            rows = rows[(rows["step"] == "full") | rows["step"].str.endswith(": all")].assign(step="")
         rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates("name")
     else:
         best = seen.complete.sort_values("accuracy", ascending=False, kind="stable")

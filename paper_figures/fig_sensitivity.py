@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ablate.paper_figures.style import arms, figure
@@ -16,9 +17,9 @@ def draw(costs: pd.DataFrame, groups: Sequence[str], title: str, path: Path) -> 
     with figure(path, 3.2, 2, nrows=2, sharex=True, sharey=True) as grid:
         for axes, (how, told) in zip(grid, PANELS.items(), strict=True):
             axes.axhline(0, color="black", linewidth=0.6)
-            for kind, (colour, marker) in looks.items():
+            for i, (kind, (colour, marker)) in enumerate(looks.items()):
                 rows = costs[(costs["how"] == how) & (costs["precision"] == kind)].set_index("group").reindex(groups)
-                x = range(len(groups))
+                x = np.arange(len(groups)) + 0.15 * (i - (len(looks) - 1) / 2)  # side by side
                 look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1, "label": kind}
                 half = 100 * (rows["accuracy_high"] - rows["accuracy_cost"])
                 axes.errorbar(x, 100 * rows["accuracy_cost"], half if half.notna().any() else None, elinewidth=0.8, **look)
