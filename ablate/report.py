@@ -22,8 +22,8 @@ from ablate.spec import LayerSpec
 from ablate.words import COLUMNS, cell, natural
 
 HERE = Path(__file__).parent
-FIRST = ("front", "confirmed", "progress", "parameters", "layers", "scaling")
-ORDER = (*FIRST, "volume", "ladder", "sensitivity", "cells", "confusion", "failures")
+FIRST = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")
+ORDER = (*FIRST, "volume", "ladder", "cells", "confusion", "failures")
 ANSWERS = ("volume", "ladder", "sensitivity", "front")  # the first of them that has one gives the page's verdict
 ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
@@ -60,7 +60,6 @@ def _page(run: Run, found: dict[str, Finding], tables: str) -> str:
     names = [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
     panels = {name: charts(name, found[name], run.study) for name in names}
     answer = next((name for name in ANSWERS if found[name].sentence), "")
-    names.sort(key=lambda name: name != answer)  # the section that answers comes first
     sections = [_section(name, found[name], panels[name], name == answer, tables) for name in names if found[name].applies]
     figures = {f"{name}-{i}": panel for name in names for i, panel in enumerate(panels[name])}
     drawings = {
