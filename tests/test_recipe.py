@@ -359,6 +359,7 @@ def test_clipped_gradients_vanish_outside_the_range(bits):
 
 
 RECIPE = {
+    "full_epochs": [0, 1],
     "image_views": ["none", 500],
     "validate_every": [1, 2],
     "optimizer": ["adamw", "sgd"],
