@@ -22,7 +22,7 @@ def resume_study(
     *,
     trials: int | None = None,
     hours: float | None = None,
-    resources: Resources = Resources(),  # noqa: B008  # frozen
+    resources: Resources = Resources(),
     view: "View | None" = None,
 ) -> tuple[Run, int]:
     """Go on with a run after any end, up to `trials` and `hours` in all.
