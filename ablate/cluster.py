@@ -59,6 +59,9 @@ class Resources(Spec):
         return self
 
 
+HERE = Resources()  # a Ray of our own on this machine
+
+
 @contextmanager
 def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     """Within: Ray, started here or joined at the address; (dashboard's URL or "", the resources without any None).

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import cluster, ledger
-from ablate.cluster import Resources
+from ablate.cluster import HERE, Resources
 from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.run import Run, check_idle, load_run, write_study
@@ -22,7 +22,7 @@ def resume_study(
     *,
     trials: int | None = None,
     hours: float | None = None,
-    resources: Resources = Resources(),
+    resources: Resources = HERE,
     view: "View | None" = None,
 ) -> tuple[Run, int]:
     """Go on with a run after any end, up to `trials` and `hours` in all.

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ablate import cluster, data, designed, figures, models, trial
-from ablate.cluster import Resources
+from ablate.cluster import HERE, Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, Interrupted, Unwritten
@@ -35,7 +35,6 @@ from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
 from ablate.words import how_to_go_on
 
-HERE = Resources()  # a Ray of our own on this machine
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
 
 
