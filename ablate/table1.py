@@ -54,6 +54,7 @@ class Cell:
     n: int | None = None
     sd: float | None = None
     split: Literal["test", "validation"] | None = None
+    failed: int | None = None  # seeds whose training failed, beside the n
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,8 @@ def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
 
 def _arms(run: Run) -> list[_Arm]:
     """A run's arms: trials that differ in their seeds alone. Of a search, the best by validation of each kind of weights."""
-    records = [record for record in run.records.to_dict("records") if record["status"] == "complete"]
-    if not records:
+    records = [record for record in run.records.to_dict("records") if record["status"] in ("complete", "failed")]
+    if not any(record["status"] == "complete" for record in records):
         raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
     if any(record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records):
         records = [record for record in records if TrialSpec.model_validate(record["spec"]).test]  # not what was tuned on
@@ -190,18 +191,23 @@ def _arms(run: Run) -> list[_Arm]:
     for record in records:
         spec = TrialSpec.model_validate(record["spec"])
         alike.setdefault(str(asked(spec, exclude={"seed"})), []).append(record)
-    arms, chosen = list(alike.values()), ""
+    arms, chosen = [arm for arm in alike.values() if _complete(arm)], ""
     if not run.study.design:
-        arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in arm))
+        arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in _complete(arm)))
         arms = list({arm[0]["arm"]: arm for arm in arms}.values())  # the last of each kind is its best
-        chosen = f", the best of its kind by validation, of {len(records)} trials"
+        chosen = f", the best of its kind by validation, of {len(_complete(records))} trials"
     seen = Seen(run)
     cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
     return [_arm(seen, arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
 
 
-def _arm(seen: Seen, records: list[Record], name: str) -> _Arm:
-    first = records[0]
+def _complete(records: list[Record]) -> list[Record]:
+    return [record for record in records if record["status"] == "complete"]
+
+
+def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
+    records = _complete(arm)
+    first, failed = records[0], len(arm) - len(records) or None
     spec = TrialSpec.model_validate(first["spec"])
 
     def build() -> tuple[nn.Module, Preprocess]:
@@ -210,7 +216,7 @@ def _arm(seen: Seen, records: list[Record], name: str) -> _Arm:
     split: Literal["test", "validation"] = "test" if spec.test else "validation"
     values = [record["test_accuracy" if spec.test else "accuracy"] for record in records]
     sd = statistics.stdev(values) if len(values) > 1 else None
-    accuracy = Cell(statistics.mean(values), "measured", n=len(values), sd=sd, split=split)
+    accuracy = Cell(statistics.mean(values), "measured", n=len(values), sd=sd, split=split, failed=failed)
     one_bit = any(layer.weights == "binary" for layer in spec.layers.values())
     baselines = {"resnet18": "Resnet 18", "vgg16": "VGG16"}
     beside = next(

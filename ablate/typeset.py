@@ -19,8 +19,8 @@ HEADS = {
     "latency": "ms an image",
     "returned": "ms until the call returned",
     "macs": "GMac",
-    "bitops": "10^12 bit operations",
-    "parameters": "parameters, M",
+    "bitops": "10^12 bitops",
+    "parameters": "params, M",
 }
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
 LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {"±": r"$\pm$", "`": "'", "<": "$<$", ">": "$>$", "|": "$|$"}
@@ -40,9 +40,9 @@ def typeset(table: Table1, form: str) -> str:
 
 def terminal(table: Table1) -> Group:
     """The table as rich prints it, the notes below."""
-    shown = Table(
-        "", *(HEADS[name] for name in _columns(table)), box=None, pad_edge=False, caption=LEGEND, caption_justify="left"
-    )
+    heads = "", *(HEADS[name] for name in _columns(table))
+    shown = Table(*heads, box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=LEGEND, caption_justify="left")
+    shown.columns[0].min_width = 14
     for column in shown.columns[1:]:
         column.justify = "right"
     for cells in _body(table):
@@ -61,24 +61,23 @@ def _body(table: Table1) -> list[list[str]]:
 
 def _words(name: str, cell: Cell) -> str:
     value = cell.value / QUANTITIES[name][1]
-    shown = cell.printed or (
-        f"{value:.3f}" if name in ("accuracy", "returned") else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
-    )
+    rounded = {"accuracy": f"{value:.3f}", "returned": f"{value:.3f}", "latency": f"{value:.4g}"}
+    shown = cell.printed or rounded.get(name) or (f"{value:.2f}" if value >= 0.1 else f"{value:.2g}")
     shown += f" ± {cell.sd:.3f}" if cell.sd is not None else ""
-    about = [cell.split] * bool(cell.split) + [f"n {cell.n}"] * bool(cell.n)
-    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if about else "")
+    about = [cell.split, cell.n and f"n {cell.n}", cell.failed and f"{cell.failed} failed"]
+    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if any(about) else "")
 
 
 def _csv(table: Table1) -> str:
     """Units as in --json, a column for the source of each quantity; without the notes."""
     columns = _columns(table)
-    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")]
+    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n", "_failed")]
     writer = csv.DictWriter(out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         line: dict[str, object] = {"model": row.name, "beside": row.beside}
         for name, cell in row.cells.items():
-            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": "" if cell.n is None else cell.n}
+            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n, f"{name}_failed": cell.failed}
         writer.writerow(line)
     return out.getvalue()
 

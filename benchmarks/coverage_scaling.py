@@ -3,16 +3,20 @@
     python benchmarks/coverage_scaling.py [--studies 500] [--samples 1000]
 
 Simulated studies: 5 data sizes over two decades, 8 seeds, Gaussian noise of the log error, full and quantized curves;
-independent points. Prints a table; a study takes 0.2 to 3 s of one core.
+independent points. Prints a table and writes results/coverage-scaling.json, the seconds apart from the counts, which
+do not depend on hardware; half an hour of one core.
 """
 
 import argparse
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 
 from ablate.analysis.laws import LAWS
 from ablate.analysis.scaling import fit
+from ablate.trial import device_name
 
 D = np.tile(np.geomspace(200, 20000, 5), 8)
 PAIR = {"D": np.tile(D, 2), "quantized": np.repeat([0, 1], len(D))}
@@ -33,6 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args()
     print(f"{'law':12} {'sd':>5} {'delta':>6} {'s a fit':>8}  bootstrap / profile coverage of each parameter, %")
+    rows = []
     for law, (predictors, truth, loss) in TRUTHS.items():
         for sd, delta in ((0.02, 1e-3), (0.1, 1e-3), (0.02, 1.0), (0.1, 1.0)):
             hits = np.zeros((2, len(truth)))
@@ -43,9 +48,11 @@ def main() -> None:
                 for row, ends in enumerate((found.intervals, found.profile)):
                     hits[row] += [ends[name][0] <= truth[name] <= ends[name][1] for name in LAWS[law].parameters]
             seconds = (time.perf_counter() - begun) / options.studies
-            shares = 100 * hits / options.studies
-            each = "  ".join(f"{name} {a:.1f} / {b:.1f}" for name, a, b in zip(LAWS[law].parameters, *shares, strict=True))
-            print(f"{law:12} {sd:5} {delta:6} {seconds:8.2f}  {each}", flush=True)
+            shares = dict(zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True))
+            print(f"{law:12} {sd:5} {delta:6} {seconds:8.2f}  {shares}", flush=True)
+            rows.append({"law": law, "sd": sd, "huber_delta": delta, "seconds": round(seconds, 2), "held": shares})
+    result = {**vars(options), "hardware": device_name(), "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
+    (Path(__file__).parent / "results" / "coverage-scaling.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
