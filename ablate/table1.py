@@ -198,6 +198,8 @@ def _arms(run: Run) -> list[_Arm]:
         chosen = f", the best of its kind by validation, of {len(_complete(records))} trials"
     seen = Seen(run)
     cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
+    if cells:  # not those of a value that another has beaten in tuning since
+        arms = [arm for arm in arms if arm[0]["trial_id"] in cells]
     return [_arm(seen, arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
 
 

@@ -1,5 +1,6 @@
 """Figures 10 to 13: confusion matrices with counts and recall; and what the paper lacks, their difference."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _frame(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("prediction")
-    axes.set_title(title, fontsize=7)
+    axes.set_title(textwrap.fill(title, 44), fontsize=7)  # the matrix is narrower than the column
 
 
 def _box(i: int, j: int) -> Any:

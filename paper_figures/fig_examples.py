@@ -1,5 +1,6 @@
 """Figures 8 and 9: images that a model classifies rightly, one a class, and images that it gets wrong."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -25,4 +26,4 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
             wrong = row["label"] != row["predicted"]
             said = f"{row['label']}\n" + (f"not {row['predicted']}\n" if wrong else "") + f"{row['confidence']:.0%}"
             axes.set_title(said, fontsize=5.5, color=VERMILLION if wrong else "black", pad=2)
-        grid[0, 0].figure.suptitle(title, fontsize=7)
+        grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)
