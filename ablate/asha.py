@@ -1,8 +1,9 @@
 """Early stopping with several objectives: asynchronous successive halving by non-dominated rank.
 
 MO-ASHA [Schmucker et al. 2021, arXiv 2106.12639] in the form that stops trials and pauses none: one that reaches a rung
-is compared with all that reached it before, and goes on if it is among the best 1/eta of them. What is counted (size,
-bit operations, latency, images) is known from the start; accuracy and loss are those after the rung's epoch.
+is compared with all that reached it before, and goes on if it is among the best 1/eta of them. A rung is an epoch, or the
+whole training on a part of the trial's images. What is counted (size, bit operations, latency, all its images) is known
+from the start; accuracy and loss are those at the rung.
 """
 
 from collections import defaultdict
@@ -25,43 +26,46 @@ class Rungs:
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
         self.directions = {name: best for name, best in study.directions.items() if name in ("accuracy", "loss", *COUNTED)}
-        self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # a rung's epoch -> trial -> its objectives
+        self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
         for record in records:
             self.tell(record)
 
-    def judge(self, name: str, seen: Mapping[str, Any]) -> str:
-        """Why a trial ends after this epoch; "" where it goes on. seen: epoch, epochs (in all), and the objectives."""
-        fresh = [rung for rung in self._up_to(seen["epoch"]) if name not in self.reached[rung]]
-        for rung in fresh:
-            self.reached[rung][name] = self._objectives(seen)
-        if not fresh or seen["epoch"] >= seen["epochs"]:
+    def judge(self, name: str, so_far: Record) -> str:
+        """Why a trial ends where its record has come to by now; "" where it goes on."""
+        fresh = {rung: row for rung, row in self._passed(so_far).items() if name not in self.reached[rung]}
+        for rung, row in fresh.items():
+            self.reached[rung][name] = self._objectives(so_far, row)
+        epoch = so_far["curve"][-1]["epoch"] if so_far["curve"] else 0
+        if not fresh or epoch >= so_far["epochs"]:
             return ""
-        there = self.reached[fresh[-1]]
+        last = [*fresh][-1]
+        there = self.reached[last]
         most = len(there) // self.rule.reduction
         if not most or [*there].index(name) in best([*there.values()], [*self.directions.values()], most):
             return ""
-        return f"after epoch {seen['epoch']} not among the best {most} of {len(there)}"
+        where = f"epoch {epoch}" if self.rule.over == "epochs" else f"1/{last} of its images"
+        return f"after {where} not among the best {most} of {len(there)}"
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended; one that failed is compared with no more."""
-        name, curve = record["trial_id"], record["curve"]
         for there in self.reached.values():
-            there.pop(name, None)
-        if record["status"] == "failed" or not curve:
-            return
-        for rung in self._up_to(curve[-1]["epoch"]):
-            row = next(row for row in curve if row["epoch"] >= rung)
-            self.reached[rung][name] = self._objectives(record | row)
+            there.pop(record["trial_id"], None)
+        if record["status"] != "failed":
+            for rung, row in self._passed(record).items():
+                self.reached[rung][record["trial_id"]] = self._objectives(record, row)
 
-    def _objectives(self, seen: Mapping[str, Any]) -> list[float]:
-        return [float(seen[name]) for name in self.directions]
+    def _objectives(self, record: Record, row: Mapping[str, Any]) -> list[float]:
+        return [float((row if name in ("accuracy", "loss") else record)[name]) for name in self.directions]
 
-    def _up_to(self, epoch: int) -> list[int]:
-        """The rungs that a trial has reached after so many epochs: first, first * eta, first * eta^2, ..."""
-        rungs = [self.rule.first]
-        while rungs[-1] <= epoch:
-            rungs.append(rungs[-1] * self.rule.reduction)
-        return rungs[:-1]
+    def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
+        """The rungs that a trial has passed, in order, and what was seen at each: first, first * eta, ... epochs, or parts."""
+        if self.rule.over == "fraction":
+            return {row["one_in"]: row for row in record.get("rungs", ()) if row["epoch"] == record["epochs"]}
+        passed, rung = {}, self.rule.first
+        while row := next((row for row in record["curve"] if row["epoch"] >= rung), None):
+            passed[rung] = row
+            rung *= self.rule.reduction
+        return passed
 
 
 def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]:

@@ -72,6 +72,10 @@ def study(
     early_stopping: Annotated[
         int | None, typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none.")
     ] = None,
+    early_stopping_over: Annotated[
+        str | None,
+        typer.Option(help="What grows from rung to rung: epochs, or the fraction of a trial's images."),
+    ] = None,
     confirm: Annotated[int | None, typer.Option(help="Further seeds for each member of the front, tested.")] = None,
     max_size_bytes: Annotated[
         int | None, typer.Option(help="Train nothing whose packed model is counted to be larger.")
@@ -102,8 +106,8 @@ def study(
         "max_latency_ms": max_latency_ms,
         "min_accuracy": min_accuracy,
     }
-    if early_stopping is not None:
-        changes["early_stopping"] = {"reduction": early_stopping} if early_stopping else "none"
+    if rule := {key: v for key, v in (("reduction", early_stopping), ("over", early_stopping_over)) if v is not None}:
+        changes["early_stopping"] = "none" if early_stopping == 0 else rule
     if objectives is not None:
         changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)

@@ -17,18 +17,17 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from ablate.actors import keep_actors
-from ablate.asha import COUNTED
 from ablate.cluster import Resources
 from ablate.errors import NonFinite, Unwritten
 from ablate.ledger import Record, arm, blank_record
 from ablate.spec import Recipe, TrialSpec
-from ablate.words import in_words
+from ablate.words import after, in_words
 
 Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
 Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome
 Watch = Callable[["Running", int, int], None]  # (running, trials that wait for their resources, workers that died)
-Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, accuracy
-Judge = Callable[[str, TrialSpec, dict[str, Any]], str]  # (trial_id, trial, what it reported) -> why it ends here, or ""
+Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, one_in, accuracy
+Judge = Callable[[str, TrialSpec, Record], str]  # (trial_id, trial, its record so far) -> why it ends here, or ""
 RETRIES = 2  # of a trial whose worker or node died
 
 
@@ -51,7 +50,7 @@ def distribute(
     again and again with what is running, how many trials wait for a node, and how many workers died. After `stop`,
     running trials end with their current epoch, unrecorded. Raises Unwritten when the run's folder cannot be written.
     With a Storage, a trial's state is kept there after each epoch until the trial is recorded. With a judge, a trial
-    that it gives a reason to end after an epoch is recorded as pruned.
+    that it gives a reason to end after an epoch, by its record so far, is recorded as pruned.
     """
     proposer = _Proposer(ask, tell, stop, writer, storage, judge, resources)
     limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial, "judged": judge is not None}
@@ -104,7 +103,7 @@ class _Worker(tune.Trainable):
         self.name, spec = new_config["trial_id"], TrialSpec.model_validate(new_config["spec"])
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
-        print(f"trial {self.name}: {in_words(new_config['spec'])}", f"(after epoch {state['epoch']})" if state else "")
+        print(f"trial {self.name}: {in_words(new_config['spec'])}", f"(after {after(state)})" if state else "")
         return True
 
     def step(self) -> dict[str, Any]:
@@ -115,11 +114,11 @@ class _Worker(tune.Trainable):
             epoch = next(self.epochs)
             if self.storage:
                 self._keep(epoch.state)
-            print(f"trial {self.name}: epoch {epoch.epoch}, accuracy {epoch.accuracy:.1%}")
-            report = {"epoch": epoch.epoch, "accuracy": epoch.accuracy, "slot": self.slot}
+            one_in = epoch.state.get("one_in", 1)
+            report = {"epoch": epoch.epoch, "one_in": one_in, "accuracy": epoch.accuracy, "slot": self.slot}
+            print(f"trial {self.name}: {after(report)}, accuracy {epoch.accuracy:.1%}")
             if self.judged:
                 ray.get(self.writer.note.remote(epoch.record))
-                report |= {"loss": epoch.loss} | {key: epoch.record[key] for key in ("epochs", *COUNTED)}
             return report
         except StopIteration as end:
             outcome = end.value
@@ -174,6 +173,7 @@ class _Running:
     began: bool = False  # else it waits for its resources
     started: float = field(default_factory=time.monotonic)
     epoch: int = 0
+    one_in: int = 1  # of so many of its images it is trained on one
     accuracy: float | None = None
     verdict: str = ""  # why it ends before its last epoch
 
@@ -230,7 +230,8 @@ class _Proposer(_Unsaved, Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "epoch" in result:
             trial = self.running[trial_id]
-            trial.epoch, trial.accuracy, trial.slot = result["epoch"], result["accuracy"], result["slot"]
+            for key in ("epoch", "one_in", "accuracy", "slot"):
+                setattr(trial, key, result[key])
             if self.storage:
                 self.deaths[trial.trial_id] = 0
 
@@ -251,7 +252,7 @@ class _Proposer(_Unsaved, Searcher):
         if self.judge and "epoch" in result:
             trial = self.running[trial_id]
             with self.noting_faults():
-                trial.verdict = self.judge(trial.trial_id, trial.spec, result)
+                trial.verdict = self.judge(trial.trial_id, trial.spec, ray.get(self.writer.noted.remote(trial.trial_id)))
             return bool(trial.verdict)
         return False
 
@@ -361,4 +362,4 @@ def _epochs(recipe: Recipe) -> int | None:
 def _row(trial: _Running) -> dict[str, Any]:
     row: dict[str, Any] = {"trial_id": trial.trial_id, "arm": arm(trial.spec), "layers": in_words(trial.spec.model_dump())}
     row |= {"slot": trial.slot, "attempt": trial.attempt, "epoch": trial.epoch, "epochs": _epochs(trial.spec.recipe)}
-    return row | {"accuracy": trial.accuracy}
+    return row | {"one_in": trial.one_in, "accuracy": trial.accuracy}

@@ -106,9 +106,9 @@ class Driver:
             self.metrics.observe(record["train_seconds"])
         return [row["trial_id"] for row in self.front]
 
-    def judge(self, name: str, spec: TrialSpec, seen: dict[str, Any]) -> str:
+    def judge(self, name: str, spec: TrialSpec, so_far: Record) -> str:
         """Why a trial ends after the epoch that it reports, "" where it goes on; one that confirms always does."""
-        return "" if spec.test else self.rungs.judge(name, seen)
+        return "" if spec.test else self.rungs.judge(name, so_far)
 
     def _learn(self, records: list[Record]) -> None:
         for record in records:

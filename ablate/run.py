@@ -43,7 +43,9 @@ class Run:
     @cached_property
     def records(self) -> pd.DataFrame:
         """The ledger as a table: one row a trial, in the order in which they ended."""
-        return pd.DataFrame(ledger.read(self.path / "ledger.jsonl"), columns=list(ledger.FIELDS))
+        records = ledger.read(self.path / "ledger.jsonl")
+        rungs = ["rungs"] if any("rungs" in record for record in records) else []
+        return pd.DataFrame(records, columns=[*ledger.FIELDS, *rungs])
 
     @property
     def searched(self) -> pd.DataFrame:
@@ -240,6 +242,10 @@ class Writer:
     def note(self, record: Record) -> None:
         """Remember the record of a trial under way, in case that it ends here."""
         self._noted[record["trial_id"]] = record
+
+    def noted(self, name: str) -> Record:
+        """What was noted last of a trial under way."""
+        return self._noted[name]
 
     def prune(self, name: str, reason: str) -> None:
         """Store a trial under way as it was noted last: with its curve, without an outcome."""

@@ -224,10 +224,29 @@ class Step(Spec):
 
 
 class EarlyStopping(Spec):
-    """Which trials of a search end early: at the rungs after `first`, first * reduction, ... epochs, all but the best."""
+    """Which trials of a search end early: at each rung all but the best.
 
+    Over `epochs` the rungs are after `first`, first * reduction, ... epochs. Over `fraction` a trial is trained on
+    1 / reduction^rungs of its images first, then afresh on `reduction` times as many, and at last on all of them; the
+    smaller trainings are its rungs, each by the whole recipe, on images that are among the next one's.
+    """
+
+    over: Literal["epochs", "fraction"] = "epochs"  # what grows from rung to rung
     reduction: int = Field(3, ge=2, le=1000)  # of those at a rung, the best 1 / reduction go on
-    first: int = Field(1, ge=1)  # epochs before the first rung
+    first: int = Field(1, ge=1)  # over epochs: those before the first rung
+    rungs: int = Field(2, ge=1, le=10)  # over fraction: trainings on fewer images
+
+    @property
+    def one_in(self) -> tuple[int, ...]:
+        """A rung over `fraction` each, the smallest first: of so many of a trial's images it takes one."""
+        return tuple(self.reduction**k for k in range(self.rungs, 0, -1)) if self.over == "fraction" else ()
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        other = "rungs" if self.over == "epochs" else "first"
+        if (given := getattr(self, other)) != type(self).model_fields[other].default:
+            raise ValueError(f"{other} is not for early stopping over {self.over}, but got {given}; leave it out")
+        return self
 
 
 class StudySpec(Spec):
@@ -331,9 +350,14 @@ class StudySpec(Spec):
         faults = ["early_stopping is for a search; a design trains all of its cells to the end"] if self.design else []
         if not {"accuracy", "loss"} & {*self.objectives}:
             faults.append(f"early_stopping needs accuracy or loss among the objectives, but got {', '.join(self.objectives)}")
+        views = values(self.space.recipe.get("image_views", self.recipe.image_views or "none"))
+        if rule.over == "fraction" and (some := [n for n in views if n != "none"]):
+            saves = "saves nothing where recipe.image_views sets the steps whatever the images"
+            faults.append(f"early_stopping over fraction {saves}, but got {some[0]}; set epochs, or stop over epochs")
         known = not self.recipe.image_views and not {"epochs", "image_views"} & {*self.space.recipe}
-        if known and self.recipe.epochs <= rule.first:
-            faults.append(f"early_stopping needs more epochs than its first {rule.first}, but got {self.recipe.epochs}")
+        first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
+        if known and self.recipe.epochs <= first:
+            faults.append(f"early_stopping needs more epochs than {few}, but got {self.recipe.epochs}")
         return faults
 
 

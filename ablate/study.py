@@ -94,12 +94,13 @@ def drive(
                 count = replace(planned.count, table=table)
                 driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
             files = models.files(study.model) if resources.address else {}
+            rungs = study.early_stopping.one_in if study.early_stopping else ()
             distribute(
                 driver.ask,
                 driver.tell,
                 driver.watch,
                 stop=lambda: driver.stopped,
-                steps=partial(trial.worker_steps, dataset=dataset, table=table, files=files),
+                steps=partial(trial.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs),
                 path=run.path,
                 writer=writer,
                 storage=storage,

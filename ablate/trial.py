@@ -5,7 +5,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
+from ablate.words import after
+
+CURVES = ("curve", "rungs")  # of a record, as it was seen while training; `rungs` only where there are some
 
 
 @dataclass
@@ -47,13 +50,13 @@ def resolved(spec: TrialSpec) -> TrialSpec:
     return effective(spec.model_copy(update={"recipe": resolve(spec.recipe)}))
 
 
-def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None) -> Record:
+def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
     """Train and measure one point, in this process. A fault of the training is a record with status "failed".
 
-    Raises BadInput for an unknown model, dataset or layer group.
+    rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
     """
     spec = resolved(spec)
-    steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data))
+    steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data), rungs=rungs)
     while True:
         try:
             next(steps)
@@ -67,16 +70,23 @@ def trial_steps(
     dataset: data.Dataset,
     table: LatencyTable | None = None,
     state: dict[str, Any] | None = None,
+    rungs: Sequence[int] = (),
 ) -> Generator[Epoch, None, Outcome]:
     """A trial epoch by epoch, so that a caller can report in between; its return value is the Outcome.
 
     With a table, the record's latency_ms is the sum of the table's layers. With the state of an epoch that it yielded,
-    in this process or in another, it goes on after that epoch. train_seconds is the trial's own time to its last
-    evaluation, the teacher's forward passes included, but not the training of teacher or checkpoint, which trials share.
+    in this process or in another, it goes on after that epoch. For each of the rungs, large to small, it is trained on
+    one in so many of its images before, by the same recipe and from the same start; the record's `rungs` are the curve
+    of these trainings, and nothing else of it depends on them but train_seconds. That is the trial's own time to its
+    last evaluation, the teacher's forward passes included, but not the training of teacher or checkpoint, which trials
+    share.
     """
-    record = blank_record(spec, name)
-    chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
-    record |= {"images": len(chosen), "threads": torch.get_num_threads(), "device": device_name()}
+    sizes = [*rungs, 1]
+    kept = state.get("one_in", 1) if state else 0
+    state, sizes = (state, sizes[sizes.index(kept) :]) if kept in sizes else (None, sizes)
+    record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
+    record["images"] = len(data.subset(dataset.train.labels, spec.fraction, spec.seed))
+    record |= {"threads": torch.get_num_threads(), "device": device_name()}
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
@@ -89,25 +99,27 @@ def trial_steps(
             record["latency_ms"] = table.sum(specs)
         size_bytes = packed.packed_bytes(model, specs, preprocess=preprocess)  # as it will be
         model.to(device())
-        split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
-        record["steps"], record["epochs"] = length(spec.recipe, len(split))
-        before = 0.0  # seconds spent until the state was kept
+        record["steps"], record["epochs"] = length(spec.recipe, record["images"])
+        before, last = 0.0, None  # seconds spent until the state was kept
         if state:
-            record |= {"curve": state["curve"], "started_at": state["started_at"]}
+            record |= {key: state[key] for key in (*CURVES, "started_at") if key in state}
             before = state["seconds"]
-        own, last = time.perf_counter(), None
-        if spec.recipe.full_epochs and not state:
-            model.load_state_dict(_trained(checkpoint_spec(spec), dataset, split).state_dict())
-        taught = _trained(teacher_spec(spec), dataset, split) if distills(spec.recipe) else None
-        started += time.perf_counter() - own
-        for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state):
-            record["curve"].append(
-                {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
-            )
-            about = {"curve": record["curve"], "started_at": record["started_at"]}
-            about["seconds"] = before + time.perf_counter() - started
-            so_far = record | {"size_bytes": size_bytes, "train_seconds": about["seconds"]}
-            yield replace(last, state=last.state | about, record=so_far | {"curve": [*record["curve"]]})
+        for one_in in sizes:
+            if one_in != sizes[0]:
+                model, state, last = build(spec, dataset.classes).to(device()), None, None
+            own = time.perf_counter()
+            split, taught = _prepared(spec, one_in, dataset, None if state else model)
+            started += time.perf_counter() - own
+            for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state):
+                row = {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
+                if one_in == 1:
+                    record["curve"].append(row)
+                else:
+                    record["rungs"].append({"one_in": one_in, "images": len(split)} | row)
+                about = {key: [*record[key]] for key in CURVES if key in record} | {"started_at": record["started_at"]}
+                so_far = record | about | {"size_bytes": size_bytes}
+                so_far["train_seconds"] = seconds = before + time.perf_counter() - started
+                yield replace(last, state=last.state | about | {"seconds": seconds, "one_in": one_in}, record=so_far)
         last = last or evaluate(model, dataset.validation, preprocess)
         record |= {"accuracy": last.accuracy, "loss": last.loss}
         record["train_seconds"] = before + time.perf_counter() - started
@@ -128,14 +140,24 @@ def trial_steps(
 
 
 def worker_steps(
-    spec: TrialSpec, name: str, state: dict[str, Any] | None, *, threads: int, files: dict[str, bytes], **given: Any
+    spec: TrialSpec,
+    name: str,
+    state: dict[str, Any] | None,
+    *,
+    threads: int,
+    files: dict[str, bytes],
+    rungs: Sequence[int] = (),
+    **given: Any,
 ) -> Generator[Epoch, None, Outcome]:
-    """`trial_steps` in a process that runs many trials, maybe on a node that lacks the model's folder: with its `files`."""
+    """`trial_steps` in a process that runs many trials, maybe on a node that lacks the model's folder: with its `files`.
+
+    A trial that is tested confirms another, and so has no rungs.
+    """
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     models.provide(spec.model, files)
-    return trial_steps(spec, name, state=state, **given)
+    return trial_steps(spec, name, state=state, rungs=() if spec.test else rungs, **given)
 
 
 def compare(record: Record) -> list[dict[str, Any]]:
@@ -143,7 +165,7 @@ def compare(record: Record) -> list[dict[str, Any]]:
     if record["threads"]:
         torch.set_num_threads(int(record["threads"]))
     spec = TrialSpec.model_validate(record["spec"])
-    again = run_trial(spec)
+    again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])
     before, now = (_outcome(r) for r in (record, again))
     return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]
 
@@ -151,7 +173,7 @@ def compare(record: Record) -> list[dict[str, Any]]:
 def _outcome(record: Record) -> dict[str, Any]:
     fields = [*("trial_id", "status", "images", "steps", "accuracy", "loss", "test_accuracy")]
     fields += [*("size_bytes", "parameters", "macs", "bitops")]
-    epochs = {f"loss after epoch {row['epoch']}": row["loss"] for row in record["curve"]}
+    epochs = {f"loss after {after(row)}": row["loss"] for row in (*record.get("rungs", ()), *record["curve"])}
     return {field: record[field] for field in fields} | epochs
 
 
@@ -164,6 +186,18 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
         raise unknown("layer group", wrong[0], groups)
     layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
+
+
+def _prepared(
+    spec: TrialSpec, one_in: int, dataset: data.Dataset, fresh: torch.nn.Module | None
+) -> tuple[data.Split, torch.nn.Module | None]:
+    """A trial's images, or of them one in so many, and its teacher; a fresh model takes the weights of its checkpoint."""
+    spec = spec.model_copy(update={"fraction": spec.fraction / one_in})
+    chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
+    split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
+    if spec.recipe.full_epochs and fresh:
+        fresh.load_state_dict(_trained(checkpoint_spec(spec), dataset, split).state_dict())
+    return split, _trained(teacher_spec(spec), dataset, split) if distills(spec.recipe) else None
 
 
 def teacher_spec(spec: TrialSpec) -> TrialSpec:

@@ -15,7 +15,7 @@ from ablate import ledger
 from ablate.analysis import pareto
 from ablate.ledger import Record
 from ablate.spec import Direction
-from ablate.words import COLUMNS, cell, duration, in_bounds, in_words, seconds_left, size
+from ablate.words import COLUMNS, after, cell, duration, in_bounds, in_words, seconds_left, size
 
 
 class StudyView:
@@ -77,9 +77,8 @@ def progress(state: dict[str, Any]) -> Group:
     for trial in state["running"]:
         seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
         seen += f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
-        of = f"/{trial['epochs']}" if trial["epochs"] else ""
         head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
-        lines.append(f"  {head} epoch {trial['epoch']}{of}{seen}")
+        lines.append(f"  {head} {after(trial, trial['epochs'])}{seen}")
     return Group(*(Text(line) for line in lines))
 
 

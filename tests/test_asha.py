@@ -1,6 +1,7 @@
 """Early stopping: who goes on at a rung, and a study whose hopeless trials end early."""
 
 import itertools
+import json
 import shutil
 import time
 from types import SimpleNamespace
@@ -10,15 +11,18 @@ import pandas as pd
 import pytest
 import ray
 
-from ablate import cli, cluster, load_run, run_study, verbs
+from ablate import cli, cluster, data, load_run, run_study, run_trial, trial, verbs
 from ablate.asha import Rungs, best
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError
 from ablate.ledger import append, blank_record, read
+from ablate.plan import plan
 from ablate.resume import resume_study
-from ablate.spec import EarlyStopping, StudySpec, TrialSpec, checked, load_study
+from ablate.reuse import adopt, reuse
+from ablate.spec import EarlyStopping, LayerSpec, Recipe, StudySpec, TrialSpec, checked, load_study
+from ablate.storage import Storage
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 WALL = ("train_seconds", "started_at")
@@ -30,7 +34,13 @@ def study(**rule):
 
 
 def seen(epoch, accuracy, size_bytes, epochs=9):
-    return {"epoch": epoch, "epochs": epochs, "accuracy": accuracy, "size_bytes": size_bytes}
+    return {"curve": [{"epoch": epoch, "accuracy": accuracy}], "epochs": epochs, "accuracy": None, "size_bytes": size_bytes}
+
+
+def part(one_in, epoch, accuracy, size_bytes, before=()):
+    """As `seen`, on the way through a training on a part of the images."""
+    rows = [*before, {"one_in": one_in, "images": 900 // one_in, "epoch": epoch, "accuracy": accuracy}]
+    return {"curve": [], "rungs": rows, "epochs": 2, "accuracy": None, "size_bytes": size_bytes, "images": 900}
 
 
 def test_ranks_come_before_the_net():
@@ -87,10 +97,11 @@ def test_the_ledger_s_curves_rebuild_the_rungs():
     live, records = Rungs(study()), []
     for i in range(20):
         record = blank_record(TrialSpec(seed=i), f"t{i}") | {"size_bytes": int(rng.integers(50, 100)), "status": "complete"}
+        record["epochs"] = 9
         for epoch in range(1, 10):
             row = {"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": float(rng.random())}
             record["curve"].append(row)
-            if live.judge(record["trial_id"], record | row | {"epochs": 9}):
+            if live.judge(record["trial_id"], record):
                 record["status"] = "pruned"
                 break
         record["status"] = "failed" if i == 3 else record["status"]
@@ -100,6 +111,93 @@ def test_the_ledger_s_curves_rebuild_the_rungs():
     rebuilt = Rungs(study(), records)
     assert {rung: there for rung, there in live.reached.items() if there} == rebuilt.reached
     assert "t3" not in rebuilt.reached[1]
+
+
+def test_over_the_fraction_a_rung_is_a_whole_training():
+    rungs = Rungs(study(over="fraction", rungs=2))
+    assert rungs.rule.one_in == (9, 3) and EarlyStopping().one_in == ()
+    for name, accuracy in (("a", 0.5), ("b", 0.4), ("c", 0.3)):
+        assert rungs.judge(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(name)  # on its way
+    ends = {name: rungs.judge(name, part(9, 2, at, 100)) for name, at in (("a", 0.5), ("b", 0.4), ("c", 0.3))}
+    assert ends == {"a": "", "b": "", "c": "after 1/9 of its images not among the best 1 of 3"}
+    passed = part(9, 2, 0.5, 100)["rungs"]
+    assert rungs.judge("a", part(3, 1, 0.1, 100, passed)) == "" and not rungs.reached[3]
+    assert rungs.judge("a", part(3, 2, 0.1, 100, passed)) == "" and rungs.reached[3] == {"a": [0.1, 100]}
+    fresh = Rungs(study(over="fraction"))  # of a driver that came later: the trial has been at both rungs
+    assert fresh.judge("a", part(3, 2, 0.1, 100, passed)) == ""
+    assert fresh.reached == {9: {"a": [0.5, 100]}, 3: {"a": [0.1, 100]}}
+    fresh.tell(part(9, 2, 0.4, 100) | {"trial_id": "b", "status": "pruned"})
+    assert list(fresh.reached[9]) == ["a", "b"]
+    fresh.tell(part(3, 2, 0.1, 100, passed) | {"trial_id": "a", "status": "failed"})
+    assert fresh.reached == {9: {"b": [0.4, 100]}, 3: {}}
+
+
+def test_images_are_those_of_the_whole_trial():
+    asked = {"question": "?", "space": SPACE, "objectives": ["accuracy", "images"], "early_stopping": {"over": "fraction"}}
+    rungs = Rungs(checked(StudySpec, asked, "study"))
+    rungs.judge("a", part(9, 2, 0.5, 1))
+    assert rungs.reached[9]["a"] == [0.5, 900]
+
+
+def outcome_of(steps, until=None):
+    """What a trial ends with; or the state that it had after its so-manieth epoch, all its trainings counted."""
+    for count in itertools.count(1):
+        try:
+            epoch = next(steps)
+        except StopIteration as end:
+            return end.value
+        if count == until:
+            return epoch.state
+
+
+@pytest.mark.parametrize("more", [{}, {"full_epochs": 1, "distill": 0.5, "ema": 0.5}], ids=["plain", "taught"])
+def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_path, monkeypatch, more):
+    """To the bit; also where it goes on from what was kept of it, whichever training was under way."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    dataset, storage = data.load("cifar10-mini"), Storage(str(tmp_path / "kept"))
+    recipe = Recipe(epochs=2, bf16=False, **more)
+    layers = {"block0.fc1": LayerSpec(weights="ternary")}
+    spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.09, recipe=recipe)
+
+    def begun(rungs=(), state=None):
+        return trial.trial_steps(spec, "name", dataset, state=state, rungs=rungs)
+
+    def bare(outcome):
+        return {key: value for key, value in outcome.record.items() if key not in (*WALL, "rungs")}
+
+    alone, after = outcome_of(begun()), outcome_of(begun((9, 3)))
+    assert bare(after) == bare(alone) and after.weights == alone.weights and "rungs" not in alone.record
+    for name, array in alone.predictions.items():
+        np.testing.assert_array_equal(after.predictions[name], array)
+    rungs = after.record["rungs"]
+    assert [(row["one_in"], row["images"], row["epoch"]) for row in rungs] == [(9, 40, 1), (9, 40, 2), (3, 120, 1), (3, 120, 2)]
+    assert after.record["images"] == 360
+    spent = [epoch.record["train_seconds"] for epoch in begun((9, 3))]
+    assert spent[0] > 0 and spent == sorted(spent) and len(spent) == 6  # counted through all its trainings
+    third = outcome_of(trial.trial_steps(spec.model_copy(update={"fraction": 0.03}), "third", dataset)).record
+    assert [row["loss"] for row in rungs[2:]] == [row["loss"] for row in third["curve"]]  # afresh, by the whole recipe
+
+    for epoch in range(1, 7):
+        storage.save("name", outcome_of(begun((9, 3)), until=epoch))
+        again = outcome_of(begun((9, 3), storage.load("name")))
+        assert bare(again) == bare(alone) and again.record["rungs"] == rungs and again.weights == alone.weights
+    storage.save("name", outcome_of(begun((9, 3)), until=2))
+    elsewhere = outcome_of(begun(state=storage.load("name")))  # without early stopping: it begins again
+    assert elsewhere.record.keys() == alone.record.keys() and bare(elsewhere) == bare(alone)
+
+
+def test_a_fault_on_a_part_of_the_images_is_the_trial_s(tiny_vit):
+    recipe = Recipe(epochs=1, learning_rate=1e30, clip_norm=None, warmup=0, batch_size=8, bf16=False)
+    record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe), rungs=(2,))
+    assert record["status"] == "failed" and record["error"].startswith("NonFinite: ") and record["images"] == 80
+
+
+def test_what_confirms_the_front_has_no_rungs(tiny_vit):
+    for test, ends in ((True, 0), (False, 2)):
+        spec = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=Recipe(epochs=1, bf16=False), test=test)
+        given = {"dataset": data.load("cifar10-mini"), "table": None, "rungs": (9, 3)}
+        record = outcome_of(trial.worker_steps(spec, "name", None, threads=1, files={}, **given)).record
+        assert record["status"] == "complete" and len(record.get("rungs", ())) == ends
 
 
 def test_what_confirms_the_front_is_not_stopped():
@@ -120,9 +218,9 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             yield SimpleNamespace(epoch=epoch, accuracy=0.5, loss=1.0, state={}, record=so_far)
         return SimpleNamespace(record=record | {"status": "complete", "accuracy": 0.5}, predictions={}, weights={})
 
-    def judge(name, spec, seen):
-        assert seen["size_bytes"] == 1 and seen["loss"] == 1.0
-        return "it is odd" if spec.seed % 2 and seen["epoch"] == 1 else ""
+    def judge(name, spec, so_far):
+        assert so_far["size_bytes"] == 1 and so_far["curve"][-1]["loss"] == 1.0
+        return "it is odd" if spec.seed % 2 and len(so_far["curve"]) == 1 else ""
 
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(12)])
     told = []
@@ -149,6 +247,20 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
     assert [len(ledger[i]["curve"]) for i in (0, 2, 6, 8, 10)] == [3] * 5 and ledger[4]["status"] == "failed"
 
 
+def bare(run):
+    return [{key: str(value) for key, value in row.items() if key not in WALL} for row in run.records.to_dict("records")]
+
+
+def resumed_after(n, run, path):
+    """A copy of a finished run, gone on with as if its driver had died after n trials."""
+    shutil.copytree(run.path, path)
+    (path / "state.json").unlink()
+    (path / "ledger.jsonl").unlink()
+    for row in read(run.path / "ledger.jsonl")[:n]:
+        append(path / "ledger.jsonl", row)
+    return resume_study(path, resources=Resources(concurrency=1))[0]
+
+
 def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
     asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 7, "early_stopping": EarlyStopping()})
@@ -163,18 +275,45 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
     front = set(pd.read_csv(run.path / "tables" / "front.csv")["trial_id"])
     assert front and not front & {record["trial_id"] for record in pruned}
 
-    shutil.copytree(run.path, tmp_path / "killed")  # as if its driver had died after four trials
-    (tmp_path / "killed" / "state.json").unlink()
-    (tmp_path / "killed" / "ledger.jsonl").unlink()
-    for row in read(run.path / "ledger.jsonl")[:4]:
-        append(tmp_path / "killed" / "ledger.jsonl", row)
-    resumed, _ = resume_study(tmp_path / "killed", resources=Resources(concurrency=1))
-
-    def bare(run):
-        return [{key: str(value) for key, value in row.items() if key not in WALL} for row in run.records.to_dict("records")]
-
-    assert bare(resumed) == bare(run)
+    assert bare(resumed_after(4, run, tmp_path / "killed")) == bare(run)
     cli._show(load_run(run.path), False)
     assert f"{len(pruned)} stopped early" in capsys.readouterr().out
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after epoch 1"):
         verbs.rerun(run.path, pruned[0]["trial_id"], True)
+
+
+def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study)
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 7, "confirm": 1})
+    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
+    records = run.searched.to_dict("records")
+    pruned = [record for record in records if record["status"] == "pruned"]
+    complete = [record for record in records if record["status"] == "complete"]
+    assert len(records) == 7 and len(pruned) >= 2 and complete and len(run.records) > 7
+    for record in pruned:
+        last = record["rungs"][-1]["one_in"]
+        assert record["curve"] == [] and record["error"].startswith(f"after 1/{last} of its images not among the best ")
+        assert pd.isna(record["accuracy"]) and record["size_bytes"] > 0 and record["images"] in (80, 160)
+    for record in complete:
+        assert [row["one_in"] for row in record["rungs"]] == [4, 2] and len(record["curve"]) == 1
+        assert [row["images"] for row in record["rungs"]] == [record["images"] // 4, record["images"] // 2]
+    front = set(pd.read_csv(run.path / "tables" / "front.csv")["trial_id"])
+    assert front and front <= {record["trial_id"] for record in complete}
+    assert run.records[len(records) :]["rungs"].isna().all()  # what confirms the front
+    assert bare(resumed_after(4, run, tmp_path / "killed")) == bare(run)
+
+    assert trial.trial_id(TrialSpec.model_validate(complete[0]["spec"])) == complete[0]["trial_id"]
+    capsys.readouterr()
+    verbs.rerun(run.path, complete[0]["trial_id"], True)
+    again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert "loss after epoch 1 on 1/4 of its images" in again and all(row["same"] for row in again.values())
+    with pytest.raises(AblateError, match=r"that of a pruned trial \(after 1/"):
+        verbs.rerun(run.path, pruned[0]["trial_id"], True)
+    again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert again["loss after epoch 1 on 1/4 of its images"]["same"] and not again["status"]["same"]
+
+    planned, found = reuse([run.path], plan(asked))
+    adopt(tmp_path / "more", found)
+    known = read(tmp_path / "more" / "ledger.jsonl")
+    assert [record["rungs"] for record in known] == [record["rungs"] for record in complete]
+    assert {*Rungs(planned.study, known).reached} == {4, 2}

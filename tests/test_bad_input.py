@@ -59,6 +59,8 @@ def refused(result, *parts):
         (["study", "--early-stopping", "1"], ["early_stopping.reduction", "greater than or equal to 2", "1"]),
         (["study", "--early-stopping", "3", "--epochs", "1"], ["early_stopping needs more epochs than its first 1", "1"]),
         (["study", "--early-stopping", "3", "--objectives", "size_bytes"], ["accuracy or loss", "size_bytes"]),
+        (["study", "--early-stopping-over", "images"], ["early_stopping.over", "'epochs' or 'fraction'", "'images'"]),
+        (["study", "--early-stopping-over", "fraction", "--epochs", "0"], ["early_stopping needs more epochs than", "0"]),
         (["study", "ladder", "--confirm", "2"], ["confirm is for a search"]),
         (["study", "ladder", "--early-stopping", "2"], ["early_stopping is for a search"]),
         (["study", "ladder", "--min-accuracy", "0.5"], ["bound a search"]),
@@ -109,6 +111,12 @@ def test_arguments(run, tmp_path, arguments, parts):
         (STUDY + "[recipe]\nlearning_rate = -1.0", ["recipe.learning_rate", "greater than 0", "-1.0"]),
         (STUDY + "[recipe]\noptimizer = 'adam'", ["recipe.optimizer", "'adamw'", "'adam'"]),
         (STUDY + "[recipe]\nlearning_rate = inf", ["recipe.learning_rate", "finite"]),
+        (STUDY + "early_stopping = {over = 'fraction', first = 2}", ["first is not for early stopping over fraction", "2"]),
+        (STUDY + "early_stopping = {rungs = 1}", ["rungs is not for early stopping over epochs", "1", "leave it out"]),
+        (
+            STUDY + "early_stopping = {over = 'fraction'}\n[recipe]\nimage_views = 3000",
+            ["recipe.image_views sets the steps whatever the images", "3000", "set epochs, or stop over epochs"],
+        ),
         (STUDY.replace("bits", "bitts"), ["unknown search space 'bitts'", "'bits'"]),
     ],
 )
