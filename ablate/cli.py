@@ -106,8 +106,10 @@ def study(
         "max_latency_ms": max_latency_ms,
         "min_accuracy": min_accuracy,
     }
-    if rule := {key: v for key, v in (("reduction", early_stopping), ("over", early_stopping_over)) if v is not None}:
-        changes["early_stopping"] = "none" if early_stopping == 0 else rule
+    if early_stopping == 0 and early_stopping_over is None:
+        changes["early_stopping"] = "none"
+    elif rule := {key: v for key, v in (("reduction", early_stopping), ("over", early_stopping_over)) if v is not None}:
+        changes["early_stopping"] = rule
     if objectives is not None:
         changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
@@ -281,6 +283,9 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.St
     if "space" in changes and "objectives" not in changes:
         changes["objectives"] = ()  # those of the new space
     recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs})
+    if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
+        theirs = base.early_stopping.model_dump(exclude={"first", "rungs"} if "over" in rule else {})
+        changes["early_stopping"] = theirs | rule
     return spec.checked(spec.StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
 
 

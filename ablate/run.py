@@ -44,8 +44,7 @@ class Run:
     def records(self) -> pd.DataFrame:
         """The ledger as a table: one row a trial, in the order in which they ended."""
         records = ledger.read(self.path / "ledger.jsonl")
-        rungs = ["rungs"] if any("rungs" in record for record in records) else []
-        return pd.DataFrame(records, columns=[*ledger.FIELDS, *rungs])
+        return pd.DataFrame([{"rungs": []} | record for record in records], columns=[*ledger.FIELDS, "rungs"])
 
     @property
     def searched(self) -> pd.DataFrame:

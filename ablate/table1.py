@@ -104,13 +104,15 @@ def table1(
     """Count and measure every model; an arm of a run takes the place of the model whose counts it has.
 
     seconds: on each latency, 0 for none; batch: images a call; tell: is told the name of each row before it is made.
-    Raises BadInput for values out of range and for a run without a complete trial.
+    An arm whose every seed failed has a note in place of a row. Raises BadInput for values out of range and for a run
+    without a complete trial.
     """
     if not 0 <= seconds <= 3600:
         raise BadInput(f"0 <= seconds <= 3600 must hold, but got {seconds}; 0 measures nothing")
     if batch < 1:
         raise BadInput(f"batch must be 1 image or more, but got {batch}")
-    arms = [entry for run in runs for entry in _arms(run)]
+    found = [_arms(run) for run in runs]
+    arms, lost = [arm for arms, _ in found for arm in arms], [note for _, notes in found for note in notes]
     rows = []
     for entry in _base():
         tell(entry.name)
@@ -126,7 +128,7 @@ def table1(
     ordered = [row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))]
     about = {"device": trial.device_name(), "threads": torch.get_num_threads(), "batch": batch}
     where = f"{about['device']}, CPU threads: {about['threads']}, batch: {batch}" if seconds else ""
-    return Table1(ordered, notes(runs=bool(runs), gpu=trial.device().type == "cuda", timed=where), about)
+    return Table1(ordered, lost + notes(runs=bool(runs), gpu=trial.device().type == "cuda", timed=where), about)
 
 
 def _row(entry: _Entry, counted: Cost, size_bytes: int, measured: dict[str, Cell]) -> Row:
@@ -180,8 +182,11 @@ def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
     return models.load(name, CLASSES).eval(), models.preprocess(name)
 
 
-def _arms(run: Run) -> list[_Arm]:
-    """A run's arms: trials that differ in their seeds alone. Of a search, the best by validation of each kind of weights."""
+def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
+    """A run's arms: trials that differ in their seeds alone. Of a search, the best by validation of each kind of weights.
+
+    And a note on each arm whose every seed failed.
+    """
     records = [record for record in run.records.to_dict("records") if record["status"] in ("complete", "failed")]
     if not any(record["status"] == "complete" for record in records):
         raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
@@ -191,16 +196,17 @@ def _arms(run: Run) -> list[_Arm]:
     for record in records:
         spec = TrialSpec.model_validate(record["spec"])
         alike.setdefault(str(asked(spec, exclude={"seed"})), []).append(record)
-    arms, chosen = [arm for arm in alike.values() if _complete(arm)], ""
+    arms, chosen = list(alike.values()), ""
     if not run.study.design:
+        arms = [arm for arm in arms if _complete(arm)]
         arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in _complete(arm)))
         arms = list({arm[0]["arm"]: arm for arm in arms}.values())  # the last of each kind is its best
         chosen = f", the best of its kind by validation, of {len(_complete(records))} trials"
     seen = Seen(run)
     cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
-    if cells:  # not those of a value that another has beaten in tuning since
-        arms = [arm for arm in arms if arm[0]["trial_id"] in cells]
-    return [_arm(seen, arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
+    named = [(arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
+    lost = [f"No row: {name}, all {len(arm)} seeds of which failed." for arm, name in named if not _complete(arm)]
+    return [_arm(seen, arm, name) for arm, name in named if _complete(arm)], lost
 
 
 def _complete(records: list[Record]) -> list[Record]:

@@ -41,12 +41,13 @@ def typeset(table: Table1, form: str) -> str:
 def terminal(table: Table1) -> Group:
     """The table as rich prints it, the notes below."""
     heads = "", *(HEADS[name] for name in _columns(table))
-    shown = Table(*heads, box=None, padding=(0, 1, 0, 0), pad_edge=False, caption=LEGEND, caption_justify="left")
-    shown.columns[0].min_width = 14
-    for column in shown.columns[1:]:
+    shown = Table(*heads, box=None, padding=(0, 1, 0, 0), caption=LEGEND, caption_justify="left")
+    body = _body(table)
+    for column, cells in zip(shown.columns[1:], list(zip(*body, strict=True))[1:], strict=True):
         column.justify = "right"
-    for cells in _body(table):
-        shown.add_row(*map(Text, cells), style="dim" if cells[0].endswith("as printed") else "")
+        column.min_width = max(len(" ".join(cell.split()[:2])) for cell in cells)  # a number and its letter
+    for row in body:
+        shown.add_row(*map(Text, row), style="dim" if row[0].endswith("as printed") else "")
     return Group(shown, *(Text(f"\n{note}") for note in table.notes))
 
 
@@ -61,23 +62,28 @@ def _body(table: Table1) -> list[list[str]]:
 
 def _words(name: str, cell: Cell) -> str:
     value = cell.value / QUANTITIES[name][1]
-    rounded = {"accuracy": f"{value:.3f}", "returned": f"{value:.3f}", "latency": f"{value:.4g}"}
+    rounded = {
+        "accuracy": f"{value:.3f}",
+        "returned": f"{value:.3f}",
+        "latency": f"{value:.4g}" if value < 1000 else f"{value:.0f}",
+    }
     shown = cell.printed or rounded.get(name) or (f"{value:.2f}" if value >= 0.1 else f"{value:.2g}")
     shown += f" ± {cell.sd:.3f}" if cell.sd is not None else ""
-    about = [cell.split, cell.n and f"n {cell.n}", cell.failed and f"{cell.failed} failed"]
-    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if any(about) else "")
+    about = [cell.split] * bool(cell.split) + [f"n {cell.n}"] * bool(cell.n) + [f"{cell.failed} failed"] * bool(cell.failed)
+    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if about else "")
 
 
 def _csv(table: Table1) -> str:
     """Units as in --json, a column for the source of each quantity; without the notes."""
     columns = _columns(table)
-    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n", "_failed")]
+    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")] + ["accuracy_failed"]
     writer = csv.DictWriter(out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         line: dict[str, object] = {"model": row.name, "beside": row.beside}
         for name, cell in row.cells.items():
-            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n, f"{name}_failed": cell.failed}
+            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n}
+            line |= {f"{name}_failed": cell.failed} if cell.failed else {}
         writer.writerow(line)
     return out.getvalue()
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import statistics
 import sys
 
@@ -155,7 +156,7 @@ def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
 
 def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
     """With the tiny ViT for ViT-B/16: the arm has its counts, and so an accuracy for its row."""
-    arm = table1._arms(designed)[0]
+    arm = table1._arms(designed)[0][0]
     monkeypatch.setattr(table1, "_base", lambda: [table1._Entry("ViT", "ViT", arm.build)])
     names = [row.name for row in table1.table1([designed], seconds=0).rows]
     assert "tiny-vit, full precision" in names and "ViT" not in names
@@ -163,7 +164,7 @@ def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
 
 
 def test_latencies_are_measured_packed_and_divided_by_the_batch(designed):
-    for arm in table1._arms(designed):
+    for arm in table1._arms(designed)[0]:
         size_bytes, timed = table1._sized(*arm.build(), seconds=0.05, batch=4)
         assert abs(size_bytes - arm.size_bytes) < 200  # as it was recorded, but for the names of the classes
         assert timed["latency"].source == "measured" and timed["latency"].n >= 5 and 0 < timed["latency"].value < 1000
@@ -222,6 +223,37 @@ def test_the_terminal_marks_every_cell(table):
     (line,) = [line for line in text.splitlines() if line.startswith("ViT, as printed")]
     assert line.split() == ["ViT,", "as", "printed", "0.986", "q", "327.33", "q", "0.297", "q", "17.59", "q", "85.81", "q"]
     assert "c counted, m measured here" in text
+
+
+def test_in_80_columns_no_number_is_cut(table):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(typeset.terminal(table))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    for number in ("85.81 q", "11.18 q", "134.3 q", "327.33 q", "0.297 q"):
+        assert any(number in line for line in lines), number
+
+
+def test_failed_seeds_are_told(designed, tmp_path):
+    shutil.copytree(designed.path, tmp_path / "some")
+    ledger = tmp_path / "some" / "ledger.jsonl"
+    records = [json.loads(line) for line in ledger.read_text().splitlines()]
+    tested = [record for record in records if record["arm"] == "binary" and record["spec"]["test"]]
+
+    def fail(record):
+        record |= {"status": "failed", "accuracy": None, "test_accuracy": None, "error": "NonFinite: as if"}
+        ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return table1.table1([load_run(tmp_path / "some")], seconds=0)
+
+    some = fail(tested[0])
+    (row,) = [row for row in some.rows if row.name == "tiny-vit, one bit"]
+    assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
+    assert "(test, n 1, 1 failed)" in typeset.typeset(some, "markdown")
+    (line,) = [line for line in csv.DictReader(io.StringIO(typeset.typeset(some, "csv"))) if line["model"] == row.name]
+    assert line["accuracy_n"] == line["accuracy_failed"] == "1"
+    none = fail(tested[1])
+    assert not [row for row in none.rows if row.name == "tiny-vit, one bit"]
+    assert none.notes[0] == "No row: one bit, all 2 seeds of which failed."
 
 
 @pytest.mark.parametrize(
