@@ -284,8 +284,8 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.St
         changes["objectives"] = ()  # those of the new space
     recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs})
     if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
-        theirs = base.early_stopping.model_dump(exclude={"first", "rungs"} if "over" in rule else {})
-        changes["early_stopping"] = theirs | rule
+        other = rule.get("over", base.early_stopping.over) != base.early_stopping.over
+        changes["early_stopping"] = base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
     return spec.checked(spec.StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ablate import cost, data, layers, models, packed, trial
@@ -20,7 +21,7 @@ from ablate.errors import BadInput
 from ablate.ledger import Record, arm
 from ablate.recipe import length
 from ablate.search import Search
-from ablate.spec import StudySpec, TrialSpec, absolute_data
+from ablate.spec import StudySpec, TrialSpec, absolute_data, values
 from ablate.train import resolve, train
 
 
@@ -59,6 +60,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for pattern in step.groups:
             layers.match(pattern, chosen, "layer group")
+    _check_rungs(study, dataset)
     count = Counter(model, preprocess, found)
     search = proposer_of(study, [name for name in found if name in chosen], records, count)
     if isinstance(search, Design):
@@ -74,6 +76,18 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     return planned
 
 
+def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:
+    """Raises BadInput where a rung over the data would be the next one's images again: every class keeps one at least."""
+    if not study.early_stopping or not (parts := study.early_stopping.one_in):
+        return
+    rarest, least = min(np.bincount(dataset.train.labels)), min(map(float, values(study.space.fraction)))
+    if (left := rarest * least / parts[0]) < 1:
+        raise BadInput(
+            f"early_stopping's smallest rung must keep an image of each class, but 1/{parts[0]} of the trial's would be "
+            f"{left:.2g} of one; take fewer rungs, a smaller reduction or a larger fraction"
+        )
+
+
 def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], count: Count) -> Search | Design:
     """What proposes a study's trials."""
     if study.design:
@@ -86,12 +100,15 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
     evaluated image counts as a third of a trained one. The training of teachers is left out: one more training for
-    each recipe that is distilled, by however many trials.
+    each recipe that is distilled, by however many trials. Early stopping is left out: every trial counts with all of
+    its rungs.
     """
     recipe, n = plan.study.recipe, plan.study.trials
+    rungs = plan.study.early_stopping.one_in if plan.study.early_stopping else ()
     images, validated = len(plan.dataset.train), len(plan.dataset.validation)
     epochs = length(recipe, images)[1]
-    views = n * (recipe.image_views or epochs * images) + n * max(1, math.ceil(epochs / recipe.validate_every)) * validated / 3
+    views = n * (recipe.image_views or epochs * images) * (1 + sum(1 / part for part in rungs))
+    views += n * (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * validated / 3
     views += plan.study.seeds * recipe.full_epochs * images  # the checkpoints
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)

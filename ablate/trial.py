@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,9 @@ def trial_steps(
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
-        model = build(spec, dataset.classes)
-        preprocess = models.preprocess(spec.model)
-        counted = cost.count(model, preprocess.size)
-        record |= {"parameters": counted.parameters, "macs": counted.macs, "bitops": counted.bitops}
-        specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
-        if table:
-            record["latency_ms"] = table.sum(specs)
-        size_bytes = packed.packed_bytes(model, specs, preprocess=preprocess)  # as it will be
+        model, preprocess = build(spec, dataset.classes), models.preprocess(spec.model)
+        counted, size_bytes = _counted(model, preprocess, table)
+        record |= counted
         model.to(device())
         record["steps"], record["epochs"] = length(spec.recipe, record["images"])
         before, last = 0.0, None  # seconds spent until the state was kept
@@ -124,19 +119,33 @@ def trial_steps(
         record |= {"accuracy": last.accuracy, "loss": last.loss}
         record["train_seconds"] = before + time.perf_counter() - started
         outcome.predictions = {"validation_logits": last.logits, "validation_labels": dataset.validation.labels}
-        if spec.test:
-            test = evaluate(model, dataset.test, preprocess, last.epoch)
-            record |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
-            outcome.predictions |= {"test_logits": test.logits, "test_labels": dataset.test.labels}
-        with tempfile.TemporaryDirectory() as folder:
-            record["size_bytes"] = packed.pack(model, folder, preprocess=preprocess)
-            outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-        record["status"] = "complete"
+        _finish(outcome, model, preprocess, dataset.test if spec.test else None, last.epoch)
     except BadInput:
         raise
     except Exception as error:  # a failed trial is a record, whatever failed
         record["error"] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return outcome
+
+
+def _counted(model: torch.nn.Module, preprocess: models.Preprocess, table: LatencyTable | None) -> tuple[Record, int]:
+    """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
+    specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
+    counted = asdict(cost.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
+    return counted, packed.packed_bytes(model, specs, preprocess=preprocess)
+
+
+def _finish(
+    outcome: Outcome, model: torch.nn.Module, preprocess: models.Preprocess, test: data.Split | None, epoch: int
+) -> None:
+    """Test the trained model, where there is a split to test it on, and pack it: its record is complete then."""
+    if test:
+        tested = evaluate(model, test, preprocess, epoch)
+        outcome.record |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
+        outcome.predictions |= {"test_logits": tested.logits, "test_labels": test.labels}
+    with tempfile.TemporaryDirectory() as folder:
+        outcome.record["size_bytes"] = packed.pack(model, folder, preprocess=preprocess)
+        outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    outcome.record["status"] = "complete"
 
 
 def worker_steps(

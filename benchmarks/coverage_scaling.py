@@ -41,13 +41,13 @@ def main() -> None:
     for law, (predictors, truth, loss) in TRUTHS.items():
         for sd, delta in ((0.02, 1e-3), (0.1, 1e-3), (0.02, 1.0), (0.1, 1.0)):
             hits = np.zeros((2, len(truth)))
-            begun = time.perf_counter()
+            begun = time.process_time()
             for seed in range(options.studies):
                 noise = np.random.default_rng(seed).normal(0, sd, len(loss))
                 found = fit(law, predictors, loss * np.exp(noise), huber_delta=delta, samples=options.samples, seed=seed)
                 for row, ends in enumerate((found.intervals, found.profile)):
                     hits[row] += [ends[name][0] <= truth[name] <= ends[name][1] for name in LAWS[law].parameters]
-            seconds = (time.perf_counter() - begun) / options.studies
+            seconds = (time.process_time() - begun) / options.studies
             shares = dict(zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True))
             print(f"{law:12} {sd:5} {delta:6} {seconds:8.2f}  {shares}", flush=True)
             rows.append({"law": law, "sd": sd, "huber_delta": delta, "seconds": round(seconds, 2), "held": shares})

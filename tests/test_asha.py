@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError
 from ablate.ledger import append, blank_record, read
-from ablate.plan import plan
+from ablate.plan import estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.spec import EarlyStopping, LayerSpec, Recipe, StudySpec, TrialSpec, checked, load_study
@@ -78,6 +79,32 @@ def test_at_a_rung_the_best_third_goes_on():
     assert [rungs.judge(name, seen(3, 0.5, 100)) for name in "abd"] == ["", "", "after epoch 3 not among the best 1 of 3"]
     assert rungs.judge("z", seen(9, 0.0, 999)) == ""  # it has ended anyway
     assert list(rungs.reached) == [1, 3, 9] and list(rungs.reached[9]) == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"reduction": 4}, {"over": "fraction", "reduction": 4, "rungs": 1}),
+        ({"over": "fraction"}, {"over": "fraction", "reduction": 2, "rungs": 1}),
+        ({"over": "epochs"}, {"over": "epochs", "reduction": 2, "first": 1}),
+    ],
+)
+def test_options_change_the_studys_own_rule(tmp_path, tiny_study, asked, expected):
+    path = tmp_path / "s.toml"
+    path.write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 1 }\n" + tiny_study)
+    assert cli._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
+
+
+def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
+    path = tmp_path / "s.toml"
+    path.write_text(tiny_study)
+    planned = plan(load_study(str(path)))
+    epochs, (trained, validated) = 1, map(len, (planned.dataset.train, planned.dataset.validation))
+    assert planned.study.recipe.epochs == epochs
+    rule = EarlyStopping(over="fraction", reduction=2, rungs=2)
+    stopped = replace(planned, study=planned.study.model_copy(update={"early_stopping": rule}))
+    views = planned.study.trials * (trained * (1 + 1 / 4 + 1 / 2) + 3 * validated / 3)
+    assert estimate(stopped)["image_views"] == round(views)
 
 
 def test_rungs_are_where_the_study_says():

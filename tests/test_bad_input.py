@@ -61,6 +61,11 @@ def refused(result, *parts):
         (["study", "--early-stopping", "3", "--objectives", "size_bytes"], ["accuracy or loss", "size_bytes"]),
         (["study", "--early-stopping-over", "images"], ["early_stopping.over", "'epochs' or 'fraction'", "'images'"]),
         (["study", "--early-stopping-over", "fraction", "--epochs", "0"], ["early_stopping needs more epochs than", "0"]),
+        (["study", "--early-stopping", "0", "--early-stopping-over", "fraction"], ["early_stopping.reduction", "0"]),
+        (
+            ["study", "--early-stopping", "1000", "--early-stopping-over", "fraction"],
+            ["early_stopping's smallest rung must keep an image of each class", "1/1000000 of", "take fewer rungs"],
+        ),
         (["study", "ladder", "--confirm", "2"], ["confirm is for a search"]),
         (["study", "ladder", "--early-stopping", "2"], ["early_stopping is for a search"]),
         (["study", "ladder", "--min-accuracy", "0.5"], ["bound a search"]),
