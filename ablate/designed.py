@@ -29,7 +29,8 @@ def cells(seen: Seen) -> Finding:
     if found["mean"].isna().all():
         return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
     best = found.loc[found["mean"].idxmax()]
-    sentence = f"The best of {len(found)} cells is {best['cell']}, {best['mean']:.1%} on {best['n']} seeds."
+    which = f"The best of {len(found)} cells is {best['cell']}:" if len(found) > 1 else "The design has one cell:"
+    sentence = f"{which} {best['mean']:.1%} on {best['n']} seeds."
     return Finding(title, sentence, (), {"cells": found, "design": table})
 
 
