@@ -262,6 +262,8 @@ def _provenance(run: Run) -> str:
     seeds = f"{study.seed}" + (f" to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else "")
     rows = {"model": study.model, "data": study.data, "sha256 of the data": known.get("dataset_sha256"), "seeds": seeds}
     rows |= {"commit": known.get("git_commit"), "started": known.get("started_at")}
+    if again := known.get("resumed"):
+        rows["resumed"] = ", ".join(f"{each['started_at']} at commit {each['git_commit'] or 'not known'}" for each in again)
     rows |= {key: known[key] for key in ("hardware", "versions") if key in known}
     rows |= {"started as": shlex.join(map(str, known["command"]))} if known.get("command") else {}
     told = [
@@ -269,11 +271,11 @@ def _provenance(run: Run) -> str:
         for key, value in rows.items()
     ]
     terms = "".join(f"<dt>{_text(key)}</dt><dd>{_text('not known' if value is None else value)}</dd>" for key, value in told)
-    again = f"ablate study {shlex.quote(f'{name}/study.toml')} --out {shlex.quote(f'{name}-again')}"
+    anew = f"ablate study {shlex.quote(f'{name}/study.toml')} --out {shlex.quote(f'{name}-again')}"
     asked = _text((run.path / "study.toml").read_text(encoding="utf-8"))
     return (
         f'<section id="provenance"><h2>Where do the numbers come from?</h2><dl>{terms}</dl><p>The same question again:</p>'
-        f"<pre>{_text(again)}</pre><details><summary>The study as it was asked</summary><pre>{asked}</pre></details></section>"
+        f"<pre>{_text(anew)}</pre><details><summary>The study as it was asked</summary><pre>{asked}</pre></details></section>"
     )
 
 

@@ -44,8 +44,10 @@ def resume_study(
             if (run.path / "ledger.jsonl").stat().st_size != length:
                 raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
             write_study(run.path, planned.study)
+            from ablate.provenance import add_resume
             from ablate.study import drive
 
+            add_resume(run.path)
             return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
 
 

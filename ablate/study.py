@@ -1,23 +1,18 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
-import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablate import cluster, data, designed, figures, models, trial
+from ablate import cluster, designed, figures, models, trial
 from ablate.cluster import HERE, Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
@@ -25,6 +20,7 @@ from ablate.errors import AblateError, Interrupted, Unwritten
 from ablate.findings import write_tables
 from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
+from ablate.provenance import provenance
 from ablate.reuse import adopt, reuse
 from ablate.run import RUNS, Run, check_vacant, create_run
 from ablate.searched import confirmed, front
@@ -34,8 +30,6 @@ from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
 from ablate.words import how_to_go_on
-
-PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
 
 
 def run_study(
@@ -65,7 +59,8 @@ def run_study(
                 planned = plan(study.model_copy(update={"recipe": there}))
         planned, found = reuse(known, planned)
         adopt(path, found)
-        run = create_run(path, planned.study, _provenance(planned.dataset, planned.search.groups))
+        about = {"dataset_sha256": planned.dataset.digest, "classes": list(planned.dataset.classes)}
+        run = create_run(path, planned.study, provenance() | about | {"layer_groups": planned.search.groups})
         writer = cluster.writer_of(path)
         return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
 
@@ -141,28 +136,3 @@ def finish(run: Run) -> Run:
     write_tables(found, run.path / "tables")
     figures.draw(run, found)
     return run
-
-
-def _provenance(dataset: data.Dataset, groups: list[str]) -> dict[str, Any]:
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_commit": _git_commit(),
-        "hardware": {"device": trial.device_name(), "cpus": os.cpu_count(), "system": platform.platform()},
-        "dataset_sha256": dataset.digest,
-        "classes": list(dataset.classes),
-        "layer_groups": groups,
-        "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of this package's own checkout; None for an installed package, and without git."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:
-        return None
-    return git.stdout.strip() or None

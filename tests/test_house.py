@@ -21,7 +21,7 @@ FLOORS = [
     {"additive"},
     {"search", "cluster", "actors"},
     {"design"},
-    {"plan", "timing", "distribute", "seen"},
+    {"plan", "timing", "distribute", "seen", "provenance"},
     {"driver", "reuse", "searched", "designed", "table1"},
     {"findings", "figures", "charts"},
     {"study", "view", "typeset", "report", "terminal"},

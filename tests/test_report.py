@@ -16,6 +16,7 @@ import pytest
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import append, blank_record
+from ablate.provenance import add_resume
 from ablate.report import report
 from ablate.run import create_run, load_run
 from ablate.spec import LayerSpec, StudySpec, TrialSpec, load_study
@@ -149,6 +150,13 @@ def test_the_answer_comes_first(page_of_a_design):
         )
     ]
     assert "What is each step worth? The study is no ladder." in text(page)
+
+
+def test_the_page_says_with_which_commit_a_run_went_on(tmp_path):
+    run = searched(tmp_path / "run", 2)
+    add_resume(run.path)
+    known = json.loads((run.path / "provenance.json").read_text())["resumed"][0]
+    assert f"{known['started_at']} at commit {known['git_commit'] or 'not known'}" in report(run).read_text()
 
 
 def test_every_table_is_beside_the_page(page_of_a_design):

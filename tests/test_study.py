@@ -241,6 +241,8 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
     assert bare(resumed.records) == bare(undisturbed.records)
     extended, _ = resume_study(tmp_path / "run", trials=8, resources=Resources(concurrency=1))
     assert len(extended.records) == 8 and bare(extended.records)[:6] == bare(undisturbed.records)
+    known = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known["dataset_sha256"]
     with pytest.raises(BadInput, match="at least the 8 trials that are recorded, but got 3"):
         resume_study(tmp_path / "run", trials=3)
 
