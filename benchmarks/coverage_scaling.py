@@ -1,22 +1,19 @@
-"""How often the 95 % intervals of analysis.scaling hold the truth, and how long a fit with 1,000 bootstrap samples takes.
+"""How often the 95 % intervals of analysis.scaling hold the truth. What a fit costs is in analysis.py.
 
     python benchmarks/coverage_scaling.py [--studies 500] [--samples 1000]
 
 Simulated studies: 5 data sizes over two decades, 8 seeds, Gaussian noise of the log error, full and quantized curves;
-independent points. Prints a table and writes results/coverage-scaling.json, the seconds apart from the counts, which
-do not depend on hardware; half an hour of one core.
+independent points. Prints a table and writes results/coverage-scaling.json; half an hour of one core.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 
 from ablate.analysis.laws import LAWS
 from ablate.analysis.scaling import fit
-from ablate.trial import device_name
 
 D = np.tile(np.geomspace(200, 20000, 5), 8)
 PAIR = {"D": np.tile(D, 2), "quantized": np.repeat([0, 1], len(D))}
@@ -36,22 +33,20 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args()
-    print(f"{'law':12} {'sd':>5} {'delta':>6} {'s a fit':>8}  bootstrap / profile coverage of each parameter, %")
+    print(f"{'law':12} {'sd':>5} {'delta':>6}   bootstrap / profile coverage of each parameter, %")
     rows = []
     for law, (predictors, truth, loss) in TRUTHS.items():
         for sd, delta in ((0.02, 1e-3), (0.1, 1e-3), (0.02, 1.0), (0.1, 1.0)):
             hits = np.zeros((2, len(truth)))
-            begun = time.process_time()
             for seed in range(options.studies):
                 noise = np.random.default_rng(seed).normal(0, sd, len(loss))
                 found = fit(law, predictors, loss * np.exp(noise), huber_delta=delta, samples=options.samples, seed=seed)
                 for row, ends in enumerate((found.intervals, found.profile)):
                     hits[row] += [ends[name][0] <= truth[name] <= ends[name][1] for name in LAWS[law].parameters]
-            seconds = (time.process_time() - begun) / options.studies
             shares = dict(zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True))
-            print(f"{law:12} {sd:5} {delta:6} {seconds:8.2f}  {shares}", flush=True)
-            rows.append({"law": law, "sd": sd, "huber_delta": delta, "seconds": round(seconds, 2), "held": shares})
-    result = {**vars(options), "hardware": device_name(), "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
+            print(f"{law:12} {sd:5} {delta:6}  {shares}", flush=True)
+            rows.append({"law": law, "sd": sd, "huber_delta": delta, "held": shares})
+    result = {**vars(options), "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
     (Path(__file__).parent / "results" / "coverage-scaling.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
