@@ -56,10 +56,17 @@ class Design:
             self.tell(record)
 
     @property
-    def size(self) -> int:
-        """Trials of the design; cells that coincide share theirs."""
+    def planned(self) -> list[TrialSpec]:
+        """The design's trials, but for their seeds and what is tuned; cells that coincide share theirs."""
+        test = "sensitivity" not in self.study.design
         distinct = {key_of(effective(cell.spec)): cell for cell in self.cells.values()}.values()
-        return sum(self.study.seeds + len(cell.tunings) for cell in distinct)
+        pairs = [(cell, paired) for cell in distinct for paired in [False] * len(cell.tunings) + [True] * self.study.seeds]
+        return [cell.spec.model_copy(update={"test": test and paired}) for cell, paired in pairs]
+
+    @property
+    def size(self) -> int:
+        """How many trials the design has."""
+        return len(self.planned)
 
     @property
     def waits(self) -> bool:

@@ -3,9 +3,10 @@
 import itertools
 import math
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,17 +100,12 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
 
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one. The training of teachers is left out: one more training for
+    evaluated image counts as a third of a trained one, and a search's fraction as the mean of its ends or choices. The
+    training of teachers is left out: one more training for
     each recipe that is distilled, by however many trials. Early stopping is left out: every trial counts with all of
     its rungs.
     """
-    recipe, n = plan.study.recipe, plan.study.trials
-    rungs = plan.study.early_stopping.one_in if plan.study.early_stopping else ()
-    images, validated = len(plan.dataset.train), len(plan.dataset.validation)
-    epochs = length(recipe, images)[1]
-    views = n * (recipe.image_views or epochs * images) * (1 + sum(1 / part for part in rungs))
-    views += n * (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * validated / 3
-    views += plan.study.seeds * recipe.full_epochs * images  # the checkpoints
+    views, n = sum(_views(plan)), plan.study.trials
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
@@ -123,6 +119,22 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "minutes": views / rate / 60 / (os.cpu_count() or 1),
     }
+
+
+def _views(plan: Plan) -> Iterator[float]:
+    """Training images seen by each trial, its evaluated ones as a third, and by each seed's checkpoint."""
+    study, dataset = plan.study, plan.dataset
+    rungs = study.early_stopping.one_in if study.early_stopping else ()
+    fraction = statistics.mean(map(float, values(study.space.fraction)))
+    typical = TrialSpec(recipe=study.recipe, fraction=fraction)
+    trials = plan.search.planned if isinstance(plan.search, Design) else [typical] * study.trials
+    for spec in trials:
+        images, recipe = spec.fraction * len(dataset.train), spec.recipe
+        epochs = length(recipe, math.ceil(images))[1]
+        validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
+        trained = (recipe.image_views or epochs * images) * (1 + sum(1 / part for part in rungs))
+        yield trained + (validated + spec.test * len(dataset.test)) / 3
+    yield study.seeds * study.recipe.full_epochs * fraction * len(dataset.train)
 
 
 def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:

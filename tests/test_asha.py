@@ -103,8 +103,19 @@ def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
     assert planned.study.recipe.epochs == epochs
     rule = EarlyStopping(over="fraction", reduction=2, rungs=2)
     stopped = replace(planned, study=planned.study.model_copy(update={"early_stopping": rule}))
-    views = planned.study.trials * (trained * (1 + 1 / 4 + 1 / 2) + 3 * validated / 3)
+    views = planned.study.trials * (float(planned.study.space.fraction) * trained * (1 + 1 / 4 + 1 / 2) + 3 * validated / 3)
     assert estimate(stopped)["image_views"] == round(views)
+
+
+def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
+    space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": [0.1, 0.5]}
+    design = {"design": "factorial", "seeds": 2, "tune": {"learning_rate": [1e-4, 1e-3]}}
+    planned = plan(
+        StudySpec(question="?", model=str(tiny_vit), space=space, recipe={"epochs": 3, "validate_every": 3}, **design)
+    )
+    trained, validated, tested = map(len, (planned.dataset.train, planned.dataset.validation, planned.dataset.test))
+    views = 4 * 3 * (0.1 + 0.5) * trained + 2 * (4 * validated + 2 * tested) / 3
+    assert planned.study.trials == 8 and estimate(planned)["image_views"] == round(views)
 
 
 def test_rungs_are_where_the_study_says():
