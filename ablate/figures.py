@@ -96,9 +96,11 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         fig_confusion.draw(rows, f"{about}: {name}", path)
         yield path
     for name, rows in others:
-        path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables["confused_more"]
-        title = f"{name} less {baseline}; framed: beyond chance"
-        fig_confusion.draw_difference(rows, first, more[more["model"] == name], title, path)
+        path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables.get("confused_more")
+        title, pairs = f"{name} less {baseline}", None
+        if more is not None:
+            title, pairs = f"{title}; framed: pairs changed beyond chance", more[more["model"] == name]
+        fig_confusion.draw_difference(rows, first, pairs, title, path)
         yield path
     try:
         dataset = data.load(run.study.data)

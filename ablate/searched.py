@@ -147,12 +147,10 @@ def layers(seen: Seen) -> Finding:
 def confusion(seen: Seen) -> Finding:
     """Which classes are taken for which, by trials of the same images; and what the quantized one confuses more often."""
     title, trials = "Which classes are taken for which?", _compared(seen)
-    for split in ("test", "validation"):
-        found = {name: seen.predicted(trial, split) for name, trial in trials.items()}
-        told = {name: value for name, value in found.items() if value is not None}
-        if told and len(told) == len(found):
-            break
-    else:
+    found = {split: {name: seen.predicted(trial, split) for name, trial in trials.items()} for split in ("test", "validation")}
+    kept = {split: {name: value for name, value in each.items() if value is not None} for split, each in found.items()}
+    split, told = max(kept.items(), key=lambda item: len(item[1]))  # the test images, where validation has no more
+    if not told:
         return Finding(title, notes=("no predictions of a complete trial are there",))
     guesses, labels = {name: logits.argmax(axis=1) for name, (logits, _) in told.items()}, next(iter(told.values()))[1]
     baseline, *others = told
@@ -173,7 +171,8 @@ def confusion(seen: Seen) -> Finding:
         said.append(f"{name} {worst}")
     sentence = f"On the {len(labels):,} {split} images, {'; '.join(said)}."
     ids = ", ".join(f"{name} is {trial}" for name, trial in trials.items())
-    return Finding(title, sentence, (f"each model is one trial: {ids}",), tables)
+    lost = [f"the predictions of {name}, trial {trial}, are not there" for name, trial in trials.items() if name not in told]
+    return Finding(title, sentence, (f"each model is one trial: {ids}", *lost), tables)
 
 
 def _compared(seen: Seen) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A run as its findings read it, and what a finding is."""
 
 import json
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -89,7 +90,7 @@ class Seen:
     def predicted(self, trial_id: str, split: str = "validation") -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Logits (N, classes) and labels (N,) of a trial; None where they were not kept."""
         try:
-            with np.load(self.run.path / "predictions" / f"{trial_id}.npz") as file:
+            with (self.run.path / "predictions" / f"{trial_id}.npz").open("rb") as raw, np.load(raw) as file:
                 return file[f"{split}_logits"], file[f"{split}_labels"]
-        except (OSError, KeyError, ValueError, BadZipFile):  # a half-copied folder
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):  # a half-copied folder
             return None

@@ -1,6 +1,7 @@
 """The verbs on what there is: runs, packed models, datasets. Heavy modules are imported where they are used."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -157,7 +158,9 @@ def table1(
     from ablate.run import load_run
 
     typeset.check_format(form)
-    loaded = [load_run(run) for run in runs or []]
+    if as_json and form != "text":
+        raise BadInput(f"--json is a form of its own, but --format is {form!r}; give one of them")
+    loaded = [load_run(run) for run in dict.fromkeys(run.absolute() for run in runs or [])]
     _set_threads(threads)
     note = Console(stderr=True)
     found = table1.table1(loaded, seconds=seconds, batch=batch, tell=lambda name: note.print(f"{name} ...", highlight=False))
@@ -212,6 +215,7 @@ def _set_threads(threads: int | None) -> None:
     import torch
 
     if threads is not None:
-        if threads < 1:
-            raise BadInput(f"--threads must be 1 or more, but got {threads}")
+        cpus = os.cpu_count() or 1
+        if not 1 <= threads <= cpus:
+            raise BadInput(f"--threads must be 1 to {cpus}, the CPUs here, but got {threads}")
         torch.set_num_threads(threads)

@@ -24,14 +24,18 @@ def draw(confusion: pd.DataFrame, title: str, path: Path) -> None:
         axes.set_ylabel("label, and its recall")
 
 
-def draw_difference(confusion: pd.DataFrame, baseline: pd.DataFrame, changed: pd.DataFrame, title: str, path: Path) -> None:
+def draw_difference(
+    confusion: pd.DataFrame, baseline: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path
+) -> None:
     """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ beyond chance are framed.
 
-    changed: a row a pair (class, other, holm), as `analysis.confusion.changed` gives.
+    changed: a row a pair (class, other, holm), as `analysis.confusion.changed` gives: both directions are tested as one,
+    and framed alike. None where it was not tested.
     """
     difference = _square(confusion, "count") - _square(baseline, "count")
     most = max(1, np.abs(difference.to_numpy()[~np.eye(len(difference), dtype=bool)]).max())
-    sure = {frozenset(pair) for pair in changed.loc[changed["holm"] < SURE, ["class", "other"]].to_numpy()}
+    tested = [] if changed is None else changed.loc[changed["holm"] < SURE, ["class", "other"]].to_numpy()
+    sure = {frozenset(pair) for pair in tested}
     with figure(path, 3.4) as axes:
         axes.imshow(difference, cmap="PuOr_r", vmin=-most, vmax=most)
         _cells(axes, difference, np.abs(difference.to_numpy()) > 0.7 * most, "{:+d}")

@@ -24,6 +24,6 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
         for axes, (_, row) in zip(grid.flat, examples.iterrows(), strict=False):
             axes.imshow(images[int(row["image"])], interpolation="nearest")
             wrong = row["label"] != row["predicted"]
-            said = f"{row['label']}\n" + (f"not {row['predicted']}\n" if wrong else "") + f"{row['confidence']:.0%}"
+            said = f"{row['label']}\n" + (f"as {row['predicted']}\n" if wrong else "") + f"{row['confidence']:.0%}"
             axes.set_title(said, fontsize=5.5, color=VERMILLION if wrong else "black", pad=2)
         grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)

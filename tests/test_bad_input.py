@@ -90,7 +90,7 @@ def refused(result, *parts):
         (["study", "--cpus-per-trial", "999"], ["must fit a node", "999"]),
         (["study", "x" * 300 + ".toml"], ["File name too long"]),
         (["status", "x" * 300], ["File name too long"]),
-        (["bench", "nowhere", "--threads", "0"], ["--threads must be 1 or more", "0"]),
+        (["bench", "nowhere", "--threads", "0"], ["--threads must be 1 to ", "got 0"]),
         (["resume", "nowhere"], ["nowhere", "holds no study.toml"]),
         (["status"], ["no run below"]),
         (["status", "nowhere"], ["nowhere", "holds no study.toml"]),

@@ -10,7 +10,7 @@ import pytest
 
 from ablate.figures import draw
 from ablate.findings import findings, write_tables
-from ablate.paper_figures import fig_ladder
+from ablate.paper_figures import fig_confusion, fig_ladder
 from ablate.run import load_run
 
 
@@ -58,6 +58,12 @@ def test_the_command_draws_each_run_it_is_given(finished, few):
     names = {path.name for path in (finished[0] / "figures").glob("*.pdf")}
     assert names >= {"pareto.pdf", "confusion_full.pdf", "confusion_quantized_less_full.pdf", "examples_wrong_quantized.pdf"}
     assert "pareto.pdf" in done.stdout and "gap.pdf" in done.stdout and "volume: binary: " in done.stdout
+
+
+def test_a_difference_that_was_not_tested_is_drawn_without_frames(tmp_path):
+    rows = pd.DataFrame({"label": ["a", "a", "b", "b"], "predicted": ["a", "b", "a", "b"], "count": [3, 1, 2, 2]})
+    fig_confusion.draw_difference(rows, rows.assign(count=[2, 2, 2, 2]), None, "a less b", tmp_path / "less")
+    assert (tmp_path / "less.pdf").exists()
 
 
 def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):

@@ -1,5 +1,8 @@
 """What a run shows, and what it does not."""
 
+import re
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +70,20 @@ def test_the_findings_of_a_search(finished):
     matrix = found["confusion"].tables["confusion"]
     assert (matrix.groupby(["model", "label"])["share"].sum().round(6).isin([0, 1])).all()
     assert found["volume"].notes and not found["volume"].sentence
+
+
+def test_a_model_whose_predictions_are_lost_is_named_and_the_others_are_shown(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    whole = findings(load_run(run))["confusion"]
+    lost = re.search(r"quantized is (\w+)", whole.notes[0])[1]
+    file = run / "predictions" / f"{lost}.npz"
+    kept = file.read_bytes()
+    for content in (b"", kept[:-200], kept[:100] + b"\xff" * 100 + kept[200:]):
+        file.write_bytes(content)
+        found = findings(load_run(run))["confusion"]
+        assert f"the predictions of quantized, trial {lost}, are not there" in found.notes
+        assert set(found.tables["confusion"]["model"]) == {"full"} and found.sentence
 
 
 def test_a_run_without_a_record(finished, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -263,7 +264,9 @@ def test_failed_seeds_are_told(designed, tmp_path):
         (["--seconds", "-1"], "0 <= seconds <= 3600 must hold, but got -1.0"),
         (["--seconds", "nan"], "0 <= seconds <= 3600 must hold, but got nan"),
         (["--batch", "0"], "batch must be 1 image or more, but got 0"),
-        (["--threads", "0"], "--threads must be 1 or more, but got 0"),
+        (["--threads", "0"], f"--threads must be 1 to {os.cpu_count()}, the CPUs here, but got 0"),
+        (["--threads", "9999"], "the CPUs here, but got 9999"),
+        (["--json", "--format", "latex"], "--json is a form of its own, but --format is 'latex'; give one of them"),
         (["nowhere"], "holds no study.toml"),
     ],
 )
