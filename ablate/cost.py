@@ -29,7 +29,10 @@ class Cost:
 
 
 def count(model: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost of one image of `size` (height, width): layers by thop, the products inside attention by a rule of ours."""
+    """The cost of one image of `size` (height, width): layers by thop, the products inside attention by a rule of ours.
+
+    Raises BadInput for a quantized layer that the model never calls.
+    """
     model = copy.deepcopy(model).eval()  # thop adds buffers
     rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}

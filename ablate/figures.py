@@ -97,9 +97,11 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         yield path
     for name, rows in others:
         path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables.get("confused_more")
-        title, pairs = f"{name} less {baseline}", None
+        title, pairs = f"{name} less {baseline}", None  # of the first seed
         if more is not None:
-            title, pairs = f"{title}; framed: pairs changed beyond chance", more[more["model"] == name]
+            pairs = more[more["model"] == name]
+            seeds = pairs["seed"].nunique()
+            title += "; framed: p < 5 % over the images, " + (f"on each of {seeds} seeds" if seeds > 1 else "of one seed")
         fig_confusion.draw_difference(rows, first, pairs, title, path)
         yield path
     try:

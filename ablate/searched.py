@@ -1,11 +1,13 @@
 """What the trials of a run show, whichever way they were chosen: the front, how it grew, what matters, what goes wrong."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
 from ablate import confirm
 from ablate.analysis import importance, pareto
-from ablate.analysis.confusion import changed, confusions, examples
+from ablate.analysis.confusion import changed, confusions, examples, repeated
 from ablate.seen import Finding, Seen
 from ablate.words import COLUMNS, cell, in_bounds, in_words
 
@@ -145,8 +147,12 @@ def layers(seen: Seen) -> Finding:
 
 
 def confusion(seen: Seen) -> Finding:
-    """Which classes are taken for which, by trials of the same images; and what the quantized one confuses more often."""
-    title, trials = "Which classes are taken for which?", _compared(seen)
+    """Which classes are taken for which, by trials of the same images; and what the quantized one confuses more often.
+
+    The matrices are those of the first seed; what differs is tested on each.
+    """
+    title, compared = "Which classes are taken for which?", _compared(seen)
+    trials = {name: next(iter(by_seed.values())) for name, by_seed in compared.items()}
     found = {split: {name: seen.predicted(trial, split) for name, trial in trials.items()} for split in ("test", "validation")}
     kept = {split: {name: value for name, value in each.items() if value is not None} for split, each in found.items()}
     split, told = max(kept.items(), key=lambda item: len(item[1]))  # the test images, where validation has no more
@@ -155,9 +161,8 @@ def confusion(seen: Seen) -> Finding:
     guesses, labels = {name: logits.argmax(axis=1) for name, (logits, _) in told.items()}, next(iter(told.values()))[1]
     baseline, *others = told
     tables = {"confusion": confusions({name: (guess, labels) for name, guess in guesses.items()}, seen.classes)}
-    if others and len(seen.classes) <= CLASSES:
-        compared = [changed(guesses[n], guesses[baseline], labels, seen.classes).assign(model=n) for n in others]
-        tables["confused_more"] = pd.concat(compared)
+    if len(seen.classes) <= CLASSES and (changes := list(_changes(seen, split, compared, baseline, others))):
+        tables["confused_more"] = repeated(pd.concat(changes, ignore_index=True))
     shown = [examples(logits, labels, seen.classes).assign(model=n) for n, (logits, _) in told.items()]
     tables["examples"] = pd.concat(shown).assign(split=split)
     said = []
@@ -175,24 +180,37 @@ def confusion(seen: Seen) -> Finding:
     return Finding(title, sentence, (f"each model is one trial: {ids}", *lost), tables)
 
 
-def _compared(seen: Seen) -> dict[str, str]:
-    """The trials whose predictions are compared, the full-precision one first: by name, their ids.
+def _changes(
+    seen: Seen, split: str, compared: dict[str, dict[int, str]], baseline: str, others: list[str]
+) -> Iterator[pd.DataFrame]:
+    """What each model confuses otherwise than the baseline of its seed, where the predictions of both are there."""
+    for name in others:
+        for seed, trial in compared[name].items():
+            ours, theirs = (seen.predicted(each, split) for each in (trial, compared[baseline].get(seed, "")))
+            if ours and theirs:
+                found = changed(ours[0].argmax(axis=1), theirs[0].argmax(axis=1), ours[1], seen.classes)
+                yield found.assign(model=name, seed=seed)
 
-    Of a design, each step's first seed with the most images, of a sensitivity design those that take all layer groups
+
+def _compared(seen: Seen) -> dict[str, dict[int, str]]:
+    """The trials whose predictions are compared, the full-precision ones first: by name, their ids by seed.
+
+    Of a design, each step's seeds with the most images, of a sensitivity design those that take all layer groups
     alike; of a search, the most accurate full and quantized trial.
     """
     if seen.design is not None:
         rows = seen.design[(seen.design["role"] == "seed") & (seen.design["status"] == "complete")]
-        rows = rows[rows["seed"] == rows["seed"].min()].sort_values("images", ascending=False, kind="stable")
+        rows = rows.sort_values(["images", "seed"], ascending=[False, True], kind="stable")
         if "sensitivity" in seen.run.study.design:
             rows = rows[(rows["step"] == "full") | rows["step"].str.endswith(": all")].assign(step="")
-        rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates("name")
+        rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates(["name", "seed"])
     else:
         best = seen.complete.sort_values("accuracy", ascending=False, kind="stable")
         kind = best["arm"].where(best["arm"] == "full", "quantized")
-        rows = best.assign(name=kind)[~kind.duplicated()]
+        rows = best.assign(name=kind, seed=0)[~kind.duplicated()]  # held against each other, whatever their seeds
     rows = rows.assign(quantized=rows["arm"] != "full").sort_values("quantized", kind="stable")
-    return dict(zip(rows["name"], rows["trial_id"], strict=True))
+    found = rows.groupby("name", sort=False)
+    return {str(name): dict(zip(trials["seed"], trials["trial_id"], strict=True)) for name, trials in found}
 
 
 def failures(seen: Seen) -> Finding:

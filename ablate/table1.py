@@ -65,6 +65,10 @@ class Row:
     beside: str
     cells: dict[str, Cell]
 
+    @property
+    def quoted(self) -> bool:
+        return all(cell.source == "quoted" for cell in self.cells.values())
+
 
 @dataclass(frozen=True)
 class Table1:
@@ -190,6 +194,7 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
     records = [record for record in run.records.to_dict("records") if record["status"] in ("complete", "failed")]
     if not any(record["status"] == "complete" for record in records):
         raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
+    tried = len(_complete([record for record in records if not record["spec"]["test"]]))
     if any(record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records):
         records = [record for record in records if TrialSpec.model_validate(record["spec"]).test]  # not what was tuned on
     alike: dict[str, list[Record]] = {}
@@ -201,7 +206,8 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
         arms = [arm for arm in arms if _complete(arm)]
         arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in _complete(arm)))
         arms = list({arm[0]["arm"]: arm for arm in arms}.values())  # the last of each kind is its best
-        chosen = f", the best of its kind by validation, of {len(_complete(records))} trials"
+        confirmed = ", among those confirmed" * any(record["spec"]["test"] for record in records)
+        chosen = f", the best of its kind by validation{confirmed}, of {tried} trials"
     seen = Seen(run)
     cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
     named = [(arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]

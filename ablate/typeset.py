@@ -22,6 +22,7 @@ HEADS = {
     "bitops": "10^12 bitops",
     "parameters": "params, M",
 }
+ABOUT = ("split", "sd", "failed")  # of an accuracy
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
 LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {"±": r"$\pm$", "`": "'", "<": "$<$", ">": "$>$", "|": "$|$"}
 LATEX |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
@@ -46,8 +47,8 @@ def terminal(table: Table1) -> Group:
     for column, cells in zip(shown.columns[1:], list(zip(*body, strict=True))[1:], strict=True):
         column.justify = "right"
         column.min_width = max(len(" ".join(cell.split()[:2])) for cell in cells)  # a number and its letter
-    for row in body:
-        shown.add_row(*map(Text, row), style="dim" if row[0].endswith("as printed") else "")
+    for row, words in zip(table.rows, body, strict=True):
+        shown.add_row(*map(Text, words), style="dim" if row.quoted else "")
     return Group(shown, *(Text(f"\n{note}") for note in table.notes))
 
 
@@ -76,14 +77,16 @@ def _words(name: str, cell: Cell) -> str:
 def _csv(table: Table1) -> str:
     """Units as in --json, a column for the source of each quantity; without the notes."""
     columns = _columns(table)
-    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")] + ["accuracy_failed"]
+    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")] + [
+        f"accuracy_{name}" for name in ABOUT
+    ]
     writer = csv.DictWriter(out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         line: dict[str, object] = {"model": row.name, "beside": row.beside}
         for name, cell in row.cells.items():
             line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n}
-            line |= {f"{name}_failed": cell.failed} if cell.failed else {}
+            line |= {f"{name}_{key}": value for key in ABOUT if (value := getattr(cell, key)) is not None}
         writer.writerow(line)
     return out.getvalue()
 
@@ -100,7 +103,7 @@ def _latex(table: Table1) -> str:
     lines = [" & ".join(map(_escaped, cells)) + r" \\" for cells in [heads, *_body(table)]]
     parts = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", lines[0]]
     for row, line in zip(table.rows, lines[1:], strict=True):
-        parts += [r"\midrule", line] if row.name.endswith("as printed") else [line]
+        parts += [r"\midrule", line] if row.quoted else [line]
     parts += [r"\bottomrule", r"\end{tabular}", "", r"\par\footnotesize", f"{_escaped(LEGEND)}.", ""]
     return "\n".join([*parts, *(f"{_escaped(note)}\n" for note in table.notes)])
 

@@ -1,4 +1,4 @@
-"""How long the analysis takes: fronts of 100,000 points, fits with 1,000 bootstrap samples, the page of 2,000 trials.
+"""How long the analysis takes: a front of 100,000 uniform points, a fit with 1,000 bootstrap samples, a page of 2,000 trials.
 
     python benchmarks/analysis.py [--rounds 5]
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from ablate.search import Search
 from ablate.spec import StudySpec, load_space
 from ablate.trial import device_name, trial_id
 
+PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")
 POINTS, TRIALS, SAMPLES = 100_000, 2000, 1000
 GROUPS = [f"block{i}.{part}" for i in range(12) for part in ("attention", "fc1", "fc2")] + ["head"]
 D = np.tile(np.geomspace(200, 20_000, 5), 8)  # the sizes and seeds of studies/data_volume.toml
@@ -73,9 +75,10 @@ def main() -> None:
         made_up_run(Path(folder) / "run")
         command = [sys.executable, "-m", "ablate", "report", str(Path(folder) / "run")]
         found["report"] = median_seconds(lambda: subprocess.run(command, check=True, capture_output=True), rounds)
-        found["report_bytes"] = (Path(folder) / "run" / "report.html").stat().st_size
-    result = {"points": POINTS, "samples": SAMPLES, "trials": TRIALS, "rounds": rounds, "hardware": device_name()}
-    result |= {"versions": {"numpy": np.__version__}, "seconds": found}
+        size_bytes = (Path(folder) / "run" / "report.html").stat().st_size
+    result = {"points": POINTS, "on_the_front": len(front(points, ways)), "samples": SAMPLES, "trials": TRIALS}
+    result |= {"rounds": rounds, "hardware": device_name(), "versions": {name: version(name) for name in PACKAGES}}
+    result |= {"seconds": found, "report_bytes": size_bytes}
     print(json.dumps(result, indent=1))
     name = "-".join(["analysis", *device_name().lower().split()[:2]])
     (Path(__file__).parent / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")

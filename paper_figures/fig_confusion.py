@@ -10,7 +10,6 @@ import pandas as pd
 from ablate.paper_figures.style import figure
 
 READABLE = 25  # classes whose counts can still be read
-SURE = 0.05  # by Holm over all pairs of classes
 
 
 def draw(confusion: pd.DataFrame, title: str, path: Path) -> None:
@@ -27,14 +26,14 @@ def draw(confusion: pd.DataFrame, title: str, path: Path) -> None:
 def draw_difference(
     confusion: pd.DataFrame, baseline: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path
 ) -> None:
-    """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ beyond chance are framed.
+    """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ on every seed are framed.
 
-    changed: a row a pair (class, other, holm), as `analysis.confusion.changed` gives: both directions are tested as one,
-    and framed alike. None where it was not tested.
+    changed: a row a pair and seed (class, other, repeated), as `analysis.confusion.repeated` gives: both directions are
+    tested as one, and framed alike. None where it was not tested.
     """
     difference = _square(confusion, "count") - _square(baseline, "count")
     most = max(1, np.abs(difference.to_numpy()[~np.eye(len(difference), dtype=bool)]).max())
-    tested = [] if changed is None else changed.loc[changed["holm"] < SURE, ["class", "other"]].to_numpy()
+    tested = [] if changed is None else changed.loc[changed["repeated"], ["class", "other"]].to_numpy()
     sure = {frozenset(pair) for pair in tested}
     with figure(path, 3.4) as axes:
         axes.imshow(difference, cmap="PuOr_r", vmin=-most, vmax=most)

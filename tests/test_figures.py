@@ -60,10 +60,15 @@ def test_the_command_draws_each_run_it_is_given(finished, few):
     assert "pareto.pdf" in done.stdout and "gap.pdf" in done.stdout and "volume: binary: " in done.stdout
 
 
-def test_a_difference_that_was_not_tested_is_drawn_without_frames(tmp_path):
-    rows = pd.DataFrame({"label": ["a", "a", "b", "b"], "predicted": ["a", "b", "a", "b"], "count": [3, 1, 2, 2]})
-    fig_confusion.draw_difference(rows, rows.assign(count=[2, 2, 2, 2]), None, "a less b", tmp_path / "less")
-    assert (tmp_path / "less.pdf").exists()
+def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
+    framed, box = [], fig_confusion._box
+    monkeypatch.setattr(fig_confusion, "_box", lambda i, j: framed.append((i, j)) or box(i, j))
+    rows = pd.DataFrame([(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "count"])
+    pairs = pd.DataFrame({"class": ["a", "a", "b"], "other": ["b", "c", "c"], "repeated": [False, True, False]})
+    for tested, cells in ((pairs, [(0, 2), (2, 0)]), (None, [])):
+        framed.clear()
+        fig_confusion.draw_difference(rows, rows.assign(count=2), tested, "", tmp_path / "less")
+        assert framed == cells and (tmp_path / "less.pdf").exists()
 
 
 def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ablate.analysis import paired
-from ablate.analysis.confusion import changed, confusions, examples
+from ablate.analysis.confusion import changed, confusions, examples, repeated
 from ablate.findings import findings
 from ablate.run import load_run
 
@@ -126,6 +126,18 @@ def test_a_pair_of_classes_that_is_confused_more_often():
     assert found.loc[("cat", "dog"), "p"] == pytest.approx(2 * 0.5**8)  # exact binomial: 8 of 8, on both sides
     assert found.loc[("cat", "dog"), "holm"] == pytest.approx(6 * 0.5**8)
     assert found.loc[("cat", "ship"), ["confused", "baseline_confused", "p"]].tolist() == [2, 2, 1]
+
+
+def test_what_repeats_is_sure_on_every_seed_and_in_one_direction():
+    pairs = {
+        ("cat", "dog"): [(9, 1, True)] * 2,
+        ("cat", "ship"): [(9, 1, True), (1, 9, True)],
+        ("dog", "ship"): [(9, 1, True), (9, 8, False)],
+    }
+    rows = [("m", seed, *pair, *row) for pair, seeds in pairs.items() for seed, row in enumerate(seeds)]
+    columns = ["model", "seed", "class", "other", "confused", "baseline_confused", "sure"]
+    found = repeated(pd.DataFrame(rows, columns=columns))
+    assert found.groupby(["class", "other"], sort=False)["repeated"].unique().tolist() == [[True], [False], [False]]
 
 
 def test_examples_are_the_first_of_their_class():

@@ -164,18 +164,23 @@ def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
     assert "ViT" in [row.name for row in table1.table1(seconds=0).rows]
 
 
-def test_latencies_are_measured_packed_and_divided_by_the_batch(designed):
+def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkeypatch):
+    timed = []
+    monkeypatch.setattr(table1.latency, "measure", lambda *a, **how: timed.append(measure(*a, **how)) or timed[-1])
     for arm in table1._arms(designed)[0]:
-        size_bytes, timed = table1._sized(*arm.build(), seconds=0.05, batch=4)
+        size_bytes, found = table1._sized(*arm.build(), seconds=0.05, batch=4)
         assert abs(size_bytes - arm.size_bytes) < 200  # as it was recorded, but for the names of the classes
-        assert timed["latency"].source == "measured" and timed["latency"].n >= 5 and 0 < timed["latency"].value < 1000
-        assert ("returned" in timed) == torch.cuda.is_available()
+        assert found["latency"].source == "measured" and found["latency"].n == timed[0].n >= 5
+        assert found["latency"].value == timed[0].median_ms / 4 > 0
+        assert ("returned" in found) == torch.cuda.is_available()
+        timed.clear()
 
 
-def test_on_a_cpu_a_call_returns_when_its_work_is_done():
-    model = models.load("vit-micro", data.CIFAR10).eval()
-    waited, not_waited = (measure(model, (32, 32), batch=8, seconds=0.2, wait=wait).median_ms for wait in (True, False))
-    assert torch.cuda.is_available() or not_waited > waited / 10  # a queue would answer at once
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU's call returns when its work is done")
+def test_a_clock_that_does_not_wait_reads_less():
+    model = models.load("vgg16:random", data.CIFAR10).eval().cuda()
+    waited, not_waited = (measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False))
+    assert not_waited < waited / 2
 
 
 def test_notes_say_why_the_size_stays_and_what_the_printed_times_would_mean(told):
@@ -196,6 +201,9 @@ def test_notes_tell_a_measured_queue_from_one_that_is_not():
 def test_csv(table):
     rows = list(csv.DictReader(io.StringIO(typeset.typeset(table, "csv"))))
     assert [row["model"] for row in rows] == [row.name for row in table.rows]
+    assert {row["accuracy_split"] for row in rows} == {
+        row.cells["accuracy"].split or "" if "accuracy" in row.cells else "" for row in table.rows
+    }
     vit = next(row for row in rows if row["model"] == "ViT-B/16")
     assert vit["parameters"] == "85806346" and vit["parameters_source"] == "counted" and vit["latency"] == ""
 
