@@ -1,6 +1,6 @@
 """How many images an evaluation should take at a time: images a second, full precision and binary, in one run.
 
-    python benchmarks/evaluation.py [--threads 1] [--rounds 7]
+    python benchmarks/evaluation.py [--device cuda] [--threads 1] [--rounds 7]
 
 The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by `ablate.train.evaluate` as
 every trial is. The batch sizes take turns within each round, so that other load on the machine meets them all alike;
@@ -21,24 +21,26 @@ import torch
 from ablate import LayerSpec, data, models, quantize_, train
 from ablate.trial import device_name
 
-SIZES = (250, 100, 50, 25, 10)
-IMAGES = 500
+SIZES = (1000, 500, 250, 100, 50, 25, 10)
+IMAGES = {"cpu": 500, "cuda": 1000}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     mini = data.load("cifar10-mini")
-    images = data.Split(mini.test.images[:IMAGES], mini.test.labels[:IMAGES])
+    n = IMAGES[asked.device]
+    images, sizes = data.Split(mini.test.images[:n], mini.test.labels[:n]), [size for size in SIZES if size <= n]
     preprocess = models.preprocess("vit-micro")
-    tested = {weights: models.load("vit-micro", mini.classes) for weights in ("full", "binary")}
+    tested = {weights: models.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")}
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
-    seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in SIZES} for weights in tested}
+    seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + asked.rounds * [True]:  # the first round warms up
-        for size in SIZES:
+        for size in sizes:
             train.AT_ONCE = size
             for weights, model in tested.items():
                 started = time.perf_counter()
@@ -49,14 +51,14 @@ def main() -> None:
         {
             "weights": weights,
             "images_at_once": size,
-            "images_per_second": round(IMAGES / statistics.median(times[size])),
+            "images_per_second": round(n / statistics.median(times[size])),
             "times_250": round(statistics.median(a / b for a, b in zip(times[250], times[size], strict=True)), 2),
         }
         for weights, times in seconds.items()
-        for size in SIZES
+        for size in sizes
     ]
     result = {"hardware": device_name(), "python": platform.python_version(), "torch": torch.__version__, **vars(asked)}
-    text = json.dumps(result | {"images": IMAGES, "rows": rows}, indent=1)
+    text = json.dumps(result | {"images": n, "rows": rows}, indent=1)
     print(text)
     device = re.sub(r"\W+", "-", device_name()).lower()
     name = f"evaluation-{device}-{version('torch').partition('+')[0]}.json"

@@ -35,7 +35,7 @@ from ablate.models import Preprocess
 from ablate.recipe import Objective, length, optimizer_of, rate
 from ablate.spec import Recipe
 from ablate.train import evaluate
-from ablate.trial import device_name
+from ablate.trial import device, device_name
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"
 PATCH, PAD = 4, 4  # pixels
@@ -78,6 +78,7 @@ def pretrain(
     """Trains in place; after each epoch yields what it goes on from, with a row for each epoch so far."""
     steps, _ = length(RECIPE.model_copy(update={"epochs": epochs}), len(images))
     recipe = RECIPE.model_copy(update={"epochs": epochs, "warmup": min(WARMUP, steps // 10) / steps})
+    device = next(model.parameters()).device
     rng = np.random.default_rng(SEED)  # order, augmentation and dropped patches; the model itself draws nothing
     optimizer, objective = optimizer_of(model, recipe), Objective(model, recipe, None)
     for group in optimizer.param_groups:
@@ -96,7 +97,7 @@ def pretrain(
             return tokens
         b, n, d = tokens.shape
         kept = 1 + torch.from_numpy(rng.random((b, n - 1)).argsort(1)[:, : (n - 1) // 2])  # (B, N / 2)
-        return torch.cat([tokens[:, :1], tokens.gather(1, kept[:, :, None].expand(-1, -1, d))], 1)
+        return torch.cat([tokens[:, :1], tokens.gather(1, kept.to(tokens.device)[:, :, None].expand(-1, -1, d))], 1)
 
     model.get_submodule("vit.embeddings").register_forward_hook(half)
     for epoch in range(len(rows) + 1, epochs + 1):
@@ -104,8 +105,9 @@ def pretrain(
         model.train()
         order = rng.permutation(len(images))
         for batch in (order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = objective(PREPROCESS(augment(images.images[batch], rng)), torch.from_numpy(images.labels[batch]))
+            pixels, labels = augment(images.images[batch], rng).to(device), torch.from_numpy(images.labels[batch]).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = objective(PREPROCESS(pixels), labels)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
@@ -154,7 +156,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     classes, images, validation = read(data)
     print(f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    model, rows = build(classes, asked["weights"]), state["rows"] if state else []
+    model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
     for after in pretrain(model, images, validation, epochs, state):
         torch.save(after | {"asked": asked}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
@@ -167,7 +169,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     model.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)
-    top1 = evaluate(load(out, classes, asked["weights"]), validation, models.preprocess(str(out))).accuracy
+    top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, models.preprocess(str(out))).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
     (out / "record.part").write_text(json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n")
@@ -194,7 +196,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         if args.evaluate:
             classes, _, validation = read(args.data)
-            model = load(args.evaluate, classes, args.weights)
+            model = load(args.evaluate, classes, args.weights).to(device())
             top1 = evaluate(model, validation, models.preprocess(str(args.evaluate))).accuracy
             print(f"{args.evaluate}: top-1 {top1:.2%} of {len(validation):,} validation images")
             return

@@ -6,7 +6,7 @@
 One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
 autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. The variants take turns within each
 round, so that other load on the machine meets them all alike; medians, and their ratio to full precision. Writes
-results/train-step-<device>-<torch>.json.
+results/train-step-<device>-<torch>[-batch<n>][-compiled].json.
 """
 
 import argparse
@@ -138,8 +138,9 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     device = re.sub(r"\W+", "-", device_name()).lower()
-    name = f"train-step-{device}-{version('torch').partition('+')[0]}{'-compiled' if asked.compile else ''}.json"
-    (Path(__file__).parent / "results" / name).write_text(text + "\n")
+    parts = ["train-step", device, version("torch").partition("+")[0]]
+    parts += [f"batch{asked.batch}"] * (asked.batch != 64) + ["compiled"] * asked.compile
+    (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(text + "\n")
 
 
 def found() -> dict[str, str]:
