@@ -71,8 +71,10 @@ def main() -> None:
             print(rows[-1], flush=True)
     device = device_name()
     result = {"hardware": device, "python": platform.python_version(), "torch": torch.__version__, **vars(asked), "rows": rows}
-    name = "-".join(["sharing", re.sub(r"\W+", "-", device).lower(), torch.__version__.partition("+")[0], asked.label]).rstrip("-")
-    (Path(__file__).parent / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    parts = ["sharing", re.sub(r"\W+", "-", device).lower(), torch.__version__.partition("+")[0]] + [asked.label] * bool(
+        asked.label
+    )
+    (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
