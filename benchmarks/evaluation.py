@@ -41,7 +41,7 @@ def main() -> None:
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + asked.rounds * [True]:  # the first round warms up
         for size in sizes:
-            train.AT_ONCE = size
+            train.AT_ONCE[asked.device] = size
             for weights, model in tested.items():
                 started = time.perf_counter()
                 train.evaluate(model, images, preprocess)

@@ -1,7 +1,7 @@
 """What a quantized training step costs: ours beside the full-precision step and other BitLinear layers, in one run.
 
     pip install bitlinear torchao                        the peers; without them their rows are left out
-    python benchmarks/train_step.py [--device cuda --compile] [--threads 1] [--rounds 15]
+    python benchmarks/train_step.py [--device cuda --compile] [--threads 1] [--rounds 15] [--only NAME...]
 
 One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
 autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. The variants take turns within each
@@ -104,16 +104,17 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="+", default=[*VARIANTS], choices=[*VARIANTS], metavar="NAME", help="full among them")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
     size = models.preprocess(asked.model).size
     fresh = models.load(asked.model, data.load("cifar10-mini").classes).to(asked.device).train()
     steps, missing = {}, {}
-    for name, variant in VARIANTS.items():
+    for name in asked.only:
         model = copy.deepcopy(fresh)
         try:
-            variant()(model)
+            VARIANTS[name]()(model)
             step = step_of(model.to(asked.device), size, asked.batch, asked.device, asked.compile)
             step()  # warm-up
         except Exception as error:  # a peer that does not run here
