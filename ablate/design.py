@@ -149,7 +149,7 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
     if "sensitivity" in study.design:
         yield from _one_by_one(study, groups)
     steps, designs = study.steps, {*study.design}
-    chosen: list[tuple[str, Sequence[Step]]] = [("base", ())] if {"ladder", "one-factor"} & designs else []
+    chosen: list[tuple[str, Sequence[Step]]] = [(study.base, ())] if {"ladder", "one-factor"} & designs else []
     if "ladder" in designs:
         chosen += [(step.name, steps[: i + 1]) for i, step in enumerate(steps)]
     if "leave-one-out" in designs:

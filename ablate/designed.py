@@ -64,7 +64,7 @@ def ladder(seen: Seen) -> Finding:
     if table["test_accuracy"].isna().all():
         return Finding(title, notes=("no paired trial has ended yet",))
     reference = study.reference.name if study.reference else None
-    rungs = paired.ladder(table, [step.name for step in study.steps], reference)
+    rungs = paired.ladder(table, [study.base, *(step.name for step in study.steps)], reference)
     known = rungs.dropna(subset="mean")
     steps = known[known["rung"] != reference]
     if steps.empty:
@@ -144,6 +144,7 @@ def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
     if (table := seen.design) is None:
         return none, {}, "no trial is recorded"
     rows = table[(table["role"] == "seed") & (table["status"] == "complete")].reset_index(drop=True)
+    rows = rows.astype({"images": int})  # NaN where a trial has not ended makes floats of them
     kind = rows["arm"]
     rows = rows.assign(arm=rows["step"].where(rows["step"] != "", kind), weights=kind).drop_duplicates("trial_id")
     if not seen.classes:

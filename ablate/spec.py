@@ -277,6 +277,7 @@ class StudySpec(Spec):
     design: tuple[Design, ...] = ()
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = {}  # fields of the recipe
+    base: str = Field("base", min_length=1)  # what the base point is called, as the cell of a ladder or of one factor
     steps: tuple[Step, ...] = ()
     reference: Step | None = None
     gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
@@ -340,8 +341,8 @@ class StudySpec(Spec):
             faults.append(
                 "a ladder has one cell a rung: the values of its space must be fixed; design = ['arms'] crosses choices"
             )
-        if len({step.name for step in self.steps}) < len(self.steps):
-            faults.append("steps must differ in their names")
+        if len({self.base, *(step.name for step in self.steps)}) <= len(self.steps):
+            faults.append("base and steps must differ in their names")
         if faults:
             raise ValueError("; ".join(faults))
         return self

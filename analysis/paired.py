@@ -33,12 +33,12 @@ def by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def ladder(table: pd.DataFrame, steps: Sequence[str], reference: str | None, column: str = "test_accuracy") -> pd.DataFrame:
     """A row a rung: its mean with interval, the paired gain over the rung below, and what leaving its step out costs.
 
-    table: that of a Design. `gain` is NaN for the base and `cost` without a leave-one-out design; both are paired
+    table: that of a Design. steps: the rungs' cells, the base first. `gain` is NaN for the base and `cost` without a leave-one-out design; both are paired
     differences over the seeds that both cells have. The reference's gain is over the top of the ladder.
     """
     found = by_seed(table, column)
     tuned = table[table["role"] == "seed"].drop_duplicates("cell").set_index("cell")
-    rungs = [name for name in ("base", *steps, reference) if name in found]
+    rungs = [name for name in (*steps, reference) if name in found]
     rows: list[dict[str, Any]] = []
     for below, rung in zip([None, *rungs], rungs, strict=False):
         row: dict[str, Any] = {"rung": rung, "n": int(found[rung].notna().sum())}

@@ -156,7 +156,7 @@ def test_the_ladder_is_paired_by_seed():
     run(design)
     table = design.table()
     assert len(table) == 9 * 3 + 2 * 2 + 7 * 3 and not table["accuracy"].isna().any()
-    rungs = paired.ladder(table, [step["name"] for step in STEPS], "fp").set_index("rung")
+    rungs = paired.ladder(table, ["base", *(step["name"] for step in STEPS)], "fp").set_index("rung")
     assert list(rungs.index) == ["base", "AdamW", "absmean", "smoothing", "fp"] and (rungs["n"] == 3).all()
     assert np.isnan(rungs.loc["base", "gain"]) and rungs.loc["AdamW", "gain"] == pytest.approx(0.1)
     absmean = rungs.loc["absmean"]  # gains 0, 0.001 and 0.002: t with 2 degrees of freedom is 4.3027

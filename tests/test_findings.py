@@ -1,5 +1,6 @@
 """What a run shows, and what it does not."""
 
+import json
 import re
 import shutil
 
@@ -52,6 +53,19 @@ def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):
     (path / "ledger.jsonl").write_text("".join(line for line in records if '"arm":"full"' in line))
     cells = findings(load_run(path))["cells"].tables["cells"].set_index("cell")
     assert cells.loc["full, fraction 0.01", "n"] == 2 and cells.loc["binary, fraction 0.01", "n"] == 0
+
+
+def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
+    path = simulated(0.1, 0.0, seeds=3)
+    records = (path / "ledger.jsonl").read_text().splitlines(keepends=True)[:-1]
+    (path / "ledger.jsonl").write_text("".join(records))
+    (path / "predictions").mkdir()
+    random, labels = np.random.default_rng(0), np.arange(200) % 10
+    for record in map(json.loads, records):
+        logits = np.eye(10)[np.where(random.random(200) < record["test_accuracy"], labels, (labels + 1) % 10)]
+        np.savez(path / "predictions" / f"{record['trial_id']}.npz", test_logits=logits, test_labels=labels)
+    gaps = findings(load_run(path))["volume"].tables["gaps"]
+    assert (gaps["band_low"] < gaps["gap"]).all() and (gaps["gap"] < gaps["band_high"]).all()
 
 
 def test_what_is_too_few_is_not_said(simulated):
