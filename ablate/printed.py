@@ -33,7 +33,10 @@ def notes(*, runs: bool, gpu: bool, timed: str) -> list[str]:
         "there are, however large. That does not explain 0.010 beside 0.297: the 1-bit model has more kernels to queue.",
     ]
     if timed and gpu:
-        found.append("Until the call returned: measured here, without synchronising, to show what such a clock would read.")
+        found.append(
+            "Until the call returned: measured here, without synchronising, to show what such a clock would read. With few "
+            "images a call the GPU waits for the host, and both read about the same: give --batch 32."
+        )
     elif timed:
         found.append("Not measured: what such a clock would read. It takes a GPU, and there is none here.")
     if timed:

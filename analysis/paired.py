@@ -33,8 +33,9 @@ def by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def ladder(table: pd.DataFrame, steps: Sequence[str], reference: str | None, column: str = "test_accuracy") -> pd.DataFrame:
     """A row a rung: its mean with interval, the paired gain over the rung below, and what leaving its step out costs.
 
-    table: that of a Design. steps: the rungs' cells, the base first. `gain` is NaN for the base and `cost` without a leave-one-out design; both are paired
-    differences over the seeds that both cells have. The reference's gain is over the top of the ladder.
+    table: that of a Design. steps: the rungs' cells, the base first. `gain` is NaN for the base and `cost` without a
+    leave-one-out design; both are paired differences over the seeds that both cells have. The reference's gain is over
+    the top of the ladder.
     """
     found = by_seed(table, column)
     tuned = table[table["role"] == "seed"].drop_duplicates("cell").set_index("cell")
