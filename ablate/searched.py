@@ -12,6 +12,9 @@ from ablate.seen import Finding, Seen
 from ablate.words import COLUMNS, cell, in_bounds, in_words
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
+TOGETHER = (
+    "the cells of the design are held against each other; over all of its trials, what changes together is not told apart"
+)
 MOST = 5000  # trials whose predictions are read
 CLASSES = 50  # whose pairs are tested one by one
 LOGARITHMIC = ("size_bytes", "bitops", "latency_ms")  # a halving counts the same everywhere
@@ -118,6 +121,9 @@ def progress(seen: Seen) -> Finding:
 
 def parameters(seen: Seen) -> Finding:
     """Which parameter matters."""
+    title = "Which parameter matters?"
+    if _confounded(seen):
+        return Finding(title, notes=(TOGETHER,), applies=False)
     found = importance.by_parameter(seen.complete, seen.run.study.directions, seen.run.study.seed)
     clear = found.table[found.table["importance"] > found.table["chance"]]
     said = [
@@ -125,11 +131,14 @@ def parameters(seen: Seen) -> Finding:
         for name, rows in clear.groupby("objective", sort=False)
     ]
     sentence = f"Beyond chance (1 in 20 for each), the best tenth of the trials differ in {'; '.join(said)}." if said else ""
-    return Finding("Which parameter matters?", sentence, (found.note,) * bool(found.note), {"parameters": found.table})
+    return Finding(title, sentence, (found.note,) * bool(found.note), {"parameters": found.table})
 
 
 def layers(seen: Seen) -> Finding:
     """What each precision of each layer group adds."""
+    title = "What does each layer group cost?"
+    if _confounded(seen):
+        return Finding(title, notes=(TOGETHER,), applies=False)
     found = importance.by_layer(seen.complete, seen.run.study.objectives)
     table, sentence = found.table, ""
     first = table[table["objective"] == seen.run.study.objectives[0]]
@@ -143,7 +152,11 @@ def layers(seen: Seen) -> Finding:
             f"The dearest in {worst['objective']} is {worst['group']} as {worst['precision']}: {effect}{unit} ({low} to {high}"
         )
         sentence += f", 95 %, on its own), by an additive model of {len(seen.complete)} trials."
-    return Finding("What does each layer group cost?", sentence, (found.note,) * bool(found.note), {"layers": table})
+    return Finding(title, sentence, (found.note,) * bool(found.note), {"layers": table})
+
+
+def _confounded(seen: Seen) -> bool:
+    return bool(seen.run.study.design) and "factorial" not in seen.run.study.design
 
 
 def confusion(seen: Seen) -> Finding:

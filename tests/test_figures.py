@@ -28,7 +28,7 @@ def few(simulated):
 def test_a_run_over_data_has_its_figures(volume_run, tmp_path):
     run, found = volume_run
     drawn = draw(run, found, tmp_path)
-    assert [path.name for path in drawn] == ["gap", "scaling", "pareto", "layers", "importance"]
+    assert [path.name for path in drawn] == ["gap", "scaling", "pareto", "layers"]
     for path in drawn:
         pdf = path.with_suffix(".pdf").read_bytes()
         assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType, embedded

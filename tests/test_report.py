@@ -138,8 +138,6 @@ def test_the_answer_comes_first(page_of_a_design):
         *(
             "front",
             "progress",
-            "parameters",
-            "layers",
             "scaling",
             "volume",
             "cells",
@@ -150,6 +148,7 @@ def test_the_answer_comes_first(page_of_a_design):
         )
     ]
     assert "What is each step worth? The study is no ladder." in text(page)
+    assert "Which parameter matters? The cells of the design" in text(page)
 
 
 def test_the_page_says_with_which_commit_a_run_went_on(tmp_path):
@@ -193,7 +192,7 @@ def test_a_ladder_is_drawn_rung_by_rung(tmp_path, address, seeds):
     with opened(address, report(run), width=360) as page:
         shown = page("document.querySelector('#ladder').textContent")
         assert all(step.name in re.sub(r"\s+", " ", shown) for step in run.study.steps)
-        assert page("document.querySelector('.verdict').textContent").startswith("From base at")
+        assert page("document.querySelector('.verdict').textContent").startswith("From the paper's recipe at")
         assert page("document.documentElement.scrollWidth") <= 360
         assert len(pd.read_csv(run.path / "tables" / "design.csv")) > len(run.study.steps) * seeds
         assert ("noise alone" in shown) == (seeds == 1)
