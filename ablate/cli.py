@@ -68,7 +68,7 @@ def study(
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
     objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Who proposes: tpe, nsga2, gp, random or additive.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")] = None,
     early_stopping: Annotated[
         int | None, typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none.")
     ] = None,

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from ablate import layers, packed
+from ablate import cost, layers, packed
 from ablate.latency import LatencyTable
 from ablate.models import Preprocess
 from ablate.spec import OBJECTIVES, LayerSpec, TrialSpec
@@ -16,7 +17,7 @@ Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts what a trial's record will say: the bytes of its packed model and, with a table, its latency."""
+    """Counts what a trial's record will say: bytes of its packed model, bit operations and, with a table, latency."""
 
     model: nn.Module  # in full precision
     preprocess: Preprocess
@@ -27,7 +28,12 @@ class Counter:
         layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
         found = layers.resolved(self.model, layer)
         costs: dict[str, float] = {"size_bytes": packed.packed_bytes(self.model, found, preprocess=self.preprocess)}
+        costs["bitops"] = cost.bitops(*self._macs, found)
         return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
+
+    @cached_property
+    def _macs(self) -> tuple[int, dict[str, int]]:
+        return cost.macs(self.model, self.preprocess.size)
 
 
 def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
 from ablate.models import logits
+from ablate.spec import LayerSpec
 
 WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
 
@@ -29,28 +31,40 @@ class Cost:
 
 
 def count(model: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost of one image of `size` (height, width): layers by thop, the products inside attention by a rule of ours.
+    """The cost of one image of `size` (height, width).
 
     Raises BadInput for a quantized layer that the model never calls.
     """
+    total, of_layer = macs(model, size)
+    specs = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    return Cost(sum(p.numel() for p in model.parameters()), total, bitops(total, of_layer, specs))
+
+
+def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
+    """MACs of one image of `size`, and of each of its linear layers: by thop, what is inside attention by a rule of ours."""
     model = copy.deepcopy(model).eval()  # thop adds buffers
     rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():
-        macs, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
-    names = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
+        seen, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return int(seen) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
+
+
+def bitops(total: int, of_layer: Mapping[str, int], specs: Mapping[str, LayerSpec]) -> int:
+    """Bit operations of an image, from the MACs of `macs`, where some layers are quantized.
+
+    Raises BadInput for a quantized layer without MACs: the model never calls it.
+    """
     saved = 0.0
-    for name, spec in names.items():
-        layer_macs = _leaf(tree, f"model.{name}")
-        if not layer_macs:
+    for name, spec in specs.items():
+        if not of_layer[name]:
             raise BadInput(
                 f"layer {name!r} must be called by its model, and is not: quantizing it would do nothing; leave it full"
             )
-        bits = WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32)
-        saved += layer_macs * (32 * 32 - bits)
-    total = int(macs) + attention.macs
-    return Cost(sum(p.numel() for p in model.parameters()), total, round(total * 32 * 32 - saved))
+        saved += of_layer[name] * (32 * 32 - WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32))
+    return round(total * 32 * 32 - saved)
 
 
 class _Logits(nn.Module):
@@ -95,8 +109,14 @@ def _window_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Ten
     layer.total_ops += tokens * 4 * width * width
 
 
-def _leaf(tree: Any, name: str) -> float:
-    """thop's count of one layer: its tree holds (operations, parameters, children) by module name."""
+def _leaf(tree: Any, name: str) -> int:
+    """thop's count of one layer: its tree holds (operations, parameters, children) by module name.
+
+    0 inside a module that has a rule of its own, and so no children in the tree.
+    """
+    operations = 0.0
     for part in name.split("."):
+        if part not in tree:
+            return 0
         operations, _, tree = tree[part]
-    return float(operations)
+    return int(operations)

@@ -282,7 +282,7 @@ class StudySpec(Spec):
     reference: Step | None = None
     gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
     slope_margin: float = Field(0.01, gt=0, lt=1)  # a change of the gap, a decade of images, that counts as none
-    sampler: Literal["tpe", "nsga2", "gp", "random", "additive"] = "tpe"  # who proposes
+    sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"  # who proposes
     early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
     confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained
@@ -325,7 +325,7 @@ class StudySpec(Spec):
             faults.append("seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']")
         if self.design and self.within:
             faults.append("max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells")
-        if self.design and self.sampler != "tpe":
+        if self.design and self.sampler not in ("additive", "tpe"):  # the default, and what it was when older runs were written
             faults.append(f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}")
         if self.early_stopping:
             faults += self._rung_faults(self.early_stopping)

@@ -71,7 +71,8 @@ def progress(state: dict[str, Any]) -> Group:
         bounded = "No further point was found within the bounds."  # a large space is not listed
         lines.append(bounded if state.get("within") else "Every point of the space has been tried.")
     if within := state.get("within"):
-        lines.append(f"Bounds: {in_bounds(within)}; {state['out_of_bounds']} proposals beyond them were not trained")
+        beyond = state["out_of_bounds"]
+        lines.append(f"Bounds: {in_bounds(within)}" + (f"; {beyond} proposals beyond them were not trained" if beyond else ""))
     if state["dashboard"] and state["running"]:
         lines.append(f"Ray dashboard {state['dashboard']} (if it asks for a token: `ray get-auth-token`)")
     for trial in state["running"]:

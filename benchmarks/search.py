@@ -114,13 +114,14 @@ class World:
         space = load_space(self.space)
         return StudySpec(question="?", space=space, objectives=objectives, sampler=sampler, seed=seed, trials=trials)
 
-    def __call__(self, points: Points, spec: TrialSpec) -> tuple[float, float, int]:
-        """Accuracy without noise, seconds, bytes."""
+    def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
+        """Accuracy as told and without noise, seconds, bytes."""
         if (
             key := json.dumps({group: layer.model_dump() for group, layer in spec.layers.items()}, sort_keys=True)
         ) not in self.known:
             self.known[key] = *self.table(points.point(spec)), int(self.count(spec)["size_bytes"])
-        return self.known[key]
+        true, seconds, size = self.known[key]
+        return min(1.0, max(0.0, true + rng.choice(self.table.residuals))), true, seconds, size
 
 
 Told = list[tuple[float, float, float, int, str]]  # told accuracy, true accuracy, seconds, bytes, key
@@ -164,10 +165,9 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
         started = time.perf_counter()
         spec, tell = next(proposer)
         waits.append(time.perf_counter() - started)
-        true, seconds, size = world(points, spec)
-        noisy = min(1.0, max(0.0, true + rng.choice(world.table.residuals)))
-        told.append((noisy, true, seconds, size, key_of(spec)))
-        tell(noisy, size)
+        accuracy, true, seconds, size = world(points, spec, rng)
+        told.append((accuracy, true, seconds, size, key_of(spec)))
+        tell(accuracy, size)
     seen, sizes = np.array([row[:2] for row in told]), np.log([row[3] for row in told])
     reference = [CHANCE, math.log(world.full)]
     at = [n for n in MARKS if n <= trials]
@@ -212,9 +212,8 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
     points, source, known = Points(study, world.groups), Search(study, world.groups), []
     while len(known) < records:
         source.seen.add(key_of(spec := source.ask() or TrialSpec()))
-        true, _, size = world(points, spec)
-        noisy = true + rng.choice(world.table.residuals)
-        known.append(blank_record(spec, "") | {"status": "complete", "accuracy": noisy, "size_bytes": size})
+        accuracy, _, _, size = world(points, spec, rng)
+        known.append(blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size})
     search, waits = Search(world.study(sampler, 0, records), world.groups, known, world.count), []
     for _ in range(asked):
         started = time.perf_counter()

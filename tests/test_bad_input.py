@@ -51,7 +51,7 @@ def refused(result, *parts):
         (["study", "--epochs", "-1"], ["recipe.epochs", "greater than or equal to 0", "-1"]),
         (["study", "--hours", "0"], ["hours", "greater than 0", "0"]),
         (["study", "--seed", "-5"], ["seed", "greater than or equal to 0", "-5"]),
-        (["study", "--sampler", "cmaes"], ["sampler", "'tpe', 'nsga2', 'gp', 'random' or 'additive'", "'cmaes'"]),
+        (["study", "--sampler", "cmaes"], ["sampler", "'additive', 'tpe', 'nsga2', 'gp' or 'random'", "'cmaes'"]),
         (["study", "--max-size-bytes", "0"], ["max_size_bytes", "greater than or equal to 1", "0"]),
         (["study", "--max-latency-ms", "nan"], ["max_latency_ms", "nan"]),
         (["study", "--min-accuracy", "50"], ["min_accuracy", "less than or equal to 1", "50"]),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cli, data, layers, load_run, models, packed, run_study, trial
+from ablate import cli, cost, data, layers, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.constraints import Counter, excess
@@ -45,7 +45,7 @@ def answer(spec):
 run = partial(told, answer)
 
 
-def test_the_counted_size_is_that_of_the_packed_file(tmp_path, tiny_vit):
+def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
         classes = data.load("cifar10-mini").classes
@@ -57,8 +57,9 @@ def test_the_counted_size_is_that_of_the_packed_file(tmp_path, tiny_vit):
             kinds = {group: ["full", "binary", "ternary", "int4", "int8"][rng.integers(5)] for group in count.groups}
             chosen = {group: LayerSpec(weights=kind, **fields) for group, kind in kinds.items() if kind != "full"}
             spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
-            folder = tmp_path / str(i)
-            assert count(spec)["size_bytes"] == packed.pack(trial.build(spec, classes), folder, preprocess=preprocess)
+            built = trial.build(spec, classes)
+            assert count(spec)["size_bytes"] == packed.pack(built, tmp_path / str(i), preprocess=preprocess)
+            assert count(spec)["bitops"] == cost.count(built, preprocess.size).bitops
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "additive"])
@@ -81,8 +82,8 @@ def test_all_that_is_within_bounds_is_found_before_the_search_ends():
     assert {key_of(spec) for spec in specs} == inside and 1 < len(inside) < 16
 
 
-def test_the_sampler_is_told_what_is_out_of_bounds():
-    search = Search(study(max_size_bytes=120, min_accuracy=0.7), GROUPS, count=size_of)
+def test_tpe_is_told_what_is_out_of_bounds():
+    search = Search(study(sampler="tpe", max_size_bytes=120, min_accuracy=0.7), GROUPS, count=size_of)
     before = search._optuna.get_trials()
     assert before and all(trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before)
     run(search, 12)

@@ -1,0 +1,102 @@
+"""The comparison of `benchmarks/search.py` once more, on real trainings: the table's recipe on the bundled images.
+
+    python benchmarks/search_real.py stock --trials 150    # Ray Tune's OptunaSearch
+    python benchmarks/search_real.py additive --trials 50
+    python benchmarks/search_real.py report                # benchmarks/results/search_real.json
+
+Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again, not trained
+again. Searches may run beside each other; a trial trains on one thread. A trial is what it is in `studies/search_table.toml`,
+but with cifar10-mini: its accuracy is on 1,000 validation images, and the hypervolume that of what was measured, noise
+and all.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import warnings
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from search import RESULTS, World, run, summary
+
+from ablate import ledger
+from ablate.constraints import Counter
+from ablate.effective import effective
+from ablate.ledger import Record
+from ablate.points import Points
+from ablate.search import key_of
+from ablate.spec import StudySpec, TrialSpec, load_study
+from ablate.trial import device_name, run_trial
+
+SEED = 100
+LEDGERS = Path(__file__).parents[1] / "results" / "search_real"
+
+
+@dataclass
+class Real:
+    """What a trial comes to: it is trained, unless the ledger has it."""
+
+    path: Path
+    count: Counter
+    groups: list[str]
+    full: int
+    known: dict[str, Record] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        records = ledger.read(self.path) if self.path.exists() else []
+        self.known = {key_of(effective(TrialSpec.model_validate(record["spec"]))): record for record in records}
+
+    def study(self, sampler: str, seed: int, trials: int) -> StudySpec:
+        changed = {"sampler": sampler, "seed": seed, "trials": trials, "objectives": ("accuracy", "size_bytes")}
+        changed["data"] = "cifar10-mini"
+        return load_study("search_table").model_copy(update=changed)
+
+    def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
+        if (key := key_of(spec)) not in self.known:
+            self.known[key] = run_trial(spec)
+            ledger.append(self.path, self.known[key])
+            print(len(self.known), self.known[key]["accuracy"], self.known[key]["size_bytes"], flush=True)
+        record = self.known[key]
+        accuracy = record["accuracy"]
+        return accuracy, accuracy, record["train_seconds"], record["size_bytes"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sampler", help='"stock", a sampler of `ablate study`, or "report" of all ledgers')
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--ledgers", type=Path, default=LEDGERS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "search_real.json")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    names = [path.stem for path in sorted(asked.ledgers.glob("*.jsonl"))] if asked.sampler == "report" else [asked.sampler]
+    asked.ledgers.mkdir(parents=True, exist_ok=True)
+    about = World(table=None)  # type: ignore[arg-type]  # for the model: nothing is asked of the table
+    runs = {}
+    for name in sorted(names, key=lambda name: name != "stock"):
+        path = asked.ledgers / f"{name}.jsonl"
+        trials = len(ledger.read(path)) if asked.sampler == "report" else asked.trials
+        runs[name] = run(Real(path, about.count, about.groups, about.full), name, asked.seed, trials)
+    if asked.sampler == "report":
+        versions = {name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")}
+        target = runs["stock"]["hypervolume"][-1]
+        result = {
+            "hardware": {"device": device_name(), "cpus": os.cpu_count()},
+            "versions": {"python": platform.python_version(), **versions},
+            "seed": asked.seed,
+            "target": target,
+            "samplers": {name: summary([found], target) for name, found in runs.items()},
+        }
+        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
