@@ -22,7 +22,7 @@ import ray
 from pydantic import Field, field_validator, model_validator
 from ray.util.metrics import Gauge, Histogram
 
-from ablate.errors import BadInput
+from ablate.errors import AblateError, BadInput
 from ablate.run import Writer, lock
 from ablate.spec import Spec
 
@@ -67,7 +67,7 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     """Within: Ray, started here or joined at the address; (dashboard's URL or "", the resources without any None).
 
     A joined cluster gets this package's code with the job, so that its nodes need the dependencies alone.
-    Raises BadInput when no Ray answers, and when no trial fits.
+    Raises BadInput when no Ray answers at the address, and when no trial fits; AblateError when Ray does not start here.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the ledger
     here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host}
@@ -79,8 +79,11 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
             logging_level="ERROR",
             **(there if resources.address else here),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BadInput(f"--address must be that of a Ray cluster of this version, but {resources.address!r}: {error}") from None
+    except Exception as error:  # of Ray's own: it raises many kinds, plain Exception among them
+        if resources.address:
+            rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
+            raise BadInput(f"{rule}: {error}") from None
+        raise AblateError(f"Ray did not start on this machine, which may be too busy or short of memory: {error}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         yield url, _resolved(resources)

@@ -90,19 +90,20 @@ def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path
 
 def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
-    (baseline, first), *others = matrices.items()
+    baseline, *others = matrices
     for name, rows in matrices.items():
         path = to / f"confusion_{_slug(name)}"
         fig_confusion.draw(rows, f"{about}: {name}", path)
         yield path
-    for name, rows in others:
+    for name in others:
+        rows = found.tables["confusion_difference"][found.tables["confusion_difference"]["model"] == name]
         path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables.get("confused_more")
         title, pairs = f"{name} less {baseline}", None  # of the first seed
         if more is not None:
             pairs = more[more["model"] == name]
             seeds = pairs["seed"].nunique()
             title += "; framed: p < 5 % over the images, " + (f"on each of {seeds} seeds" if seeds > 1 else "of one seed")
-        fig_confusion.draw_difference(rows, first, pairs, title, path)
+        fig_confusion.draw_difference(rows, pairs, title, path)
         yield path
     try:
         dataset = data.load(run.study.data)

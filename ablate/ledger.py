@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import AblateError
+from ablate.errors import BadInput
 from ablate.spec import OBJECTIVES, TrialSpec
 from ablate.words import size_class
 
@@ -80,7 +80,7 @@ def recover(path: Path) -> int:
 
 
 def read(path: Path) -> list[Record]:
-    """All whole records. A last line without its newline (a torn write) is left out; any other bad line raises."""
+    """All whole records. A last line without its newline (a torn write) is left out; any other bad line raises BadInput."""
     if not path.exists():
         return []
     *lines, _torn = path.read_bytes().split(b"\n")
@@ -92,5 +92,5 @@ def read(path: Path) -> list[Record]:
                 raise KeyError
             records.append(record)
         except (ValueError, TypeError, KeyError):
-            raise AblateError(f"{path}:{number}: not a record; restore the ledger from a copy or delete this line") from None
+            raise BadInput(f"{path}:{number}: not a record; restore the ledger from a copy or delete this line") from None
     return records

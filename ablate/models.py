@@ -85,14 +85,14 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
-    known = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
-    if name not in known - {"TimmWrapperForImageClassification"}:  # it loads the files that its configuration names
+    classes = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
+    if name not in classes - {"TimmWrapperForImageClassification"}:  # it loads the files that its configuration names
         raise BadInput(f"the model must be an image classifier of transformers, but got {name[:80]!r}; give a skeleton")
     if refused := [key for key in config if key.startswith("_") or key in REFUSED]:
         raise BadInput(f"the configuration must not hold {refused[0][:80]!r}; pack the model again")
     left = 2 * parameters
 
-    def bounded(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    def bounded(module: nn.Module, key: str, parameter: nn.Parameter) -> None:
         nonlocal left
         left -= 1
         if left < 0:

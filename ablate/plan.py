@@ -109,7 +109,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
     points = plan.search.size if math.isfinite(plan.search.size) else None
-    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": round(rate)}
+    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": _short(rate)}
     return {
         "groups": groups,
         "left_out": plan.left_out,
@@ -144,26 +144,29 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)
-    train_split, one = (
-        data.Split(plan.dataset.train.images[:k], plan.dataset.train.labels[:k]) for k in (spec.recipe.batch_size, 1)
-    )
     untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    steps = train(
-        model,
-        train_split,
-        one,
-        spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1}),
-        preprocess,
-        0,
-        untrained,
-    )
-    next(steps)  # warm-up
-    started, n = time.perf_counter(), 0
-    while (spent := time.perf_counter() - started) < seconds:
-        next(steps)
-        n += len(train_split)
+    recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1})
+
+    def rate(k: int, seconds: float) -> float:
+        """Images a second, in steps of k or, where there are fewer, of all."""
+        some, one = (data.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1))
+        steps = train(model, some, one, recipe, preprocess, 0, untrained)
+        next(steps)  # warm-up
+        started, n = time.perf_counter(), 0
+        while not n or time.perf_counter() - started < seconds:
+            next(steps)
+            n += len(some)
+        return n / (time.perf_counter() - started)
+
+    fit = int(seconds * rate(2, 0))  # a whole batch of a large model would take minutes
+    found = rate(max(2, min(fit, spec.recipe.batch_size)), seconds)
     torch.set_num_threads(threads)
     kept = [group for group in plan.search.groups if group not in spec.layers]
     name = f"{arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else arm(spec)
     row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
-    return row | {"images_per_second": round(n / spent)}
+    return row | {"images_per_second": _short(found)}
+
+
+def _short(rate: float) -> float:
+    """A rate as it is shown; never 0, as that of a large model on a CPU would be without decimals."""
+    return round(rate) if rate >= 10 else round(rate, 2) or rate

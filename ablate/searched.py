@@ -7,7 +7,7 @@ import pandas as pd
 
 from ablate import confirm
 from ablate.analysis import importance, pareto
-from ablate.analysis.confusion import changed, confusions, examples, repeated
+from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
 from ablate.seen import Finding, Seen
 from ablate.words import COLUMNS, cell, in_bounds, in_words
 
@@ -174,6 +174,8 @@ def confusion(seen: Seen) -> Finding:
     guesses, labels = {name: logits.argmax(axis=1) for name, (logits, _) in told.items()}, next(iter(told.values()))[1]
     baseline, *others = told
     tables = {"confusion": confusions({name: (guess, labels) for name, guess in guesses.items()}, seen.classes)}
+    if others:
+        tables["confusion_difference"] = differences(tables["confusion"])
     if len(seen.classes) <= CLASSES and (changes := list(_changes(seen, split, compared, baseline, others))):
         tables["confused_more"] = repeated(pd.concat(changes, ignore_index=True))
     shown = [examples(logits, labels, seen.classes).assign(model=n) for n, (logits, _) in told.items()]
@@ -208,13 +210,17 @@ def _changes(
 def _compared(seen: Seen) -> dict[str, dict[int, str]]:
     """The trials whose predictions are compared, the full-precision ones first: by name, their ids by seed.
 
-    Of a design, each step's seeds with the most images, of a sensitivity design those that take all layer groups
-    alike; of a search, the most accurate full and quantized trial.
+    Of a design, each step's seeds with the most images: of a ladder its bottom, its top and its reference, of a
+    sensitivity design those that take all layer groups alike; of a search, the most accurate full and quantized trial.
     """
+    study = seen.run.study
     if seen.design is not None:
         rows = seen.design[(seen.design["role"] == "seed") & (seen.design["status"] == "complete")]
         rows = rows.sort_values(["images", "seed"], ascending=[False, True], kind="stable")
-        if "sensitivity" in seen.run.study.design:
+        if {"ladder", "leave-one-out"} & {*study.design}:
+            top = study.steps[-1].name if "ladder" in study.design else "all"
+            rows = rows[rows["step"].isin([study.base, top, study.reference.name if study.reference else ""])]
+        if "sensitivity" in study.design:
             rows = rows[(rows["step"] == "full") | rows["step"].str.endswith(": all")].assign(step="")
         rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates(["name", "seed"])
     else:

@@ -41,6 +41,7 @@ QUANTITIES = {  # name -> its unit here, and what it is divided by to be shown
     "bitops": ("bit operations", 1e12),
     "parameters": ("parameters", 1e6),
 }
+OURS = {"1-bit ViT": "ViT-B/16", "ViT": "ViT-B/16", "Resnet 18": "ResNet-18", "VGG16": "VGG-16"}  # the paper's models
 COUNTED = ("state", "packed", "macs", "bitops", "parameters")
 
 
@@ -59,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A model. `beside` is the paper's model that it is held against; the paper's own row has its name."""
+    """A model. `beside` is the paper's model whose part it plays; the paper's own row has its name."""
 
     name: str
     beside: str
@@ -86,7 +87,7 @@ class Table1:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row to be: what it is called, the paper's model that it is held against, and how its own is built."""
+    """A row to be: what it is called, the paper's model whose part it plays, and how its own is built."""
 
     name: str
     beside: str
@@ -95,8 +96,9 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Arm(_Entry):
-    """And what a run's records have already."""
+    """And what a run's records have already. `instead`: why its model is none of the paper's, "" where it is one."""
 
+    instead: str
     counted: Cost
     size_bytes: int
     accuracy: Cell
@@ -132,6 +134,7 @@ def table1(
     ordered = [row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))]
     about = {"device": trial.device_name(), "threads": torch.get_num_threads(), "batch": batch}
     where = f"{about['device']}, CPU threads: {about['threads']}, batch: {batch}" if seconds else ""
+    lost += dict.fromkeys(arm.instead for arm in arms if arm.instead)
     return Table1(ordered, lost + notes(runs=bool(runs), gpu=trial.device().type == "cuda", timed=where), about)
 
 
@@ -237,7 +240,18 @@ def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
         (paper for ours, paper in baselines.items() if spec.model.startswith(ours)), "1-bit ViT" if one_bit else "ViT"
     )
     counted = Cost(*(int(first[name]) for name in ("parameters", "macs", "bitops")))
-    return _Arm(f"{Path(spec.model).name}, {name}", beside, build, counted, int(first["size_bytes"]), accuracy)
+    model, instead = Path(spec.model).name, ""
+    if not _is_printed(counted, beside):
+        instead = f"{model} is no {OURS[beside]}: it has {counted.parameters / 1e6:.2f} M parameters and "
+        instead += f"{counted.macs / 1e9:.2f} GMac, and no printed number is of such a model."
+        model += f" in place of {OURS[beside]}"
+    return _Arm(f"{model}, {name}", beside, build, instead, counted, int(first["size_bytes"]), accuracy)
+
+
+def _is_printed(counted: Cost, name: str) -> bool:
+    """Whether a model has the printed parameters and MACs of a model of the paper, up to rounding."""
+    ours = {"parameters": counted.parameters / 1e6, "macs": counted.macs / 1e9}
+    return all(abs(value / float(PRINTED[name][key]) - 1) < 0.005 for key, value in ours.items())
 
 
 def _printed(cells: dict[str, str]) -> dict[str, Cell]:

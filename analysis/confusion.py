@@ -33,6 +33,18 @@ def confusions(predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], class
     return pd.DataFrame(rows, columns=["model", "label", "predicted", "count", "share"])
 
 
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Every further model's counts less those of the first: a row a model, label and prediction, with `difference`.
+
+    table: as `confusions` gives it, of one set of images.
+    """
+    first, cell = table["model"].iloc[0], ["label", "predicted"]
+    counts = table[table["model"] == first].set_index(cell)["count"]
+    rows = table[table["model"] != first].reset_index(drop=True)
+    less = counts.reindex(pd.MultiIndex.from_frame(rows[cell])).to_numpy()
+    return rows[["model", *cell]].assign(difference=rows["count"] - less)
+
+
 def changed(guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> pd.DataFrame:
     """Whether a model confuses two classes more often than a baseline does, on the same images: a row a pair of classes.
 

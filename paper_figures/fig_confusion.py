@@ -23,15 +23,14 @@ def draw(confusion: pd.DataFrame, title: str, path: Path) -> None:
         axes.set_ylabel("label, and its recall")
 
 
-def draw_difference(
-    confusion: pd.DataFrame, baseline: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path
-) -> None:
+def draw_difference(differences: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path) -> None:
     """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ on every seed are framed.
 
+    differences: a row a label and prediction (label, predicted, difference).
     changed: a row a pair and seed (class, other, repeated), as `analysis.confusion.repeated` gives: both directions are
     tested as one, and framed alike. None where it was not tested.
     """
-    difference = _square(confusion, "count") - _square(baseline, "count")
+    difference = _square(differences, "difference")
     most = max(1, np.abs(difference.to_numpy()[~np.eye(len(difference), dtype=bool)]).max())
     tested = [] if changed is None else changed.loc[changed["repeated"], ["class", "other"]].to_numpy()
     sure = {frozenset(pair) for pair in tested}

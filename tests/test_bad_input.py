@@ -224,8 +224,10 @@ def test_a_ledger_that_is_none(run, tmp_path, line):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "study.toml").write_text(STUDY)
     (tmp_path / "run" / "ledger.jsonl").write_text(line + "\n")
-    code, error = run("status", "run")
-    assert code == 1 and "ledger.jsonl:1: not a record" in error and error.count("\n") == 1
+    for verb in ("status", "resume", "report", "figures", "table1"):
+        refused(run(verb, "run"), "ledger.jsonl:1: not a record", "restore the ledger from a copy or delete this line")
+    for verb in (["rerun", "run", "--trial", "x"], ["export", "run", "--trial", "x", "--to", "small"]):
+        refused(run(*verb), "ledger.jsonl:1: not a record")
 
 
 @pytest.mark.parametrize("text", ["", "junk", "[]", "{}", "3"])

@@ -8,30 +8,19 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from packaging.requirements import Requirement
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray.autoscaler._private.docker import validate_docker_config
 from ray.autoscaler._private.util import prepare_config, validate_config
-
-from ablate.cli import app
+from shell import ablate_commands, parse, shell_lines
 
 DOCS = Path(__file__).parent.parent / "docs"
 GIB = {"Gi": 1.0, "Mi": 1 / 1024}
 
 
-def ablate_commands(text):
-    """The `ablate VERB ...` of a shell text: each up to its quote, comment, or next command."""
-    return [" ".join(found.split()) for found in re.findall(r"(?<![\w./-])ablate [a-z][^;'`#|]*", text)]
-
-
 def guide_commands():
-    """Those of the guide's shell blocks, a line each, and of its inline code."""
-    text = (DOCS / "cluster.md").read_text()
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    return [found for line in lines + inline for found in ablate_commands(line)]
+    return [command for line in shell_lines((DOCS / "cluster.md").read_text()) for command in ablate_commands(line)]
 
 
 def rayjob():
@@ -43,32 +32,11 @@ def launcher():
     return yaml.safe_load((DOCS / "cluster" / "launcher.yaml").read_text())
 
 
-def parse(command):
-    """The options of an `ablate` command, as the real command line reads them; its errors are raised."""
-    words = shlex.split(command)[1:]
-    verb = typer.main.get_command(app).commands[words[0]]
-    if len(words) == 1 and words[0] in ("resume", "study"):  # the verb's name alone, in a sentence
-        return {}
-    return verb.make_context(words[0], words[1:]).params
-
-
-COMMANDS = sorted({*guide_commands(), *ablate_commands(rayjob()[1]["spec"]["entrypoint"])})
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_command_line_knows_each_command(command):
-    parse(command)
-
-
-def test_commands_are_found():
-    verbs = {command.split()[1] for command in COMMANDS}
-    assert verbs == {"study", "resume", "status", "monitor"}
-    assert len(COMMANDS) >= 10
-
-
-def test_an_unknown_option_would_be_found():
-    with pytest.raises(typer.TyperException, match="--adress"):
-        parse("ablate study --adress auto")
+def test_the_command_line_knows_each_command():
+    commands = ablate_commands(rayjob()[1]["spec"]["entrypoint"])
+    assert len(commands) == 2
+    for command in commands:
+        parse(command)
 
 
 def pods(job):
@@ -83,9 +51,8 @@ def gib(quantity):
     return float(quantity[:-2]) * GIB[quantity[-2:]]
 
 
-def options(command):
+def options(words):
     """{option: value} of a command whose options all take one."""
-    words = shlex.split(command)
     return {word: value for word, value in itertools.pairwise(words) if word.startswith("--")}
 
 
@@ -135,7 +102,7 @@ def test_rayjob_resumes_the_run_that_it_started():
     assert not set(script) & set("$\"'\\\n")  # the submitter's shell and Ray quote it again
     resume, study = ablate_commands(entrypoint)
     run = options(study)["--out"]
-    assert resume.split()[:3] == ["ablate", "resume", run]
+    assert resume[:3] == ["ablate", "resume", run]
     assert f"test -f {run}/study.toml" in script
     shared = ("--address", "--storage", "--cpus-per-trial", "--gpus-per-trial", "--concurrency")
     assert [options(study)[name] for name in shared] == [options(resume)[name] for name in shared]
@@ -181,7 +148,7 @@ def test_launcher_holds_together():
     assert head["resources"] == {"CPU": 0}
     assert all(kind["resources"]["GPU"] >= 1 for kind in workers.values())
     assert sum(kind["max_workers"] for kind in workers.values()) == config["max_workers"]
-    (submit,) = (command for command in guide_commands() if "/home/ray/runs/first --address" in command)
+    (submit,) = (command for command in guide_commands() if "/home/ray/runs/first" in command and "--address" in command)
     asked = options(submit)
     assert int(asked["--concurrency"]) == config["max_workers"]
     assert all(int(asked["--cpus-per-trial"]) <= kind["resources"]["CPU"] for kind in workers.values())

@@ -63,11 +63,11 @@ def test_the_command_draws_each_run_it_is_given(finished, few):
 def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
     framed, box = [], fig_confusion._box
     monkeypatch.setattr(fig_confusion, "_box", lambda i, j: framed.append((i, j)) or box(i, j))
-    rows = pd.DataFrame([(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "count"])
+    rows = pd.DataFrame([(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "difference"])
     pairs = pd.DataFrame({"class": ["a", "a", "b"], "other": ["b", "c", "c"], "repeated": [False, True, False]})
     for tested, cells in ((pairs, [(0, 2), (2, 0)]), (None, [])):
         framed.clear()
-        fig_confusion.draw_difference(rows, rows.assign(count=2), tested, "", tmp_path / "less")
+        fig_confusion.draw_difference(rows, tested, "", tmp_path / "less")
         assert framed == cells and (tmp_path / "less.pdf").exists()
 
 

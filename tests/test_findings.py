@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from ablate.analysis import paired
-from ablate.analysis.confusion import changed, confusions, examples, repeated
+from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
+from ablate.design import Design
 from ablate.findings import findings
-from ablate.run import load_run
+from ablate.ledger import append, blank_record
+from ablate.run import create_run, load_run
+from ablate.spec import StudySpec
+from ablate.trial import trial_id
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,42 @@ def test_confusions_count():
         ("dog", "cat"): 0,
         ("dog", "dog"): 1,
     }
+
+
+def test_a_difference_of_two_matrices_is_taken_cell_by_cell():
+    labels = np.array([0, 0, 0, 1])
+    table = confusions({"full": (labels, labels), "m": (np.array([0, 1, 1, 1]), labels)}, ["cat", "dog"])
+    found = differences(table.sample(frac=1, random_state=0).sort_values("model", kind="stable"))  # cells in another order
+    assert set(found["model"]) == {"m"}
+    assert found.set_index(["label", "predicted"])["difference"].to_dict() == {
+        ("cat", "cat"): -2,
+        ("cat", "dog"): 2,
+        ("dog", "cat"): 0,
+        ("dog", "dog"): 0,
+    }
+    assert differences(table[table["model"] == "full"]).empty
+
+
+@pytest.mark.parametrize("design", [["ladder", "leave-one-out"], ["leave-one-out"]])
+def test_of_a_ladder_its_ends_are_compared_and_not_every_rung(tmp_path, design):
+    steps = [{"name": name, "recipe": {"epochs": i}} for i, name in enumerate(("one", "two", "three"), 3)]
+    reference = {"name": "full precision", "layer": {"weights": "full"}}
+    space = {"description": "d", "layer": {"weights": "binary"}}
+    study = StudySpec(question="?", space=space, design=design, steps=steps, reference=reference, base="bottom")
+    run = create_run(tmp_path, study, {"classes": ["cat", "dog"], "layer_groups": ["block0.fc1"]})
+    (tmp_path / "predictions").mkdir()
+    planned = Design(study, ["block0.fc1"])
+    while spec := planned.ask():
+        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
+        record |= {"accuracy": 0.5, "test_accuracy": 0.5}
+        append(run.path / "ledger.jsonl", record)
+        kept = {"test_logits": np.eye(2)[[0, 1, 1]], "test_labels": np.array([0, 1, 0])}
+        np.savez(tmp_path / "predictions" / f"{record['trial_id']}.npz", **kept)
+        planned.tell(record)
+    tables = findings(load_run(tmp_path))["confusion"].tables
+    shown = ["full precision", "bottom", "three"] if "ladder" in design else ["full precision", "all"]
+    assert list(dict.fromkeys(tables["confusion"]["model"])) == list(dict.fromkeys(tables["examples"]["model"])) == shown
+    assert list(dict.fromkeys(tables["confusion_difference"]["model"])) == shown[1:]
 
 
 def test_what_data_and_recipe_buy_adds_up():

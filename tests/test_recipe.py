@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ablate import BitLinear, LayerSpec, data, models, quantize_, run_trial
+from ablate import plan as plan_module
 from ablate import teacher as teachers
 from ablate.data import Split
 from ablate.errors import BadInput
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
-from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked
+from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked, load_study
 from ablate.train import evaluate, train
 from ablate.trial import build, compare, resolved, teacher_spec, trial_id
 
@@ -293,6 +294,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "file"))
     with pytest.raises(BadInput, match="set ABLATE_CACHE to another folder"):
         teachers.teacher("name", net("full"), splits(), Recipe(), PLAIN, 0)
+
+
+def test_a_model_too_slow_for_a_batch_is_timed_on_fewer_images(tiny_vit, monkeypatch):
+    planned, sizes, real = plan(load_study("default").model_copy(update={"model": str(tiny_vit)})), [], plan_module.train
+    monkeypatch.setattr(
+        plan_module, "train", lambda model, images, *more: sizes.append(len(images)) or real(model, images, *more)
+    )
+    assert _anchor(planned, planned.anchors[0], seconds=1e-9)["images_per_second"] > 0
+    assert sizes == [2, 2]
+    assert (plan_module._short(0.004), plan_module._short(0.123), plan_module._short(83.4)) == (0.004, 0.12, 83)
 
 
 def test_an_estimate_of_a_distilling_study_has_a_teacher_to_time(tiny_vit):

@@ -19,7 +19,7 @@ from conftest import wait, workers
 from ablate import cli, cluster, data, load_run, run_study
 from ablate.cluster import Resources
 from ablate.distribute import distribute
-from ablate.errors import BadInput, Interrupted
+from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
 from ablate.resume import resume_study
 from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
@@ -317,3 +317,16 @@ def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
 def with_options(tiny_study, tmp_path, **fields):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     return load_study(str(tmp_path / "tiny.toml")).model_copy(update=fields)
+
+
+def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch):
+    def late(**options):
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(AblateError, match="Ray did not start on this machine") as told, cluster.connected(Resources()):
+        pass
+    assert "The current node timed out" in str(told.value)
+    assert not isinstance(told.value, BadInput)  # exit 1: the user gave nothing wrong
+    with pytest.raises(BadInput, match="--address must be that of a Ray cluster"), cluster.connected(Resources(address="h:1")):
+        pass

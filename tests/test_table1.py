@@ -13,9 +13,11 @@ import torch
 from rich.console import Console
 
 from ablate import cli, data, load_run, models, table1, typeset
+from ablate.cost import Cost
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.latency import measure
+from ablate.ledger import append, read
 from ablate.printed import notes
 from ablate.run import Writer, create_run
 from ablate.spec import StudySpec, checked
@@ -139,13 +141,29 @@ def test_a_runs_arms_with_their_tested_accuracies(told, designed):
     records = designed.records
     for cell, arm, beside in (("full precision", "full", "ViT"), ("one bit", "binary", "1-bit ViT")):
         tested = records[(records["arm"] == arm) & records["test_accuracy"].notna()]
-        (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit, {cell}"]
+        (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit in place of ViT-B/16, {cell}"]
         accuracy = row["cells"]["accuracy"]
         assert row["beside"] == beside and accuracy["source"] == "measured" and accuracy["split"] == "test"
         assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(tested["test_accuracy"].mean())
         assert accuracy["sd"] == pytest.approx(statistics.stdev(tested["test_accuracy"]))
         for name, field in (("packed", "size_bytes"), ("macs", "macs"), ("bitops", "bitops"), ("parameters", "parameters")):
             assert row["cells"][name]["value"] == tested.iloc[0][field]
+
+
+def test_a_model_that_is_none_of_the_papers_says_so(told, designed):
+    """And one with the paper's counts does not: of ViT-B/16, wherever its files are."""
+    arms = {arm.counted.parameters: arm for arm in table1._arms(designed)[0]}
+    (parameters,) = arms  # both arms are of one model
+    (note,) = [note for note in told["notes"] if "tiny-vit" in note]
+    assert note.startswith(f"tiny-vit is no ViT-B/16: it has {parameters / 1e6:.2f} M parameters and ")
+    vit, resnet = cells(told, "ViT-B/16"), cells(told, "ResNet-18")
+    for found, name, same in (
+        (vit, "ViT", True),
+        (vit, "1-bit ViT", True),
+        (resnet, "Resnet 18", True),
+        (resnet, "ViT", False),
+    ):
+        assert table1._is_printed(Cost(*(found[key]["value"] for key in ("parameters", "macs", "bitops"))), name) == same
 
 
 def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
@@ -155,12 +173,31 @@ def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
     assert sorted(cell["value"] for cell in found) == sorted(best) and {cell["n"] for cell in found} == {1}
 
 
+def test_of_a_confirmed_search_the_seeds_that_were_tested(finished, tmp_path):
+    """Two binary settings were confirmed: validation over their fresh seeds chooses, and the test images tell."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    searched = load_run(tmp_path / "run").records.to_dict("records")
+    members = [record for record in read(finished[0] / "ledger.jsonl") if "binary" in record["arm"]][:2]
+    assert len(members) == 2 and {record["arm"] for record in members} == {"binary"}
+    for member, accuracy, tested in zip(members, (0.3, 0.4), ((0.9, 0.8), (0.5, 0.7)), strict=True):
+        for seed, test_accuracy in enumerate(tested, 1):
+            again = {"spec": member["spec"] | {"seed": seed, "test": True}, "seed": seed, "accuracy": accuracy}
+            again |= {"test_accuracy": test_accuracy, "trial_id": f"{member['trial_id']}-{seed}"}
+            append(tmp_path / "run" / "ledger.jsonl", member | again)
+    rows = [row for row in table1.table1([load_run(tmp_path / "run")], seconds=0).rows if "accuracy" in row.cells]
+    (row,) = [row for row in rows if not row.quoted]
+    accuracy = row.cells["accuracy"]
+    assert row.beside == "1-bit ViT" and row.name.endswith(f"among those confirmed, of {len(searched)} trials")
+    assert (accuracy.value, accuracy.n, accuracy.split) == (pytest.approx(0.6), 2, "test")
+    assert row.cells["packed"].value == members[1]["size_bytes"]
+
+
 def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
     """With the tiny ViT for ViT-B/16: the arm has its counts, and so an accuracy for its row."""
     arm = table1._arms(designed)[0][0]
     monkeypatch.setattr(table1, "_base", lambda: [table1._Entry("ViT", "ViT", arm.build)])
     names = [row.name for row in table1.table1([designed], seconds=0).rows]
-    assert "tiny-vit, full precision" in names and "ViT" not in names
+    assert "tiny-vit in place of ViT-B/16, full precision" in names and "ViT" not in names
     assert "ViT" in [row.name for row in table1.table1(seconds=0).rows]
 
 
@@ -255,13 +292,13 @@ def test_failed_seeds_are_told(designed, tmp_path):
         return table1.table1([load_run(tmp_path / "some")], seconds=0)
 
     some = fail(tested[0])
-    (row,) = [row for row in some.rows if row.name == "tiny-vit, one bit"]
+    (row,) = [row for row in some.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
     assert "(test, n 1, 1 failed)" in typeset.typeset(some, "markdown")
     (line,) = [line for line in csv.DictReader(io.StringIO(typeset.typeset(some, "csv"))) if line["model"] == row.name]
     assert line["accuracy_n"] == line["accuracy_failed"] == "1"
     none = fail(tested[1])
-    assert not [row for row in none.rows if row.name == "tiny-vit, one bit"]
+    assert not [row for row in none.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert none.notes[0] == "No row: one bit, all 2 seeds of which failed."
 
 
