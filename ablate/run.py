@@ -38,6 +38,7 @@ class Run:
 
     @cached_property
     def study(self) -> StudySpec:
+        """What was asked, as it was resolved. Raises BadInput where study.toml cannot be read."""
         return load_study(str(self.path / "study.toml"))
 
     @cached_property

@@ -55,15 +55,17 @@ class LayerSpec(Spec):
     gradient to what lies outside the range of the levels; it matters in training only.
     """
 
-    weights: Weights = "full"
-    activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
-    beta: Literal["absmean", "least_squares"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "absmean"
-    beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)
-    beta_per: Literal["tensor", "channel"] = "tensor"
-    activation_scale: Literal["token", "tensor"] = "token"
-    signed: bool = True
-    norm: bool | Literal["unnormalised"] = False
-    straight_through: Literal["plain", "clipped"] = "plain"
+    weights: Weights = "full"  # full, binary (1 bit), ternary (1.58 bits), int4 or int8
+    activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8  # b of figure 4; None: floating point
+    beta: Literal["absmean", "least_squares"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
+        "absmean"  # mean|W| (figure 7), the one that is nearest to W, or a literal number
+    )
+    beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times beta
+    beta_per: Literal["tensor", "channel"] = "tensor"  # one for the layer, or one a row of its weights
+    activation_scale: Literal["token", "tensor"] = "token"  # gamma of each token, or of the whole input (figure 4)
+    signed: bool = True  # false: levels from 0 up (figure 5)
+    norm: bool | Literal["unnormalised"] = False  # a LayerNorm, without parameters, before the quantization (figure 7)
+    straight_through: Literal["plain", "clipped"] = "plain"  # gradients
 
     @model_validator(mode="after")
     def _one_bit_has_a_sign(self) -> Self:
@@ -80,19 +82,19 @@ class Recipe(Spec):
     lambda is 1. The teacher of a distillation is the trial's own `full` arm without distillation.
     """
 
-    epochs: int = Field(2, ge=0, le=100_000)
+    epochs: int = Field(2, ge=0, le=100_000)  # passes over the training images
     full_epochs: int = Field(0, ge=0, le=100_000)  # before those, in full precision; done once for all that share them
     image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
         None  # in all, in place of epochs: the last may be a part of one
     )
     validate_every: int = Field(1, ge=1)  # epochs; the last is always validated
-    batch_size: int = Field(64, ge=1, le=1_000_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000)  # images a step
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)  # at its peak
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0  # largest norm of a step's gradient; None: any
     augment: bool = True  # random flips and shifts
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
     quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights
@@ -128,7 +130,7 @@ class Range(Spec):
 
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
-    log: bool = False
+    log: bool = False  # searched on a log scale
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -169,13 +171,13 @@ else:
 class SpaceSpec(Spec):
     """What may vary. An axis is a fixed value, a list of choices, a range, or `each` with choices per layer group."""
 
-    name: str = ""
-    description: str
-    objectives: tuple[str, ...] = SPACE_OBJECTIVES
+    name: str = ""  # of the file, by default
+    description: str  # one line
+    objectives: tuple[str, ...] = SPACE_OBJECTIVES  # of a study that names none
     groups: tuple[str, ...] = Field(("*",), min_length=1)  # shell-style patterns on layer-group names: what [layer] applies to
-    layer: dict[str, Axis]
-    recipe: dict[str, Axis] = {}
-    fraction: Axis = 1.0
+    layer: dict[str, Axis]  # fields of LayerSpec
+    recipe: dict[str, Axis] = {}  # fields of Recipe, in place of the study's
+    fraction: Axis = 1.0  # of the training images, above 0 and at most 1
 
     @model_validator(mode="after")
     def _axes_fit(self) -> Self:
@@ -208,10 +210,10 @@ class Step(Spec):
     """
 
     name: str
-    source: str = ""
+    source: str = ""  # paper, section, figure
     groups: tuple[str, ...] = ()  # from this step on
-    layer: dict[str, Value] = {}
-    recipe: dict[str, Value] = {}
+    layer: dict[str, Value] = {}  # fields of LayerSpec
+    recipe: dict[str, Value] = {}  # fields of Recipe
     tune: dict[str, tuple[Value, ...]] = {}  # from this step on, in place of the study's
 
     @model_validator(mode="after")
@@ -260,26 +262,26 @@ class StudySpec(Spec):
     alone and left out alone; nothing of it is tested, so that a search may go on from it.
     """
 
-    name: str = ""
+    name: str = ""  # of the file, by default
     question: str  # what is asked
     source: str = ""  # who raised it: paper, section, figure
     cost: str = ""  # of running it
     expected: str = ""  # what it leaves, and where
     command: str = ""  # that runs it
-    space: SpaceSpec
+    space: SpaceSpec  # what may vary: a table, a name or a path
     model: str = "vit-micro"  # a bundled name, a save_pretrained folder, or a hub name
     data: str = "cifar10-mini"  # a name, or "imagefolder:PATH"
     objectives: tuple[str, ...] = ()  # empty: the space's
     trials: int = Field(12, ge=1, le=1_000_000)  # of a search; a design has as many as it has
     hours: Annotated[float, Field(gt=0)] | None = None  # no trial starts after as many
     seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
-    recipe: Recipe = Recipe()
-    design: tuple[Design, ...] = ()
+    recipe: Recipe = Recipe()  # how each trial is trained
+    design: tuple[Design, ...] = ()  # empty: a search
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = {}  # fields of the recipe
     base: str = Field("base", min_length=1)  # what the base point is called, as the cell of a ladder or of one factor
-    steps: tuple[Step, ...] = ()
-    reference: Step | None = None
+    steps: tuple[Step, ...] = ()  # of the design
+    reference: Step | None = None  # one more cell
     gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
     slope_margin: float = Field(0.01, gt=0, lt=1)  # a change of the gap, a decade of images, that counts as none
     sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"  # who proposes

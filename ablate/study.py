@@ -40,10 +40,13 @@ def run_study(
     resources: Resources = HERE,
     view: View | None = None,
 ) -> Run:
-    """Search the study's space and return the run, finished: its ledger, its front and its figures.
+    """Search the study's space, or train its design, and return the run, finished: its ledger, its front and its figures.
 
+    study: a spec, a built-in name or the path of a TOML file. out: the run's folder, new or empty; a new one below runs/
+    by default. resources: which Ray, and what a trial has of it. view: is told how it goes.
     known: runs whose trials count as done where they are points of the study; its own trials come on top of them.
-    Raises BadInput before anything is written; what fails in a trial is in the trial's record.
+    Raises BadInput before anything is written, and Interrupted after Ctrl-C, with how to go on; what fails in a trial is
+    in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
     name = re.sub(r"[^\w.-]+", "-", study.space.name or study.name)

@@ -77,6 +77,12 @@ def test_a_command_that_is_wrong_would_be_found(line):
             parse(words)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files(page):
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_notebook_runs_and_says_what_it_said():
     notebook = nbformat.read(DOCS / "example.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
