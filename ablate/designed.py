@@ -102,7 +102,7 @@ def volume(seen: Seen) -> Finding:
         "paired": records,
     }
     sentence = " ".join(result.sentence for result in found.values())
-    rules = dict.fromkeys(text for result in found.values() for text in (str(result.rules), result.basis))
+    rules = dict.fromkeys(text for result in found.values() for text in (result.rules.fixed, hypothesis.VERDICTS, result.basis))
     notes = dict.fromkeys(f"{arm}: {note}" for arm, result in found.items() for note in result.notes)
     return Finding(title, sentence, (*rules, *notes), tables)
 
@@ -124,8 +124,11 @@ def scaling(seen: Seen) -> Finding:
         parts.append(curves(points[points["images"].isin(kept) & (points["error"] > 0)], arms=arms, baseline=baseline))
         notes += parts[-1].notes
     laws, bands, choices = (pd.concat([getattr(part, name) for part in parts]) for name in ("laws", "bands", "choices"))
-    chosen = choices[choices["best"]] if len(choices) else choices
-    said = [f"{law} for {', '.join(rows['arm'])}" for law, rows in chosen.groupby("law", sort=False)] if len(chosen) else []
+    said = []
+    for (law, equation), rows in (
+        laws[laws["chosen"].astype(bool)].groupby(["law", "equation"], sort=False) if len(laws) else ()
+    ):
+        said.append(f"{law} ({equation}) for {', '.join(map(hypothesis.named, dict.fromkeys(rows['arm'])))}")
     sentence = f"By the points, the law is {'; '.join(said)}." if said else ""
     return Finding(title, sentence, tuple(notes), {"laws": laws, "bands": bands, "choices": choices, "points": points})
 

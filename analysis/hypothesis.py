@@ -16,6 +16,12 @@ from ablate.analysis.opinions import mixed_model, scales
 from ablate.analysis.over_seeds import Estimate, Floats, equivalent, estimate, holm, sign_flip, smallest_effect
 from ablate.analysis.volume import Correctness, Pairs, band, needed, pair, resampled, trend
 
+VERDICTS = (
+    "The verdict is the first of these that is shown: constant, the slope is none; closes, the slope is below 0 and the gap at "
+    "the largest size is none; shrinks, the slope is below 0; grows, it is above 0; else inconclusive. That something is none "
+    "is shown by two one-sided tests (TOST), and never by a test that found nothing."
+)
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -37,14 +43,17 @@ class Rules:
             raise ValueError(f"`margin > 0`, `slope_margin > 0` and `0 <= chance < 1` must hold, but got {got}")
 
     def __str__(self) -> str:
+        return f"{self.fixed} {VERDICTS}"
+
+    @property
+    def fixed(self) -> str:
+        """The limits and margins."""
+        near = f"{100 * self.near_chance:g}"
         return (
-            f"Fixed beforehand: a size is left out where {self.baseline}'s mean accuracy is within {100 * self.near_chance:g} "
+            f"Fixed beforehand: a size is left out where {named(self.baseline)}'s mean accuracy is within {near} "
             f"points of chance ({100 * self.chance:g} %); a gap within {_points(self.margin)} at the largest size is none; "
             f"a slope within {_points(self.slope_margin)} a decade of images is none; alpha {100 * self.alpha:g} %, by t "
-            f"over paired seeds, by Holm over {len(self.arms)} {'arms' if len(self.arms) > 1 else 'arm'}, test by test. "
-            "The verdict is the first of these that is shown: constant, the slope is none; closes, the slope is below 0 and "
-            "the gap at the largest size is none; shrinks, the slope is below 0; grows, it is above 0; else inconclusive. "
-            "That something is none is shown by two one-sided tests (TOST), and never by a test that found nothing."
+            f"over paired seeds, by Holm over {len(self.arms)} {'arms' if len(self.arms) > 1 else 'arm'}, test by test."
         )
 
 
@@ -52,9 +61,7 @@ class Rules:
 class DataVolume:
     """The verdict on one arm and all it rests on; None or NaN where something cannot be said, and why in the notes.
 
-    verdict, in this order: "constant": the slope is equivalent to 0. "closes": it is below 0 and the gap at the largest
-    size is equivalent to 0. "shrinks": it is below 0; that the gap closes is not shown, which is not to say that it
-    does not. "grows": it is above 0. "inconclusive": none of these is shown.
+    verdict: as VERDICTS says. "shrinks" does not say that the gap stays open: that it closes is not shown.
     """
 
     arm: str
@@ -220,7 +227,7 @@ def _decide(found: DataVolume) -> DataVolume:
 
 def _sentence(found: DataVolume) -> str:
     rules, slope, gap, p = found.rules, found.slope, found.gap, found.tests["holm"]
-    the_gap = f"the gap to {rules.baseline}"
+    the_gap = f"the gap to {named(rules.baseline)}"
     if found.arm in rules.other_recipe:
         the_gap += ", in recipe and quantization together,"
     meaning = {
@@ -235,6 +242,7 @@ def _sentence(found: DataVolume) -> str:
         return f"{said}: {'; '.join(found.notes)}."
     decades = f"it changes by {100 * slope.value:+z.1f} points a decade ({100 * slope.low:+z.1f} to {100 * slope.high:+z.1f}"
     tests = f"{found.seeds} seeds, p = {p['slope']:.2g} by t, {p['sign_flip']:.2g} by sign flips"
+    tests += f", {p['mixed']:.2g} by a mixed model" if found.mixed else ""
     said += f"; {decades}; {tests})"
     if gap:
         largest = found.gaps.loc[found.gaps["kept"], "images"].max()
@@ -243,6 +251,11 @@ def _sentence(found: DataVolume) -> str:
         smallest = 100 * (found.smallest_slope or np.nan)
         said += f"; a slope of {smallest:.1f} would have been found with {100 * rules.power:g} % power"
     return said + "."
+
+
+def named(arm: str) -> str:
+    """An arm's name within a sentence."""
+    return f'"{arm}"' if "," in arm else arm
 
 
 def _points(share: float) -> str:

@@ -32,7 +32,9 @@ def draw(gaps: pd.DataFrame, verdicts: pd.DataFrame, title: str, path: Path) -> 
                 axes.plot([x, x], [100 * row["low"], 100 * row["high"]], color=colour, linewidth=1)
                 axes.plot([x], [100 * row["gap"]], marker, color=colour, markersize=4, markerfacecolor=face)
         axes.set(xscale="log", xlabel="training images", ylabel="gap to full precision (points)")
-        starred = "" if verdicts["same_recipe"].all() else "\n* to full precision by another recipe: recipe and weights together"
+        starred = (
+            "" if verdicts["same_recipe"].all() else "\n* to full precision by another recipe: recipe and weights together"
+        )
         axes.set_title(title + starred, fontsize=7)
         axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         sizes(axes.xaxis, gaps["images"])
