@@ -214,7 +214,8 @@ def _scaling(finding: Finding, objectives: list[str]) -> list[Panel]:
 
 def _volume(finding: Finding, objectives: list[str]) -> list[Panel]:
     gaps, traces = finding.tables["gaps"].dropna(subset="gap"), []
-    verdicts = finding.tables["verdicts"].set_index("arm")["verdict"]
+    verdicts = finding.tables["verdicts"].set_index("arm")
+    told = verdicts["verdict"] + np.where(verdicts["same_recipe"], "", " *")
     arms = list(dict.fromkeys(gaps["arm"]))
     for i, arm in enumerate(arms):
         rows, colour = gaps[gaps["arm"] == arm], colours(arms)[arm]
@@ -222,13 +223,14 @@ def _volume(finding: Finding, objectives: list[str]) -> list[Panel]:
             known = rows.dropna(subset="band_low")
             traces += _band(known["images"], 100 * known["band_low"], 100 * known["band_high"], colour)
         x = rows["images"] * 1.02 ** (i - (len(arms) - 1) / 2)  # side by side
-        trace: Plain = {"x": _list(x), "y": _list(100 * rows["gap"]), "name": f"{_text(arm)}: {verdicts[arm]}"}
+        trace: Plain = {"x": _list(x), "y": _list(100 * rows["gap"]), "name": f"{_text(arm)}: {told[arm]}"}
         trace |= {"mode": "lines+markers", "marker": {"color": colour, "size": 8}, "line": {"color": colour, "width": 1.5}}
         bars: Plain = {"array": _list(100 * (rows["high"] - rows["gap"])), "thickness": 1.5, "width": 4}
         trace |= {"error_y": bars, "customdata": _list(rows["images"])}
         traces.append(trace | {"hovertemplate": "%{customdata:,} images: %{y:.1f} points<extra>%{fullData.name}</extra>"})
     y: Plain = {"title": {"text": "gap (points)"}, "zeroline": True, "rangemode": "tozero"}
     title = "Gap to full precision against training images: mean, 95 % interval over seeds, bootstrap band"
+    title += "" if verdicts["same_recipe"].all() else " (* to another recipe: recipe and quantization together)"
     return [Panel(title, traces, {"xaxis": _scale("images", gaps["images"]), "yaxis": y}, 420)] if len(gaps) else []
 
 

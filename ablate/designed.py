@@ -8,7 +8,7 @@ from ablate.analysis import hypothesis, paired
 from ablate.analysis.curves import curves
 from ablate.analysis.sensitivity import sensitivities
 from ablate.seen import Finding, Seen
-from ablate.spec import values
+from ablate.spec import StudySpec, values
 
 SIZES = 3  # of training sets, from which on a curve can be told
 
@@ -86,11 +86,13 @@ def volume(seen: Seen) -> Finding:
     title, study, (records, families, reason) = "Is the data to blame?", seen.run.study, _arms(seen)
     if reason:
         return Finding(title, notes=(reason,), applies=_asks_for_a_trend(seen))
+    recipes = _recipes(study)
     options: dict[str, Any] = {"margin": study.gap_margin, "slope_margin": study.slope_margin, "chance": 1 / len(seen.classes)}
     options["correctness"] = _correctness(seen, records) or None
     found: dict[str, hypothesis.DataVolume] = {}
     for baseline, arms in families.items():  # by Holm within a family: each asks about recipes of its own
-        found |= hypothesis.data_volume_all(records, arms=arms, baseline=baseline, **options)
+        other = [arm for arm in arms if recipes.get(arm) != recipes.get(baseline)]
+        found |= hypothesis.data_volume_all(records, arms=arms, baseline=baseline, other_recipe=other, **options)
     tables = {
         "verdicts": pd.DataFrame([_verdict(result) for result in found.values()]),
         "gaps": pd.concat([result.gaps.assign(arm=arm) for arm, result in found.items()]),
@@ -100,7 +102,7 @@ def volume(seen: Seen) -> Finding:
         "paired": records,
     }
     sentence = " ".join(result.sentence for result in found.values())
-    rules = dict.fromkeys(text for result in found.values() for text in (str(result.rules), result.basis))
+    rules = dict.fromkeys(text for result in found.values() for text in (result.rules.fixed, hypothesis.VERDICTS, result.basis))
     notes = dict.fromkeys(f"{arm}: {note}" for arm, result in found.items() for note in result.notes)
     return Finding(title, sentence, (*rules, *notes), tables)
 
@@ -122,8 +124,11 @@ def scaling(seen: Seen) -> Finding:
         parts.append(curves(points[points["images"].isin(kept) & (points["error"] > 0)], arms=arms, baseline=baseline))
         notes += parts[-1].notes
     laws, bands, choices = (pd.concat([getattr(part, name) for part in parts]) for name in ("laws", "bands", "choices"))
-    chosen = choices[choices["best"]] if len(choices) else choices
-    said = [f"{law} for {', '.join(rows['arm'])}" for law, rows in chosen.groupby("law", sort=False)] if len(chosen) else []
+    said = []
+    for (law, equation), rows in (
+        laws[laws["chosen"].astype(bool)].groupby(["law", "equation"], sort=False) if len(laws) else ()
+    ):
+        said.append(f"{law} ({equation}) for {', '.join(map(hypothesis.named, dict.fromkeys(rows['arm'])))}")
     sentence = f"By the points, the law is {'; '.join(said)}." if said else ""
     return Finding(title, sentence, tuple(notes), {"laws": laws, "bands": bands, "choices": choices, "points": points})
 
@@ -154,7 +159,7 @@ def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
     full = list(dict.fromkeys(rows.loc[rows["weights"] == "full", "arm"]))
     if not full:
         return none, {}, "a gap needs an arm whose weights are all full, and there is none"
-    recipes = {step.name: step.recipe for step in (*study.steps, *([study.reference] if study.reference else []))}
+    recipes = _recipes(study)
     families: dict[str, list[str]] = {}
     for arm in dict.fromkeys(rows["arm"]):
         if arm not in full:
@@ -163,6 +168,11 @@ def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
     if not families:
         return none, {}, f"a gap needs an arm beside {full[0]}, and there is none"
     return rows, dict(sorted(families.items(), key=lambda item: full.index(item[0]))), ""
+
+
+def _recipes(study: StudySpec) -> dict[str, Any]:
+    """What each arm changes of the study's recipe."""
+    return {step.name: step.recipe for step in (*study.steps, *([study.reference] if study.reference else []))}
 
 
 def _correctness(seen: Seen, records: pd.DataFrame) -> dict[tuple[str, Any, int], Any]:
@@ -177,10 +187,13 @@ def _correctness(seen: Seen, records: pd.DataFrame) -> dict[tuple[str, Any, int]
 
 
 def _verdict(found: hypothesis.DataVolume) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": found.arm, "verdict": found.verdict, "seeds": found.seeds, "margin": found.rules.margin}
-    for name, value in (("slope", found.slope), ("gap", found.gap)):
+    rules = found.rules
+    row: dict[str, Any] = {"arm": found.arm, "verdict": found.verdict, "baseline": rules.baseline}
+    row |= {"same_recipe": found.arm not in rules.other_recipe, "seeds": found.seeds, "margin": rules.margin}
+    for name, value in (("slope", found.slope), ("gap", found.gap), ("mixed", found.mixed)):
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), value[:3] if value else (None,) * 3, strict=True))
     row |= {f"p_{test}": p for test, p in found.tests["holm"].items()}
+    row["mixed_random"] = found.mixed_random
     return row | {"smallest_slope": found.smallest_slope, "sentence": found.sentence}
 
 

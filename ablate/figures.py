@@ -48,7 +48,12 @@ def _front(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural):
         rows = [[spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs]
         labels = [f"{row['accuracy']:.1%}, {size(row['size_bytes'])}" for _, row in front.iterrows()]
-        fig_layers.draw(pd.DataFrame(rows, columns=groups), labels, f"{about}: the trials of the front", to / "layers")
+        fig_layers.draw(
+            pd.DataFrame(rows, columns=groups),
+            labels,
+            f"{about}: {len(front)} of {len(trials)} trials, the front",
+            to / "layers",
+        )
         yield to / "layers"
 
 
@@ -84,7 +89,9 @@ def _scaling(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
 
 
 def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    fig_importance.draw(found.tables["parameters"], about, to / "importance")
+    table = found.tables["parameters"]
+    title = f"{about}, {table['trials'].max()} trials: what sets the best tenth apart in each objective"
+    fig_importance.draw(table, title, to / "importance")
     yield to / "importance"
 
 

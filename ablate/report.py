@@ -28,7 +28,11 @@ ANSWERS = ("volume", "ladder", "sensitivity", "front")  # the first of them that
 ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
 PERCENT = {  # columns of shares in [0, 1]
-    "verdicts": ("slope", "slope_low", "slope_high", "gap", "gap_low", "gap_high", "smallest_slope"),
+    "verdicts": (
+        "margin",
+        *(name + end for name in ("slope", "gap", "mixed") for end in ("", "_low", "_high")),
+        "smallest_slope",
+    ),
     "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
     "bought": ("mean", "low", "high"),

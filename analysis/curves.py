@@ -22,7 +22,8 @@ FINE = 60  # points of a drawn curve
 class Curves:
     """What can be said of error against data volume, and in `notes` what cannot.
 
-    laws: a row a law and parameter (arm, law, chosen, parameter, value, low, high by bootstrap, flags). bands: a row an arm
+    laws: a row a law and parameter (arm, law, chosen, parameter, value, low, high by bootstrap, profile_low, profile_high
+    by profile likelihood, flags; 95 %, 0 or infinite where the points do not bound it). bands: a row an arm
     and image count (arm, images, error, low, high) of the arm's chosen law. choices: a row an arm, or a pair of arms, and a
     law, with `aicc`, `delta_aicc`, `held_out` and `reason`, `flags`.
     """
@@ -82,8 +83,10 @@ def _band(arm: str, fitted: Fit, images: NDArray[np.float64]) -> pd.DataFrame:
 
 def _parameters(arm: str, fitted: Fit, chosen: bool) -> list[dict[str, Any]]:
     about = {"arm": arm, "law": fitted.law, "equation": fitted.equation, "chosen": chosen}
-    flags = "; ".join(fitted.flags)
-    return [
-        about | {"parameter": name, "value": value, "low": low, "high": high, "flags": flags}
-        for (name, value), (low, high) in zip(fitted.parameters.items(), fitted.intervals.values(), strict=True)
-    ]
+    rows = []
+    for name, value in fitted.parameters.items():
+        (low, high), (profile_low, profile_high) = fitted.intervals[name], fitted.profile[name]
+        row = about | {"parameter": name, "value": value, "low": low, "high": high}
+        row |= {"profile_low": profile_low, "profile_high": profile_high, "flags": "; ".join(fitted.flags)}
+        rows.append(row)
+    return rows

@@ -16,6 +16,12 @@ from ablate.analysis.opinions import mixed_model, scales
 from ablate.analysis.over_seeds import Estimate, Floats, equivalent, estimate, holm, sign_flip, smallest_effect
 from ablate.analysis.volume import Correctness, Pairs, band, needed, pair, resampled, trend
 
+VERDICTS = (
+    "The verdict is the first of these that is shown: constant, the slope is none; closes, the slope is below 0 and the gap at "
+    "the largest size is none; shrinks, the slope is below 0; grows, it is above 0; else inconclusive. That something is none "
+    "is shown by two one-sided tests (TOST), and never by a test that found nothing."
+)
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -29,6 +35,7 @@ class Rules:
     near_chance: float = 0.05
     alpha: float = 0.05
     power: float = 0.8
+    other_recipe: tuple[str, ...] = ()  # arms that were trained by another recipe than the baseline
 
     def __post_init__(self) -> None:
         if not (self.margin > 0 and self.slope_margin > 0 and 0 <= self.chance < 1):
@@ -36,8 +43,14 @@ class Rules:
             raise ValueError(f"`margin > 0`, `slope_margin > 0` and `0 <= chance < 1` must hold, but got {got}")
 
     def __str__(self) -> str:
+        return f"{self.fixed} {VERDICTS}"
+
+    @property
+    def fixed(self) -> str:
+        """The limits and margins."""
+        near = f"{100 * self.near_chance:g}"
         return (
-            f"Fixed beforehand: a size is left out where {self.baseline}'s mean accuracy is within {100 * self.near_chance:g} "
+            f"Fixed beforehand: a size is left out where {named(self.baseline)}'s mean accuracy is within {near} "
             f"points of chance ({100 * self.chance:g} %); a gap within {_points(self.margin)} at the largest size is none; "
             f"a slope within {_points(self.slope_margin)} a decade of images is none; alpha {100 * self.alpha:g} %, by t "
             f"over paired seeds, by Holm over {len(self.arms)} {'arms' if len(self.arms) > 1 else 'arm'}, test by test."
@@ -48,9 +61,7 @@ class Rules:
 class DataVolume:
     """The verdict on one arm and all it rests on; None or NaN where something cannot be said, and why in the notes.
 
-    verdict, in this order: "constant": the slope is equivalent to 0. "closes": it is below 0 and the gap at the largest
-    size is equivalent to 0. "shrinks": it is below 0; that the gap closes is not shown, which is not to say that it
-    does not. "grows": it is above 0. "inconclusive": none of these is shown.
+    verdict: as VERDICTS says. "shrinks" does not say that the gap stays open: that it closes is not shown.
     """
 
     arm: str
@@ -60,8 +71,9 @@ class DataVolume:
     seeds: int
     slope: Estimate | None  # of the gap, a decade of images; its interval and p are those of this arm alone
     gap: Estimate | None  # at the largest size
-    tests: pd.DataFrame  # slope, slope_equivalent, gap_equivalent, sign_flip: p, and by Holm over the arms
-    mixed: Estimate | None  # the slope by a mixed model, intercept and slope random over seeds
+    tests: pd.DataFrame  # slope, slope_equivalent, gap_equivalent, sign_flip, mixed: p, and by Holm over the arms
+    mixed: Estimate | None  # the slope by a mixed model
+    mixed_random: str  # what is random over seeds in it: "intercept and slope", "intercept", "nothing"; "" without one
     slope_band: tuple[float, float] | None  # bootstrap
     smallest_slope: float | None  # that this design finds with a power of 80 %, by the SD that was seen
     slopes: pd.Series  # by seed
@@ -94,15 +106,17 @@ def data_volume_all(
     correctness: Correctness | None = None,
     resamples: int = 2000,
     mixed: bool = True,
+    other_recipe: Sequence[str] = (),
 ) -> dict[str, DataVolume]:
     """`data_volume` of several arms, whose tests are adjusted for their number (Holm 1979); by arm.
 
     records: arm, seed, images, accuracy in [0, 1]; loss, status, role, test_accuracy and test_loss where there are (the
     last two are used where every trial has them). margin, slope_margin: the gap at the largest size, and the slope a decade
     of images, that count as none. correctness: (arm, seed, images) -> (N,) booleans; with it, the bootstrap draws test
-    images beside seeds. resamples: 0 leaves out bands and `needed`. Raises ValueError for impossible options only.
+    images beside seeds. resamples: 0 leaves out bands and `needed`. other_recipe: arms whose recipe is not the baseline's:
+    it is said of them that their gap is not quantization's alone. Raises ValueError for impossible options only.
     """
-    rules = Rules(tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance)
+    rules = Rules(tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance, other_recipe=tuple(other_recipe))
     near = chance + rules.near_chance
     pairs = {arm: pair(records, arm=arm, baseline=baseline, above=near, correctness=correctness) for arm in rules.arms}
     return judge(pairs, rules, resamples=resamples, mixed=mixed)
@@ -123,11 +137,13 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
     slopes = trend(pairs.images, pairs.gap) if seeds and sizes > 1 else np.array([])
     last = pairs.gap[:, -1] if sizes else np.array([])
     slope, gap = estimate(slopes), estimate(last)
+    third, random = mixed_model(pairs, notes) if mixed and slope else (None, "")
     p = {
         "slope": slope.p if slope else np.nan,
         "slope_equivalent": equivalent(slopes, rules.slope_margin),
         "gap_equivalent": equivalent(last, rules.margin),
         "sign_flip": sign_flip(slopes),
+        "mixed": third.p if third else np.nan,
     }
     draws = resampled(pairs, resamples) if resamples and slope else None
     table, slope_band = pairs.table.copy(), None
@@ -145,7 +161,8 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
         slope=slope,
         gap=gap,
         tests=pd.DataFrame({"p": p}),
-        mixed=mixed_model(pairs, notes) if mixed and slope else None,
+        mixed=third,
+        mixed_random=random,
         slope_band=slope_band,
         smallest_slope=smallest_effect(float(slopes.std(ddof=1)), seeds, rules.alpha, rules.power) if slope else None,
         slopes=pd.Series(slopes, index=pairs.seeds[: len(slopes)], name="slope"),
@@ -198,8 +215,9 @@ def _decide(found: DataVolume) -> DataVolume:
         elif p["slope"] < rules.alpha:
             below = "closes" if p["gap_equivalent"] < rules.alpha else "shrinks"
             verdict = "grows" if found.slope.value > 0 else below
-        if (p["slope"] < rules.alpha) != (p["sign_flip"] < rules.alpha):
-            notes.append(f"the sign flips do not agree with t on the slope: p = {p['sign_flip']:.2g} against {p['slope']:.2g}")
+        for test, name in (("sign_flip", "sign flips do"), ("mixed", "mixed model does")):
+            if np.isfinite(p[test]) and (p["slope"] < rules.alpha) != (p[test] < rules.alpha):
+                notes.append(f"the {name} not agree with t on the slope: p = {p[test]:.2g} against {p['slope']:.2g}")
         for scale in found.scales.itertuples():
             if scale.slope_low * scale.slope_high > 0 and scale.slope * found.slope.value < 0:
                 notes.append(f"in {scale.scale} the slope has the other sign")
@@ -209,18 +227,22 @@ def _decide(found: DataVolume) -> DataVolume:
 
 def _sentence(found: DataVolume) -> str:
     rules, slope, gap, p = found.rules, found.slope, found.gap, found.tests["holm"]
+    the_gap = f"the gap to {named(rules.baseline)}"
+    if found.arm in rules.other_recipe:
+        the_gap += ", in recipe and quantization together,"
     meaning = {
-        "constant": f"the gap to {rules.baseline} stays the same, within {_points(rules.slope_margin)} a decade of images",
-        "closes": f"the gap to {rules.baseline} closes with data",
-        "shrinks": f"the gap to {rules.baseline} shrinks with data, but is not shown to close",
-        "grows": f"the gap to {rules.baseline} grows with data",
-        "inconclusive": f"whether the gap to {rules.baseline} depends on the volume of data cannot be said",
+        "constant": f"{the_gap} stays the same, within {_points(rules.slope_margin)} a decade of images",
+        "closes": f"{the_gap} closes with data",
+        "shrinks": f"{the_gap} shrinks with data, but is not shown to close",
+        "grows": f"{the_gap} grows with data",
+        "inconclusive": f"whether {the_gap} depends on the volume of data cannot be said",
     }[found.verdict]
     said = f"{found.arm}: {found.verdict}: {meaning}"
     if slope is None:
         return f"{said}: {'; '.join(found.notes)}."
     decades = f"it changes by {100 * slope.value:+z.1f} points a decade ({100 * slope.low:+z.1f} to {100 * slope.high:+z.1f}"
     tests = f"{found.seeds} seeds, p = {p['slope']:.2g} by t, {p['sign_flip']:.2g} by sign flips"
+    tests += f", {p['mixed']:.2g} by a mixed model" if found.mixed else ""
     said += f"; {decades}; {tests})"
     if gap:
         largest = found.gaps.loc[found.gaps["kept"], "images"].max()
@@ -229,6 +251,11 @@ def _sentence(found: DataVolume) -> str:
         smallest = 100 * (found.smallest_slope or np.nan)
         said += f"; a slope of {smallest:.1f} would have been found with {100 * rules.power:g} % power"
     return said + "."
+
+
+def named(arm: str) -> str:
+    """An arm's name within a sentence."""
+    return f'"{arm}"' if "," in arm else arm
 
 
 def _points(share: float) -> str:

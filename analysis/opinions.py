@@ -7,30 +7,49 @@ import pandas as pd
 from scipy import special
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from ablate.analysis.over_seeds import Estimate, estimate
+from ablate.analysis.over_seeds import SAME, Estimate, Floats, estimate
 from ablate.analysis.volume import Pairs, trend
 
+BOUND = 0.01  # of the noise's variance: below it a random effect's is on its bound
 
-def mixed_model(pairs: Pairs, notes: list[str]) -> Estimate | None:
-    """The slope by a linear mixed model of all gaps (REML, z interval); what it complains of goes to the notes."""
+
+def mixed_model(pairs: Pairs, notes: list[str]) -> tuple[Estimate | None, str]:
+    """The slope by a linear mixed model of all gaps (REML, z interval), and what is random over seeds in it.
+
+    Intercept and slope; the intercept alone where that does not converge or has a variance on its bound of 0, as where
+    seeds hardly differ; "nothing" where the intercept's own is 0, and the model an ordinary regression. The notes say why.
+    """
     x = np.log10(pairs.images)
     design = np.tile(np.column_stack([np.ones(len(x)), x - x.mean()]), (len(pairs.seeds), 1))  # (S * K, 2)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            groups = np.repeat(np.arange(len(pairs.seeds)), len(x))
-            fit = MixedLM(100 * pairs.gap.ravel(), design, groups, exog_re=design).fit()
+    both, doubt = _mixed(pairs, design, design)
+    if both and not doubt:
+        return both, "intercept and slope"
+    alone, still = _mixed(pairs, design, design[:, :1])
+    if alone is None:
+        notes.append(f"there is no mixed model: with a random intercept {still}")
+        return None, ""
+    fitted = "is an ordinary regression, for seeds differ by no more than noise" if still else "has a random intercept alone"
+    notes.append(f"the mixed model {fitted}: with a random slope {doubt}")
+    return alone, "nothing" if still else "intercept"
+
+
+def _mixed(pairs: Pairs, design: Floats, random: Floats) -> tuple[Estimate | None, str]:
+    """The slope with these columns (S * K, r) random over seeds, and what is doubtful, or why there is none."""
+    groups = np.repeat(np.arange(len(pairs.seeds)), len(pairs.images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is judged below
+        try:  # Powell needs no gradient, which is lost at a bound
+            fit = MixedLM(100 * pairs.gap.ravel(), design, groups, exog_re=random).fit(method="powell")
             value, low, high = (float(number) / 100 for number in (fit.params[1], *fit.conf_int()[1]))
             found = Estimate(value, low, high, float(fit.pvalues[1]))
-        except Exception as error:  # a second-rate opinion must not take the first one with it
-            notes.append(f"the mixed model failed: {error}")
-            return None
+        except Exception as error:  # a third opinion must not take the first one with it
+            return None, f"it fails ({error})"
     if not (fit.converged and np.isfinite(found).all()):
-        notes.append("the mixed model did not converge")
-        return None
-    if said:
-        notes.append(f"the mixed model warns: {str(said[0].message).splitlines()[0].rstrip('.')}")
-    return found
+        return None, "it does not converge"
+    if fit.scale < (100 * SAME) ** 2:
+        return None, "it leaves no noise to measure by"
+    least = float(np.linalg.eigvalsh(fit.cov_re).min())
+    return found, "a variance is 0, or too near to it to tell" if least < BOUND * fit.scale else ""
 
 
 def scales(pairs: Pairs, notes: list[str]) -> pd.DataFrame:

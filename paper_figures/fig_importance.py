@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ablate.looks import AXES, BLUE
+from ablate.looks import AXES, BLUE, GREY
 from ablate.paper_figures.style import figure
 
 MOST = 12  # parameters
 
 
 def draw(importances: pd.DataFrame, title: str, path: Path) -> None:
-    """Write path.pdf and path.png. importances: the table of `analysis.importance.by_parameter`."""
+    """Write path.pdf and path.png. importances: the table of `analysis.importance.by_parameter`; grey within chance."""
     mean = importances.groupby("parameter")["importance"].mean().sort_values(kind="stable")
     names = list(mean.index[-MOST:])
     objectives = list(dict.fromkeys(importances["objective"]))
@@ -21,7 +21,8 @@ def draw(importances: pd.DataFrame, title: str, path: Path) -> None:
         for axes, objective in zip(grid[0], objectives, strict=True):
             rows = importances[importances["objective"] == objective].set_index("parameter").reindex(names)
             y = np.arange(len(names))
-            axes.barh(y, 100 * rows["importance"], color=BLUE, height=0.6)
+            clear = [BLUE if row else GREY for row in rows["importance"] > rows["chance"]]
+            axes.barh(y, 100 * rows["importance"], color=clear, height=0.6)
             axes.plot(100 * rows["chance"], y, "|", color="black", markersize=7)
             axes.set_yticks(y, names, fontsize=6)
             axes.set_xlabel("importance (%)")

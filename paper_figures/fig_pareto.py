@@ -31,9 +31,19 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         points = axes.scatter(x(front), y(front), s=26, edgecolors="black", linewidths=0.5, zorder=2, **look)
         for _, trial in trials[trials["label"] != ""].iterrows():
             right = x(trial) > x(trials).mean()
-            shift, side = (-5, "right") if right else (5, "left")
-            up = 4 if trial["front"] else -8
-            axes.annotate(trial["label"], (x(trial), y(trial)), (shift, up), textcoords="offset points", fontsize=7, ha=side)
+            shift, side = (12, "right") if right else (8, "left")
+            up = 8 if trial["front"] else -12
+            look = {
+                "fontsize": 7,
+                "ha": side,
+                "va": "center",
+                "bbox": {"color": "white", "alpha": 0.8, "pad": 0.5},
+                "zorder": 3,
+            }
+            line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate(
+                trial["label"], (x(trial), y(trial)), (shift, up), textcoords="offset points", arrowprops=line, **look
+            )
         if colour:
             bar = axes.figure.colorbar(points, label=colour.label)
             plain(bar.ax.yaxis)

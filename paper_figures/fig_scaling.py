@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate.paper_figures.style import arms, figure, plain
+from ablate.paper_figures.style import arms, figure, plain, sizes
 
 
 def draw(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame, title: str, path: Path) -> None:
@@ -26,7 +26,7 @@ def draw(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame, title: s
         axes.set(xscale="log", yscale="log", xlabel="training images", ylabel="error (%)")
         axes.set_title(title, fontsize=7)
         axes.legend(fontsize=6)
-        plain(axes.xaxis)
+        sizes(axes.xaxis, points["images"])
         plain(axes.yaxis)
 
 

@@ -14,6 +14,7 @@ from ablate.looks import colours
 
 COLUMN_INCHES = 3.5
 MARKERS = ("o", "s", "^", "D", "v", "P")
+MOST_SIZES = 6  # whose numbers stand beside each other in a column
 RC: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -37,6 +38,14 @@ def plain(axis: Any) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def sizes(axis: Any, images: Iterable[int]) -> None:
+    """Ticks at the sizes of the training sets themselves where they are few, on a logarithmic axis."""
+    if len(at := sorted(set(images))) > MOST_SIZES:
+        return plain(axis)
+    axis.set_ticks(at, [f"{size:,}" for size in at])
+    axis.set_ticks([], minor=True)
 
 
 @contextmanager

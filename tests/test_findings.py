@@ -29,6 +29,8 @@ def test_the_verdict_of_a_designed_run(shrinks):
     assert dict(verdicts["verdict"]) == {"binary": "shrinks", "ternary": "constant"}
     assert verdicts.loc["binary", "slope"] == pytest.approx(-0.035, abs=0.01)
     assert "binary: shrinks" in volume.sentence and "Fixed beforehand" in volume.notes[0]
+    assert (verdicts["mixed"] - verdicts["slope"]).abs().max() < 1e-6 and verdicts["p_mixed"].notna().all()
+    assert set(verdicts["mixed_random"]) <= {"intercept and slope", "intercept", "nothing"}
 
 
 def test_the_curves_of_each_arm_go_through_their_points(shrinks):
@@ -47,8 +49,29 @@ def test_each_arm_is_held_against_the_full_one_of_its_recipe(simulated):
     steps += [{"name": f"{n}, plain", "layer": {"weights": n}, "recipe": plain} for n in ("full", "binary")]
     found = findings(load_run(simulated(0.10, 0.03, seeds=3, arms=steps)))["volume"]
     assert list(found.tables["verdicts"]["arm"]) == ["binary", "binary, plain"]
-    assert "the gap to full, plain" in found.sentence
+    assert 'the gap to "full, plain"' in found.sentence
+    assert list(found.tables["verdicts"]["baseline"]) == ["full", "full, plain"]
+    assert found.tables["verdicts"]["same_recipe"].all() and "together" not in found.sentence
     assert list(found.tables["bought"].drop_duplicates("arm")["arm"]) == ["full", "binary"]
+
+
+def test_an_arm_without_a_full_one_of_its_recipe_says_so(simulated):
+    steps = [{"name": n, "layer": {"weights": n}} for n in ("full", "binary")]
+    steps += [{"name": "binary, plain", "layer": {"weights": "binary"}, "recipe": {"augment": False}}]
+    found = findings(load_run(simulated(0.10, 0.03, seeds=3, arms=steps)))["volume"]
+    verdicts = found.tables["verdicts"].set_index("arm")
+    assert dict(verdicts["baseline"]) == {"binary": "full", "binary, plain": "full"}
+    assert dict(verdicts["same_recipe"]) == {"binary": True, "binary, plain": False}
+    told = verdicts["sentence"].str.contains("the gap to full, in recipe and quantization together,", regex=False)
+    assert dict(told) == {"binary": False, "binary, plain": True}
+    assert verdicts.loc["binary", "verdict"] == "shrinks"
+
+
+def test_the_laws_have_both_kinds_of_interval(shrinks):
+    laws = shrinks["scaling"].tables["laws"]
+    for low, high in (("low", "high"), ("profile_low", "profile_high")):
+        assert (laws[low] <= laws["value"] * (1 + 1e-6)).all() and (laws["value"] <= laws[high] * (1 + 1e-6)).all()
+    assert not np.allclose(laws["low"], laws["profile_low"], rtol=1e-3)
 
 
 def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):

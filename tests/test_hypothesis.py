@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -254,8 +255,46 @@ def test_mixed_model_agrees_or_says_why_not():
     result = data_volume(table(full=np.tile(FULL, (8, 1)), binary=FULL - gap), arm="binary", resamples=0)
     assert result.mixed.value == pytest.approx(result.slope.value, abs=1e-5)  # a balanced design
     assert result.mixed.low < -0.04 < result.mixed.high and result.mixed.p < 0.01
+    assert result.mixed_random == "intercept and slope" and not any("mixed model" in note for note in result.notes)
     two = data_volume(straight([-0.04, -0.04 + 1e-9], [0.05, 0.05]), arm="binary", resamples=0)
     assert any("mixed model" in note for note in two.notes)
+
+
+@pytest.mark.parametrize(("between", "random"), [(0.03, "intercept"), (0.0, "nothing")])
+def test_a_mixed_model_on_its_bound_keeps_what_can_be_fitted(between, random):
+    noise = np.random.default_rng(3)
+    gap = 0.1 - 0.04 * (X - X.mean()) + between * SPREAD[:, None] + noise.normal(0, 0.02, (8, 3))
+    result = data_volume(table(full=np.tile(FULL, (8, 1)), binary=FULL - gap), arm="binary", resamples=0)
+    assert result.mixed_random == random
+    assert any(note.startswith("the mixed model") and "with a random slope" in note for note in result.notes)
+    design = sm.add_constant(np.column_stack([np.tile(X, 8), *(np.repeat(np.eye(8)[i], 3) for i in range(1, 8))]))
+    ordinary = sm.OLS(gap.ravel(), design if random == "intercept" else design[:, :2]).fit()  # in balance, seeds as factors
+    half = stats.norm.ppf(0.975) * ordinary.bse[1]
+    np.testing.assert_allclose(result.mixed[:3], ordinary.params[1] + np.array([0, -half, half]), rtol=2e-3)
+
+
+def test_a_mixed_model_that_disagrees_is_said():
+    slopes = np.array([-0.12, -0.1, 0.01, 0.02, -0.04, 0.0, -0.01, -0.05])
+    gap = 0.1 + slopes[:, None] * (X - X.mean())
+    gap += np.random.default_rng(0).normal(0, 1e-4, gap.shape)
+    result = data_volume(table(full=np.tile(FULL, (8, 1)), binary=FULL - gap), arm="binary", resamples=0)
+    p = result.tests["holm"]
+    assert p["slope"] > 0.05 > p["mixed"]  # z has no use for the few degrees of freedom
+    assert any(note.startswith("the mixed model does not agree with t") for note in result.notes)
+
+
+def test_the_rules_say_what_each_verdict_means_and_which_comes_first():
+    told = str(data_volume(straight(0.003 * SPREAD, 0.05 + 0.003 * SPREAD), arm="binary", **QUICK).rules)
+    assert told.startswith("Fixed beforehand: ")
+    places = [told.index(f"{verdict}") for verdict in ("constant,", "closes,", "shrinks,", "grows,", "inconclusive")]
+    assert places == sorted(places) and "two one-sided tests" in told and "the first of these that is shown" in told
+
+
+def test_an_arm_of_another_recipe_than_its_baseline():
+    records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
+    apart = data_volume(records, arm="binary", other_recipe=["binary"], **QUICK)
+    assert apart.sentence.startswith("binary: shrinks: the gap to full, in recipe and quantization together, shrinks with data")
+    assert "together" not in data_volume(records, arm="binary", **QUICK).sentence
 
 
 def test_data_that_is_needed():

@@ -25,6 +25,8 @@ from ablate.trial import trial_id
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")
 EVIL = "</script><script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">&amp;"
 GROUPS = ["block0.attention", "block0.fc1", "block1.attention", "block1.fc1", "head"]
+PAPER = {"paperWidth": 8.27, "paperHeight": 11.69, "marginLeft": 0.59, "marginRight": 0.59}  # A4 in inches
+PAPER_PIXELS = 680  # of 96 an inch, between the margins
 SPACE = {"name": "s", "description": "d", "objectives": ["accuracy", "size_bytes", "bitops"], "layer": {"weights": "full"}}
 
 
@@ -115,18 +117,40 @@ def test_hover_shows_a_trials_layers_and_a_click_pins_it(finished, page_of_a_sea
         assert not page.errors
 
 
+OUTSIDE = """(right, within) => [...document.querySelectorAll(within)].filter(e => e.getBoundingClientRect().right > right)
+    .map(e => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40))"""
+
+
 @in_chromium
 @pytest.mark.parametrize("which", ["page_of_a_search", "page_of_a_design"])
-def test_a_phone_and_paper_hold_the_page(which, address, request):
+def test_a_phone_holds_the_page(which, address, request):
     file = request.getfixturevalue(which)
     with opened(address, file, width=360, height=740, touch=True) as page:
         assert page("document.documentElement.scrollWidth") <= 360
         wide = "[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.table, svg, .js-plotly-plot'))"
         assert page(f"{wide}.every(e => e.getBoundingClientRect().right <= 361)")
         assert page("[...document.querySelectorAll('.main-svg')].every(e => e.getBoundingClientRect().right <= 361)")
+
+
+@in_chromium
+@pytest.mark.parametrize("which", ["page_of_a_search", "page_of_a_design"])
+def test_paper_holds_the_page(which, address, request):
+    file = request.getfixturevalue(which)
     with opened(address, file) as page:
-        assert base64.b64decode(page.call("Page.printToPDF")["data"]).startswith(b"%PDF")
+        drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.querySelector('.main-svg').clientWidth)"
+        before = page(drawn)
+        page(f"window.printed = []; addEventListener('beforeprint', () => printed.push(...{drawn}))")
+        pdf = base64.b64decode(page.call("Page.printToPDF", **PAPER)["data"])
+        assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 2
+        assert page("printed.length") == len(before) > 0
+        assert max(page("printed")) <= PAPER_PIXELS < max(before)
+        page("new Promise(done => setTimeout(done, 500))")
+        assert page(drawn) == before  # on the screen all is as it was
         assert not page.errors
+    with opened(address, file, width=PAPER_PIXELS) as page:  # what the paper's own layout makes of the words and tables
+        page.call("Emulation.setEmulatedMedia", media="print")
+        assert page(f"({OUTSIDE})({PAPER_PIXELS + 1}, 'main *:not(.js-plotly-plot *), header *')") == []
+        assert page("[...document.querySelectorAll('.hint')].every(e => getComputedStyle(e).display === 'none')")
 
 
 def test_the_answer_comes_first(page_of_a_design):
