@@ -1,7 +1,7 @@
 """Every sampler, and Ray Tune's stock OptunaSearch, on a table of real trials: what 150 trials find, over 20 seeds.
 
     pip install "ablate-vit[benchmark]"                   # scikit-learn, for the surrogate
-    python benchmarks/search.py                           # every sampler but gp; an hour or two of one core
+    python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60
 
 Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
@@ -223,18 +223,23 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """The curves, with their intervals."""
+    """The curves, with their intervals: all of them, and ours alone."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for name, found in result["samplers"].items():
+    figure, (everyone, mine) = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained")
+    for i, (name, found) in enumerate(result["samplers"].items()):
         curve = np.array(found["hypervolume"])  # (trials, 3)
         trials = np.arange(1, len(curve) + 1)
-        (line,) = axes.plot(trials, curve[:, 0], label="Ray Tune's OptunaSearch" if name == "stock" else name)
-        axes.fill_between(trials, curve[:, 1], curve[:, 2], color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set(xlabel="trials", ylabel="hypervolume (accuracy above chance x log bytes)", xlim=(1, result["trials"]))
-    axes.axhline(result["target"], color="0.5", linewidth=0.8, linestyle=":")
-    axes.legend(frameon=False)
+        for axes in (everyone,) if name == "stock" else (everyone, mine):
+            axes.plot(trials, curve[:, 0], f"C{i}", label="Ray Tune's OptunaSearch" if name == "stock" else name)
+            axes.fill_between(trials, curve[:, 1], curve[:, 2], color=f"C{i}", alpha=0.15, linewidth=0)
+    ours = np.array([found["hypervolume"] for name, found in result["samplers"].items() if name != "stock"])
+    mine.set(ylim=(0.995 * ours[:, 3].min(), 1.005 * ours.max()), title="ours, from the four anchors on")
+    everyone.set(ylabel="hypervolume (accuracy above chance x log bytes)")
+    everyone.axhline(result["target"], color="0.5", linewidth=0.8, linestyle=":")
+    for axes in (everyone, mine):
+        axes.set(xlabel="trials", xlim=(1, result["trials"]))
+    everyone.legend(frameon=False, loc="lower right")
     for suffix in ("png", "pdf"):
         figure.savefig(path.with_suffix(f".{suffix}"), dpi=150)
 
