@@ -1,6 +1,7 @@
 """The inference layer: integer activation levels times integer weight levels into int32, scales and bias after."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -20,8 +21,27 @@ def _saturates() -> bool:
     return bool((torch._int_mm(full, full) != 8 * 127 * 127).any())
 
 
+@cache
+def _slow() -> bool:
+    """Whether this CPU multiplies int8 far slower than float32, as most without VNNI do (27 times on an EPYC with AVX2)."""
+    levels = torch.ones((256, 256), dtype=torch.int8)
+
+    def seconds(product: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> float:
+        started = time.perf_counter()
+        product(values, values)
+        return time.perf_counter() - started
+
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        whole, floats = (
+            min(seconds(*each) for _ in range(5)) for each in ((torch._int_mm, levels), (torch.mm, levels.float()))
+        )
+    return whole > 3 * floats
+
+
 class IntegerLinear(nn.Module):
     """What `BitLinear` computes in evaluation, to the bit, by `torch._int_mm`. x: (..., in_features) -> (..., out_features).
+
+    On a CPU on which that is slow (`floats`) the same integers are multiplied in float32, which holds their sums exactly.
 
     levels: (out, in), the integer weights; beta: (1,) or (out,), float32. Everything outside the product is float32.
     The weights are unpacked once, to int8 at a byte each: unpacking in every call made ViT-B/16 slower by 30 % at
@@ -40,7 +60,8 @@ class IntegerLinear(nn.Module):
         self.out_features, self.in_features = levels.shape
         if self.in_features * 127 * TOP[spec.weights] >= 2**31:
             raise BadInput(f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}")
-        self.halved = spec.weights == "int8" and _saturates()
+        self.floats = not levels.is_cuda and _slow()
+        self.halved = spec.weights == "int8" and not self.floats and _saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
         if spec.activation_bits is None:
             levels = levels.float()
@@ -74,10 +95,18 @@ class IntegerLinear(nn.Module):
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):
             flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows
+        if self.floats and not levels.is_cuda:
+            return self._in_floats(flat)[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
         sums = torch._int_mm(flat, self.levels.t())[:rows]  # (rows, out or more)
         if self.halved:
             sums = sums[:, : self.out_features] + sums[:, self.out_features : 2 * self.out_features]
         return sums[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
+
+    def _in_floats(self, levels: Tensor) -> Tensor:
+        """int8 (rows, in) -> int32 (rows, out): float32 holds integers up to 2^24: as many inputs at a time as stay below."""
+        most = 2**24 // (127 * TOP[self.spec.weights]) - 1
+        parts = zip(torch.split(levels, most, 1), torch.split(self.levels, most, 1), strict=True)
+        return torch.stack([F.linear(x.float(), w.float()).int() for x, w in parts]).sum(0, dtype=torch.int32)
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import BadInput
+from ablate.integer import IntegerLinear
 from ablate.models import logits
 from ablate.packed import load_packed, load_preprocess
 
@@ -36,6 +37,9 @@ def to_onnx(directory: str | Path, path: str | Path) -> None:
         return op.MatMulInteger(a, b)
 
     model = _Logits(load_packed(directory)).eval()
+    for layer in model.modules():
+        if isinstance(layer, IntegerLinear):
+            layer.floats = False  # whatever is faster here: the file holds integers
     pixels = torch.zeros(2, 3, *load_preprocess(directory).size)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own

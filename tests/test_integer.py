@@ -23,6 +23,12 @@ def integer(layer):
     return IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec)
 
 
+@pytest.fixture(autouse=True, params=["integers", "floats"])
+def arithmetic(request, monkeypatch):
+    """Each test with integer products and with float32 ones, whichever is faster here."""
+    monkeypatch.setattr("ablate.integer._slow", lambda: request.param == "floats")
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_field_gives_the_evaluation_forward(weights):
     fields = itertools.product((None, *range(1, 9)), ("token", "tensor"), (True, False), (True, False))
