@@ -80,10 +80,11 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
             **(there if resources.address else here),
         )
     except Exception as error:  # of Ray's own: it raises many kinds, plain Exception among them
+        reason = str(error).strip().partition("\n")[0]
         if resources.address:
             rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
-            raise BadInput(f"{rule}: {error}") from None
-        raise AblateError(f"Ray did not start on this machine, which may be too busy or short of memory: {error}") from None
+            raise BadInput(f"{rule}: {reason}") from None
+        raise AblateError(f"Ray did not start on this machine, which may be too busy or short of memory: {reason}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         yield url, _resolved(resources)

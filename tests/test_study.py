@@ -321,12 +321,12 @@ def with_options(tiny_study, tmp_path, **fields):
 
 def test_a_ray_that_does_not_start_is_told_in_a_line(monkeypatch):
     def late(**options):
-        raise Exception("The current node timed out during startup.")  # as Ray does
+        raise Exception("The current node timed out during startup.\nIts log: ...")  # as Ray does
 
     monkeypatch.setattr(ray, "init", late)
     with pytest.raises(AblateError, match="Ray did not start on this machine") as told, cluster.connected(Resources()):
         pass
-    assert "The current node timed out" in str(told.value)
+    assert str(told.value).endswith(": The current node timed out during startup.")
     assert not isinstance(told.value, BadInput)  # exit 1: the user gave nothing wrong
     with pytest.raises(BadInput, match="--address must be that of a Ray cluster"), cluster.connected(Resources(address="h:1")):
         pass
