@@ -149,6 +149,7 @@ def test_paper_holds_the_page(which, address, request):
         assert not page.errors
     with opened(address, file, width=PAPER_PIXELS) as page:  # what the paper's own layout makes of the words and tables
         page.call("Emulation.setEmulatedMedia", media="print")
+        page("document.querySelectorAll('details').forEach(each => each.open = true)")  # as a reader may have left them
         assert page(f"({OUTSIDE})({PAPER_PIXELS + 1}, 'main *:not(.js-plotly-plot *), header *')") == []
         assert page("[...document.querySelectorAll('.hint')].every(e => getComputedStyle(e).display === 'none')")
 
