@@ -279,7 +279,7 @@ def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
     assert (
         "two paired seeds"
         if seeds == 1
-        else f"a trend over data needs 3 sizes of the training set or more, but there are {sizes}"
+        else f"a trend over data needs 3 sizes of the training set or more, but there {'is' if sizes == 1 else 'are'} {sizes}"
     ) in told.lower()
     assert not re.search(r"\b(nan|inf|None)\b", told)
 
