@@ -155,7 +155,8 @@ def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
     if not seen.classes:
         return none, {}, "no paired trial has ended yet"
     if (sizes := rows["images"].nunique()) < SIZES:
-        return none, {}, f"a trend over data needs {SIZES} sizes of the training set or more, but there are {sizes}"
+        there = f"is {sizes or 'none'}" if sizes < 2 else f"are {sizes}"
+        return none, {}, f"a trend over data needs {SIZES} sizes of the training set or more, but there {there}"
     full = list(dict.fromkeys(rows.loc[rows["weights"] == "full", "arm"]))
     if not full:
         return none, {}, "a gap needs an arm whose weights are all full, and there is none"

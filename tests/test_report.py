@@ -149,6 +149,7 @@ def test_paper_holds_the_page(which, address, request):
         assert not page.errors
     with opened(address, file, width=PAPER_PIXELS) as page:  # what the paper's own layout makes of the words and tables
         page.call("Emulation.setEmulatedMedia", media="print")
+        page("document.querySelectorAll('details').forEach(each => each.open = true)")  # as a reader may have left them
         assert page(f"({OUTSIDE})({PAPER_PIXELS + 1}, 'main *:not(.js-plotly-plot *), header *')") == []
         assert page("[...document.querySelectorAll('.hint')].every(e => getComputedStyle(e).display === 'none')")
 
@@ -278,7 +279,7 @@ def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
     assert (
         "two paired seeds"
         if seeds == 1
-        else f"a trend over data needs 3 sizes of the training set or more, but there are {sizes}"
+        else f"a trend over data needs 3 sizes of the training set or more, but there {'is' if sizes == 1 else 'are'} {sizes}"
     ) in told.lower()
     assert not re.search(r"\b(nan|inf|None)\b", told)
 
