@@ -53,7 +53,8 @@ class Additive:
     ) -> Iterator[Point]:
         """Points, the best first. told: coded points with their objectives, values (n, m); running: those under way."""
         n, seen = len(told), self.levels.code([*told, *running])
-        if not n:
+        if not n:  # as where many trials run at once, and none has ended yet
+            yield from (self.levels.point([int(rng.integers(len(v))) for v in self.levels.values], rng) for _ in range(START))
             return
         forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(seen[:n], values[:, i]) for i in self.costs}
         models = {i: Effects(seen[:n], values[:, i] * self.signs[i]) for i in self.scores}
