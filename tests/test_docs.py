@@ -87,7 +87,7 @@ def test_the_notebook_runs_and_says_what_it_said():
     notebook = nbformat.read(DOCS / "example.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     before = [printed(cell) for cell in cells]
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=1800, kernel_name="python3").execute()
     assert [printed(cell) for cell in cells] == before
     assert "the same logits: True" in before[-1]
 
