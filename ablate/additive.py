@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from ablate.asha import SCORES
 from ablate.constraints import Count
 from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
 from ablate.points import Point, Points
@@ -25,8 +26,9 @@ BUDGETS = 8  # programmes a proposal
 PASSES = 2  # programmes a budget, where there are pairs
 NODES = 50  # of a programme's tree, after which the best so far is taken: a limit in seconds would not be repeatable
 HEATS = (0.0, 0.3, 1.0)  # how freely functions are drawn
-SCORES = ("accuracy", "loss")
 SPAN = 1e4  # of budgets, at most, from the largest down
+
+Told = tuple[Sequence[Point], Sequence[Sequence[float]]]  # coded points, and their objectives
 
 
 class Additive:
@@ -49,19 +51,21 @@ class Additive:
         return [self.levels.point([int(order[i]) for order in orders], rng) for i in range(START)]
 
     def propose(
-        self, told: Sequence[Point], values: Array, running: Sequence[Point], rng: np.random.Generator
+        self, told: Told, running: Sequence[Point], rng: np.random.Generator, stopped: Told = ((), ())
     ) -> Iterator[Point]:
-        """Points, the best first. told: coded points with their objectives, values (n, m); running: those under way."""
-        n, seen = len(told), self.levels.code([*told, *running])
+        """Points, the best first. told: those that ended; running: those under way; stopped: with what they promised."""
+        (ended, values), (others, promised) = told, stopped
+        every = np.array([*values, *promised], dtype=float)  # (n or more, objectives)
+        n, seen, known = len(ended), self.levels.code([*ended, *running]), self.levels.code([*ended, *others])
         if not n:  # as where many trials run at once, and none has ended yet
             yield from (self.levels.point([int(rng.integers(len(v))) for v in self.levels.values], rng) for _ in range(START))
             return
-        forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(seen[:n], values[:, i]) for i in self.costs}
-        models = {i: Effects(seen[:n], values[:, i] * self.signs[i]) for i in self.scores}
+        forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(known, every[:, i]) for i in self.costs}
+        models = {i: Effects(known, every[:, i] * self.signs[i]) for i in self.scores}
         for heat in HEATS:
             forms |= {i: model.draw(rng, heat) for i, model in models.items()}
             before = np.column_stack([forms[i](seen) for i in range(len(self.names))])
-            before[:n, self.costs] = values[:, self.costs]
+            before[:n, self.costs] = every[:n, self.costs]
             found = list(self._solved(forms, np.ptp(before, axis=0), rng))
             gains = self._gains(before, self._predicted(forms, found)) if found else np.zeros(0)
             for i in np.argsort(-gains, kind="stable"):
@@ -137,8 +141,8 @@ def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
     for costs, limit in budgets:
-        unit = (np.abs(costs).max() or 1.0) * 1e-6  # whole units, as HiGHS likes them; they are off by millionths
-        rows.append(optimize.LinearConstraint(np.round(costs / unit), -np.inf, np.floor(limit / unit)))
+        unit = np.abs(costs).max() or 1.0  # so that HiGHS' tolerance, a millionth, is one of the largest cost
+        rows.append(optimize.LinearConstraint(costs / unit, -np.inf, limit / unit))
     x, best, most = 1 / np.bincount(of)[of], None, -np.inf
     for _ in range(PASSES if pairs.any() else 1):
         options = {"node_limit": NODES}

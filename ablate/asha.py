@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from ablate.ledger import Record
 from ablate.spec import Direction, EarlyStopping, StudySpec
 
+SCORES = ("accuracy", "loss")
 COUNTED = ("images", "size_bytes", "bitops", "latency_ms")
 
 
@@ -25,8 +26,9 @@ class Rungs:
 
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
-        self.directions = {name: best for name, best in study.directions.items() if name in ("accuracy", "loss", *COUNTED)}
+        self.directions = {name: best for name, best in study.directions.items() if name in (*SCORES, *COUNTED)}
         self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
+        self.ended: dict[str, list[float]] = {}  # the objectives of those that came to their end
         for record in records:
             self.tell(record)
 
@@ -53,9 +55,23 @@ class Rungs:
         if record["status"] != "failed":
             for rung, row in self._passed(record).items():
                 self.reached[rung][record["trial_id"]] = self._objectives(record, row)
+        if record["status"] == "complete":
+            self.ended[record["trial_id"]] = self._objectives(record, record)
+
+    def foretold(self, record: Record) -> dict[str, float]:
+        """What a stopped trial might have come to, by the line from its last rung to the end through those that ended."""
+        *_, (rung, row) = self._passed(record).items()
+        there = self.reached[rung]
+        ends = np.array([[there[name], self.ended[name]] for name in there if name in self.ended])  # (n, 2, objectives)
+        found = self._objectives(record, row)
+        for i in [i for i, name in enumerate(self.directions) if name in SCORES] if len(ends) else ():
+            at, end = ends[:, :, i].T
+            slope = max(0.0, np.cov(at, end)[0, 1] / at.var(ddof=1)) if len(ends) > 2 and np.ptp(at) > 0 else 1.0
+            found[i] = end.mean() + slope * (found[i] - at.mean())
+        return dict(zip(self.directions, found, strict=True))
 
     def _objectives(self, record: Record, row: Mapping[str, Any]) -> list[float]:
-        return [float((row if name in ("accuracy", "loss") else record)[name]) for name in self.directions]
+        return [float((row if name in SCORES else record)[name]) for name in self.directions]
 
     def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
         """The rungs that a trial has passed, in order, and what was seen at each: first, first * eta, ... epochs, or parts."""

@@ -39,7 +39,7 @@ class Driver:
         self.confirming: dict[str, TrialSpec] = {}  # by trial id, those under way
         self.front: list[Record] = []  # never more than this is needed to tell whether a new record is on it
         self.best: dict[str, Record] = {}  # by size class
-        self.rungs = Rungs(self.study, filter(self.is_searched, records))
+        self.rungs = Rungs(self.study)
         self.metrics = Metrics(METRICS, run.path.name)
         unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
         self.unfinished = [spec for spec in unfinished if not spec.test]  # the others come by themselves
@@ -98,7 +98,6 @@ class Driver:
         """The trials on the front, after this one."""
         if self.is_searched(record):
             self.search.tell(record)
-            self.rungs.tell(record)
         self.confirming.pop(record["trial_id"], None)
         self.records.append(record)
         self._learn([record])
@@ -107,12 +106,18 @@ class Driver:
         return [row["trial_id"] for row in self.front]
 
     def judge(self, name: str, spec: TrialSpec, so_far: Record) -> str:
-        """Why a trial ends after the epoch that it reports, "" where it goes on; one that confirms always does."""
-        return "" if spec.test else self.rungs.judge(name, so_far)
+        """Why a trial ends after the epoch that it reports, "" where it goes on."""
+        return self.rungs.judge(name, so_far) if self.races(spec) else ""
+
+    def races(self, spec: TrialSpec) -> bool:
+        """Whether a trial is compared with others on its way: not what confirms, nor an anchor, the others' reference."""
+        return not (spec.test or (isinstance(self.search, Search) and self.search.is_anchor(spec)))
 
     def _learn(self, records: list[Record]) -> None:
         for record in records:
             self.state["counts"][record["status"]] += 1
+            if self.study.early_stopping and self.races(TrialSpec.model_validate(record["spec"])):
+                self.rungs.tell(record)
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]

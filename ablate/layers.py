@@ -125,10 +125,10 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
 
 def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
     """What `quantize_` makes of patterns: the layers that it replaces, in the model's order, their norm decided."""
-    layers, chosen = linear_layers(model), {}
+    layers, unfit, chosen = linear_layers(model), unquantizable(model), {}
     for pattern, spec in precisions.items():
         if spec.weights != "full":
-            _check_quantizable(model, pattern, layers)
+            _check_quantizable(model, pattern, layers, unfit)
         names = match(pattern, layers, "linear layer")
         if twice := [name for name in names if name in chosen]:
             raise BadInput(f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them")
@@ -141,9 +141,9 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
     }
 
 
-def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object]) -> None:
+def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]) -> None:
     """A pattern for everything must not leave an attention full unsaid; one for nothing else names what cannot be had."""
-    hits = {name: why for name, why in unquantizable(model).items() if fnmatchcase(name, pattern)}
+    hits = {name: why for name, why in unfit.items() if fnmatchcase(name, pattern)}
     if any(fnmatchcase(name, pattern) for name in layers):
         hits = {name: why for name, why in hits.items() if isinstance(model.get_submodule(name), nn.Linear)}
     for name, why in hits.items():

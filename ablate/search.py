@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from ablate.additive import Additive
 from ablate.analysis import pareto
+from ablate.asha import Rungs
 from ablate.constraints import Count, excess, out_of_bounds
 from ablate.effective import effective
 from ablate.ledger import Record
@@ -43,12 +44,14 @@ class Search:
         self.axes = self.points.axes
         self.coded = Code(self.axes)
         self.additive = Additive(study, self.points, self.coded, count) if study.sampler == "additive" else None
+        self.anchors = {key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))}
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
         self.out_of_bounds = 0  # proposals of the sampler that would cost too much, and are not trained
         self._limits = {name: bound for name, bound in study.within.items() if name != "accuracy"}  # known before training
         self._latest: Point = {}
+        self._rungs, self._stopped = Rungs(study), list[tuple[Point, Record]]()  # for the additive sampler
         self._counted: dict[str, float] = {}  # how far out of bounds, by key; within one proposal
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._warnings = self._out_of_bounds() if self._limits and study.sampler == "tpe" else []
@@ -64,6 +67,7 @@ class Search:
             if id(record) in ids:
                 self._learn(spec, record)
             self._learned += self._teaches(record)
+            self._compare(spec, record)
 
     @property
     def size(self) -> float:
@@ -103,6 +107,7 @@ class Search:
             self._learned += 1
             if self._learned % MEMORY == 0:
                 self._forget()
+        self._compare(spec, record)
 
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
@@ -112,6 +117,10 @@ class Search:
         """Whether a trial is a point of this space."""
         return self.points.spec_at(self.points.point(spec)) == effective(spec)
 
+    def is_anchor(self, spec: TrialSpec) -> bool:
+        """Whether a trial is one of the first, to which others are referred: all full, all binary, ..."""
+        return key_of(effective(spec)) in self.anchors
+
     def _teaches(self, record: Record) -> bool:
         values = self._values(record)
         return record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values)
@@ -119,11 +128,20 @@ class Search:
     def _values(self, record: Record) -> list[Any]:
         return [record[name] for name in self.study.objectives]
 
-    def _learn(self, spec: TrialSpec, record: Record) -> None:
-        """An axis without effect on the trial has a value at random there, since any is as true as the usual one."""
+    def _point(self, spec: TrialSpec) -> Point:
+        """A coded point: an axis without effect on the trial has a value at random, as true as the usual one."""
         rng = np.random.default_rng(zlib.crc32(key_of(spec).encode()))
-        point = self.points.point(spec) | {name: draw(self.axes[name], rng) for name in self.points.idle(spec)}
-        told = {"params": self.coded.code(point), "distributions": self.coded.axes, "values": self._values(record)}
+        return self.coded.code(self.points.point(spec) | {n: draw(self.axes[n], rng) for n in self.points.idle(spec)})
+
+    def _compare(self, spec: TrialSpec, record: Record) -> None:
+        """What stopped early tells the additive sampler what it promised; Optuna's learn nothing of it."""
+        if self.additive and self.study.early_stopping:
+            self._rungs.tell(record)
+            if record["status"] == "pruned" and set(self.study.objectives) <= set(self._rungs.directions):
+                self._stopped = [*self._stopped[1 - MEMORY :], (self._point(spec), record)]
+
+    def _learn(self, spec: TrialSpec, record: Record) -> None:
+        told = {"params": self._point(spec), "distributions": self.coded.axes, "values": self._values(record)}
         known = {"system_attrs": attributes(self.study.sampler, self._learned), "constraints": self._excess(record)}
         self._optuna.add_trial(optuna.create_trial(**told, **known))
 
@@ -197,9 +215,10 @@ class Search:
     def _solved(self, additive: Additive, rng: np.random.Generator) -> Iterator[Point]:
         """Points that the additive model proposes, the best first."""
         trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        values = np.array([trial.values for trial in trials], dtype=float)
+        told = [trial.params for trial in trials], [trial.values for trial in trials]
         running = [trial.params for trial in self.running.values()]
-        proposed = additive.propose([trial.params for trial in trials], values, running, rng)
+        promised = [[self._rungs.foretold(record)[name] for name in self.study.objectives] for _, record in self._stopped]
+        proposed = additive.propose(told, running, rng, ([point for point, _ in self._stopped], promised))
         for point in itertools.chain(additive.starts(), proposed):
             self._latest = self.coded.decode(point)
             yield self._latest

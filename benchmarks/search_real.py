@@ -1,7 +1,7 @@
 """The comparison of `benchmarks/search.py` once more, on real trainings: the table's recipe on the bundled images.
 
-    python benchmarks/search_real.py stock --trials 150    # Ray Tune's OptunaSearch
-    python benchmarks/search_real.py additive --trials 50
+    python benchmarks/search_real.py stock                 # 150 trials of Ray Tune's OptunaSearch
+    python benchmarks/search_real.py additive              # 50 trials
     python benchmarks/search_real.py report                # benchmarks/results/search_real.json
 
 Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again, not trained
@@ -30,10 +30,11 @@ from ablate.effective import effective
 from ablate.ledger import Record
 from ablate.points import Points
 from ablate.search import key_of
-from ablate.spec import StudySpec, TrialSpec, load_study
+from ablate.spec import Recipe, StudySpec, TrialSpec, load_study
 from ablate.trial import device_name, run_trial
 
 SEED = 100
+TRIALS = {"stock": 150}
 LEDGERS = Path(__file__).parents[1] / "results" / "search_real"
 
 
@@ -49,7 +50,7 @@ class Real:
 
     def __post_init__(self) -> None:
         records = ledger.read(self.path) if self.path.exists() else []
-        self.known = {key_of(effective(TrialSpec.model_validate(record["spec"]))): record for record in records}
+        self.known = {key_of_layers(TrialSpec.model_validate(record["spec"])): record for record in records}
 
     def study(self, sampler: str, seed: int, trials: int) -> StudySpec:
         changed = {"sampler": sampler, "seed": seed, "trials": trials, "objectives": ("accuracy", "size_bytes")}
@@ -57,7 +58,7 @@ class Real:
         return load_study("search_table").model_copy(update=changed)
 
     def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
-        if (key := key_of(spec)) not in self.known:
+        if (key := key_of_layers(spec)) not in self.known:
             self.known[key] = run_trial(spec)
             ledger.append(self.path, self.known[key])
             print(len(self.known), self.known[key]["accuracy"], self.known[key]["size_bytes"], flush=True)
@@ -66,10 +67,15 @@ class Real:
         return accuracy, accuracy, record["train_seconds"], record["size_bytes"]
 
 
+def key_of_layers(spec: TrialSpec) -> str:
+    """All that its trials differ in: a record's recipe says what bf16 = "auto" came to."""
+    return key_of(effective(spec).model_copy(update={"recipe": Recipe()}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sampler", help='"stock", a sampler of `ablate study`, or "report" of all ledgers')
-    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--trials", type=int, help="150 for stock, 50 for the others")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--ledgers", type=Path, default=LEDGERS)
     parser.add_argument("--out", type=Path, default=RESULTS / "search_real.json")
@@ -82,9 +88,8 @@ def main() -> None:
     about = World(table=None)  # type: ignore[arg-type]  # for the model: nothing is asked of the table
     runs = {}
     for name in sorted(names, key=lambda name: name != "stock"):
-        path = asked.ledgers / f"{name}.jsonl"
-        trials = len(ledger.read(path)) if asked.sampler == "report" else asked.trials
-        runs[name] = run(Real(path, about.count, about.groups, about.full), name, asked.seed, trials)
+        real = Real(asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full)
+        runs[name] = run(real, name, asked.seed, asked.trials or TRIALS.get(name, 50))
     if asked.sampler == "report":
         versions = {name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")}
         target = runs["stock"]["hypervolume"][-1]

@@ -162,10 +162,10 @@ def test_what_runs_counts_as_done():
     """What a trial under way would add is not looked for again."""
     search = Search(study(), GROUPS, count=size_of)
     specs = run(search, 12)
-    told = [search.coded.code(search.points.point(spec)) for spec in specs]
-    values = np.array([[truth(spec), size_of(spec)["size_bytes"]] for spec in specs])
-    first = next(search.additive.propose(told, values, [], np.random.default_rng(0)))
-    others = list(search.additive.propose(told, values, [first], np.random.default_rng(0)))
+    points = [search.coded.code(search.points.point(spec)) for spec in specs]
+    told = points, [[truth(spec), size_of(spec)["size_bytes"]] for spec in specs]
+    first = next(search.additive.propose(told, [], np.random.default_rng(0)))
+    others = list(search.additive.propose(told, [first], np.random.default_rng(0)))
     assert first != others[0]
     under_way = [search.ask() for _ in range(8)]
     assert len({key_of(spec) for spec in under_way}) == 8

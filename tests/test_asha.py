@@ -22,6 +22,7 @@ from ablate.ledger import append, blank_record, read
 from ablate.plan import estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
+from ablate.search import Search
 from ablate.spec import EarlyStopping, LayerSpec, Recipe, StudySpec, TrialSpec, checked, load_study
 from ablate.storage import Storage
 
@@ -144,6 +145,8 @@ def test_the_ledger_s_curves_rebuild_the_rungs():
                 record["status"] = "pruned"
                 break
         record["status"] = "failed" if i == 3 else record["status"]
+        if record["status"] == "complete":
+            record["accuracy"] = record["curve"][-1]["accuracy"]
         live.tell(record)
         records.append(record)
     assert {record["status"] for record in records} == {"complete", "pruned", "failed"}
@@ -239,8 +242,51 @@ def test_what_confirms_the_front_has_no_rungs(tiny_vit):
         assert record["status"] == "complete" and len(record.get("rungs", ())) == ends
 
 
-def test_what_confirms_the_front_is_not_stopped():
-    assert Driver.judge(SimpleNamespace(), "x", TrialSpec(test=True), {}) == ""
+def test_anchors_and_what_confirms_the_front_are_not_stopped():
+    asked = study().model_copy(update={"objectives": ("accuracy", "size_bytes")})
+    driver = SimpleNamespace(search=Search(asked, ["fc1", "fc2"]))
+    anchor = driver.search.ask()
+    assert not Driver.races(driver, TrialSpec(test=True)) and not Driver.races(driver, anchor)
+    assert Driver.races(driver, TrialSpec(layers={"fc1": LayerSpec()}))
+    assert Driver.judge(SimpleNamespace(races=lambda spec: False), "x", anchor, {}) == ""
+
+
+def ended(name, status, curve, size_bytes=100):
+    """A record of nine epochs, or of those that it has."""
+    rows = [{"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": accuracy} for epoch, accuracy in curve.items()]
+    last = {"accuracy": rows[-1]["accuracy"], "loss": 1.0} if status == "complete" else {}
+    return blank_record(TrialSpec(), name) | {"status": status, "epochs": 9, "curve": rows, "size_bytes": size_bytes} | last
+
+
+def test_what_a_stopped_trial_promised():
+    """From its last rung on by the line through those that ended; of one or two by their mean gain; of none as it was."""
+    rungs, late = Rungs(study()), ended("s", "pruned", {1: 0.2, 2: 0.9})
+    rungs.tell(late)
+    assert rungs.foretold(late) == {"accuracy": 0.2, "size_bytes": 100}  # epoch 2 is no rung
+    rungs.tell(ended("a", "complete", {1: 0.3, 9: 0.5}))
+    assert rungs.foretold(late)["accuracy"] == pytest.approx(0.4)
+    for name, first, end in (("b", 0.5, 0.6), ("c", 0.1, 0.4)):
+        rungs.tell(ended(name, "complete", {1: first, 9: end}))
+    assert rungs.foretold(late)["accuracy"] == pytest.approx(0.45)  # 0.35 and a half
+    assert rungs.foretold(ended("d", "pruned", {1: 0.2, 3: 0.3}))["accuracy"] == 0.3  # nobody passed the third epoch's
+
+
+def test_the_additive_sampler_learns_from_what_was_stopped():
+    """And goes on from a ledger with it as it would have."""
+    asked = study().model_copy(update={"objectives": ("accuracy", "size_bytes"), "trials": 99})
+    groups = [f"block{i}.fc1" for i in range(8)]
+    search, records = Search(asked, groups), []
+    for i in range(20):
+        spec = search.ask()
+        good = 1 - sum((0.01, 0.09)[group == "block3.fc1"] for group in spec.layers)
+        status = "pruned" if i >= 8 else "complete"
+        curve = {1: good - 0.3} | ({9: good} if status == "complete" else {})
+        records.append(ended("x", status, curve, 100 - 10 * len(spec.layers)) | {"spec": spec.model_dump(), "trial_id": str(i)})
+        search.tell(records[-1])
+    heir = Search(asked, groups, records)
+    assert heir.ask() == search.ask()
+    forgetful = Search(asked, groups, [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records])
+    assert forgetful.ask() != heir.ask()
 
 
 def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
@@ -302,11 +348,12 @@ def resumed_after(n, run, path):
 
 def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 7, "early_stopping": EarlyStopping()})
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "early_stopping": EarlyStopping()})
     run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.records.to_dict("records")
     pruned = [record for record in records if record["status"] == "pruned"]
-    assert len(records) == 7 and len(pruned) == run.state["counts"]["pruned"] >= 3
+    assert len(records) == 11 and len(pruned) == run.state["counts"]["pruned"] >= 2
+    assert {record["status"] for record in records[:4]} == {"complete"}  # the anchors
     for record in pruned:
         assert len(record["curve"]) == 1 and record["error"].startswith("after epoch 1 not among the best ")
         assert pd.isna(record["accuracy"]) and record["size_bytes"] > 0 and record["train_seconds"] > 0
@@ -314,7 +361,7 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
     front = set(pd.read_csv(run.path / "tables" / "front.csv")["trial_id"])
     assert front and not front & {record["trial_id"] for record in pruned}
 
-    assert bare(resumed_after(4, run, tmp_path / "killed")) == bare(run)
+    assert bare(resumed_after(8, run, tmp_path / "killed")) == bare(run)
     cli._show(load_run(run.path), False)
     assert f"{len(pruned)} stopped early" in capsys.readouterr().out
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after epoch 1"):
@@ -323,12 +370,12 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
 
 def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study)
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 7, "confirm": 1})
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "confirm": 1})
     run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.searched.to_dict("records")
     pruned = [record for record in records if record["status"] == "pruned"]
     complete = [record for record in records if record["status"] == "complete"]
-    assert len(records) == 7 and len(pruned) >= 2 and complete and len(run.records) > 7
+    assert len(records) == 11 and len(pruned) >= 2 and complete and len(run.records) > 11
     for record in pruned:
         last = record["rungs"][-1]["one_in"]
         assert record["curve"] == [] and record["error"].startswith(f"after 1/{last} of its images not among the best ")
