@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from ablate.seen import Seen
 from ablate.spec import StudySpec, load_study
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
-from ablate.train import resolve
+from ablate.train import native_bf16, resolve
 from ablate.words import how_to_go_on
 
 
@@ -82,6 +83,7 @@ def drive(
 
     Ray must be connected, and `planned` know the records.
     """
+    say_if_slow(planned.study, resources)
     driver = Driver(run, planned.search, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
     study, dataset, status = driver.study, planned.dataset, "interrupted"
@@ -129,6 +131,16 @@ def drive(
             shutil.rmtree(run.path / ".tune", ignore_errors=True)
             finish(Run(run.path))
     return Run(run.path)
+
+
+def say_if_slow(study: StudySpec, resources: Resources) -> None:
+    """A study that began where bfloat16 was quick may go on where it is emulated."""
+    if study.recipe.bf16 is True and not resources.address and not native_bf16():
+        print(
+            "The recipe says bf16 = true, but this CPU has no bfloat16 instructions: a trial will take many times as long. "
+            "Go on where there are some, or start anew with bf16 = false.",
+            file=sys.stderr,
+        )
 
 
 def finish(run: Run) -> Run:

@@ -38,12 +38,14 @@ class Epoch:
     record: dict[str, Any] = field(default_factory=dict)  # the trial's so far, where a trial it is
 
 
+def native_bf16() -> bool:
+    """Whether this machine has a GPU, or a CPU with bfloat16 instructions."""
+    return torch.cuda.is_available() or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with bf16="auto" decided: true on a GPU and on a CPU with bfloat16 instructions."""
-    if recipe.bf16 != "auto":
-        return recipe
-    native = torch.cuda.is_available() or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    return recipe.model_copy(update={"bf16": native})
+    """The recipe with bf16="auto" decided by the machine."""
+    return recipe if recipe.bf16 != "auto" else recipe.model_copy(update={"bf16": native_bf16()})
 
 
 def train(

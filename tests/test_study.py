@@ -24,7 +24,8 @@ from ablate.distribute import distribute
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
 from ablate.resume import resume_study
-from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
+from ablate.spec import LayerSpec, Recipe, StudySpec, TrialSpec, load_study
+from ablate.study import say_if_slow
 from ablate.trial import worker_steps
 
 WALL = ("train_seconds", "started_at")
@@ -200,6 +201,19 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
     assert "2 of 2 trials failed" in done.stderr and "Traceback" not in done.stderr
     records = load_run(tmp_path / "run").records
     assert list(records["status"]) == ["failed"] * 2 and all("NonFinite" in error for error in records["error"])
+
+
+def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for capabilities, bf16, address, told in (
+        ({"avx2": True}, True, None, True),
+        ({"avx2": True}, False, None, False),
+        ({"avx2": True, "avx512_bf16": True}, True, None, False),
+        ({"avx2": True}, True, "10.0.0.1:6379", False),  # trained elsewhere
+    ):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda found=capabilities: found)
+        say_if_slow(StudySpec(question="?", space="layers_bits", recipe={"bf16": bf16}), Resources(address=address))
+        assert ("no bfloat16 instructions" in capsys.readouterr().err) == told
 
 
 def test_a_relative_model_two_at_once_and_every_weight_of_the_front(tiny_study, tiny_vit, tmp_path, monkeypatch):
