@@ -83,30 +83,33 @@ class IntegerLinear(nn.Module):
                 y = F.linear(x, self.levels) * self.beta
             else:
                 levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
-                y = self._product(levels.to(torch.int8)) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
+                y = self._product(levels) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
             return y if self.bias is None else y.add_(self.bias)
 
     def _product(self, levels: Tensor) -> Tensor:
-        """int8 (..., in) -> int32 (..., out), exact."""
-        flat = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]  # (rows, in)
+        """float32 integers (..., in) times the weights: (..., out), exact, in int32 or in float32."""
+        if self.floats and not levels.is_cuda:
+            return self._in_floats(levels)
+        flat = levels.to(torch.int8).flatten(0, -2) if levels.ndim > 1 else levels.to(torch.int8)[None]  # (rows, in)
         rows = flat.shape[0]  # not len(), which would fix the batch of an export
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):
             flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows
-        if self.floats and not levels.is_cuda:
-            return self._in_floats(flat)[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
         sums = torch._int_mm(flat, self.levels.t())[:rows]  # (rows, out or more)
         if self.halved:
             sums = sums[:, : self.out_features] + sums[:, self.out_features : 2 * self.out_features]
         return sums[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
 
     def _in_floats(self, levels: Tensor) -> Tensor:
-        """int8 (rows, in) -> int32 (rows, out): float32 holds integers up to 2^24: as many inputs at a time as stay below."""
+        """float32 holds integers up to 2^24 exactly: as many inputs at a time as stay below."""
+        weights = self.levels[: self.out_features, : self.in_features].float()
         most = 2**24 // (127 * TOP[self.spec.weights]) - 1
-        parts = zip(torch.split(levels, most, 1), torch.split(self.levels, most, 1), strict=True)
-        return torch.stack([F.linear(x.float(), w.float()).int() for x, w in parts]).sum(0, dtype=torch.int32)
+        if self.in_features <= most:
+            return F.linear(levels, weights)
+        parts = zip(torch.split(levels, most, -1), torch.split(weights, most, -1), strict=True)
+        return torch.stack([F.linear(x, w).int() for x, w in parts]).sum(0, dtype=torch.int32)
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
