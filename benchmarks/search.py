@@ -3,6 +3,7 @@
     pip install "ablate-vit[benchmark]"                   # scikit-learn, for the surrogate
     python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
     python benchmarks/search.py --samplers additive       # it alone again; the others stay as they are in the result
+    python benchmarks/search.py --samplers additive --time-only   # its seconds a proposal, on a machine that is quiet
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60 --out few.json
 
 Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
@@ -253,6 +254,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--records", type=int, default=1000, help="known when a proposal is timed; 0: none is")
+    parser.add_argument("--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else")
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # Optuna's experimental options
@@ -275,6 +277,9 @@ def main() -> None:
         parser.error(f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out")
     result |= before
     for name in [*([] if before else ["stock"]), *(asked.samplers or OURS)]:
+        if asked.time_only:
+            result["samplers"][name]["proposal_s_at"] = {asked.records: proposals_at(world, name, asked.records)}
+            continue
         runs = [run(world, name, seed, asked.trials) for seed in range(asked.seeds)]
         if name == "stock":
             result["target"] = statistics.median(found["hypervolume"][-1] for found in runs)
