@@ -55,8 +55,8 @@ class Additive:
     ) -> Iterator[Point]:
         """Points, the best first. told: those that ended; running: those under way; stopped: with what they promised."""
         (ended, values), (others, promised) = told, stopped
-        every = np.array([*values, *promised], dtype=float)  # (n or more, objectives)
-        n, seen, known = len(ended), self.levels.code([*ended, *running]), self.levels.code([*ended, *others])
+        every = np.array([*promised, *values], dtype=float)  # (n or more, objectives); the surest are the latest
+        n, seen, known = len(ended), self.levels.code([*ended, *running]), self.levels.code([*others, *ended])
         if not n:  # as where many trials run at once, and none has ended yet
             yield from (self.levels.point([int(rng.integers(len(v))) for v in self.levels.values], rng) for _ in range(START))
             return
@@ -65,7 +65,7 @@ class Additive:
         for heat in HEATS:
             forms |= {i: model.draw(rng, heat) for i, model in models.items()}
             before = np.column_stack([forms[i](seen) for i in range(len(self.names))])
-            before[:n, self.costs] = every[:n, self.costs]
+            before[:n, self.costs] = every[-n:, self.costs]
             found = list(self._solved(forms, np.ptp(before, axis=0), rng))
             gains = self._gains(before, self._predicted(forms, found)) if found else np.zeros(0)
             for i in np.argsort(-gains, kind="stable"):
@@ -141,7 +141,7 @@ def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     rows = [optimize.LinearConstraint((np.arange(len(starts))[:, None] == of).astype(float), 1, 1)]
     for costs, limit in budgets:
-        unit = np.abs(costs).max() or 1.0  # so that HiGHS' tolerance, a millionth, is one of the largest cost
+        unit = np.abs(costs).max() or 1.0  # HiGHS' absolute tolerance is then a millionth of the largest cost
         rows.append(optimize.LinearConstraint(costs / unit, -np.inf, limit / unit))
     x, best, most = 1 / np.bincount(of)[of], None, -np.inf
     for _ in range(PASSES if pairs.any() else 1):

@@ -6,6 +6,7 @@ whole training on a part of the trial's images. What is counted (size, bit opera
 from the start; accuracy and loss are those at the rung.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,13 +23,17 @@ COUNTED = ("images", "size_bytes", "bitops", "latency_ms")
 
 
 class Rungs:
-    """What trials had reached at each rung, a function of the records told and of the trials under way."""
+    """What trials had reached at each rung, a function of the records told and of the trials under way.
+
+    The driver's holds those that race with each other, the anchors left out; the additive sampler's all that were told.
+    """
 
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
         self.directions = {name: best for name, best in study.directions.items() if name in (*SCORES, *COUNTED)}
         self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
-        self.ended: dict[str, list[float]] = {}  # the objectives of those that came to their end
+        self.ended: dict[str, list[float]] = {}  # trial -> its objectives at its end
+        self.stopped: dict[str, int] = {}  # trial -> its last rung
         for record in records:
             self.tell(record)
 
@@ -55,20 +60,26 @@ class Rungs:
         if record["status"] != "failed":
             for rung, row in self._passed(record).items():
                 self.reached[rung][record["trial_id"]] = self._objectives(record, row)
-        if record["status"] == "complete":
-            self.ended[record["trial_id"]] = self._objectives(record, record)
+        ends = [record[name] for name in self.directions]
+        if record["status"] == "complete" and all(value is not None and math.isfinite(value) for value in ends):
+            self.ended[record["trial_id"]] = ends
+        elif record["status"] == "pruned" and (passed := [*self._passed(record)]):
+            self.stopped[record["trial_id"]] = passed[-1]
 
-    def foretold(self, record: Record) -> dict[str, float]:
-        """What a stopped trial might have come to, by the line from its last rung to the end through those that ended."""
-        *_, (rung, row) = self._passed(record).items()
-        there = self.reached[rung]
-        ends = np.array([[there[name], self.ended[name]] for name in there if name in self.ended])  # (n, 2, objectives)
-        found = self._objectives(record, row)
-        for i in [i for i, name in enumerate(self.directions) if name in SCORES] if len(ends) else ():
-            at, end = ends[:, :, i].T
-            slope = max(0.0, np.cov(at, end)[0, 1] / at.var(ddof=1)) if len(ends) > 2 and np.ptp(at) > 0 else 1.0
-            found[i] = end.mean() + slope * (found[i] - at.mean())
-        return dict(zip(self.directions, found, strict=True))
+    def promises(self) -> dict[str, dict[str, float]]:
+        """What stopped trials might have come to, by trial and objective: what they had at their last rung, and a gain.
+
+        The gain is the mean of those that ended, from that rung to their end; where none did, nothing is promised.
+        """
+        gains = {}
+        for rung, there in self.reached.items():
+            if both := [name for name in there if name in self.ended]:
+                gains[rung] = np.mean([self.ended[name] for name in both], axis=0) - np.mean([there[n] for n in both], axis=0)
+        return {
+            name: dict(zip(self.directions, self.reached[rung][name] + gains[rung], strict=True))
+            for name, rung in self.stopped.items()
+            if rung in gains
+        }
 
     def _objectives(self, record: Record, row: Mapping[str, Any]) -> list[float]:
         return [float((row if name in SCORES else record)[name]) for name in self.directions]

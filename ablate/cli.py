@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from ablate import spec, verbs
 from ablate.errors import AblateError, BadInput, Interrupted
-from ablate.terminal import Json, console, short, table
+from ablate.terminal import Json, console, only_json, short, table
 from ablate.words import how_to_go_on
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     from ablate.run import Run
 
     try:
-        with view.StudyView(note) as live:
+        with only_json() if as_json else nullcontext(), view.StudyView(note) as live:
             run = start(resources=resources, view=live)
     except Interrupted as error:
         _show(Run(error.run), as_json)

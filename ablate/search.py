@@ -23,7 +23,7 @@ from ablate.spec import StudySpec, TrialSpec
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
-MEMORY = 500  # the sampler learns from the front and from this many to twice as many latest trials: its time grows with them
+MEMORY = 500  # the sampler learns from the front and from this many to twice as many latest trials, and from as many stopped
 ENUMERABLE = 100_000  # points of a space that is small enough to be listed
 COUNTABLE = 5_000  # the same where each point's cost must be counted, which takes milliseconds
 WARNINGS = 16  # points at random, of which TPE is told those that are out of bounds
@@ -44,14 +44,15 @@ class Search:
         self.axes = self.points.axes
         self.coded = Code(self.axes)
         self.additive = Additive(study, self.points, self.coded, count) if study.sampler == "additive" else None
-        self.anchors = {key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))}
+        self._anchors = {key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))}
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
         self.out_of_bounds = 0  # proposals of the sampler that would cost too much, and are not trained
         self._limits = {name: bound for name, bound in study.within.items() if name != "accuracy"}  # known before training
         self._latest: Point = {}
-        self._rungs, self._stopped = Rungs(study), list[tuple[Point, Record]]()  # for the additive sampler
+        self._rungs = Rungs(study)  # with what was stopped early, for the additive sampler
+        self._stopped: dict[str, Point] = {}  # by trial, the latest MEMORY of them
         self._counted: dict[str, float] = {}  # how far out of bounds, by key; within one proposal
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._warnings = self._out_of_bounds() if self._limits and study.sampler == "tpe" else []
@@ -67,7 +68,7 @@ class Search:
             if id(record) in ids:
                 self._learn(spec, record)
             self._learned += self._teaches(record)
-            self._compare(spec, record)
+            self._race(spec, record)
 
     @property
     def size(self) -> float:
@@ -107,7 +108,7 @@ class Search:
             self._learned += 1
             if self._learned % MEMORY == 0:
                 self._forget()
-        self._compare(spec, record)
+        self._race(spec, record)
 
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
@@ -118,8 +119,8 @@ class Search:
         return self.points.spec_at(self.points.point(spec)) == effective(spec)
 
     def is_anchor(self, spec: TrialSpec) -> bool:
-        """Whether a trial is one of the first, to which others are referred: all full, all binary, ..."""
-        return key_of(effective(spec)) in self.anchors
+        """Whether a trial is one of the others' references: all full, all binary, ..."""
+        return key_of(effective(spec)) in self._anchors
 
     def _teaches(self, record: Record) -> bool:
         values = self._values(record)
@@ -133,12 +134,13 @@ class Search:
         rng = np.random.default_rng(zlib.crc32(key_of(spec).encode()))
         return self.coded.code(self.points.point(spec) | {n: draw(self.axes[n], rng) for n in self.points.idle(spec)})
 
-    def _compare(self, spec: TrialSpec, record: Record) -> None:
-        """What stopped early tells the additive sampler what it promised; Optuna's learn nothing of it."""
-        if self.additive and self.study.early_stopping:
+    def _race(self, spec: TrialSpec, record: Record) -> None:
+        """Where trials are stopped early, the additive sampler learns what they promised, by objectives known at a rung."""
+        if self.additive and self.study.early_stopping and {*self.study.objectives} <= {*self._rungs.directions}:
             self._rungs.tell(record)
-            if record["status"] == "pruned" and set(self.study.objectives) <= set(self._rungs.directions):
-                self._stopped = [*self._stopped[1 - MEMORY :], (self._point(spec), record)]
+            if record["status"] == "pruned":
+                self._stopped[record["trial_id"]] = self._point(spec)
+                self._stopped = dict([*self._stopped.items()][-MEMORY:])
 
     def _learn(self, spec: TrialSpec, record: Record) -> None:
         told = {"params": self._point(spec), "distributions": self.coded.axes, "values": self._values(record)}
@@ -217,8 +219,9 @@ class Search:
         trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         told = [trial.params for trial in trials], [trial.values for trial in trials]
         running = [trial.params for trial in self.running.values()]
-        promised = [[self._rungs.foretold(record)[name] for name in self.study.objectives] for _, record in self._stopped]
-        proposed = additive.propose(told, running, rng, ([point for point, _ in self._stopped], promised))
+        promised = {name: found for name, found in self._rungs.promises().items() if name in self._stopped}
+        values = [[found[name] for name in self.study.objectives] for found in promised.values()]
+        proposed = additive.propose(told, running, rng, ([self._stopped[name] for name in promised], values))
         for point in itertools.chain(additive.starts(), proposed):
             self._latest = self.coded.decode(point)
             yield self._latest

@@ -26,7 +26,7 @@ from ablate.reuse import adopt, reuse
 from ablate.run import RUNS, Run, check_vacant, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
-from ablate.spec import StudySpec, load_study
+from ablate.spec import StudySpec, load_study, values
 from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import native_bf16, resolve
@@ -134,8 +134,9 @@ def drive(
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:
-    """A study that began where bfloat16 was quick may go on where it is emulated."""
-    if study.recipe.bf16 is True and not resources.address and not native_bf16():
+    """Say on stderr that bf16 = true is emulated here, as where a run goes on on another machine."""
+    asked = study.recipe.bf16 is True or True in values(study.space.recipe.get("bf16", False))
+    if asked and not resources.address and not native_bf16():
         print(
             "The recipe says bf16 = true, but this CPU has no bfloat16 instructions: a trial will take many times as long. "
             "Go on where there are some, or start anew with bf16 = false.",

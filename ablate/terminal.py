@@ -1,7 +1,11 @@
 """What all verbs share: the console, and how rows and paths are printed."""
 
+import ctypes
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +27,22 @@ def table(rows: list[dict[str, Any]], as_json: bool) -> None:
             *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in row.values())
         )
     console.print(shown)
+
+
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Within, what libraries in C print goes to stderr, as the lines of its own that HiGHS now and then has."""
+    c = ctypes.CDLL(None)
+    sys.stdout.flush()
+    c.fflush(None)
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        c.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def short(path: Path) -> str:

@@ -3,6 +3,7 @@
     pip install "ablate-vit[benchmark]"                   # scikit-learn, for the surrogate
     python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
     python benchmarks/search.py --samplers additive       # it alone again; the others stay as they are in the result
+    python benchmarks/search.py --samplers additive --time-only   # its seconds a proposal, on a machine that is quiet
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60 --out few.json
 
 Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
@@ -249,10 +250,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=RESULTS / "search_table.parquet")
-    parser.add_argument("--samplers", nargs="+", default=OURS, choices=[*OURS, "gp"])
+    parser.add_argument("--samplers", nargs="+", choices=[*OURS, "gp"], help="these anew; all but gp by default")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--records", type=int, default=1000, help="known when a proposal is timed; 0: none is")
+    parser.add_argument("--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else")
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # Optuna's experimental options
@@ -270,15 +272,13 @@ def main() -> None:
         "samplers": {},
     }
     print(json.dumps(result["table"], indent=1), flush=True)
-    before = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    same = all(before.get(key) == value for key, value in result.items() if key != "samplers")
-    if same:
-        result["target"] = before["target"]
-    for name in ("stock", *OURS, "gp"):
-        if same and name in before["samplers"] and name not in asked.samplers:
-            result["samplers"][name] = before["samplers"][name]
-            continue
-        if name not in ("stock", *asked.samplers):
+    before = json.loads(asked.out.read_text()) if asked.samplers and asked.out.exists() else {}
+    if other := [key for key, value in result.items() if key != "samplers" and before.get(key, value) != value]:
+        parser.error(f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out")
+    result |= before
+    for name in [*([] if before else ["stock"]), *(asked.samplers or OURS)]:
+        if asked.time_only:
+            result["samplers"][name]["proposal_s_at"] = {asked.records: proposals_at(world, name, asked.records)}
             continue
         runs = [run(world, name, seed, asked.trials) for seed in range(asked.seeds)]
         if name == "stock":

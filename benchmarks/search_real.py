@@ -30,7 +30,7 @@ from ablate.effective import effective
 from ablate.ledger import Record
 from ablate.points import Points
 from ablate.search import key_of
-from ablate.spec import Recipe, StudySpec, TrialSpec, load_study
+from ablate.spec import StudySpec, TrialSpec, load_study
 from ablate.trial import device_name, run_trial
 
 SEED = 100
@@ -46,11 +46,12 @@ class Real:
     count: Counter
     groups: list[str]
     full: int
+    trains: bool = True  # what the ledger lacks
     known: dict[str, Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         records = ledger.read(self.path) if self.path.exists() else []
-        self.known = {key_of_layers(TrialSpec.model_validate(record["spec"])): record for record in records}
+        self.known = {key_of_any(TrialSpec.model_validate(record["spec"])): record for record in records}
 
     def study(self, sampler: str, seed: int, trials: int) -> StudySpec:
         changed = {"sampler": sampler, "seed": seed, "trials": trials, "objectives": ("accuracy", "size_bytes")}
@@ -58,7 +59,8 @@ class Real:
         return load_study("search_table").model_copy(update=changed)
 
     def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
-        if (key := key_of_layers(spec)) not in self.known:
+        if (key := key_of_any(spec)) not in self.known:
+            assert self.trains, f"{self.path} lacks trial {len(self.known) + 1}: run the search to its end first"
             self.known[key] = run_trial(spec)
             ledger.append(self.path, self.known[key])
             print(len(self.known), self.known[key]["accuracy"], self.known[key]["size_bytes"], flush=True)
@@ -67,9 +69,10 @@ class Real:
         return accuracy, accuracy, record["train_seconds"], record["size_bytes"]
 
 
-def key_of_layers(spec: TrialSpec) -> str:
-    """All that its trials differ in: a record's recipe says what bf16 = "auto" came to."""
-    return key_of(effective(spec).model_copy(update={"recipe": Recipe()}))
+def key_of_any(spec: TrialSpec) -> str:
+    """A trial's key, whatever its bf16 came to."""
+    spec = effective(spec)
+    return key_of(spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"bf16": "auto"})}))
 
 
 def main() -> None:
@@ -88,7 +91,7 @@ def main() -> None:
     about = World(table=None)  # type: ignore[arg-type]  # for the model: nothing is asked of the table
     runs = {}
     for name in sorted(names, key=lambda name: name != "stock"):
-        real = Real(asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full)
+        real = Real(asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full, asked.sampler != "report")
         runs[name] = run(real, name, asked.seed, asked.trials or TRIALS.get(name, 50))
     if asked.sampler == "report":
         versions = {name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")}

@@ -203,6 +203,14 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
     assert list(records["status"]) == ["failed"] * 2 and all("NonFinite" in error for error in records["error"])
 
 
+def test_what_a_library_in_c_prints_stays_out_of_the_json():
+    """As HiGHS does, whose lines wait in a buffer of C's until the end."""
+    puts = "import ctypes; from ablate.terminal import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    puts += "with only_json(): c.puts(b'within')\nprint('{}', flush=True)"
+    done = subprocess.run([sys.executable, "-c", puts], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
+
+
 def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for capabilities, bf16, address, told in (
