@@ -19,7 +19,7 @@ from ablate.constraints import Count
 from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
 from ablate.points import Point, Points
 from ablate.samplers import Code
-from ablate.spec import StudySpec
+from ablate.study_spec import StudySpec
 
 START = 4  # balanced points at random after the anchors: each tells something of every axis
 BUDGETS = 8  # programmes a proposal

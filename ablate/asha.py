@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ablate.ledger import Record
-from ablate.spec import Direction, EarlyStopping, StudySpec
+from ablate.space_spec import Direction
+from ablate.study_spec import EarlyStopping, StudySpec
 
 SCORES = ("accuracy", "loss")
 COUNTED = ("images", "size_bytes", "bitops", "latency_ms")

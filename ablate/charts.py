@@ -11,7 +11,8 @@ import pandas as pd
 
 from ablate.looks import AXES, BLACK, BLUE, GREY, VERMILLION, Axis, colours
 from ablate.seen import Finding
-from ablate.spec import OBJECTIVES, StudySpec
+from ablate.space_spec import OBJECTIVES
+from ablate.study_spec import StudySpec
 from ablate.words import COLUMNS, cell, natural
 
 DRAWN = 5000  # trials: a browser draws no more without a pause

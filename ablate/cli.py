@@ -17,8 +17,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from ablate import spec, verbs
+from ablate import verbs
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.space_spec import OBJECTIVES
+from ablate.spec import checked
+from ablate.study_spec import StudySpec, load_study
 from ablate.terminal import Json, console, only_json, short, table
 from ablate.words import how_to_go_on
 
@@ -68,7 +71,7 @@ def study(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
-    objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(spec.OBJECTIVES)}; comma-separated.")] = None,
+    objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(OBJECTIVES)}; comma-separated.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")] = None,
     early_stopping: Annotated[
         int | None, typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none.")
@@ -168,7 +171,7 @@ def sensitivity(
     parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": searched}
     parts |= {"objectives": base.objectives, "model": base.model, "data": base.data, "seed": base.seed, "seeds": seeds}
     parts |= {"recipe": recipe}
-    asked = spec.checked(spec.StudySpec, parts | {"design": "sensitivity"}, "options")
+    asked = checked(StudySpec, parts | {"design": "sensitivity"}, "options")
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
         _resources(limits)
@@ -266,7 +269,7 @@ def _resources(limits: tuple[Any, ...]) -> Any:
     """The options on resources, checked."""
     from ablate.cluster import Resources, check_address
 
-    resources = spec.checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
+    resources = checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
     check_address(resources.address)
     return resources
 
@@ -278,19 +281,19 @@ def _study() -> Any:
     return study
 
 
-def _override(name: str, changes: dict[str, Any], epochs: int | None) -> spec.StudySpec:
+def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySpec:
     """The study with the command line's options in place of its fields, checked as a whole."""
-    base = spec.load_study(name)
+    base = load_study(name)
     if "space" in changes and "objectives" not in changes:
         changes["objectives"] = ()  # those of the new space
     recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs})
     if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
         other = rule.get("over", base.early_stopping.over) != base.early_stopping.over
         changes["early_stopping"] = base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
-    return spec.checked(spec.StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
+    return checked(StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
 
 
-def _dry_run(asked: spec.StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
+def _dry_run(asked: StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
     from ablate.plan import estimate, plan
     from ablate.reuse import reuse
 

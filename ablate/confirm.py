@@ -9,7 +9,8 @@ import pandas as pd
 from ablate.analysis import paired
 from ablate.effective import effective
 from ablate.ledger import Record
-from ablate.spec import StudySpec, TrialSpec
+from ablate.spec import TrialSpec
+from ablate.study_spec import StudySpec
 
 
 def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSpec]:

@@ -10,7 +10,8 @@ from torch import nn
 from ablate import cost, layers, packed
 from ablate.latency import LatencyTable
 from ablate.models import Preprocess
-from ablate.spec import OBJECTIVES, LayerSpec, TrialSpec
+from ablate.space_spec import OBJECTIVES
+from ablate.spec import LayerSpec, TrialSpec
 
 Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
 

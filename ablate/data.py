@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ablate import fetch, imagefolder
+from ablate.builtin import IMAGEFOLDER, absolute_data, bundled
 from ablate.errors import BadInput, unknown
-from ablate.spec import IMAGEFOLDER, absolute_data, bundled
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ASSETS = Path(__file__).parent / "assets"

@@ -15,7 +15,9 @@ from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.points import Points, usual
 from ablate.search import key_of
-from ablate.spec import Recipe, Step, StudySpec, TrialSpec, Value, values
+from ablate.space_spec import values
+from ablate.spec import Recipe, TrialSpec, Value
+from ablate.study_spec import Step, StudySpec
 
 Tuned = dict[str, Any]  # a field of the recipe -> its value
 

@@ -8,7 +8,8 @@ from ablate.analysis import hypothesis, paired
 from ablate.analysis.curves import curves
 from ablate.analysis.sensitivity import sensitivities
 from ablate.seen import Finding, Seen
-from ablate.spec import StudySpec, values
+from ablate.space_spec import values
+from ablate.study_spec import StudySpec
 
 SIZES = 3  # of training sets, from which on a curve can be told
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import BadInput
-from ablate.spec import OBJECTIVES, TrialSpec
+from ablate.space_spec import OBJECTIVES
+from ablate.spec import TrialSpec
 from ablate.words import size_class
 
 Record = dict[str, Any]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ablate import baselines
+from ablate.builtin import bundled
 from ablate.errors import BadInput, unknown
-from ablate.spec import bundled
 
 REFUSED = {
     "auto_map",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ablate import cost, data, layers, models, packed, trial
+from ablate.builtin import absolute_data
 from ablate.confirm import is_searched
 from ablate.constraints import Count, Counter
 from ablate.design import Design
@@ -22,7 +23,9 @@ from ablate.errors import BadInput
 from ablate.ledger import Record, arm
 from ablate.recipe import length
 from ablate.search import Search
-from ablate.spec import StudySpec, TrialSpec, absolute_data, values
+from ablate.space_spec import values
+from ablate.spec import TrialSpec
+from ablate.study_spec import StudySpec
 from ablate.train import resolve, train
 
 

@@ -9,7 +9,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import ValidationError
 
 from ablate.effective import USUAL, effective, idle, idle_in, is_outer
-from ablate.spec import Axis, Each, LayerSpec, Range, Recipe, Spec, StudySpec, TrialSpec, Value, accepts
+from ablate.space_spec import Axis, Each, Range
+from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, accepts
+from ablate.study_spec import StudySpec
 
 Point = dict[str, Any]  # axis name -> value
 

@@ -9,7 +9,8 @@ from ablate.cluster import HERE, Resources
 from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.run import Run, check_idle, load_run, write_study
-from ablate.spec import StudySpec, checked
+from ablate.spec import checked
+from ablate.study_spec import StudySpec
 
 if TYPE_CHECKING:
     from ablate.driver import View

@@ -20,7 +20,7 @@ import tomli_w
 from ablate import ledger
 from ablate.errors import BadInput
 from ablate.ledger import Record
-from ablate.spec import StudySpec, load_study
+from ablate.study_spec import StudySpec, load_study
 
 if TYPE_CHECKING:
     import optuna

@@ -19,7 +19,8 @@ from ablate.effective import effective
 from ablate.ledger import Record
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
-from ablate.spec import StudySpec, TrialSpec
+from ablate.spec import TrialSpec
+from ablate.study_spec import StudySpec
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random

@@ -26,8 +26,9 @@ from ablate.reuse import adopt, reuse
 from ablate.run import RUNS, Run, check_vacant, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
-from ablate.spec import StudySpec, load_study, values
+from ablate.space_spec import values
 from ablate.storage import Storage
+from ablate.study_spec import StudySpec, load_study
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import native_bf16, resolve
 from ablate.words import how_to_go_on

@@ -13,7 +13,9 @@ from ablate import cluster, latency, models, packed, trial
 from ablate.cluster import Resources
 from ablate.errors import BadInput
 from ablate.run import Run
-from ablate.spec import LayerSpec, StudySpec, values
+from ablate.space_spec import values
+from ablate.spec import LayerSpec
+from ablate.study_spec import StudySpec
 
 
 def layer_latencies(run: Run, classes: list[str], resources: Resources, meanwhile: Callable[[], None]) -> latency.LatencyTable:

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ablate import spec
+from ablate import builtin
 from ablate.errors import AblateError, BadInput, unknown
+from ablate.space_spec import load_space
+from ablate.study_spec import load_study
 from ablate.terminal import Json, console, short, table
 
 app = typer.Typer()
@@ -23,9 +25,9 @@ def ls(as_json: Json = False) -> None:
     """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
     from ablate import baselines, data
 
-    rows = [{"kind": "space", "name": n, "description": spec.load_space(n).description} for n in spec.builtin("search_spaces")]
-    rows += [{"kind": "study", "name": n, "description": spec.load_study(n).question} for n in spec.builtin("studies")]
-    rows += [{"kind": "model", "name": n, "description": d} for n, d in (spec.bundled("model") | baselines.KNOWN).items()]
+    rows = [{"kind": "space", "name": n, "description": load_space(n).description} for n in builtin.names("search_spaces")]
+    rows += [{"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")]
+    rows += [{"kind": "model", "name": n, "description": d} for n, d in (builtin.bundled("model") | baselines.KNOWN).items()]
     rows += [{"kind": "dataset", "name": n, "description": d} for n, d in data.known().items()]
     table(rows, as_json)
 
@@ -200,7 +202,7 @@ def data_fetch(
     """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
     from ablate import data, fetch
 
-    if name not in spec.bundled("dataset"):
+    if name not in builtin.bundled("dataset"):
         fetch.fetch(name)
     found = data.load(name)
     row = {"name": name, "where": data.where(name), "sha256": found.digest, "classes": len(found.classes)}

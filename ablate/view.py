@@ -14,7 +14,7 @@ from rich.text import Text
 from ablate import ledger
 from ablate.analysis import pareto
 from ablate.ledger import Record
-from ablate.spec import Direction
+from ablate.space_spec import Direction
 from ablate.words import COLUMNS, after, cell, duration, in_bounds, in_words, seconds_left, size
 
 

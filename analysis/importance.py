@@ -17,7 +17,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from scipy import stats
 
-from ablate.spec import Direction
+from ablate.space_spec import Direction
 
 CONFIDENCE = 0.95
 TOP = 0.1  # share of the trials that are the good ones ...

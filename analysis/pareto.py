@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ablate.errors import BadInput, unknown
-from ablate.spec import OBJECTIVES, Direction
+from ablate.space_spec import OBJECTIVES, Direction
 
 MARGIN = 0.1  # of the range, from the worst value to the reference point
 

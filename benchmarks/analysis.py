@@ -24,7 +24,8 @@ from ablate.analysis.scaling import fit
 from ablate.ledger import blank_record
 from ablate.run import create_run
 from ablate.search import Search
-from ablate.spec import StudySpec, load_space
+from ablate.space_spec import load_space
+from ablate.study_spec import StudySpec
 from ablate.trial import device_name, trial_id
 
 PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")

@@ -28,7 +28,8 @@ from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.resume import resume_study
 from ablate.run import write_study
-from ablate.spec import EarlyStopping, StudySpec, load_space
+from ablate.space_spec import load_space
+from ablate.study_spec import EarlyStopping, StudySpec
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent

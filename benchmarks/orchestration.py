@@ -40,7 +40,8 @@ from ablate.plan import plan
 from ablate.points import draw
 from ablate.run import create_run, load_run
 from ablate.search import key_of
-from ablate.spec import TrialSpec, load_study
+from ablate.spec import TrialSpec
+from ablate.study_spec import load_study
 from ablate.trial import device_name
 
 

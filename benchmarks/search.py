@@ -46,7 +46,9 @@ from ablate.ledger import blank_record
 from ablate.points import Point, Points
 from ablate.samplers import WEIGHTS
 from ablate.search import Search, key_of
-from ablate.spec import StudySpec, TrialSpec, load_space
+from ablate.space_spec import load_space
+from ablate.spec import TrialSpec
+from ablate.study_spec import StudySpec
 from ablate.trial import device_name
 
 matplotlib.use("Agg")

@@ -30,7 +30,8 @@ from ablate.effective import effective
 from ablate.ledger import Record
 from ablate.points import Points
 from ablate.search import key_of
-from ablate.spec import StudySpec, TrialSpec, load_study
+from ablate.spec import TrialSpec
+from ablate.study_spec import StudySpec, load_study
 from ablate.trial import device_name, run_trial
 
 SEED = 100

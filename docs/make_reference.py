@@ -8,13 +8,16 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablate import spec
+from ablate import builtin
+from ablate.space_spec import OBJECTIVES, Each, Range, SpaceSpec, load_space
+from ablate.spec import LayerSpec, Recipe, Spec
+from ablate.study_spec import EarlyStopping, Step, StudySpec, load_study
 
-SPECS = (spec.StudySpec, spec.Step, spec.EarlyStopping, spec.SpaceSpec, spec.Each, spec.Range, spec.LayerSpec, spec.Recipe)
+SPECS = (StudySpec, Step, EarlyStopping, SpaceSpec, Each, Range, LayerSpec, Recipe)
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 HEAD = """# Reference
 
-Made by `python docs/make_reference.py` from `ablate/spec.py` and the built-in files; a test holds that it is up to date.
+Made by `python docs/make_reference.py` from the specs in `ablate/` and the built-in files; a test holds that it is up to date.
 
 A study is a TOML file of the fields of StudySpec, with tables `[recipe]`, `[space]` and `[space.layer]`; a search space is
 one of SpaceSpec. TOML has no null: the word `"none"` stands for it. `ablate study FILE --dry-run` checks a file and trains
@@ -25,19 +28,19 @@ nothing.
 def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Fields\n", *(_fields(cls) for cls in SPECS), "## Objectives\n"]
-    parts.append(", ".join(f"`{name}` ({best})" for name, best in spec.OBJECTIVES.items()) + ".\n")
+    parts.append(", ".join(f"`{name}` ({best})" for name, best in OBJECTIVES.items()) + ".\n")
     parts.append("## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
-    for name in spec.builtin("search_spaces"):
-        space = spec.load_space(name)
+    for name in builtin.names("search_spaces"):
+        space = load_space(name)
         parts.append(f"| `{name}` | {_cell(space.description)} | {', '.join(space.objectives)} |")
     parts.append("\n## Studies\n\n| name | question | trials of |\n|---|---|---|")
-    for name in spec.builtin("studies"):
-        study = spec.load_study(name)
+    for name in builtin.names("studies"):
+        study = load_study(name)
         parts.append(f"| `{name}` | {study.question} | {study.cost or '-'} |")
     return "\n".join(parts) + "\n"
 
 
-def _fields(cls: type[spec.Spec]) -> str:
+def _fields(cls: type[Spec]) -> str:
     """A class as a table of its fields; what a field is stands in the comment on its lines."""
     source = inspect.getsource(cls)
     comments = dict(_comments(source))

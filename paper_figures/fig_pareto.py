@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from ablate.looks import AXES, GREY
 from ablate.paper_figures.style import figure, plain
-from ablate.spec import OBJECTIVES
+from ablate.space_spec import OBJECTIVES
 
 
 def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path) -> None:

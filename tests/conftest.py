@@ -100,7 +100,7 @@ def simulated(tmp_path_factory):
         from ablate.design import Design
         from ablate.ledger import append, blank_record
         from ablate.run import create_run
-        from ablate.spec import StudySpec
+        from ablate.study_spec import StudySpec
         from ablate.trial import trial_id
 
         space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}

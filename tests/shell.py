@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ablate import spec
+from ablate import builtin
 from ablate.cli import app
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -50,6 +50,6 @@ def parse(words):
     options = command.make_context(words[1], list(rest)).params
     for option, folder in (("study", "studies"), ("space", "search_spaces")):
         name = options.get(option)
-        if name and not name.isupper() and not name.endswith(".toml") and name not in spec.builtin(folder):
+        if name and not name.isupper() and not name.endswith(".toml") and name not in builtin.names(folder):
             raise typer.TyperException(f"no such {option}: {name}")
     return options

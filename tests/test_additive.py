@@ -14,7 +14,8 @@ from ablate.ledger import blank_record
 from ablate.points import Points, draw
 from ablate.samplers import Code
 from ablate.search import Search, key_of
-from ablate.spec import StudySpec, checked
+from ablate.spec import checked
+from ablate.study_spec import StudySpec
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}

@@ -24,8 +24,9 @@ from ablate.plan import estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.search import Search
-from ablate.spec import EarlyStopping, LayerSpec, Recipe, StudySpec, TrialSpec, checked, load_study
+from ablate.spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.storage import Storage
+from ablate.study_spec import EarlyStopping, StudySpec, load_study
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 WALL = ("train_seconds", "started_at")

@@ -13,7 +13,8 @@ from ablate.errors import BadInput
 from ablate.layers import groups
 from ablate.packed import predict
 from ablate.plan import plan
-from ablate.spec import StudySpec, load_space
+from ablate.space_spec import load_space
+from ablate.study_spec import StudySpec
 
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
 

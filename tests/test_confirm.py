@@ -12,7 +12,8 @@ from ablate.confirm import confirmations, is_searched, table
 from ablate.ledger import append, blank_record, read
 from ablate.plan import plan, proposer_of
 from ablate.resume import resume_study
-from ablate.spec import LayerSpec, StudySpec, TrialSpec, checked, load_study
+from ablate.spec import LayerSpec, TrialSpec, checked
+from ablate.study_spec import StudySpec, load_study
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 

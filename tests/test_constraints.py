@@ -17,8 +17,9 @@ from ablate.effective import effective
 from ablate.ledger import best_by_size, blank_record
 from ablate.plan import plan
 from ablate.search import Search, key_of
-from ablate.spec import LayerSpec, StudySpec, TrialSpec, checked, load_study
+from ablate.spec import LayerSpec, TrialSpec, checked
 from ablate.study import finish
+from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 LAYER = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"]}

@@ -19,7 +19,7 @@ from ablate.latency import LatencyTable, layer_table, measure
 from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
 from ablate.resume import resume_study
-from ablate.spec import load_study
+from ablate.study_spec import load_study
 
 
 def command(capsys, monkeypatch, *arguments):

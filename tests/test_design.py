@@ -14,7 +14,8 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
 from ablate.plan import plan
-from ablate.spec import StudySpec, checked, load_study
+from ablate.spec import checked
+from ablate.study_spec import StudySpec, load_study
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]
 STEPS = [

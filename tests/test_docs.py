@@ -12,8 +12,9 @@ import typer
 from nbclient import NotebookClient
 from shell import ablate_commands, inline, parse, shell_lines
 
-from ablate import spec
+from ablate import builtin
 from ablate.cli import app
+from ablate.study_spec import load_study
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
@@ -34,8 +35,8 @@ def shown():
         yield from ((page.name, command) for line in shell_lines(text) + verbs for command in ablate_commands(line))
     for cell in nbformat.read(DOCS / "example.ipynb", as_version=4).cells:
         yield from (("example.ipynb", command) for code in inline(cell.source) for command in ablate_commands(code))
-    for name in spec.builtin("studies"):
-        yield from ((f"{name}.toml", command) for command in ablate_commands(spec.load_study(name).command))
+    for name in builtin.names("studies"):
+        yield from ((f"{name}.toml", command) for command in ablate_commands(load_study(name).command))
     for command in typer.main.get_command(app).commands.values():
         yield from (
             (f"{command.name} --help", found) for found in ablate_commands((command.help or "").partition("Example: ")[2])
@@ -53,7 +54,7 @@ def test_the_command_line_reads_what_is_shown(where, words):
 def test_no_command_is_overlooked():
     by_page = {where: [words[1] for other, words in SHOWN if other == where] for where, _ in SHOWN}
     assert {verb for page in PAGES for verb in by_page.get(page.name, [])} == VERBS  # each is shown somewhere
-    assert {f"{name}.toml" for name in spec.builtin("studies")} <= set(by_page)
+    assert {f"{name}.toml" for name in builtin.names("studies")} <= set(by_page)
     for page in PAGES:
         lines = [line for line in shell_lines(page.read_text()) if re.search(r"(^|[ /'])ablate [a-z]", line.partition("#")[0])]
         assert len(by_page.get(page.name, [])) >= len(lines), page

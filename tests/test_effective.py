@@ -11,7 +11,9 @@ from ablate import BitLinear, LayerSpec, models, quantize_
 from ablate.effective import OFF, asked, effective
 from ablate.points import draw
 from ablate.search import Search
-from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked
+from ablate.space_spec import SpaceSpec
+from ablate.spec import Recipe, TrialSpec, checked
+from ablate.study_spec import StudySpec
 from ablate.timing import _measure_layers
 
 BINARY = LayerSpec(weights="binary")

@@ -14,7 +14,7 @@ from ablate.design import Design
 from ablate.findings import findings
 from ablate.ledger import append, blank_record
 from ablate.run import create_run, load_run
-from ablate.spec import StudySpec
+from ablate.study_spec import StudySpec
 from ablate.trial import trial_id
 
 

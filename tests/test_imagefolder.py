@@ -6,7 +6,8 @@ from PIL import Image
 
 from ablate import data, imagefolder, run_trial
 from ablate.errors import BadInput
-from ablate.spec import LayerSpec, Recipe, TrialSpec, load_study
+from ablate.spec import LayerSpec, Recipe, TrialSpec
+from ablate.study_spec import load_study
 
 CLASSES = {"cat": 20, "dog": 30, "emu": 10}
 

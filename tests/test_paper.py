@@ -13,7 +13,7 @@ from ablate import BitLinear, data, models, run_trial
 from ablate.design import Design
 from ablate.layers import groups, linear_layers
 from ablate.recipe import optimizer_of
-from ablate.spec import load_study
+from ablate.study_spec import load_study
 from ablate.trial import build
 
 

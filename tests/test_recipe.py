@@ -18,7 +18,9 @@ from ablate.errors import BadInput
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
-from ablate.spec import Recipe, SpaceSpec, StudySpec, TrialSpec, checked, load_study
+from ablate.space_spec import SpaceSpec
+from ablate.spec import Recipe, TrialSpec, checked
+from ablate.study_spec import StudySpec, load_study
 from ablate.train import evaluate, train
 from ablate.trial import build, compare, resolved, teacher_spec, trial_id
 

@@ -19,7 +19,8 @@ from ablate.ledger import append, blank_record
 from ablate.provenance import add_resume
 from ablate.report import report
 from ablate.run import create_run, load_run
-from ablate.spec import LayerSpec, StudySpec, TrialSpec, load_study
+from ablate.spec import LayerSpec, TrialSpec
+from ablate.study_spec import StudySpec, load_study
 from ablate.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")

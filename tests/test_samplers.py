@@ -6,7 +6,8 @@ import pytest
 
 from ablate.ledger import blank_record
 from ablate.search import Search, key_of
-from ablate.spec import StudySpec, checked
+from ablate.spec import checked
+from ablate.study_spec import StudySpec
 
 SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]

@@ -8,7 +8,9 @@ from conftest import told
 
 from ablate.ledger import blank_record
 from ablate.search import Search
-from ablate.spec import SpaceSpec, StudySpec, checked, load_study
+from ablate.space_spec import SpaceSpec
+from ablate.spec import checked
+from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 

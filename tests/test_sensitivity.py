@@ -17,7 +17,8 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
 from ablate.report import report
-from ablate.spec import LayerSpec, Recipe, StudySpec, TrialSpec, checked
+from ablate.spec import LayerSpec, Recipe, TrialSpec, checked
+from ablate.study_spec import StudySpec
 from ablate.trial import checkpoint_spec
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]

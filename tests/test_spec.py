@@ -5,16 +5,19 @@ import pytest
 import tomli_w
 
 from ablate.baselines import KNOWN
+from ablate.builtin import bundled, names
 from ablate.errors import BadInput
 from ablate.run import _toml
 from ablate.search import Search
-from ablate.spec import LayerSpec, StudySpec, TrialSpec, builtin, bundled, checked, load_space, load_study
+from ablate.space_spec import load_space
+from ablate.spec import LayerSpec, TrialSpec, checked
+from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")] + ["head"]
 SPACE = {"description": "d", "layer": {"weights": "binary"}}
 
 
-@pytest.mark.parametrize("name", builtin("search_spaces"))
+@pytest.mark.parametrize("name", names("search_spaces"))
 def test_every_built_in_space_loads_and_proposes(name):
     space = load_space(name)
     assert space.name == name and space.description
@@ -24,7 +27,7 @@ def test_every_built_in_space_loads_and_proposes(name):
     assert len({str(spec) for spec in specs}) == 6 and None not in specs
 
 
-@pytest.mark.parametrize("name", builtin("studies"))
+@pytest.mark.parametrize("name", names("studies"))
 def test_every_built_in_study_loads_and_says_what_it_is(name):
     study = load_study(name)
     assert study.question and study.source and study.cost and study.expected and study.command.startswith("ablate ")
@@ -85,7 +88,7 @@ def test_all_faults_are_reported_together():
     ],
 )
 def test_faulty_spaces(change, message):
-    from ablate.spec import SpaceSpec
+    from ablate.space_spec import SpaceSpec
 
     with pytest.raises(BadInput, match=message):
         checked(SpaceSpec, {**SPACE, **change}, "space")

@@ -24,8 +24,9 @@ from ablate.distribute import distribute
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
 from ablate.resume import resume_study
-from ablate.spec import LayerSpec, Recipe, StudySpec, TrialSpec, load_study
+from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.study import say_if_slow
+from ablate.study_spec import StudySpec, load_study
 from ablate.trial import worker_steps
 
 WALL = ("train_seconds", "started_at")

@@ -20,7 +20,8 @@ from ablate.latency import measure
 from ablate.ledger import append, read
 from ablate.printed import notes
 from ablate.run import Writer, create_run
-from ablate.spec import StudySpec, checked
+from ablate.spec import checked
+from ablate.study_spec import StudySpec
 from ablate.table1 import Cell, Row, Table1
 from ablate.trial import trial_id, trial_steps
 

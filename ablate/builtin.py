@@ -1,0 +1,51 @@
+"""What comes with the package, by name: search spaces and studies, models and datasets."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from ablate.errors import BadInput, unknown
+from ablate.spec import S, checked
+
+IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
+
+
+def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
+    """Names of the built-in files of a folder."""
+    return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.toml"))
+
+
+def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
+    """Bundled models or datasets: the name and the one-line description that heads its card."""
+    cards = {card.parent: card for card in sorted((Path(__file__).parent / "assets").glob("*/README.md"))}
+    chosen = (card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model"))
+    heads = (card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen)
+    return {name: text for name, _, text in heads}
+
+
+def absolute_data(name: str, folder: Path) -> str:
+    """A dataset's name as every process understands it: the path of an image folder, relative to `folder`, made absolute."""
+    path = name.removeprefix(IMAGEFOLDER)
+    if path in (name, ""):
+        return name
+    return IMAGEFOLDER + str((folder / Path(path).expanduser()).absolute())
+
+
+def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
+    path = Path(name)
+    if path.suffix != ".toml":
+        if name not in names(folder):
+            raise unknown(kind, name, names(folder))
+        path = Path(__file__).parent / folder / f"{name}.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid TOML: {error}") from None
+    for key in ("model", "space"):  # a path in a file is relative to the file
+        if isinstance(value := data.get(key), str) and (beside := path.parent / value).exists():
+            data[key] = str(beside.absolute())
+    if isinstance(value := data.get("data"), str):
+        data["data"] = absolute_data(value, path.parent)
+    return checked(spec, {"name": path.stem, **data}, path.name)

@@ -1,0 +1,124 @@
+"""What may vary: the axes of a search space, and what a study may want more or less of."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, PlainValidator, model_validator
+
+from ablate.builtin import load
+from ablate.errors import unknown
+from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_number
+
+Direction = Literal["min", "max"]
+OBJECTIVES: dict[str, Direction] = {
+    "accuracy": "max",
+    "loss": "min",
+    "size_bytes": "min",
+    "bitops": "min",
+    "latency_ms": "min",
+    "images": "min",
+    "train_seconds": "min",
+}
+SPACE_OBJECTIVES = ("accuracy", "size_bytes")
+
+
+class Range(Spec):
+    """A continuous or integer axis, both ends included."""
+
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+    log: bool = False  # searched on a log scale
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low < high must hold (and 0 < low with log), but got low={self.low}, high={self.high}")
+        return self
+
+
+class Each(Spec):
+    """A choice that every layer group makes for itself."""
+
+    each: Annotated[tuple[Value, ...], PlainValidator(lambda value: _choices(value))]
+
+
+def _choices(value: Any) -> tuple[Value, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
+        raise ValueError(f"choices must be a list of one value or more, but got {value!r}")
+    if len({repr(item) for item in value}) < len(value):
+        raise ValueError(f"choices must differ, but got {list(value)}")
+    return tuple(value)
+
+
+def _axis(value: Any) -> Any:
+    """A scalar is fixed, a list is choices, a table with `each` is one choice a layer group, any other a range."""
+    if isinstance(value, Value | Range | Each):
+        return value
+    if isinstance(value, dict):
+        return checked(Each if "each" in value else Range, value, "axis")
+    return _choices(value)
+
+
+if TYPE_CHECKING:
+    Axis = Value | tuple[Value, ...] | Range | Each
+else:
+    Axis = Annotated[Any, PlainValidator(_axis)]
+
+
+class SpaceSpec(Spec):
+    """What may vary. An axis is a fixed value, a list of choices, a range, or `each` with choices per layer group."""
+
+    name: str = ""  # of the file, by default
+    description: str  # one line
+    objectives: tuple[str, ...] = SPACE_OBJECTIVES  # of a study that names none
+    groups: tuple[str, ...] = Field(("*",), min_length=1)  # shell-style patterns on layer-group names: what [layer] applies to
+    layer: dict[str, Axis]  # fields of LayerSpec
+    recipe: dict[str, Axis] = Field({})  # fields of Recipe, in place of the study's
+    fraction: Axis = 1.0  # of the training images, above 0 and at most 1
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Self:
+        faults = objective_faults(self.objectives)
+        axes: list[tuple[type[Spec], str, Axis]] = [(LayerSpec, key, axis) for key, axis in self.layer.items()]
+        axes += [(Recipe, key, axis) for key, axis in self.recipe.items()]
+        axes += [(TrialSpec, "fraction", self.fraction)]
+        for spec, key, axis in axes:
+            if key not in spec.model_fields:
+                faults.append(str(unknown(f"{spec.__name__} field", key, spec.model_fields)))
+                continue
+            if isinstance(axis, Each) and spec is not LayerSpec:
+                faults.append(f"{key}: only fields of [layer] can be decided by each layer group")
+            faults += [f for value in values(axis) if (f := fault(spec, key, value))]
+            if isinstance(axis, Range) and not faults and not is_number(spec, key, axis.low):
+                faults.append(f"{key}: a range must be of numbers; list the choices")
+        if "auto" in values(self.recipe.get("bf16", False)):
+            faults.append("recipe.bf16: a space must say true or false, but got 'auto'")
+        if "weights" not in self.layer:
+            faults.append("[layer] must say which `weights` a layer group may have")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def varies(axis: Axis) -> bool:
+    return isinstance(axis, Range | Each) or (isinstance(axis, tuple) and len(axis) > 1)
+
+
+def values(axis: Axis) -> tuple[Value, ...]:
+    """The values named on an axis: the ends of a range, the choices of a list."""
+    if isinstance(axis, Range):
+        return (axis.low, axis.high)
+    if isinstance(axis, Each):
+        return axis.each
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def load_space(name: str) -> SpaceSpec:
+    """A built-in search space by its name, or one's own by the path of its TOML file."""
+    return load(SpaceSpec, "search_spaces", "search space", name)
+
+
+def objective_faults(objectives: tuple[str, ...]) -> list[str]:
+    faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
+    if len(set(objectives)) < len(objectives):
+        faults.append(f"objectives must differ, but got {', '.join(objectives)}")
+    return faults
