@@ -3,7 +3,6 @@
 Heavy modules are imported where they are used: `ablate --help` needs neither torch nor ray.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -22,8 +21,7 @@ from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.space_spec import OBJECTIVES
 from ablate.spec import checked
 from ablate.study_spec import StudySpec, load_study
-from ablate.terminal import Json, console, only_json, short, table
-from ablate.words import how_to_go_on
+from ablate.terminal import Json, only_json, short
 
 if TYPE_CHECKING:
     from ablate.run import Run
@@ -119,8 +117,7 @@ def study(
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
-        _resources(limits)
-        return _dry_run(asked, as_json, known or [])
+        return _dry_run(asked, limits, as_json, known or [])
     note = Console(stderr=as_json)
     space_name = f"Space {asked.space.name}" if asked.space.name else "Its space"
     note.print(f"{asked.question}\n{space_name}: {asked.space.description}", highlight=False, soft_wrap=True)
@@ -174,8 +171,7 @@ def sensitivity(
     asked = checked(StudySpec, parts | {"design": "sensitivity"}, "options")
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
-        _resources(limits)
-        return _dry_run(asked, as_json)
+        return _dry_run(asked, limits, as_json)
     _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
 
 
@@ -215,8 +211,9 @@ def status(
 ) -> None:
     """Progress, failures and the front so far, also while the study runs. Example: ablate status"""
     from ablate.run import latest_run, load_run
+    from ablate.show import outcome
 
-    _show(load_run(run) if run else latest_run(), as_json)
+    outcome(load_run(run) if run else latest_run(), as_json)
 
 
 def main() -> NoReturn:
@@ -246,18 +243,19 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     resources = _resources(limits)
     from ablate import view
     from ablate.run import Run
+    from ablate.show import outcome
 
     try:
         with only_json() if as_json else nullcontext(), view.StudyView(note) as live:
             run = start(resources=resources, view=live)
     except Interrupted as error:
-        _show(Run(error.run), as_json)
+        outcome(Run(error.run), as_json)
         raise
     except KeyboardInterrupt as late:  # once more, while the last tables were written or Ray was left
         if isinstance(late.__context__, Interrupted):
             raise late.__context__ from None
         raise
-    _show(run, as_json)
+    outcome(run, as_json)
     failed = int((run.records["status"] == "failed").sum())
     if failed > max_failed * len(run.records):
         raise AblateError(
@@ -293,61 +291,11 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySp
     return checked(StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
 
 
-def _dry_run(asked: StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
-    from ablate.plan import estimate, plan
-    from ablate.reuse import reuse
+def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Sequence[Path] = ()) -> None:
+    from ablate.show import dry_run
 
-    planned = plan(asked)
-    reuse(known, planned)
-    result = estimate(planned)
-    if as_json:
-        return print(json.dumps(result, indent=1))
-    searched = [row["layer group"] for row in result["groups"] if row["searched"]]
-    console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
-    for reason in result["left_out"]:
-        console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
-    table(result["anchors"], False)
-    points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
-    console.print(f"Points of the space: {points}", highlight=False)
-    views = (
-        f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
-    )
-    if asked.confirm:
-        console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
-    console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
-
-
-def _show(run: "Run", as_json: bool) -> None:
-    """A run's progress, its failures and its front."""
-    from ablate import view
-    from ablate.analysis import pareto
-
-    counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
-    if as_json:
-        front = json.loads(pareto.front_of(run.searched, run.study.directions, run.study.within).to_json(orient="records"))
-        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": front}
-        return print(json.dumps(told, indent=1))
-    if run.state:
-        console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
-    if run.state.get("running") and not run.alive:
-        state = run.state | {"run": short(run.path)}
-        console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
-    for _, record in run.records[run.records["status"] == "failed"].iterrows():
-        console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
-    console.print(view.front(run.searched, run.study.directions, run.study.within))
-    if (run.path / "tables" / "latency.csv").exists():
-        console.print(view.latencies(run.path / "tables" / "latency.csv"))
-    if (run.path / "tables" / "sensitivity.csv").exists():
-        console.print(view.sensitivities(run.path / "tables" / "sensitivity.csv"))
-    if (run.path / "tables" / "confirmed.csv").exists():
-        console.print(view.confirmed(run.path / "tables" / "confirmed.csv"))
-    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/sensitivity.csv", "tables/latency.csv")
-    written = [
-        name
-        for name in ("report.html", "figures/pareto.png", "figures/sensitivity.png", *tables, "ledger.jsonl")
-        if (run.path / name).exists()
-    ]
-    console.print(f"In {short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
+    _resources(limits)
+    dry_run(asked, as_json, known)
 
 
 def _say(error: object, code: int) -> int:

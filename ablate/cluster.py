@@ -23,8 +23,8 @@ from pydantic import Field, field_validator, model_validator
 from ray.util.metrics import Gauge, Histogram
 
 from ablate.errors import AblateError, BadInput
-from ablate.run import Writer, lock
 from ablate.spec import Spec
+from ablate.writer import Writer, lock
 
 Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels
 PACKAGE = Path(__file__).parent

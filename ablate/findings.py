@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from ablate import designed, searched
-from ablate.run import Run, store
+from ablate.ledger import store
+from ablate.run import Run
 from ablate.seen import Finding, Seen
 
 

@@ -95,3 +95,14 @@ def read(path: Path) -> list[Record]:
         except (ValueError, TypeError, KeyError):
             raise BadInput(f"{path}:{number}: not a record; restore the ledger from a copy or delete this line") from None
     return records
+
+
+def store(path: Path, content: bytes) -> None:
+    """Write a file in one step that a power cut does not halve."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ablate.run import store
+from ablate.ledger import store
 from ablate.trial import device_name
 
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")

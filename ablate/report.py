@@ -16,7 +16,8 @@ import pandas as pd
 from ablate.charts import Panel, charts, drawn
 from ablate.errors import BadInput
 from ablate.findings import findings, write_tables
-from ablate.run import ENDED, Run, store
+from ablate.ledger import store
+from ablate.run import ENDED, Run
 from ablate.seen import Finding
 from ablate.spec import LayerSpec
 from ablate.words import COLUMNS, cell, natural

@@ -7,9 +7,9 @@ from pathlib import Path
 from ablate import ledger
 from ablate.effective import effective
 from ablate.errors import BadInput
-from ablate.ledger import Record
+from ablate.ledger import Record, store
 from ablate.plan import Plan, proposer_of
-from ablate.run import check_idle, load_run, store
+from ablate.run import check_idle, load_run
 from ablate.search import Search
 from ablate.spec import Recipe, TrialSpec
 from ablate.trial import trial_id

@@ -1,7 +1,6 @@
 """A run's folder: the study as resolved, the ledger, the state, and each trial's files."""
 
 import fcntl
-import io
 import json
 import os
 import shutil
@@ -11,15 +10,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import tomli_w
 
 from ablate import ledger
 from ablate.errors import BadInput
-from ablate.ledger import Record
 from ablate.study_spec import StudySpec, load_study
 
 if TYPE_CHECKING:
@@ -185,7 +182,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    ledger.store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:
@@ -206,105 +203,17 @@ def latest_run() -> Run:
     return load_run(found[-1].parent)
 
 
-class Writer:
-    """The one writer of a run's ledger, predictions and weights; holds the ledger's lock for as long as it lives."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = lock(path)
-        self._fresh: dict[str, Record] = {}
-        self._noted: dict[str, Record] = {}
-        self._trouble = ""
-        self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
-
-    def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
-        """Store a trial: its files first, its line last. A trial that has a record keeps it: a worker given up may live."""
-        name = record["trial_id"]
-        if name in self._written:
-            return
-        try:
-            self._write(name, record, predictions, weights)
-        except OSError as error:
-            self._trouble = f"{self.path} cannot be written: {error.strerror}"
-            raise
-
-    def _write(self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
-        if predictions:
-            np.savez_compressed(packed := io.BytesIO(), **predictions)
-            store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
-        for file, content in weights.items():
-            store(self.path / "weights" / name / file, content)
-        ledger.append(self.path / "ledger.jsonl", record)
-        self._noted.pop(name, None)
-        self._written.add(name)
-        self._fresh[name] = record
-
-    def note(self, record: Record) -> None:
-        """Remember the record of a trial under way, in case that it ends here."""
-        self._noted[record["trial_id"]] = record
-
-    def noted(self, name: str) -> Record:
-        """What was noted last of a trial under way."""
-        return self._noted[name]
-
-    def prune(self, name: str, reason: str) -> None:
-        """Store a trial under way as it was noted last: with its curve, without an outcome."""
-        self.write(self._noted[name] | {"status": "pruned", "error": reason}, {}, {})
-
-    def trouble(self) -> str:
-        """Why the folder could not be written; "" where it could."""
-        return self._trouble
-
-    def has(self, name: str) -> bool:
-        """Whether a record was written and not taken yet."""
-        return name in self._fresh
-
-    def take(self, name: str) -> Record:
-        """A record that was written since the last take of it."""
-        return self._fresh.pop(name)
-
-    def keep(self, names: list[str]) -> None:
-        """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
-        for folder in (self.path / "weights").glob("*"):
-            if folder.name not in names and folder.name not in self._fresh:
-                shutil.rmtree(folder)
-
-
-def lock(path: Path) -> IO[bytes]:
-    """An exclusive lock on a run's ledger, held until the file is closed or its process ends, however it ends.
-
-    Raises BadInput, naming the owner, when another process has it.
-    """
-    file = (path / "ledger.jsonl").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise _driven(path) from None
-    return file
-
-
 def check_idle(run: Run) -> None:
     """Raises BadInput, naming the owner, when a driver has the run, here or on another host."""
     if run.alive:
-        raise _driven(run.path)
+        raise driven(run.path)
 
 
-def _driven(path: Path) -> BadInput:
+def driven(path: Path) -> BadInput:
+    """The refusal of a run that another process drives."""
     owner = Run(path).state
     who = f"process {owner.get('pid')} on {owner.get('host')}"
     return BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait a minute, or stop it")
-
-
-def store(path: Path, content: bytes) -> None:
-    """Write a file in one step that a power cut does not halve."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _toml(value: Any) -> Any:

@@ -24,6 +24,7 @@ from ablate.plan import estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.search import Search
+from ablate.show import outcome
 from ablate.spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.storage import Storage
 from ablate.study_spec import EarlyStopping, StudySpec, load_study
@@ -372,7 +373,7 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
     assert front and not front & {record["trial_id"] for record in pruned}
 
     assert bare(resumed_after(8, run, tmp_path / "killed")) == bare(run)
-    cli._show(load_run(run.path), False)
+    outcome(load_run(run.path), False)
     assert f"{len(pruned)} stopped early" in capsys.readouterr().out
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after epoch 1"):
         verbs.rerun(run.path, pruned[0]["trial_id"], True)

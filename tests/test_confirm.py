@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate import cli, load_run, run_study
+from ablate import load_run, run_study
 from ablate.cluster import Resources
 from ablate.confirm import confirmations, is_searched, table
 from ablate.ledger import append, blank_record, read
 from ablate.plan import plan, proposer_of
 from ablate.resume import resume_study
+from ablate.show import outcome
 from ablate.spec import LayerSpec, TrialSpec, checked
 from ablate.study_spec import StudySpec, load_study
 
@@ -98,7 +99,7 @@ def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys)
         table.loc[confirmed["trial_id"], "n"].drop(front, errors="ignore") >= 1
     ).all()  # what left the front keeps its records
     assert lost["trial_id"] in set(resumed.records["trial_id"]) or not table["on_front"].all()
-    cli._show(load_run(run.path), False)
+    outcome(load_run(run.path), False)
     shown = capsys.readouterr().out
     assert "Confirmed: " in shown and "Pareto front: " in shown and "of 4 trials" in shown
 

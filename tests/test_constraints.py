@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cli, cost, data, layers, load_run, models, packed, run_study, trial
+from ablate import cost, data, layers, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.constraints import Counter, excess
@@ -17,6 +17,7 @@ from ablate.effective import effective
 from ablate.ledger import best_by_size, blank_record
 from ablate.plan import plan
 from ablate.search import Search, key_of
+from ablate.show import outcome
 from ablate.spec import LayerSpec, TrialSpec, checked
 from ablate.study import finish
 from ablate.study_spec import StudySpec, load_study
@@ -117,11 +118,11 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     assert not (found.path / "tables" / "front.csv").exists() and not (found.path / "figures").exists()
     again = load_run(found.path)  # what resume reads
     assert again.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
-    cli._show(again, False)
+    outcome(again, False)
     shown = " ".join(capsys.readouterr().out.split())
     assert f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0" in shown
     assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
-    cli._show(again, True)
+    outcome(again, True)
     assert json.loads(capsys.readouterr().out)["within"] == again.study.within
 
 

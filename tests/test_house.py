@@ -19,7 +19,7 @@ FLOORS = [
     {"layers", "bits", "integer", "fetch"},
     {"packed", "cost", "data", "recipe"},
     {"latency", "onnx_export", "run", "train"},
-    {"teacher"},
+    {"teacher", "writer"},
     {"trial", "constraints", "points", "confirm", "asha"},
     {"samplers", "effects"},
     {"additive"},
@@ -29,11 +29,11 @@ FLOORS = [
     {"driver", "reuse", "searched", "designed", "table1"},
     {"findings", "figures", "charts"},
     {"study", "view", "typeset", "report", "terminal"},
-    {"resume"},
+    {"resume", "show"},
     {"verbs"},
     {"cli"},
 ]
-REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "cli"}
+REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "show"}
 REACH_FIGURES = {"figures"}
 
 

@@ -19,11 +19,12 @@ from ablate.errors import BadInput
 from ablate.latency import measure
 from ablate.ledger import append, read
 from ablate.printed import notes
-from ablate.run import Writer, create_run
+from ablate.run import create_run
 from ablate.spec import checked
 from ablate.study_spec import StudySpec
 from ablate.table1 import Cell, Row, Table1
 from ablate.trial import trial_id, trial_steps
+from ablate.writer import Writer
 
 
 def command(capsys, *arguments):
