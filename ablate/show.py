@@ -1,0 +1,68 @@
+"""What the command line prints of a study before it runs, and of a run."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablate.run import Run
+from ablate.study_spec import StudySpec
+from ablate.terminal import console, short, table
+from ablate.words import how_to_go_on
+
+
+def dry_run(asked: StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
+    """The layer groups, the size of the space, the anchors and the cost."""
+    from ablate.plan import estimate, plan
+    from ablate.reuse import reuse
+
+    planned = plan(asked)
+    reuse(known, planned)
+    result = estimate(planned)
+    if as_json:
+        return print(json.dumps(result, indent=1))
+    searched = [row["layer group"] for row in result["groups"] if row["searched"]]
+    console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
+    for reason in result["left_out"]:
+        console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
+    table(result["anchors"], False)
+    points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
+    console.print(f"Points of the space: {points}", highlight=False)
+    views = (
+        f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
+    )
+    if asked.confirm:
+        console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
+    console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
+
+
+def outcome(run: Run, as_json: bool) -> None:
+    """A run's progress, its failures and its front."""
+    from ablate import view
+    from ablate.analysis import pareto
+
+    counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
+    if as_json:
+        front = json.loads(pareto.front_of(run.searched, run.study.directions, run.study.within).to_json(orient="records"))
+        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": front}
+        return print(json.dumps(told, indent=1))
+    if run.state:
+        console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
+    if run.state.get("running") and not run.alive:
+        state = run.state | {"run": short(run.path)}
+        console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
+    for _, record in run.records[run.records["status"] == "failed"].iterrows():
+        console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
+    console.print(view.front(run.searched, run.study.directions, run.study.within))
+    if (run.path / "tables" / "latency.csv").exists():
+        console.print(view.latencies(run.path / "tables" / "latency.csv"))
+    if (run.path / "tables" / "sensitivity.csv").exists():
+        console.print(view.sensitivities(run.path / "tables" / "sensitivity.csv"))
+    if (run.path / "tables" / "confirmed.csv").exists():
+        console.print(view.confirmed(run.path / "tables" / "confirmed.csv"))
+    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/sensitivity.csv", "tables/latency.csv")
+    written = [
+        name
+        for name in ("report.html", "figures/pareto.png", "figures/sensitivity.png", *tables, "ledger.jsonl")
+        if (run.path / name).exists()
+    ]
+    console.print(f"In {short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,91 @@
+"""Who may write into a run's folder: one process, and each trial's files before its line."""
+
+import fcntl
+import io
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ablate import ledger
+from ablate.ledger import Record, store
+from ablate.run import driven
+
+
+class Writer:
+    """The one writer of a run's ledger, predictions and weights; holds the ledger's lock for as long as it lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = lock(path)
+        self._fresh: dict[str, Record] = {}
+        self._noted: dict[str, Record] = {}
+        self._trouble = ""
+        self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
+
+    def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
+        """Store a trial: its files first, its line last. A trial that has a record keeps it: a worker given up may live."""
+        name = record["trial_id"]
+        if name in self._written:
+            return
+        try:
+            self._write(name, record, predictions, weights)
+        except OSError as error:
+            self._trouble = f"{self.path} cannot be written: {error.strerror}"
+            raise
+
+    def _write(self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
+        if predictions:
+            np.savez_compressed(packed := io.BytesIO(), **predictions)
+            store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
+        for file, content in weights.items():
+            store(self.path / "weights" / name / file, content)
+        ledger.append(self.path / "ledger.jsonl", record)
+        self._noted.pop(name, None)
+        self._written.add(name)
+        self._fresh[name] = record
+
+    def note(self, record: Record) -> None:
+        """Remember the record of a trial under way, in case that it ends here."""
+        self._noted[record["trial_id"]] = record
+
+    def noted(self, name: str) -> Record:
+        """What was noted last of a trial under way."""
+        return self._noted[name]
+
+    def prune(self, name: str, reason: str) -> None:
+        """Store a trial under way as it was noted last: with its curve, without an outcome."""
+        self.write(self._noted[name] | {"status": "pruned", "error": reason}, {}, {})
+
+    def trouble(self) -> str:
+        """Why the folder could not be written; "" where it could."""
+        return self._trouble
+
+    def has(self, name: str) -> bool:
+        """Whether a record was written and not taken yet."""
+        return name in self._fresh
+
+    def take(self, name: str) -> Record:
+        """A record that was written since the last take of it."""
+        return self._fresh.pop(name)
+
+    def keep(self, names: list[str]) -> None:
+        """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
+        for folder in (self.path / "weights").glob("*"):
+            if folder.name not in names and folder.name not in self._fresh:
+                shutil.rmtree(folder)
+
+
+def lock(path: Path) -> IO[bytes]:
+    """An exclusive lock on a run's ledger, held until the file is closed or its process ends, however it ends.
+
+    Raises BadInput, naming the owner, when another process has it.
+    """
+    file = (path / "ledger.jsonl").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise driven(path) from None
+    return file
