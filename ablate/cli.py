@@ -36,7 +36,7 @@ GpusPerTrial = Annotated[
 Concurrency = Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")]
 MinutesPerTrial = Annotated[float, typer.Option(help="A trial that takes longer is ended and counts as failed.")]
 Storage = Annotated[
-    str | None, typer.Option(help="A folder that all nodes share, or a URI: trials go on from their last epoch.")
+    str | None, typer.Option(help="A folder that all nodes share, or a URI: trials go on from their last validated epoch.")
 ]
 DashboardHost = Annotated[str, typer.Option(help="Address that the Ray dashboard binds to; 0.0.0.0 shows it to the network.")]
 MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from pyarrow import ArrowInvalid, fs
@@ -20,8 +21,8 @@ class Storage:
         try:
             self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
             self.files.create_dir(self.path, recursive=True)
-            self.save("writable", {})
-            self.drop("writable")
+            self.save(probe := uuid4().hex, {})
+            self.drop(probe)
         except (OSError, ArrowInvalid) as error:
             raise BadInput(f"--storage must be a folder or URI that can be written, but {uri!r}: {error}") from None
 

@@ -13,18 +13,19 @@ from torch import nn
 from ablate import recipe as parts
 from ablate import train as training
 from ablate.data import Split
-from ablate.errors import BadInput
+from ablate.errors import BadInput, NonFinite
 from ablate.fetch import cache
 from ablate.models import Preprocess
 from ablate.spec import Recipe
+from ablate.storage import Storage
 
 
 def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> nn.Module:
     """`model`, trained on the images by the recipe, in evaluation mode and without gradients.
 
     name: what identifies the training and the machine it is done on. Its weights are read from the cache when they are
-    there; else it is trained now, while other processes that want the same one wait. Raises NonFinite when that fails,
-    and BadInput when the cache cannot be written.
+    there; else it is trained now, while other processes that want the same one wait. After a death it goes on from its
+    last epoch. Raises NonFinite when the training fails, and BadInput when the cache cannot be written.
     """
     code = "".join(inspect.getsource(module) for module in (training, parts))  # other code trains another teacher
     key = hashlib.sha256(f"{name} {torch.__version__} {code}".encode()).hexdigest()[:16]
@@ -34,14 +35,26 @@ def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preproce
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _restored(model, path):
-                for _ in training.train(model, images, Split(images.images[:1], images.labels[:1]), recipe, preprocess, seed):
-                    pass
+                _train(Storage(str(path.parent)), key, model, images, recipe, preprocess, seed)
                 save_model(model, str(part := path.with_suffix(".part")))
                 part.replace(path)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
         raise BadInput(f"a teacher must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
     return model.eval().requires_grad_(False)
+
+
+def _train(kept: Storage, key: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> None:
+    """Train by the recipe; what an epoch left is kept until the end, whatever that is, and taken up where there is one."""
+    recipe = recipe.model_copy(update={"validate_every": 1})  # there is a state to keep where there is a validation
+    one = Split(images.images[:1], images.labels[:1])
+    try:
+        for epoch in training.train(model, images, one, recipe, preprocess, seed, state=kept.load(key)):
+            kept.save(key, epoch.state)
+    except NonFinite:
+        kept.drop(key)
+        raise
+    kept.drop(key)
 
 
 def _restored(model: nn.Module, path: Path) -> bool:

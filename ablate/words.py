@@ -69,7 +69,7 @@ def how_to_go_on(state: dict[str, Any]) -> str:
     """What becomes of an interrupted run's work, and the command that goes on with it."""
     begun, kept = len(state.get("unfinished", [])), "what is recorded is kept"
     if begun:
-        fate = "from the last epoch" if state.get("storage") else "from the start, for want of --storage"
+        fate = "from the last validated epoch" if state.get("storage") else "from the start, for want of --storage"
         kept += f", {begun} trial{'s' if begun > 1 else ''} under way will go on {fate}"
     options = "".join(f" --{name} {shlex.quote(state[name])}" for name in ("address", "storage") if state.get(name))
     return f"{kept}; go on with `ablate resume {shlex.quote(state['run'])}{options}`"

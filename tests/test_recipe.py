@@ -14,7 +14,7 @@ from ablate import BitLinear, LayerSpec, data, models, quantize_, run_trial
 from ablate import plan as plan_module
 from ablate import teacher as teachers
 from ablate.data import Split
-from ablate.errors import BadInput
+from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
@@ -279,7 +279,7 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
 
 def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     calls = []
-    monkeypatch.setattr(teachers.training, "train", lambda *a: calls.append(1) or iter(()))
+    monkeypatch.setattr(teachers.training, "train", lambda *a, **how: calls.append(1) or iter(()))
     wanted = ("name", splits(), Recipe(), PLAIN, 0)
     both = [threading.Thread(target=teachers.teacher, args=(wanted[0], net("full"), *wanted[1:])) for _ in range(2)]
     for thread in both:
@@ -289,6 +289,36 @@ def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     assert calls == [1]
     teachers.teacher("another", net("full"), *wanted[1:])
     assert calls == [1, 1]
+
+
+def ends(error):
+    """A training that yields one epoch, and then ends so."""
+
+    def some(*args, **how):
+        yield next(train(*args, **how))
+        raise error
+
+    return some
+
+
+def test_a_teacher_goes_on_from_its_last_epoch(cache, monkeypatch):
+    wanted = (splits(), Recipe(epochs=3, batch_size=16, ema=0.9, bf16=False), PLAIN, 0)
+    whole, left = teachers.teacher("whole", net("full"), *wanted), []
+    monkeypatch.setattr(teachers.training, "train", ends(KeyboardInterrupt))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            teachers.teacher("cut short", net("full"), *wanted)
+    monkeypatch.setattr(teachers.training, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how)))
+    again = teachers.teacher("cut short", net("full"), *wanted)
+    assert [epoch.epoch for epoch in left] == [3] and not list(cache.glob("*.pt"))
+    assert all(value.equal(whole.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_nothing_is_kept_of_a_teacher_that_diverged(cache, monkeypatch):
+    monkeypatch.setattr(teachers.training, "train", ends(NonFinite("training loss is nan")))
+    with pytest.raises(NonFinite):
+        teachers.teacher("name", net("full"), splits(), Recipe(bf16=False), PLAIN, 0)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
