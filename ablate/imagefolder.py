@@ -50,7 +50,7 @@ def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Ar
     arrays = {}
     for split, members in splits.items():
         images = np.empty((len(members), height, width, 3), np.uint8)  # (N, H, W, 3)
-        decoded = _each(partial(_pixels, size=(width, height)), [path for path, _ in members], f"Decoding {split}")
+        decoded = _each(partial(fitted, size=(width, height)), [path for path, _ in members], f"Decoding {split}")
         for i, pixels in enumerate(decoded):
             images[i] = pixels
         arrays[split] = images, np.array([label for _, label in members], np.int64)
@@ -135,7 +135,7 @@ def _size(path: Path) -> tuple[int, int] | str:
         return _reason(error)
 
 
-def _pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | str:
+def fitted(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | str:
     """uint8 (H, W, 3) at `size`, which is (width, height), or what is wrong with the file."""
     try:
         with Image.open(path) as image:

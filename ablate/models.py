@@ -5,13 +5,15 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision.transforms.v2.functional as tv
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -39,6 +41,12 @@ class Preprocess:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source: tuple[int, int] | None = None  # (height, width) of the images that come in, where it is not that of what comes out
+
+    def of(self, images: NDArray[np.uint8]) -> "Preprocess":
+        """The same, for images like these: (N, H, W, 3)."""
+        source = (images.shape[1], images.shape[2])
+        return replace(self, source=None if source == self.size else source)
 
     def __call__(self, images: Tensor) -> Tensor:
         """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size)."""
@@ -159,7 +167,7 @@ def digest(name: str) -> str:
     config: Any = model.config
     about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
     kept = {key: value for key, value in config.to_diff_dict().items() if key not in about}
-    sha = hashlib.sha256(json.dumps([kept, astuple(preprocess(name))], sort_keys=True, default=str).encode())
+    sha = hashlib.sha256(json.dumps([kept, astuple(preprocess(name))[:-1]], sort_keys=True, default=str).encode())
     for key, tensor in sorted(model.state_dict().items()):
         if key not in info["missing_keys"]:
             sha.update(key.encode() + tensor.contiguous().numpy().tobytes())

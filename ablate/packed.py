@@ -11,9 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
+from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
 from ablate.models import Preprocess, from_config, logits
@@ -57,6 +56,7 @@ class Images(Spec):
     scale: Finite
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
+    source: tuple[Side, Side] | None = None
 
 
 class Architecture(Spec):
@@ -186,16 +186,18 @@ def load_preprocess(directory: str | Path) -> Preprocess:
 
 
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
-    """The class and its probability of each image file. Raises BadInput for a file that is no image."""
+    """The class and its probability of each image file. Raises BadInput for a file that is no image.
+
+    An image of another size than those that the model was trained on is fitted to it as an imagefolder's images are.
+    """
     model, preprocess = load_packed(directory), load_preprocess(directory)
+    height, width = preprocess.source or preprocess.size
     names = getattr(getattr(model, "config", None), "id2label", {})
     found = []
     for path in images:
-        try:
-            with Image.open(path) as image:
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
-        except Exception as error:  # Pillow raises several kinds
-            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {error}") from None
+        if isinstance(image := fitted(Path(path), (width, height)), str):
+            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}")
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         with torch.inference_mode():
             probabilities = logits(model, preprocess(pixels)).softmax(1)[0]  # (classes,)
         best = int(probabilities.argmax())
@@ -266,7 +268,7 @@ def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Prepr
         "dtype": dtype,
         "layers": {name: _stored(spec) for name, spec in layers.items()},
         "model": _architecture(model),
-        "preprocess": preprocess and asdict(preprocess),
+        "preprocess": preprocess and {key: value for key, value in asdict(preprocess).items() if key != "source" or value},
     }
 
 

@@ -53,7 +53,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     absolute = {"model": models.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = data.load(study.data)
-    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model)
+    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model).of(dataset.train.images)
     try:
         cost.count(model, preprocess.size)
     except Exception as error:
@@ -143,7 +143,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model)
+    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model).of(plan.dataset.train.images)
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)

@@ -90,7 +90,7 @@ def trial_steps(
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
-        model, preprocess = build(spec, dataset.classes), models.preprocess(spec.model)
+        model, preprocess = build(spec, dataset.classes), models.preprocess(spec.model).of(dataset.train.images)
         counted, size_bytes = _counted(model, preprocess, table)
         record |= counted
         model.to(device())

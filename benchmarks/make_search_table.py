@@ -3,11 +3,14 @@
     ablate study search_table --out random                                   # studies/search_table.toml says what they cost
     ablate study search_table --sampler nsga2 --objectives accuracy,size_bytes --seed 1 --out front
     python benchmarks/make_search_table.py repeat random front               # 50 points, 2 further seeds each: 20 minutes
+    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000   # 80 minutes of one core
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
 repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into
-RUN/repeats.jsonl; goes on where it was stopped. table: a row a complete trial, its axes as `axis.NAME`, its seed and what
-came of it; the provenance of each run and the digests of its ledgers in the file's metadata.
+RUN/repeats.jsonl; goes on where it was stopped. With --float32 they are others than those repeated in bfloat16, which a
+CPU without it would take hours for: give their own seed (0) again. table: a row a complete trial, its axes as
+`axis.NAME`, its seed, whether it was trained in bfloat16, and what came of it; the provenance of each run and the digests
+of its ledgers in the file's metadata.
 """
 
 import argparse
@@ -32,20 +35,31 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")
 
 
-def repeat(runs: list[Run], points: int, seeds: int) -> None:
-    """Train `points` of the runs' points, from the least to the most accurate, with further seeds each."""
-    found = [(record["accuracy"], i, record) for i, run in enumerate(runs) for record in complete(run.path / "ledger.jsonl")]
+def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> None:
+    """Train `points` of the runs' points, from the least to the most accurate, with each of `seeds` added to their own."""
+    done = [record["spec"] for run in runs for record in complete(run.path / "repeats.jsonl")]
+    elsewhere = {point(spec) for spec in done if spec["recipe"]["bf16"] is float32}  # repeated in the other precision
+    found = [
+        (record["accuracy"], i, record)
+        for i, run in enumerate(runs)
+        for record in complete(run.path / "ledger.jsonl")
+        if point(record["spec"]) not in elsewhere
+    ]
     found.sort(key=lambda row: row[:2])
     chosen = [found[round(k * (len(found) - 1) / max(1, points - 1))] for k in range(points)]
     for _, i, record in chosen:
-        path = runs[i].path / "repeats.jsonl"
-        done = {json.dumps(row["spec"], sort_keys=True) for row in (ledger.read(path) if path.exists() else [])}
-        for seed in range(1, seeds + 1):
-            spec = TrialSpec.model_validate(record["spec"] | {"seed": record["seed"] + 1000 * seed})
-            if json.dumps(spec.model_dump(), sort_keys=True) not in done:
+        for seed in seeds:
+            recipe = record["spec"]["recipe"] | {"bf16": not float32}
+            spec = TrialSpec.model_validate(record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe})
+            if spec.model_dump() not in done:
                 again = run_trial(spec)
-                ledger.append(path, again)
+                ledger.append(runs[i].path / "repeats.jsonl", again)
                 print(record["trial_id"], record["accuracy"], again["seed"], again["accuracy"], flush=True)
+
+
+def point(spec: dict[str, Any]) -> str:
+    """What two trials have in common that differ in seed and in the precision of training alone."""
+    return json.dumps(spec | {"seed": 0, "recipe": spec["recipe"] | {"bf16": True}}, sort_keys=True)
 
 
 def complete(path: Path) -> Iterator[dict[str, Any]]:
@@ -59,8 +73,9 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
     points = Points(study, groups)
     for name in ("ledger.jsonl", "repeats.jsonl"):
         for record in complete(run.path / name):
-            point = points.point(effective(TrialSpec.model_validate(record["spec"])))
-            yield {f"axis.{axis}": value for axis, value in point.items()} | {key: record[key] for key in COLUMNS}
+            axes = points.point(effective(TrialSpec.model_validate(record["spec"])))
+            row = {f"axis.{axis}": value for axis, value in axes.items()} | {key: record[key] for key in COLUMNS}
+            yield row | {"bf16": record["spec"]["recipe"]["bf16"]}
 
 
 def table(runs: list[Run], out: Path) -> None:
@@ -85,12 +100,13 @@ def main() -> None:
     parser.add_argument("part", choices=["repeat", "table"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--points", type=int, default=50, help="to repeat")
-    parser.add_argument("--seeds", type=int, default=2, help="further seeds of each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 2000], help="added to the seed of each")
+    parser.add_argument("--float32", action="store_true", help="train in float32, not in bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "search_table.parquet")
     asked = parser.parse_args()
     runs = [load_run(path) for path in asked.runs]
     if asked.part == "repeat":
-        repeat(runs, asked.points, asked.seeds)
+        repeat(runs, asked.points, asked.seeds, asked.float32)
     else:
         table(runs, asked.out)
 

@@ -7,8 +7,9 @@
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60 --out few.json
 
 Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
-sampler here models with. Its error on points held out stands in the result, beside the SD of the noise between seeds. A
-sampler is told the surrogate's accuracy with noise, residuals of the repeated points drawn at random; the size is exact.
+sampler here models with. Its error on points held out stands in the result, beside the SD of the noise between seeds, and
+what training in float32 comes to beside bfloat16, for the table has both. A sampler is told the surrogate's accuracy with
+noise, residuals of the repeated points drawn at random; the size is exact.
 
 hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the size in full
 precision. chosen: the same of the points that are on the front by what the sampler was told, which is what a user gets.
@@ -40,7 +41,7 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from ablate import data, layers, models
-from ablate.analysis import pareto
+from ablate.analysis import paired, pareto
 from ablate.constraints import Counter
 from ablate.ledger import blank_record
 from ablate.points import Point, Points
@@ -66,22 +67,25 @@ class Table:
         frame = pq.read_table(path).to_pandas()
         self.axes = [name.removeprefix("axis.") for name in frame if name.startswith("axis.")]
         x = np.array([self.code(row) for row in frame[[f"axis.{name}" for name in self.axes]].to_numpy().tolist()])
-        y = frame["accuracy"].to_numpy()
+        y, bf16 = frame["accuracy"].to_numpy(), frame["bf16"].to_numpy()
         points = frame.groupby([f"axis.{name}" for name in self.axes]).ngroup().to_numpy()
-        self.accuracy, self.seconds = trees().fit(x, y), trees().fit(x, frame["train_seconds"].to_numpy())
-        by_point = frame["accuracy"].groupby(points)
-        counts, means = by_point.transform("size").to_numpy(), by_point.transform("mean").to_numpy()
+        self.accuracy = trees().fit(x, y)
+        self.seconds = trees().fit(x[bf16], frame["train_seconds"].to_numpy()[bf16])  # of one kind of machine
+        alike = frame["accuracy"].groupby([points, bf16])
+        counts, means = alike.transform("size").to_numpy(), alike.transform("mean").to_numpy()
         many = counts > 1
         self.residuals = ((y - means) * np.sqrt(counts / np.maximum(counts - 1, 1)))[many]
         held = np.empty(len(y))
         for train, test in GroupKFold(5).split(x, y, points):
             held[test] = trees().fit(x[train], y[train]).predict(x[test])
+        pairs = frame["accuracy"].groupby([points, frame["seed"], bf16]).mean().unstack().dropna()
         self.about = {
             "trials": len(y),
             "points": len(np.unique(points)),
-            "points_repeated": len(np.unique(points[many])),
+            "points_of_3_seeds": len(np.unique(points[counts > 2])),
             "accuracy_sd": float(y.std()),
             "noise_sd": float(np.sqrt((self.residuals**2).mean())),
+            "float32_less_bf16": dict(zip(("mean", "low", "high"), paired.mean(pairs[False] - pairs[True]), strict=True)),
             "held_out_rmse": float(np.sqrt(((held - y) ** 2).mean())),
             "held_out_r2": float(1 - ((held - y) ** 2).mean() / y.var()),
             "held_out_spearman": float(stats.spearmanr(held, y).statistic),

@@ -1,5 +1,6 @@
 """The packed format: what it costs, that it changes nothing, and that nothing but what `pack` writes is loaded."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
@@ -15,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from ablate import BitLinear, LayerSpec, data, load_packed, models, pack, quantize_
 from ablate.bits import checked_levels, pack_levels, unpack_levels
 from ablate.errors import BadInput
-from ablate.packed import read
+from ablate.packed import load_preprocess, predict
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 MIB = 2**20
@@ -143,8 +145,29 @@ def test_the_rest_in_half_precision(dtype, tmp_path):
 
 def test_image_processing_is_kept(tiny_vit, tmp_path):
     preprocess = models.preprocess(str(tiny_vit))
-    pack(models.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
-    assert models.Preprocess(**read(tmp_path)[0].preprocess.model_dump()) == preprocess
+    pack(model := models.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    assert load_preprocess(tmp_path) == preprocess
+    same, other = (preprocess.of(np.zeros((2, *size, 3), np.uint8)) for size in (preprocess.size, (48, 64)))
+    pack(model, tmp_path / "same", preprocess=same)
+    pack(model, tmp_path / "other", preprocess=other)
+    assert same == preprocess and other.source == (48, 64) and load_preprocess(tmp_path / "other") == other
+    assert (tmp_path / "same" / "packed.json").read_bytes() == (tmp_path / "packed.json").read_bytes()
+
+
+@pytest.mark.parametrize("source", [None, (20, 48)])
+def test_a_photo_is_predicted_as_an_imagefolders_is_trained(source, tiny_vit, tmp_path):
+    """Of any size: it is fitted to the images that the model was trained on, and not squeezed."""
+    model, preprocess = models.load(str(tiny_vit), ["a", "b"]).eval(), models.preprocess(str(tiny_vit))
+    preprocess = dataclasses.replace(preprocess, source=source)
+    pack(model, tmp_path, preprocess=preprocess)
+    rng, (height, width) = np.random.default_rng(0), source or preprocess.size
+    for name, size in (("wide", (90, 40)), ("tall", (40, 90)), ("as they are", (width, height))):
+        photo = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+        photo.save(tmp_path / f"{name}.png")
+        pixels = np.asarray(ImageOps.fit(photo, (width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        with torch.inference_mode():
+            expected = model(preprocess(torch.from_numpy(pixels[None].copy()))).logits.softmax(1).max().item()
+        assert predict(tmp_path, [tmp_path / f"{name}.png"])[0][1] == pytest.approx(expected, abs=1e-6)
 
 
 def small_net():
