@@ -43,9 +43,11 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
         raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
-    for key in ("model", "space"):  # a path in a file is relative to the file
-        if isinstance(value := data.get(key), str) and (beside := path.parent / value).exists():
-            data[key] = str(beside.absolute())
+    for key in ("model", "space"):  # a path in a file is relative to the file; a folder that happens to be beside it is none
+        if isinstance(value := data.get(key), str) and value not in bundled("model"):
+            beside = path.parent / value
+            meant = "/" in value or (beside.suffix == ".toml" if key == "space" else (beside / "config.json").exists())
+            data[key] = str(beside.absolute()) if meant and beside.exists() else value
     if isinstance(value := data.get("data"), str):
         data["data"] = absolute_data(value, path.parent)
     return checked(spec, {"name": path.stem, **data}, path.name)

@@ -67,7 +67,7 @@ def study(
     hours: Annotated[
         float | None, typer.Option(help="Start no trial after this many hours, none that confirms either.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, in place of a study's image_views, too.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
     objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(OBJECTIVES)}; comma-separated.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")] = None,
@@ -284,7 +284,7 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySp
     base = load_study(name)
     if "space" in changes and "objectives" not in changes:
         changes["objectives"] = ()  # those of the new space
-    recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs})
+    recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs, "image_views": None})
     if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
         other = rule.get("over", base.early_stopping.over) != base.early_stopping.over
         changes["early_stopping"] = base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
@@ -294,8 +294,7 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySp
 def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Sequence[Path] = ()) -> None:
     from ablate.show import dry_run
 
-    _resources(limits)
-    dry_run(asked, as_json, known)
+    dry_run(asked, as_json, _resources(limits).minutes_per_trial, known)
 
 
 def _say(error: object, code: int) -> int:

@@ -15,7 +15,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
-from ablate.models import logits
+from ablate.models import Logits
 from ablate.spec import LayerSpec
 
 WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
@@ -47,7 +47,7 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():
-        seen, _, tree = thop.profile(_Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
+        seen, _, tree = thop.profile(Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return int(seen) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
 
@@ -65,15 +65,6 @@ def bitops(total: int, of_layer: Mapping[str, int], specs: Mapping[str, LayerSpe
             )
         saved += of_layer[name] * (32 * 32 - WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32))
     return round(total * 32 * 32 - saved)
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return logits(self.model, pixels)
 
 
 class _AttentionMacs(TorchFunctionMode):

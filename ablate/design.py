@@ -61,7 +61,7 @@ class Design:
     def planned(self) -> list[TrialSpec]:
         """The design's trials, but for their seeds and what is tuned; cells that coincide share theirs."""
         test = "sensitivity" not in self.study.design
-        distinct = {key_of(effective(cell.spec)): cell for cell in self.cells.values()}.values()
+        distinct = {(key_of(effective(cell.spec)), repr(cell.tune)): cell for cell in self.cells.values()}.values()
         pairs = [(cell, paired) for cell in distinct for paired in [False] * len(cell.tunings) + [True] * self.study.seeds]
         return [cell.spec.model_copy(update={"test": test and paired}) for cell, paired in pairs]
 
@@ -173,6 +173,8 @@ def _one_by_one(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell
     points = Points(study, groups)
     base = {name: usual(name, axis) for name, axis in points.axes.items()}
     kinds = [str(kind) for kind in values(study.space.layer["weights"]) if kind != "full"]
+    if not kinds:
+        raise BadInput("a sensitivity design needs a space whose layers may be less than full; give --space layers_bits, say")
     chosen: dict[str, dict[str, str]] = {"full": {}}
     for kind in kinds:
         chosen |= {f"{kind}: all": dict.fromkeys(groups, kind)}

@@ -40,10 +40,11 @@ USUAL: dict[str, Value | None] = OFF | {
 
 
 def effective(spec: TrialSpec) -> TrialSpec:
-    """The same trial with every field that changes nothing at its usual value, and the outer groups out of `layers`."""
-    inner = {group: layer for group, layer in spec.layers.items() if not (spec.recipe.outer_full and is_outer(group))}
+    """The same trial with every field that changes nothing at its usual value, and what stays full out of `layers`."""
+    low = {group: layer for group, layer in spec.layers.items() if layer.weights != "full"}
+    inner = {group: layer for group, layer in low.items() if not (spec.recipe.outer_full and is_outer(group))}
     layers = {group: layer.model_copy(update=_usual(idle_in(layer))) for group, layer in inner.items()}
-    recipe = spec.recipe.model_copy(update=_usual(idle(spec, any(layer.weights != "full" for layer in layers.values()))))
+    recipe = spec.recipe.model_copy(update=_usual(idle(spec, bool(layers))))
     return spec.model_copy(update={"layers": layers, "recipe": recipe})
 
 

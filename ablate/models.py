@@ -124,6 +124,17 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
     return out if isinstance(out, Tensor) else out.logits
 
 
+class Logits(nn.Module):
+    """A model that returns its logits, for what wants a module."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return logits(self.model, pixels)
+
+
 @lru_cache
 def preprocess(name: str) -> Preprocess:
     """The image processing that the model's checkpoint asks for. Raises BadInput when it has none that we can follow."""

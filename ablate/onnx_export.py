@@ -5,21 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
-from ablate.models import logits
+from ablate.models import Logits
 from ablate.packed import load_packed, load_preprocess
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return logits(self.model, pixels)
 
 
 def to_onnx(directory: str | Path, path: str | Path) -> None:
@@ -36,7 +26,7 @@ def to_onnx(directory: str | Path, path: str | Path) -> None:
     def int_mm(a: Any, b: Any) -> Any:
         return op.MatMulInteger(a, b)
 
-    model = _Logits(load_packed(directory)).eval()
+    model = Logits(load_packed(directory)).eval()
     for layer in model.modules():
         if isinstance(layer, IntegerLinear):
             layer.floats = False  # whatever is faster here: the file holds integers

@@ -41,6 +41,11 @@ class Plan:
     left_out: tuple[str, ...] = ()  # why some layers of the model can't be quantized
 
     @property
+    def contents(self) -> dict[str, str]:
+        """What the dataset and the model hold, whatever they are called."""
+        return {"dataset_sha256": self.dataset.digest, "model_sha256": models.digest(self.study.model)}
+
+    @property
     def anchors(self) -> list[TrialSpec]:
         """The first point of each kind: a fresh search's first proposals."""
         fresh = proposer_of(self.study, self.search.groups, [], self.count)
@@ -107,7 +112,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
     training of teachers is left out: one more training for each recipe that is distilled, by however many trials. Early
     stopping is left out: every trial counts with all of its rungs.
     """
-    views, n = sum(_views(plan)), plan.study.trials
+    each, n = [*_views(plan)], plan.study.trials
+    views = sum(each)
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
@@ -120,6 +126,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         **total,
         "cpus": os.cpu_count(),
         "minutes": views / rate / 60 / (os.cpu_count() or 1),
+        "minutes_of_longest_trial": max(each) / rate / 60,
     }
 
 

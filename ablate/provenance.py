@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ablate.errors import BadInput
 from ablate.ledger import store
 from ablate.trial import device_name
 
@@ -27,15 +28,29 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def check_contents(path: Path, contents: dict[str, str]) -> None:
+    """Raises BadInput when a run's dataset or model holds something else than when it began: its trials would not compare."""
+    for name, was in _known(path).items():
+        if contents.get(name, was) != was:
+            what = name.removesuffix("_sha256")
+            raise BadInput(
+                f"RUN must go on with the {what} that it began with, but that has changed (sha256 {was[:12]} then, "
+                f"{contents[name][:12]} now); put back what was there, or begin a new run"
+            )
+
+
 def add_resume(path: Path) -> None:
     """Note in the run's provenance.json, under "resumed", that this process goes on with it."""
-    file = path / "provenance.json"
-    try:
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):  # a half-copied folder
-        known = {}
+    known = _known(path)
     known["resumed"] = [*known.get("resumed", []), provenance()]
-    store(file, json.dumps(known, indent=1).encode())
+    store(path / "provenance.json", json.dumps(known, indent=1).encode())
+
+
+def _known(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((path / "provenance.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):  # a half-copied folder
+        return {}
 
 
 def _git_commit() -> str | None:

@@ -29,7 +29,8 @@ def resume_study(
     """Go on with a run after any end, up to `trials` and `hours` in all.
 
     The run, and the bytes of a torn last line that were cut off.
-    Raises BadInput when the path holds no run, when its driver is alive, and when `trials` is below what is recorded.
+    Raises BadInput when the path holds no run, when its driver is alive, when `trials` is below what is recorded,
+    and when the dataset or the model is not what it was.
     """
     run = load_run(path)
     check_idle(run)
@@ -66,7 +67,10 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
 
 def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.plan import plan
+    from ablate.provenance import check_contents
     from ablate.storage import Storage
 
     records = ledger.read(path / "ledger.jsonl")
-    return plan(study, records), records, Storage(storage) if storage else None
+    planned = plan(study, records)
+    check_contents(path, planned.contents)
+    return planned, records, Storage(storage) if storage else None

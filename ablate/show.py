@@ -10,8 +10,8 @@ from ablate.terminal import console, short, table
 from ablate.words import how_to_go_on
 
 
-def dry_run(asked: StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None:
-    """The layer groups, the size of the space, the anchors and the cost."""
+def dry_run(asked: StudySpec, as_json: bool, minutes_per_trial: float, known: Sequence[Path] = ()) -> None:
+    """The layer groups, the size of the space, the anchors and the cost, and whether a trial would be ended by its limit."""
     from ablate.plan import estimate, plan
     from ablate.reuse import reuse
 
@@ -33,6 +33,9 @@ def dry_run(asked: StudySpec, as_json: bool, known: Sequence[Path] = ()) -> None
     if asked.confirm:
         console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
     console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
+    if (longest := result["minutes_of_longest_trial"]) > minutes_per_trial:
+        limit = f"is ended after {minutes_per_trial:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
+        console.print(f"A trial takes about {longest:.0f} minutes on one CPU, but {limit}", highlight=False, soft_wrap=True)
 
 
 def outcome(run: Run, as_json: bool) -> None:

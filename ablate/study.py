@@ -64,8 +64,8 @@ def run_study(
                 planned = plan(study.model_copy(update={"recipe": there}))
         planned, found = reuse(known, planned)
         adopt(path, found)
-        about = {"dataset_sha256": planned.dataset.digest, "classes": list(planned.dataset.classes)}
-        run = create_run(path, planned.study, provenance() | about | {"layer_groups": planned.search.groups})
+        about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
+        run = create_run(path, planned.study, provenance() | about)
         writer = cluster.writer_of(path)
         return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
 
@@ -90,11 +90,11 @@ def drive(
     study, dataset, status = driver.study, planned.dataset, "interrupted"
     try:
         with driver.interruptible():
-            table = layer_latencies(run, dataset.classes, resources, beat) if study.timed else None
+            files = models.files(study.model) if resources.address else {}
+            table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)
                 driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
-            files = models.files(study.model) if resources.address else {}
             rungs = study.early_stopping.one_in if study.early_stopping else ()
             distribute(
                 driver.ask,
@@ -111,9 +111,8 @@ def drive(
         if driver.stopped:
             raise KeyboardInterrupt
         if study.timed and driver.front:
-            measure_front(
-                run, pd.DataFrame(driver.front, columns=["trial_id", "latency_ms"]), planned.dataset.classes, resources, beat
-            )
+            front = pd.DataFrame(driver.front, columns=["trial_id", "latency_ms"])
+            measure_front(run, front, dataset.classes, files, resources, beat)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None

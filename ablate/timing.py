@@ -12,27 +12,34 @@ import pandas as pd
 from ablate import cluster, latency, models, packed, trial
 from ablate.cluster import Resources
 from ablate.errors import BadInput
+from ablate.ledger import store
 from ablate.run import Run
 from ablate.space_spec import values
 from ablate.spec import LayerSpec
 from ablate.study_spec import StudySpec
 
 
-def layer_latencies(run: Run, classes: list[str], resources: Resources, meanwhile: Callable[[], None]) -> latency.LatencyTable:
+def layer_latencies(
+    run: Run, classes: list[str], files: dict[str, bytes], resources: Resources, meanwhile: Callable[[], None]
+) -> latency.LatencyTable:
     """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text()))
-    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes, meanwhile=meanwhile)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(table.dump()))
+    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile)
+    store(path, json.dumps(table.dump()).encode())
     return table
 
 
-def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTable:
-    """On a worker: every layer at every precision that the space has, timed by itself."""
+def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> latency.LatencyTable:
+    """On a worker: every layer at every precision that the space and the steps have, timed by itself."""
+    models.provide(study.model, files)
     model, size = models.load(study.model, classes), models.preprocess(study.model).size
-    axes = {key: values(axis) for key, axis in study.space.layer.items() if not key.startswith(("beta", "straight"))}
+    axes = {key: values(axis) for key, axis in study.space.layer.items()}
+    for step in (*study.steps, *([study.reference] if study.reference else [])):
+        for key, value in step.layer.items():
+            axes[key] = (*axes.get(key, (LayerSpec.model_fields[key].default,)), value)
+    axes = {key: tuple(dict.fromkeys(axis)) for key, axis in axes.items() if not key.startswith(("beta", "straight"))}
     if "unnormalised" in axes.get("norm", ()):  # true for some layers, false for others
         axes["norm"] = (False, True)
     points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
@@ -41,22 +48,28 @@ def _measure_layers(study: StudySpec, classes: list[str]) -> latency.LatencyTabl
 
 
 def measure_front(
-    run: Run, front: pd.DataFrame, classes: list[str], resources: Resources, meanwhile: Callable[[], None]
+    run: Run,
+    front: pd.DataFrame,
+    classes: list[str],
+    files: dict[str, bytes],
+    resources: Resources,
+    meanwhile: Callable[[], None],
 ) -> None:
     """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
     rows = []
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
-        files = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
-        how = (_measure_packed, files, run.study.model, classes)
-        whole = asdict(cluster.alone(resources, *how, meanwhile=meanwhile)) if files else {"median_ms": None}
+        kept = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
+        how = (_measure_packed, kept, run.study.model, classes, files)
+        whole = asdict(cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
         rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
     pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
 
 
-def _measure_packed(files: dict[str, bytes], name: str, classes: list[str]) -> latency.Timing:
+def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]) -> latency.Timing:
     """On a worker: a packed model, loaded and timed whole."""
+    models.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:
-        for file, content in files.items():
+        for file, content in kept.items():
             (Path(folder) / file).write_bytes(content)
         try:
             model = packed.load_packed(folder)

@@ -188,11 +188,11 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
-    spec = effective(spec)
     model = models.load(spec.model, classes, spec.seed)
     groups = layers.groups(model)
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)
+    spec = effective(spec)
     layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
 

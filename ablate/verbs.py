@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -120,7 +121,11 @@ def export(
         from ablate.onnx_export import to_onnx
     exported = load_run(run).export(to, trial, max_size_bytes)
     if onnx:
-        to_onnx(to, to / "model.onnx")
+        try:
+            to_onnx(to, to / "model.onnx")
+        except BaseException:
+            shutil.rmtree(to)
+            raise
     console.print(
         f"Trial {exported} is in {short(to.absolute())}; try `ablate bench {shlex.quote(str(to))}`",
         highlight=False,

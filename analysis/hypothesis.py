@@ -75,7 +75,7 @@ class DataVolume:
     mixed: Estimate | None  # the slope by a mixed model
     mixed_random: str  # what is random over seeds in it: "intercept and slope", "intercept", "nothing"; "" without one
     slope_band: tuple[float, float] | None  # bootstrap
-    smallest_slope: float | None  # that this design finds with a power of 80 %, by the SD that was seen
+    smallest_slope: float | None  # that this design finds with a power of 80 %, by the SD seen, where Holm asks the most of it
     slopes: pd.Series  # by seed
     gaps: pd.DataFrame  # a row a size: mean accuracies, gap with t interval (low, high) and bootstrap band
     scales: pd.DataFrame  # slope and gap in accuracy, logits, log error ratio and loss, above 0 where the arm is worse
@@ -137,6 +137,7 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
     slopes = trend(pairs.images, pairs.gap) if seeds and sizes > 1 else np.array([])
     last = pairs.gap[:, -1] if sizes else np.array([])
     slope, gap = estimate(slopes), estimate(last)
+    strictest = rules.alpha / len(rules.arms)  # what Holm asks of the first of them
     third, random = mixed_model(pairs, notes) if mixed and slope else (None, "")
     p = {
         "slope": slope.p if slope else np.nan,
@@ -164,7 +165,7 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
         mixed=third,
         mixed_random=random,
         slope_band=slope_band,
-        smallest_slope=smallest_effect(float(slopes.std(ddof=1)), seeds, rules.alpha, rules.power) if slope else None,
+        smallest_slope=smallest_effect(float(slopes.std(ddof=1)), seeds, strictest, rules.power) if slope else None,
         slopes=pd.Series(slopes, index=pairs.seeds[: len(slopes)], name="slope"),
         gaps=table,
         scales=scales(pairs, notes),

@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from scipy import stats
 
+from ablate.analysis.paired import CONFIDENCE
 from ablate.space_spec import Direction
 
-CONFIDENCE = 0.95
 TOP = 0.1  # share of the trials that are the good ones ...
 TOP_TRIALS = 5  # ... and so many at the least, as Optuna advises
 LEAST = 20  # trials, so that the good ones are no more than a quarter

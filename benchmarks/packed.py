@@ -173,6 +173,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     result = {
         "cpu": device_name(),
+        "capabilities": sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True),
         "threads": args.threads,
         "rounds": args.rounds,
         "seed": 0,

@@ -1,1 +1,1 @@
-"""Tables in, pictures out: one file a figure; nothing is computed here."""
+"""Tables in, pictures out: one file a figure; nothing is computed here but means."""

@@ -103,6 +103,14 @@ def test_each_cell_is_tuned_on_a_seed_of_its_own_and_tested_with_the_others():
     assert {(s.recipe.optimizer, s.recipe.learning_rate) for s in paired_ones} == {("sgd", 0.1), ("adamw", 2e-3)}
 
 
+def test_a_step_that_only_tunes_has_trials_of_its_own():
+    steps = [{"name": "low", "tune": {"learning_rate": [0.1, 0.2]}}, {"name": "high", "tune": {"learning_rate": [1.0, 2.0]}}]
+    design = Design(study(design="arms", steps=steps, seeds=1), GROUPS)
+    asked = run(design)
+    assert [spec.recipe.learning_rate for spec in asked if not spec.test] == [0.1, 0.2, 1.0, 2.0]
+    assert len(asked) == design.size == 6
+
+
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
     under_way = [design.ask() for _ in range(3)]
@@ -148,6 +156,8 @@ def test_bad_designs():
         study(design="ladder", space={"fraction": [0.1, 1.0]})
     with pytest.raises(BadInput, match="list the choices of fraction"):
         Design(study(design="arms", space={"fraction": {"low": 0.1, "high": 1.0}}), GROUPS)
+    with pytest.raises(BadInput, match="may be less than full"):
+        Design(study(design="sensitivity", steps=[], tune={}, layer={"weights": "full"}), GROUPS)
     with pytest.raises(BadInput, match="exclude each other"):
         Design(study(design="ladder", layer={"activation_bits": 1, "signed": False}), GROUPS)
 

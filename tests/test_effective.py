@@ -108,10 +108,26 @@ def test_parts_that_are_off_change_no_id():
     assert asked(spec.model_copy(update={"recipe": Recipe(label_smoothing=0.1)}), exclude=set()) != plain
 
 
+def test_a_layer_that_stays_full_changes_no_id():
+    spec = TrialSpec(layers={"head": BINARY})
+    assert effective(TrialSpec(layers={"head": BINARY, "block0.fc1": LayerSpec(activation_bits=4)})) == effective(spec)
+    assert effective(TrialSpec(layers={"head": LayerSpec()})) == effective(TrialSpec())
+
+
+def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
+    steps = [{"name": name, "layer": {"weights": name, "activation_scale": "tensor"}} for name in ("binary", "int8")]
+    fields = {"question": "?", "space": {"description": "d", "layer": {"weights": "full"}}, "design": "arms", "steps": steps}
+    table = _measure_layers(checked(StudySpec, {**fields, "model": str(tiny_vit)}, "study"), ["a", "b"], {})
+    for step in steps:
+        model = models.load(str(tiny_vit), ["a", "b"])
+        quantize_(model, {"*": LayerSpec(**step["layer"])})
+        assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0
+
+
 def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")
-    table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"])
+    table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"], {})
     model = models.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised", beta_per="channel")})
     assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0

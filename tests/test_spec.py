@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
+from ablate import cli
 from ablate.baselines import KNOWN
 from ablate.builtin import bundled, names
 from ablate.errors import BadInput
@@ -50,6 +51,29 @@ def test_a_resolved_study_reads_back_as_itself(tmp_path):
     path.write_text(tomli_w.dumps(_toml(study.model_dump())))
     assert load_study(str(path)) == study
     assert tomllib.loads(path.read_text())["hours"] == "none"
+
+
+def test_a_path_in_a_study_is_relative_to_it_and_a_name_is_a_name(tmp_path):
+    """Folders of runs that happen to be called as a space or a model change nothing."""
+    for name in ("layers_bits", "vit-micro", "resnet18", "other", "models/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "other" / "config.json").touch()
+    (tmp_path / "own.toml").write_text("description = 'd'\n[layer]\nweights = 'binary'\n")
+    for space, model, expected in (
+        ("layers_bits", "vit-micro", "vit-micro"),
+        ("layers_bits", "resnet18", "resnet18"),
+        ("own.toml", "other", str(tmp_path / "other")),
+        ("own.toml", "models/mine", str(tmp_path / "models" / "mine")),
+    ):
+        (tmp_path / "s.toml").write_text(f"question = '?'\nspace = '{space}'\nmodel = '{model}'\n")
+        study = load_study(str(tmp_path / "s.toml"))
+        assert study.model == expected and study.space.name in space
+
+
+def test_epochs_on_the_command_line_take_the_place_of_image_views():
+    assert load_study("search_table").recipe.image_views
+    recipe = cli._override("search_table", {}, 3).recipe
+    assert recipe.epochs == 3 and recipe.image_views is None
 
 
 def test_none_is_a_word():

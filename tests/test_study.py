@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ablate.distribute import distribute
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
 from ablate.resume import resume_study
+from ablate.show import dry_run
 from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.study import say_if_slow
 from ablate.study_spec import StudySpec, load_study
@@ -274,6 +276,24 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
     assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known["dataset_sha256"]
     with pytest.raises(BadInput, match="at least the 8 trials that are recorded, but got 3"):
         resume_study(tmp_path / "run", trials=3)
+
+
+def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    known = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    ledger = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    for what in ("dataset", "model"):
+        (tmp_path / "run" / "provenance.json").write_text(json.dumps(known | {f"{what}_sha256": "0" * 64}))
+        with pytest.raises(BadInput, match=f"must go on with the {what} that it began with, .* put back what was there"):
+            resume_study(tmp_path / "run", trials=5)
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == ledger
+
+
+def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    for minutes, told in ((1e-9, True), (1e9, False)):
+        dry_run(load_study(str(tmp_path / "tiny.toml")), False, minutes)
+        assert ("is ended after" in capsys.readouterr().out) == told
 
 
 def test_a_trial_whose_worker_died_runs_again(tiny_study, tmp_path):
