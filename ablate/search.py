@@ -56,7 +56,7 @@ class Search:
         self._stopped: dict[str, Point] = {}  # by trial, the latest MEMORY of them
         self._counted: dict[str, float] = {}  # how far out of bounds, by key; within one proposal
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._warnings = self._out_of_bounds() if self._limits and study.sampler == "tpe" else []
+        self._warnings = self._costly() if self._limits and study.sampler == "tpe" else []
         self._optuna = self._study([])
         records = list(records)
         taught = [record for record in records if self._teaches(record)]
@@ -152,7 +152,7 @@ class Search:
         """By how much each bound is exceeded, as Optuna's constraints; what is not known exceeds none."""
         return dict.fromkeys(self.study.within, 0.0) | excess(costs, self.study.within)
 
-    def _out_of_bounds(self) -> list[optuna.trial.FrozenTrial]:
+    def _costly(self) -> list[optuna.trial.FrozenTrial]:
         """Points that cost too much, for TPE: it alone learns from a point without values.
 
         They are a function of the seed: what the sampler proposed in vain is in no ledger.
