@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
+from ablate.baselines import KNOWN
 from ablate.errors import BadInput, unknown
 from ablate.spec import S, checked
 
@@ -44,7 +45,7 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
     for key in ("model", "space"):  # a path in a file is relative to the file; a folder that happens to be beside it is none
-        if isinstance(value := data.get(key), str) and value not in bundled("model"):
+        if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
             beside = path.parent / value
             meant = "/" in value or (beside.suffix == ".toml" if key == "space" else (beside / "config.json").exists())
             data[key] = str(beside.absolute()) if meant and beside.exists() else value

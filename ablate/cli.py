@@ -190,7 +190,7 @@ def resume(
     max_failed: MaxFailed = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run after any kill, or extend a finished one. Example: ablate resume RUN --trials 24"""
+    """Go on with a run on the data and model that it began with, or extend it. Example: ablate resume RUN --trials 24"""
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
 
     def go_on(**how: Any) -> "Run":
@@ -294,7 +294,7 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySp
 def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Sequence[Path] = ()) -> None:
     from ablate.show import dry_run
 
-    dry_run(asked, as_json, _resources(limits).minutes_per_trial, known)
+    dry_run(asked, as_json, _resources(limits), known)
 
 
 def _say(error: object, code: int) -> int:

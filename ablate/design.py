@@ -59,11 +59,16 @@ class Design:
 
     @property
     def planned(self) -> list[TrialSpec]:
-        """The design's trials, but for their seeds and what is tuned; cells that coincide share theirs."""
+        """The design's trials, but for the paired ones' seeds and what is chosen for them; cells that coincide share theirs."""
         test = "sensitivity" not in self.study.design
-        distinct = {(key_of(effective(cell.spec)), repr(cell.tune)): cell for cell in self.cells.values()}.values()
-        pairs = [(cell, paired) for cell in distinct for paired in [False] * len(cell.tunings) + [True] * self.study.seeds]
-        return [cell.spec.model_copy(update={"test": test and paired}) for cell, paired in pairs]
+        tunings: dict[str, TrialSpec] = {}
+        paired: dict[frozenset[str], TrialSpec] = {}
+        for cell in self.cells.values():
+            specs = [_at(cell.spec, tuned, self.study.seed + self.study.seeds, test=False) for tuned in cell.choices]
+            keys = [key_of(spec) for spec in specs]
+            tunings |= dict(zip(keys, specs, strict=True)) if cell.tunings else {}
+            paired[frozenset(keys)] = cell.spec.model_copy(update={"test": test})
+        return [*tunings.values(), *(spec for spec in paired.values() for _ in range(self.study.seeds))]
 
     @property
     def size(self) -> int:

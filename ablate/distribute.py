@@ -49,7 +49,7 @@ def distribute(
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
     again and again with what is running, how many trials wait for a node, and how many workers died. After `stop`,
     running trials end with their current epoch, unrecorded. Raises Unwritten when the run's folder cannot be written.
-    With a Storage, a trial's state is kept there after each epoch until the trial is recorded. With a judge, a trial
+    With a Storage, a trial's state is kept there after each validated epoch until the trial is recorded. With a judge, a trial
     that it gives a reason to end after an epoch, by its record so far, is recorded as pruned.
     """
     proposer = _Proposer(ask, tell, stop, writer, storage, judge, resources)

@@ -86,8 +86,21 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
 
 
 def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:
-    """Raises BadInput where a rung over the data would be the next one's images again: every class keeps one at least."""
-    if not study.early_stopping or not (parts := study.early_stopping.one_in):
+    """Raises BadInput where early stopping has no rung that could stop a trial.
+
+    Over epochs one must be validated between the first rung and the last epoch; over the data the smallest rung must keep
+    an image of every class, or it would be the next one's images again.
+    """
+    if not (rule := study.early_stopping):
+        return
+    if not (parts := rule.one_in):
+        given = dict(study.recipe) | dict(study.space.recipe)
+        every, last = min(map(float, values(given["validate_every"]))), max(map(float, values(given["epochs"])))
+        if given["image_views"] in (None, "none") and last <= math.ceil(rule.first / every) * every:
+            raise BadInput(
+                f"early_stopping needs a validation between its first rung, {rule.first}, and the last epoch, {last:g}, "
+                f"but recipe.validate_every is {every:g}; set it to 1"
+            )
         return
     rarest, least = min(np.bincount(dataset.train.labels)), min(map(float, values(study.space.fraction)))
     if (left := rarest * least / parts[0]) < 1:
@@ -126,12 +139,12 @@ def estimate(plan: Plan) -> dict[str, Any]:
         **total,
         "cpus": os.cpu_count(),
         "minutes": views / rate / 60 / (os.cpu_count() or 1),
-        "minutes_of_longest_trial": max(each) / rate / 60,
+        "minutes_of_longest_trial": (max(each[:-1]) + each[-1] / plan.study.seeds) / rate / 60,  # with its checkpoint
     }
 
 
 def _views(plan: Plan) -> Iterator[float]:
-    """Training images seen by each trial, its evaluated ones as a third, and by each seed's checkpoint."""
+    """Training images seen by each trial, its evaluated ones as a third, and at last by the checkpoints of all seeds."""
     study, dataset = plan.study, plan.dataset
     rungs = study.early_stopping.one_in if study.early_stopping else ()
     fraction = statistics.mean(map(float, values(study.space.fraction)))

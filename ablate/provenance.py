@@ -39,9 +39,9 @@ def check_contents(path: Path, contents: dict[str, str]) -> None:
             )
 
 
-def add_resume(path: Path) -> None:
-    """Note in the run's provenance.json, under "resumed", that this process goes on with it."""
-    known = _known(path)
+def add_resume(path: Path, contents: dict[str, str]) -> None:
+    """Note in the run's provenance.json, under "resumed", that this process goes on with it, and what it goes on with."""
+    known = contents | _known(path)
     known["resumed"] = [*known.get("resumed", []), provenance()]
     store(path / "provenance.json", json.dumps(known, indent=1).encode())
 

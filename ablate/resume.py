@@ -49,7 +49,7 @@ def resume_study(
             from ablate.provenance import add_resume
             from ablate.study import drive
 
-            add_resume(run.path)
+            add_resume(run.path, planned.contents)
             return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
 
 
@@ -73,4 +73,4 @@ def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, 
     records = ledger.read(path / "ledger.jsonl")
     planned = plan(study, records)
     check_contents(path, planned.contents)
-    return planned, records, Storage(storage) if storage else None
+    return planned, records, Storage.tried(storage) if storage else None

@@ -4,13 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablate.cluster import Resources
 from ablate.run import Run
 from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
 from ablate.words import how_to_go_on
 
 
-def dry_run(asked: StudySpec, as_json: bool, minutes_per_trial: float, known: Sequence[Path] = ()) -> None:
+def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
     """The layer groups, the size of the space, the anchors and the cost, and whether a trial would be ended by its limit."""
     from ablate.plan import estimate, plan
     from ablate.reuse import reuse
@@ -33,9 +34,11 @@ def dry_run(asked: StudySpec, as_json: bool, minutes_per_trial: float, known: Se
     if asked.confirm:
         console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
     console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
-    if (longest := result["minutes_of_longest_trial"]) > minutes_per_trial:
-        limit = f"is ended after {minutes_per_trial:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
-        console.print(f"A trial takes about {longest:.0f} minutes on one CPU, but {limit}", highlight=False, soft_wrap=True)
+    longest, limit = result["minutes_of_longest_trial"] / resources.cpus_per_trial, resources.minutes_per_trial
+    if longest > limit and not resources.gpus_per_trial:
+        end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
+        where = f"{resources.cpus_per_trial} of these CPUs"
+        console.print(f"A trial takes about {longest:.0f} minutes on {where}, but {end}", highlight=False, soft_wrap=True)
 
 
 def outcome(run: Run, as_json: bool) -> None:

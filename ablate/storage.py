@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import torch
@@ -12,17 +12,20 @@ from ablate.errors import BadInput
 
 
 class Storage:
-    """A folder that every node sees, or a URI that pyarrow's file systems understand (s3://, gs://, ...).
-
-    Raises BadInput when nothing can be written there.
-    """
+    """A folder that every node sees, or a URI that pyarrow's file systems understand (s3://, gs://, ...)."""
 
     def __init__(self, uri: str) -> None:
+        self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
+
+    @classmethod
+    def tried(cls, uri: str) -> Self:
+        """The storage of --storage. Raises BadInput when nothing can be written there."""
         try:
-            self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
-            self.files.create_dir(self.path, recursive=True)
-            self.save(probe := uuid4().hex, {})
-            self.drop(probe)
+            storage = cls(uri)
+            storage.files.create_dir(storage.path, recursive=True)
+            storage.save(probe := uuid4().hex, {})
+            storage.drop(probe)
+            return storage
         except (OSError, ArrowInvalid) as error:
             raise BadInput(f"--storage must be a folder or URI that can be written, but {uri!r}: {error}") from None
 

@@ -55,7 +55,7 @@ def run_study(
     path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
     check_vacant(path)
     cluster.check_address(resources.address)
-    storage = Storage(resources.storage) if resources.storage else None
+    storage = Storage.tried(resources.storage) if resources.storage else None
     planned = plan(study)
     with cluster.connected(resources) as (dashboard, resources):
         if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver

@@ -169,12 +169,6 @@ class StudySpec(Spec):
         first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
         if known and self.recipe.epochs <= first:
             faults.append(f"early_stopping needs more epochs than {few}, but got {self.recipe.epochs}")
-        every = self.recipe.validate_every
-        if known and rule.over == "epochs" and first < self.recipe.epochs <= -(-first // every) * every:
-            faults.append(
-                f"early_stopping needs a validation between the first rung, {first}, and the last epoch, "
-                f"{self.recipe.epochs}, but recipe.validate_every is {every}; set it to 1"
-            )
         return faults
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import inspect
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -35,9 +36,11 @@ def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preproce
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _restored(model, path):
-                _train(Storage(str(path.parent)), key, model, images, recipe, preprocess, seed)
+                kept = Storage(str(path.parent))
+                _train(kept, key, model, images, recipe, preprocess, seed)
                 save_model(model, str(part := path.with_suffix(".part")))
                 part.replace(path)
+                kept.drop(key)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
         raise BadInput(f"a teacher must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
@@ -45,16 +48,16 @@ def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preproce
 
 
 def _train(kept: Storage, key: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> None:
-    """Train by the recipe; what an epoch left is kept until the end, whatever that is, and taken up where there is one."""
+    """Train by the recipe, from the last epoch of which the state was kept."""
     recipe = recipe.model_copy(update={"validate_every": 1})  # there is a state to keep where there is a validation
     one = Split(images.images[:1], images.labels[:1])
     try:
         for epoch in training.train(model, images, one, recipe, preprocess, seed, state=kept.load(key)):
-            kept.save(key, epoch.state)
+            with suppress(OSError):  # a training must not fail for it
+                kept.save(key, epoch.state)
     except NonFinite:
         kept.drop(key)
         raise
-    kept.drop(key)
 
 
 def _restored(model: nn.Module, path: Path) -> bool:

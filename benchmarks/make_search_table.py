@@ -2,8 +2,9 @@
 
     ablate study search_table --out random                                   # studies/search_table.toml says what they cost
     ablate study search_table --sampler nsga2 --objectives accuracy,size_bytes --seed 1 --out front
-    python benchmarks/make_search_table.py repeat random front               # 50 points, 2 further seeds each: 20 minutes
-    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000   # 80 minutes of one core
+    python benchmarks/make_search_table.py repeat random --points 25         # 2 further seeds each: 10 minutes of one core
+    python benchmarks/make_search_table.py repeat front --points 25          # as many; 22 of these 100 are not yet run
+    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000    # 100 minutes
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
 repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into
@@ -38,7 +39,7 @@ COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")
 def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> None:
     """Train `points` of the runs' points, from the least to the most accurate, with each of `seeds` added to their own."""
     done = [record["spec"] for run in runs for record in complete(run.path / "repeats.jsonl")]
-    elsewhere = {point(spec) for spec in done if spec["recipe"]["bf16"] is float32}  # repeated in the other precision
+    elsewhere = {point(spec) for spec in done if float32 and spec["recipe"]["bf16"]}
     found = [
         (record["accuracy"], i, record)
         for i, run in enumerate(runs)
@@ -49,7 +50,7 @@ def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> Non
     chosen = [found[round(k * (len(found) - 1) / max(1, points - 1))] for k in range(points)]
     for _, i, record in chosen:
         for seed in seeds:
-            recipe = record["spec"]["recipe"] | {"bf16": not float32}
+            recipe = record["spec"]["recipe"] | ({"bf16": False} if float32 else {})
             spec = TrialSpec.model_validate(record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe})
             if spec.model_dump() not in done:
                 again = run_trial(spec)
@@ -99,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["repeat", "table"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--points", type=int, default=50, help="to repeat")
+    parser.add_argument("--points", type=int, default=25, help="to repeat")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 2000], help="added to the seed of each")
     parser.add_argument("--float32", action="store_true", help="train in float32, not in bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "search_table.parquet")

@@ -199,7 +199,7 @@ def outcome_of(steps, until=None):
 def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_path, monkeypatch, more):
     """To the bit; also where it goes on from what was kept of it, whichever training was under way."""
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    dataset, storage = data.load("cifar10-mini"), Storage(str(tmp_path / "kept"))
+    dataset, storage = data.load("cifar10-mini"), Storage.tried(str(tmp_path / "kept"))
     recipe = Recipe(epochs=2, bf16=False, **more)
     layers = {"block0.fc1": LayerSpec(weights="ternary")}
     spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.09, recipe=recipe)

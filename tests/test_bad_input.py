@@ -58,7 +58,7 @@ def refused(result, *parts):
         (["study", "--confirm", "-1"], ["confirm", "greater than or equal to 0", "-1"]),
         (["study", "--early-stopping", "1"], ["early_stopping.reduction", "greater than or equal to 2", "1"]),
         (["study", "--early-stopping", "3", "--epochs", "1"], ["early_stopping needs more epochs than its first 1", "1"]),
-        (["study", "recipe_binary", "--early-stopping", "3"], ["needs a validation between the first rung, 1,", "every is 3"]),
+        (["study", "recipe_binary", "--early-stopping", "3"], ["needs a validation between its first rung, 1,", "every is 3"]),
         (["study", "--early-stopping", "3", "--objectives", "size_bytes"], ["accuracy or loss", "size_bytes"]),
         (["study", "--early-stopping-over", "images"], ["early_stopping.over", "'epochs' or 'fraction'", "'images'"]),
         (["study", "--early-stopping-over", "fraction", "--epochs", "0"], ["early_stopping needs more epochs than", "0"]),

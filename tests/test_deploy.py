@@ -143,6 +143,13 @@ def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit,
     assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.9
 
 
+def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as without the extra
+    name = next((finished[0] / "weights").iterdir()).name
+    code, error = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
+    assert code == 2 and "ablate-vit[onnx]" in error and not (tmp_path / "out").exists()
+
+
 def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
     name = next((finished[0] / "weights").iterdir()).name
     code, _ = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")

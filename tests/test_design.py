@@ -111,6 +111,17 @@ def test_a_step_that_only_tunes_has_trials_of_its_own():
     assert len(asked) == design.size == 6
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "most", "trained"),
+    [([0.1, 0.2], [0.1, 0.2, 0.3], 7, 5), ([0.1, 0.2], [0.2, 0.1], 4, 4), ([1e-3], [], 2, 2), ([0.1, 0.2], [0.3], 6, 6)],
+)
+def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second, most, trained):
+    """The same learning rate is the best of both lists in the first row, which no one knows before."""
+    steps = [{"name": str(i), "tune": {"learning_rate": rates} if rates else {}} for i, rates in enumerate((first, second))]
+    design = Design(study(design="arms", steps=steps, seeds=2, tune={}), GROUPS)
+    assert design.size == most and len(run(design)) == trained
+
+
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
     under_way = [design.ask() for _ in range(3)]

@@ -10,11 +10,11 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors"},
-    {"spec"},
+    {"spec", "baselines"},
     {"builtin"},
     {"space_spec"},
     {"study_spec"},
-    {"words", "looks", "baselines", "printed"},
+    {"words", "looks", "printed"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"layers", "bits", "integer", "fetch"},
     {"packed", "cost", "data", "recipe"},

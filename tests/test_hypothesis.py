@@ -70,6 +70,17 @@ def test_a_slope_that_is_not_found_is_no_verdict():
     assert f"a slope of {100 * result.smallest_slope:.1f} would have been found with 80 % power" in result.sentence
 
 
+def test_a_slope_that_would_have_been_found_is_so_by_holm():
+    """The more arms, the less each may be found by chance: the first of two must reach half the p."""
+    records = straight(-0.01 + 0.04 * SPREAD, 0.001 * SPREAD)
+    other = records[records["arm"] == "binary"].assign(arm="ternary")
+    alone = data_volume(records, arm="binary", **QUICK)
+    both = data_volume_all(pd.concat([records, other]), arms=["binary", "ternary"], **QUICK)
+    sd, seeds = float(alone.slopes.std(ddof=1)), alone.seeds
+    assert alone.smallest_slope == pytest.approx(smallest_effect(sd, seeds, 0.05, 0.8))
+    assert both["binary"].smallest_slope == pytest.approx(smallest_effect(sd, seeds, 0.05 / 2, 0.8))
+
+
 def test_margins_are_options():
     records = straight(-0.03 + 0.003 * SPREAD, 0.02 + 0.003 * SPREAD)
     assert data_volume(records, arm="binary", **QUICK).verdict == "shrinks"

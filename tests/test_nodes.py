@@ -80,10 +80,11 @@ def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit,
             return [Path(folder).is_dir() and any(Path(folder).iterdir()) for folder in (PACKAGE, tiny_vit)]
 
         assert ray.get(sees.remote()) == [False, False]
-        driver = study(tmp_path, tiny_study, "--address", nodes.address)
+        driver = study(tmp_path, tiny_study.replace('"bitops"', '"latency_ms"'), "--address", nodes.address)
         _, error = driver.communicate()
         records = load_run(tmp_path / "run").records
         assert list(records["status"]) == ["complete"] * 4, (error, list(records["error"]))
+        assert (records["latency_ms"] > 0).all()
     finally:
         raylet.terminate()
         raylet.wait()

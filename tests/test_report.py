@@ -179,7 +179,7 @@ def test_the_answer_comes_first(page_of_a_design):
 
 def test_the_page_says_with_which_commit_a_run_went_on(tmp_path):
     run = searched(tmp_path / "run", 2)
-    add_resume(run.path)
+    add_resume(run.path, {"model_sha256": "abc"})
     known = json.loads((run.path / "provenance.json").read_text())["resumed"][0]
     assert f"{known['started_at']} at commit {known['git_commit'] or 'not known'}" in report(run).read_text()
 

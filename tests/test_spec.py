@@ -57,7 +57,8 @@ def test_a_path_in_a_study_is_relative_to_it_and_a_name_is_a_name(tmp_path):
     """Folders of runs that happen to be called as a space or a model change nothing."""
     for name in ("layers_bits", "vit-micro", "resnet18", "other", "models/mine"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "other" / "config.json").touch()
+    for name in ("other", "resnet18", "vit-micro"):
+        (tmp_path / name / "config.json").touch()
     (tmp_path / "own.toml").write_text("description = 'd'\n[layer]\nweights = 'binary'\n")
     for space, model, expected in (
         ("layers_bits", "vit-micro", "vit-micro"),

@@ -24,6 +24,7 @@ from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
+from ablate.plan import estimate, plan
 from ablate.resume import resume_study
 from ablate.show import dry_run
 from ablate.spec import LayerSpec, Recipe, TrialSpec
@@ -291,9 +292,21 @@ def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, 
 
 def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
-    for minutes, told in ((1e-9, True), (1e9, False)):
-        dry_run(load_study(str(tmp_path / "tiny.toml")), False, minutes)
+    asked = load_study(str(tmp_path / "tiny.toml"))
+    short = {"minutes_per_trial": 1e-9}
+    for limits, told in ((short, True), ({}, False), (short | {"gpus_per_trial": 1}, False)):
+        dry_run(asked, False, Resources(**limits))
         assert ("is ended after" in capsys.readouterr().out) == told
+
+
+def test_the_longest_trial_has_its_own_checkpoint_alone(tiny_study, tmp_path):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    recipe, views = Recipe(epochs=1, full_epochs=2, bf16=False), []
+    for seeds in (1, 3):
+        changes = {"design": ("sensitivity",), "recipe": recipe, "seeds": seeds, "trials": 12}
+        found = estimate(plan(load_study(str(tmp_path / "tiny.toml")).model_copy(update=changes)))
+        views.append(found["minutes_of_longest_trial"] * 60 * found["images_per_second_of_a_cpu"])
+    assert views[0] == pytest.approx(views[1], rel=0.05)  # the rate is told to two digits
 
 
 def test_a_trial_whose_worker_died_runs_again(tiny_study, tmp_path):

@@ -191,7 +191,7 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
         fraction=0.05,
         recipe=Recipe(epochs=3, bf16=False),
     )
-    storage = Storage(str(tmp_path / "kept"))
+    storage = Storage.tried(str(tmp_path / "kept"))
 
     def outcome(state, stop_after=None):
         steps = trial.trial_steps(spec, "name", dataset, state=state)
