@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,13 +13,15 @@ from optuna.distributions import CategoricalDistribution
 
 from ablate.effective import effective
 from ablate.errors import BadInput
+from ablate.fractions import fraction
 from ablate.ledger import Record
-from ablate.points import Points, usual
+from ablate.points import Points, choices, usual
 from ablate.search import key_of
 from ablate.space_spec import values
 from ablate.spec import Recipe, TrialSpec, Value
 from ablate.study_spec import Step, StudySpec
 
+MOST = 100_000  # points of a design
 Tuned = dict[str, Any]  # a field of the recipe -> its value
 
 
@@ -202,14 +205,25 @@ def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Ste
     recipe = {key: value for change in changes for key, value in change.recipe.items()}
     space = study.space.model_copy(update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe})
     around = Points(study.model_copy(update={"space": space}), wanted)
-    for axis, choices in around.axes.items():
-        if not isinstance(choices, CategoricalDistribution):
-            raise BadInput(f"a design must list the choices of {axis}, but got a range; only a search has ranges")
+    for name, axis in around.axes.items():
+        if not isinstance(axis, CategoricalDistribution):
+            raise BadInput(f"a design must list the choices of {name}, but got a range; only a search has ranges")
     tune = next((change.tune for change in reversed(changes) if change.tune), study.tune)
-    points = (
-        dict(zip(around.axes, point, strict=True)) for point in itertools.product(*(a.choices for a in around.axes.values()))
-    )
+    axes = {name: choices(axis) for name, axis in around.axes.items()}
+    points = (dict(zip(axes, point, strict=True)) for point in _crossed(axes, None if step else study.points))
     found = {", ".join([step] * bool(step) + [f"{k} {v}" for k, v in point.items()]): around.spec_at(point) for point in points}
     if not any(found.values()):
         raise BadInput(f"cell {step!r} of the design must be a trial, but its values exclude each other")
     yield from ((name, Cell(step, spec, tune)) for name, spec in found.items() if spec)
+
+
+def _crossed(axes: Mapping[str, Sequence[Value]], points: int | None) -> Iterable[tuple[Value, ...]]:
+    """All combinations of the axes' choices, or a regular fraction of so many."""
+    if points is None:
+        if (all_of_them := math.prod(map(len, axes.values()))) > MOST:
+            raise BadInput(f"a design must have {MOST:,} points at most, but got {all_of_them:,}; give points = 64, say")
+        return itertools.product(*axes.values())
+    if wrong := next((name for name, listed in axes.items() if len(listed) != 2), None):
+        raise BadInput(f"points takes a fraction of factors of 2 choices, but {wrong} has {len(axes[wrong])}; leave points out")
+    levels, _ = fraction(len(axes), points)
+    return (tuple(listed[level] for listed, level in zip(axes.values(), row, strict=True)) for row in levels.astype(int))

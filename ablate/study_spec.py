@@ -65,9 +65,11 @@ class StudySpec(Spec):
     With a `design` nothing is searched: each of its cells is trained with every one of the paired `seeds`, and tested.
     `ladder` takes the steps one after the other from the base point (the space's fixed values and the recipe),
     `leave-one-out` all steps but one, `one-factor` the base and each step alone, `arms` each step alone, and `factorial`
-    none; all are crossed with the space's choices. What is in `tune` is chosen for each cell by its validation on one
-    more seed. `reference` is one more cell: all steps, and it. `sensitivity` takes each layer group in each precision,
-    alone and left out alone; nothing of it is tested, so that a search may go on from it.
+    none; all are crossed with the space's choices. Of a factorial whose factors have two choices each, `points` takes a
+    regular fraction, a power of two above the number of factors, that keeps their single effects apart. What is in `tune`
+    is chosen for each cell by its validation on one more seed. `reference` is one more cell: all steps, and it.
+    `sensitivity` takes each layer group in each precision, alone and left out alone; nothing of it is tested, so that a
+    search may go on from it.
     """
 
     name: str = ""  # of the file, by default
@@ -85,6 +87,7 @@ class StudySpec(Spec):
     seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
     recipe: Recipe = Recipe()  # how each trial is trained
     design: tuple[Design, ...] = ()  # empty: a search
+    points: Annotated[int, Field(ge=2)] | None = None  # of a factorial: a regular fraction of so many; None: all of them
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = Field({})  # fields of the recipe
     base: str = Field("base", min_length=1)  # what the base point is called, as the cell of a ladder or of one factor
@@ -137,6 +140,8 @@ class StudySpec(Spec):
             faults.append("max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells")
         if self.design and self.sampler not in ("additive", "tpe"):  # the default, and what it was when older runs were written
             faults.append(f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}")
+        if self.points and "factorial" not in self.design:
+            faults.append("points is how many a factorial design has; say design = 'factorial', or leave it out")
         if self.early_stopping:
             faults += self._rung_faults(self.early_stopping)
         if self.design and self.confirm:

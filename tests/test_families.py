@@ -128,7 +128,7 @@ def test_a_front_of_models_that_need_their_checkpoint_is_timed(tmp_path):
     quantize_(model, {"*encoder*": LayerSpec(weights="binary")})
     pack(model, tmp_path / "packed", preprocess=models.preprocess(name))
     files = {file.name: file.read_bytes() for file in (tmp_path / "packed").iterdir()}
-    assert _measure_packed(files, name, classes).median_ms > 0
+    assert _measure_packed(files, name, classes, {}).median_ms > 0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ FLOORS = [
     {"packed", "cost", "data", "recipe"},
     {"latency", "onnx_export", "run", "train"},
     {"teacher", "writer"},
-    {"trial", "constraints", "points", "confirm", "asha"},
+    {"trial", "constraints", "points", "confirm", "asha", "fractions"},
     {"samplers", "effects"},
     {"additive"},
     {"search", "cluster", "actors"},
