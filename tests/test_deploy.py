@@ -146,8 +146,8 @@ def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit,
 def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as without the extra
     name = next((finished[0] / "weights").iterdir()).name
-    code, error = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
-    assert code == 2 and "ablate-vit[onnx]" in error and not (tmp_path / "out").exists()
+    code, out = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
+    assert code == 2 and "ablate-vit[onnx]" in out.err and not (tmp_path / "out").exists()
 
 
 def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
