@@ -33,6 +33,7 @@ def absolute_data(name: str, folder: Path) -> str:
 
 
 def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
+    """A built-in file by its name, or one's own by its path, checked. Raises BadInput."""
     path = Path(name)
     if path.suffix != ".toml":
         if name not in names(folder):

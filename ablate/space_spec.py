@@ -100,6 +100,7 @@ class SpaceSpec(Spec):
 
 
 def varies(axis: Axis) -> bool:
+    """Whether an axis has more than one value."""
     return isinstance(axis, Range | Each) or (isinstance(axis, tuple) and len(axis) > 1)
 
 
@@ -118,6 +119,7 @@ def load_space(name: str) -> SpaceSpec:
 
 
 def objective_faults(objectives: tuple[str, ...]) -> list[str]:
+    """What is wrong with a list of objectives, a line each."""
     faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
     if len(set(objectives)) < len(objectives):
         faults.append(f"objectives must differ, but got {', '.join(objectives)}")

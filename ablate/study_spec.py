@@ -28,7 +28,7 @@ class Step(Spec):
     def _changes_fit(self) -> Self:
         faults = [f for key, value in self.layer.items() if (f := fault(LayerSpec, key, value))]
         faults += [f for key, value in self.recipe.items() if (f := fault(Recipe, key, value))]
-        if faults := faults + tune_faults(self.tune):
+        if faults := faults + _tune_faults(self.tune):
             raise ValueError("; ".join(faults))
         return self
 
@@ -133,7 +133,7 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         faults = objective_faults(self.objectives)
-        faults += tune_faults(self.tune)
+        faults += _tune_faults(self.tune)
         if not self.design and (self.seeds > 1 or self.tune or self.steps or self.reference):
             faults.append("seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']")
         if self.design and self.within:
@@ -182,6 +182,6 @@ def load_study(name: str) -> StudySpec:
     return load(StudySpec, "studies", "study", name)
 
 
-def tune_faults(tune: dict[str, tuple[Value, ...]]) -> list[str]:
+def _tune_faults(tune: dict[str, tuple[Value, ...]]) -> list[str]:
     empty = [f"tune.{key}: choices must be a list of one value or more" for key, choices in tune.items() if not choices]
     return empty + [f"tune.{f}" for key, choices in tune.items() for value in choices if (f := fault(Recipe, key, value))]
