@@ -9,9 +9,9 @@
 
 repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into
 RUN/repeats.jsonl; goes on where it was stopped. With --float32 they are others than those repeated in bfloat16, which a
-CPU without it would take hours for: give their own seed (0) again (run on an EPYC with AVX2, torch 2.14.1). table: a row a complete trial, its axes as
-`axis.NAME`, its seed, whether it was trained in bfloat16, and what came of it; the provenance of each run and the digests
-of its ledgers in the file's metadata.
+CPU without it would take hours for: give their own seed (0) again. Those in results/ ran on an EPYC with AVX2, torch
+2.14.1. table: a row a complete trial, its axes as `axis.NAME`, its seed, whether it was trained in bfloat16, and what
+came of it; the provenance of each run and the digests of its ledgers in the file's metadata.
 """
 
 import argparse
