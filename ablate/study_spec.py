@@ -1,5 +1,6 @@
 """A question that trials can answer: what is searched or compared, by which rules, at what cost."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -170,10 +171,16 @@ class StudySpec(Spec):
         if rule.over == "fraction" and (some := [n for n in views if n != "none"]):
             saves = "saves nothing where recipe.image_views sets the steps whatever the images"
             faults.append(f"early_stopping over fraction {saves}, but got {some[0]}; set epochs, or stop over epochs")
-        known = not self.recipe.image_views and not {"epochs", "image_views"} & {*self.space.recipe}
+        given = dict(self.recipe) | dict(self.space.recipe)
+        every, last = min(map(float, values(given["validate_every"]))), max(map(float, values(given["epochs"])))
         first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
-        if known and self.recipe.epochs <= first:
-            faults.append(f"early_stopping needs more epochs than {few}, but got {self.recipe.epochs}")
+        if given["image_views"] not in (None, "none"):  # set the epochs, by images that are not known here
+            return faults
+        if last <= first:
+            faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}")
+        elif rule.over == "epochs" and last <= math.ceil(first / every) * every:
+            needs = f"early_stopping needs a validation between its first rung, {first}, and the last epoch, {last:g}"
+            faults.append(f"{needs}, but recipe.validate_every is {every:g}; set it to 1")
         return faults
 
 

@@ -43,6 +43,14 @@ def workers(pid=None):
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Neither the datasets nor the teachers of the machine's user: every run of the tests begins with none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local `save_pretrained` folder: a ViT of 2 blocks and width 32, random weights, with its image processor."""

@@ -35,6 +35,7 @@ def small():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    data._load.cache_clear()  # what another test has loaded
     return tmp_path / "cache"
 
 
