@@ -85,7 +85,7 @@ def progress(state: dict[str, Any]) -> Group:
 
 def left(state: dict[str, Any]) -> str:
     """Time so far and, where it can be told, the time left."""
-    so_far = f"{duration(state['heartbeat'] - state['started'])} {'so far' if state['running'] else 'in all'}"
+    so_far = f"{duration(state['spent'])} {'so far' if state['running'] else 'in all'}"  # by all its drivers
     seconds = seconds_left(state)
     return so_far if seconds is None else f"{so_far}, about {duration(seconds)} left"
 

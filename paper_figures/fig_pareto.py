@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from ablate.looks import AXES, GREY
 from ablate.paper_figures.style import figure, plain
@@ -29,21 +32,6 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         norm = LogNorm() if colour and colour.scale == "log" else None
         look = {"c": colour(front), "cmap": "cividis", "norm": norm} if colour else {"color": "black"}
         points = axes.scatter(x(front), y(front), s=26, edgecolors="black", linewidths=0.5, zorder=2, **look)
-        for _, trial in trials[trials["label"] != ""].iterrows():
-            right = x(trial) > x(trials).mean()
-            shift, side = (12, "right") if right else (8, "left")
-            up = 8 if trial["front"] else -12
-            look = {
-                "fontsize": 7,
-                "ha": side,
-                "va": "center",
-                "bbox": {"color": "white", "alpha": 0.8, "pad": 0.5},
-                "zorder": 3,
-            }
-            line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-            axes.annotate(
-                trial["label"], (x(trial), y(trial)), (shift, up), textcoords="offset points", arrowprops=line, **look
-            )
         if colour:
             bar = axes.figure.colorbar(points, label=colour.label)
             plain(bar.ax.yaxis)
@@ -54,3 +42,27 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         handles = [Line2D([], [], marker="o", color="none", markeredgecolor="black", markerfacecolor="white", markersize=5)]
         handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(len(beaten))
         axes.legend(handles, ["on the front", "beaten"][: len(handles)], loc="best", handletextpad=0.1)
+        axes.figure.draw_without_rendering()  # from here on a point's place on the page is known
+        for _, trial in trials[trials["label"] != ""].iterrows():
+            _name(axes, trial["label"], (x(trial), y(trial)), np.column_stack([x(trials), y(trials)]))
+
+
+def _name(axes: Any, text: str, at: tuple[float, float], points: Any) -> None:
+    """A label beside a point, where it hides the fewest of all points (N, 2)."""
+    look = {"fontsize": 7, "va": "center", "bbox": {"color": "white", "alpha": 0.8, "pad": 0.5}, "zorder": 3}
+    line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+    places = axes.transData.transform(points)
+    label = axes.annotate(text, at, (0, 0), textcoords="offset points", arrowprops=line, **look)
+    label.set_in_layout(False)
+
+    def hidden(shift: tuple[float, float, str]) -> float:
+        label.set(position=shift[:2], ha=shift[2])
+        label.get_window_extent()  # moves it; with its line, which may pass a point
+        box = Text.get_window_extent(label).padded(6)
+        outside = not axes.bbox.fully_containsx(box.x0) or not axes.bbox.fully_containsx(box.x1)
+        return box.count_contains(places) + 10 * outside
+
+    shifts = [
+        (dx if side == "left" else -dx, dy, side) for dx in (8, 20) for dy in (8, -12, 20, -24) for side in ("left", "right")
+    ]
+    hidden(min(shifts, key=hidden))

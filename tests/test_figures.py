@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from ablate.figures import draw
 from ablate.findings import findings, write_tables
-from ablate.paper_figures import fig_confusion, fig_ladder
+from ablate.paper_figures import fig_confusion, fig_ladder, fig_pareto
+from ablate.paper_figures.style import figure
 from ablate.run import load_run
 
 
@@ -77,6 +79,22 @@ def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
     seeds = pd.DataFrame({"base": [0.35, 0.45], "better": [0.45, 0.55]})
     fig_ladder.draw(rungs, seeds, "", tmp_path / "ladder", "full")
     assert (tmp_path / "ladder.pdf").exists()
+
+
+@pytest.mark.parametrize("at", [0, 12, 24])
+def test_a_label_hides_no_point(at, tmp_path):
+    """Of a cloud around one, in which a label beside the point, wherever it is, would lie on others."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 5)))
+    points = np.column_stack([x, y])
+    with figure(tmp_path / "figure") as axes:
+        axes.scatter(x, y)
+        axes.margins(0.1)
+        axes.figure.draw_without_rendering()
+        fig_pareto._name(axes, "all ternary", points[at], points)
+        [label] = axes.texts
+        box = Text.get_window_extent(label)
+        assert box.count_contains(axes.transData.transform(points)) == 0
+        assert axes.bbox.fully_containsx(box.x0) and axes.bbox.fully_containsx(box.x1)
 
 
 def test_bad_input():

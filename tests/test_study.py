@@ -31,6 +31,8 @@ from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.study import say_if_slow
 from ablate.study_spec import StudySpec, load_study
 from ablate.trial import worker_steps
+from ablate.view import left
+from ablate.words import duration
 
 WALL = ("train_seconds", "started_at")
 
@@ -271,8 +273,10 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
     assert resumed.records["trial_id"].is_unique
     undisturbed = run_study(str(tmp_path / "tiny.toml"), tmp_path / "undisturbed", resources=Resources(concurrency=1))
     assert bare(resumed.records) == bare(undisturbed.records)
+    before = resumed.state["spent"]
     extended, _ = resume_study(tmp_path / "run", trials=8, resources=Resources(concurrency=1))
     assert len(extended.records) == 8 and bare(extended.records)[:6] == bare(undisturbed.records)
+    assert (spent := extended.state["spent"]) > before and left(extended.state) == f"{duration(spent)} in all"  # by all drivers
     known = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known["dataset_sha256"]
     with pytest.raises(BadInput, match="at least the 8 trials that are recorded, but got 3"):
