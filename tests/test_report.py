@@ -198,7 +198,8 @@ def test_the_same_ledger_gives_the_same_bytes(finished, page_of_a_search, tmp_pa
 
 def climbed(path, seeds=5):
     """A made-up run of the built-in ladder: accuracies of each rung, and the noise of a seed."""
-    run = create_run(path, load_study("ladder").model_copy(update={"seeds": seeds}), {"classes": ["a", "b"]})
+    study = load_study("ladder").model_copy(update={"seeds": seeds, "data": "cifar10-mini"})
+    run = create_run(path, study, {"classes": ["a", "b"]})
     design, random = Design(run.study, GROUPS), np.random.default_rng(0)
     order = {step.name: i for i, step in enumerate(run.study.steps, 1)}
     while spec := design.ask():

@@ -154,6 +154,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     assert first == fifth and first["status"] == "complete"
 
 
+@pytest.mark.alone
 def test_no_worker_is_started_in_vain(tmp_path):
     """Tune gives a worker that falls idle to a trial whose own is starting, and ends that one."""
 

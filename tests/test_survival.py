@@ -165,6 +165,7 @@ def test_a_driver_elsewhere_counts_as_alive_by_its_heartbeat(finished, tmp_path)
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # Ray's monitor goes by a container's, where there is one
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(psutil.virtual_memory().available < 10 * 2**30, reason="needs 10 GiB of free memory")
 @pytest.mark.skipif(LIMIT.exists() and LIMIT.read_text().strip() != "max", reason="the memory is a container's")
 def test_ray_ends_a_trial_that_takes_all_memory_and_it_has_failed(tmp_path):
