@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from ablate.looks import AXES, GREY
 from ablate.paper_figures.style import figure, plain
@@ -41,28 +42,31 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         plain(axes.xaxis)
         handles = [Line2D([], [], marker="o", color="none", markeredgecolor="black", markerfacecolor="white", markersize=5)]
         handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(len(beaten))
-        axes.legend(handles, ["on the front", "beaten"][: len(handles)], loc="best", handletextpad=0.1)
+        legend = axes.legend(handles, ["on the front", "beaten"][: len(handles)], loc="best", handletextpad=0.1)
         axes.figure.draw_without_rendering()  # from here on a point's place on the page is known
-        for _, trial in trials[trials["label"] != ""].iterrows():
-            _name(axes, trial["label"], (x(trial), y(trial)), np.column_stack([x(trials), y(trials)]))
+        taken, points = [legend.get_window_extent()], np.column_stack([x(trials), y(trials)])
+        for _, trial in trials[trials["label"] != ""].sort_values(x.name, ascending=False, kind="stable").iterrows():
+            taken.append(_name(axes, trial["label"], (x(trial), y(trial)), points, taken))
 
 
-def _name(axes: Any, text: str, at: tuple[float, float], points: Any) -> None:
-    """A label beside a point, where it hides the fewest of all points (N, 2)."""
+def _name(axes: Any, text: str, at: tuple[float, float], points: Any, taken: list[Bbox]) -> Bbox:
+    """A label beside a point, where it hides the fewest of all points (N, 2) and keeps off what is taken; its place."""
     look = {"fontsize": 7, "va": "center", "bbox": {"color": "white", "alpha": 0.8, "pad": 0.5}, "zorder": 3}
     line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
     places = axes.transData.transform(points)
     label = axes.annotate(text, at, (0, 0), textcoords="offset points", arrowprops=line, **look)
     label.set_in_layout(False)
 
-    def hidden(shift: tuple[float, float, str]) -> float:
+    def box(shift: tuple[float, float, str]) -> Bbox:
         label.set(position=shift[:2], ha=shift[2])
         label.get_window_extent()  # moves it; with its line, which may pass a point
-        box = Text.get_window_extent(label).padded(6)
-        outside = not axes.bbox.fully_containsx(box.x0) or not axes.bbox.fully_containsx(box.x1)
-        return box.count_contains(places) + 10 * outside
+        return Text.get_window_extent(label).padded(4)
 
-    shifts = [
-        (dx if side == "left" else -dx, dy, side) for dx in (8, 20) for dy in (8, -12, 20, -24) for side in ("left", "right")
-    ]
-    hidden(min(shifts, key=hidden))
+    def hidden(shift: tuple[float, float, str]) -> float:
+        place = box(shift)
+        outside = not axes.bbox.fully_containsx(place.x0) or not axes.bbox.fully_containsx(place.x1)
+        return place.count_contains(places) + 10 * (place.count_overlaps(taken) + outside)
+
+    sides = ((1, "left"), (-1, "right"))
+    shifts = [(sign * dx, dy, side) for dx in (8, 20) for dy in (8, -12, 20, -26) for sign, side in sides]
+    return box(min(shifts, key=hidden))

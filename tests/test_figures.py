@@ -81,20 +81,21 @@ def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
     assert (tmp_path / "ladder.pdf").exists()
 
 
-@pytest.mark.parametrize("at", [0, 12, 24])
-def test_a_label_hides_no_point(at, tmp_path):
-    """Of a cloud around one, in which a label beside the point, wherever it is, would lie on others."""
+def test_labels_hide_neither_points_nor_each_other(tmp_path):
+    """Points in rows and columns, among which most places beside one lie on others."""
     x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 5)))
     points = np.column_stack([x, y])
     with figure(tmp_path / "figure") as axes:
         axes.scatter(x, y)
         axes.margins(0.1)
         axes.figure.draw_without_rendering()
-        fig_pareto._name(axes, "all ternary", points[at], points)
-        [label] = axes.texts
-        box = Text.get_window_extent(label)
-        assert box.count_contains(axes.transData.transform(points)) == 0
-        assert axes.bbox.fully_containsx(box.x0) and axes.bbox.fully_containsx(box.x1)
+        places, inside, taken = axes.transData.transform(points), axes.bbox.frozen(), []
+        for at in (0, 1, 12, 24):
+            taken.append(fig_pareto._name(axes, "all full", points[at], points, taken))
+        boxes = [Text.get_window_extent(label) for label in axes.texts]
+    for box in boxes:
+        assert box.count_contains(places) == 0 and box.count_overlaps(boxes) == 1  # itself
+        assert inside.fully_containsx(box.x0) and inside.fully_containsx(box.x1)
 
 
 def test_bad_input():
