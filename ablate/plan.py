@@ -20,7 +20,9 @@ from ablate.confirm import is_searched
 from ablate.constraints import Count, Counter
 from ablate.design import Design
 from ablate.errors import BadInput
+from ablate.fractions import fraction
 from ablate.ledger import Record, arm
+from ablate.points import Points
 from ablate.recipe import length
 from ablate.search import Search
 from ablate.space_spec import values
@@ -124,10 +126,19 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "left_out": plan.left_out,
         "anchors": anchors,
         **total,
+        **_fraction(plan),
         "cpus": os.cpu_count(),
         "minutes": views / rate / 60 / (os.cpu_count() or 1),
         "minutes_of_longest_trial": (max(each[:-1]) + each[-1] / plan.study.seeds) / rate / 60,  # with its checkpoint
     }
+
+
+def _fraction(plan: Plan) -> dict[str, int]:
+    """Of a fractional factorial: how many points the whole one has, and the fraction's resolution."""
+    if not plan.study.points:
+        return {}
+    factors = len(Points(plan.study, plan.search.groups).axes)
+    return {"points_of_all": 2**factors, "resolution": fraction(factors, plan.study.points)[1]}
 
 
 def _views(plan: Plan) -> Iterator[float]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate.cluster import Resources
-from ablate.fractions import APART, fraction
-from ablate.points import Points
+from ablate.fractions import APART
 from ablate.run import Run
 from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
@@ -28,11 +27,9 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     for reason in result["left_out"]:
         console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
     table(result["anchors"], False)
-    if asked.points:
-        factors = len(Points(planned.study, planned.search.groups).axes)
-        _, resolution = fraction(factors, asked.points)
-        told = f"A fraction: {asked.points} of {2**factors:,} points, of resolution {resolution}: {APART[resolution]}."
-        console.print(told, highlight=False, soft_wrap=True)
+    if resolution := result.get("resolution"):
+        told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
+        console.print(f"{told}: {APART[resolution]}.", highlight=False, soft_wrap=True)
     points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
     console.print(f"Points of the space: {points}", highlight=False)
     views = (

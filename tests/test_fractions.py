@@ -1,6 +1,7 @@
 """Fractions of factorial designs keep apart what they say."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -61,6 +62,9 @@ def test_a_fraction_of_a_spaces_points(tiny_study, tmp_path, capsys):
     assert np.array(quantized).mean(0).tolist() == [0.5] * 7  # each layer group in half of the trials
     dry_run(asked, False, Resources())
     assert "8 of 128 points, of resolution 3: the effect of a factor" in capsys.readouterr().out
+    dry_run(asked, True, Resources())
+    told = json.loads(capsys.readouterr().out)
+    assert (told["points_of_all"], told["resolution"]) == (128, 3)
 
 
 def test_what_has_no_fraction(tiny_study, tmp_path):
