@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ablate.errors import BadInput
 from ablate.ledger import store
 from ablate.trial import device_name
 
-PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "safetensors", "thop")
+PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "scipy", "safetensors", "thop")
 
 
 def provenance() -> dict[str, Any]:
@@ -23,7 +25,12 @@ def provenance() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
-        "hardware": {"device": device_name(), "cpus": os.cpu_count(), "system": platform.platform()},
+        "hardware": {
+            "device": device_name(),
+            "cpus": os.cpu_count(),
+            "instructions": " ".join(sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)),
+            "system": platform.platform(),
+        },
         "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

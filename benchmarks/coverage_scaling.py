@@ -14,6 +14,7 @@ import numpy as np
 
 from ablate.analysis.laws import LAWS
 from ablate.analysis.scaling import fit
+from ablate.provenance import provenance
 
 D = np.tile(np.geomspace(200, 20000, 5), 8)
 PAIR = {"D": np.tile(D, 2), "quantized": np.repeat([0, 1], len(D))}
@@ -46,7 +47,8 @@ def main() -> None:
             shares = dict(zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True))
             print(f"{law:12} {sd:5} {delta:6}  {shares}", flush=True)
             rows.append({"law": law, "sd": sd, "huber_delta": delta, "held": shares})
-    result = {**vars(options), "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
+    about = {"seeds": f"0 to {options.studies - 1}", "provenance": provenance()}
+    result = {**vars(options), **about, "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
     (Path(__file__).parent / "results" / "coverage-scaling.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

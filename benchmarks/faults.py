@@ -5,7 +5,7 @@
 
 A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says how many
 trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as live processes.
-Needs pip install 'ablate-vit[test]'.
+Needs pip install --editable '.[test]'.
 """
 
 import argparse

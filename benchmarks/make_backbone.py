@@ -1,6 +1,6 @@
 """Make the bundled backbone vit-micro: pre-train a small ViT on Tiny-ImageNet-200 at 32 px, without what is like CIFAR-10.
 
-    python benchmarks/make_backbone.py --data FOLDER --out FOLDER                     # as the bundled one was (its card)
+    python benchmarks/make_backbone.py --data FOLDER --out FOLDER                     # by the recipe on the bundled one's card
     python benchmarks/make_backbone.py --data FOLDER --out FOLDER --weights binary    # the encoder is binary from the start
     python benchmarks/make_backbone.py --data FOLDER --evaluate ablate/assets/vit-micro
 

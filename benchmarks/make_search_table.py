@@ -2,9 +2,9 @@
 
     ablate study search_table --out random                                   # studies/search_table.toml says what they cost
     ablate study search_table --sampler nsga2 --objectives accuracy,size_bytes --seed 1 --out front
-    python benchmarks/make_search_table.py repeat random --points 25         # 2 further seeds each: 10 minutes of one core
+    python benchmarks/make_search_table.py repeat random --points 25         # 2 further seeds each: 12 minutes of one core
     python benchmarks/make_search_table.py repeat front --points 25          # as many; 22 of these 100 are not yet run
-    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000    # 100 minutes
+    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000    # 84 minutes
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
 repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into

@@ -1,6 +1,6 @@
 """Every sampler, and Ray Tune's stock OptunaSearch, on a table of real trials: what 150 trials find, over 20 seeds.
 
-    pip install "ablate-vit[benchmark]"                   # scikit-learn, for the surrogate
+    pip install --editable ".[benchmark]"                 # scikit-learn, for the surrogate
     python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
     python benchmarks/search.py --samplers additive       # it alone again; the others stay as they are in the result
     python benchmarks/search.py --samplers additive --time-only   # its seconds a proposal, on a machine that is quiet

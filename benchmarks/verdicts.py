@@ -22,6 +22,7 @@ from scipy import stats
 from ablate.analysis.hypothesis import Rules, judge
 from ablate.analysis.over_seeds import Estimate, smallest_effect
 from ablate.analysis.volume import Pairs, pair
+from ablate.provenance import provenance
 
 SIZES = np.array([200, 632, 2000, 6325, 20_000])
 BASELINE = np.array([0.35, 0.45, 0.55, 0.63, 0.70])
@@ -159,6 +160,7 @@ def main() -> None:
             drawn = {"seeds": None, "seeds_and_1000_images": 1000}
             result[f"{seeds}_seeds_coverage"] = {name: coverages[seeds, images].result() for name, images in drawn.items()}
         result["8_seeds_two_constant_arms"] = arms.result()
+    result["provenance"] = provenance()
     asked.out.parent.mkdir(exist_ok=True)
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

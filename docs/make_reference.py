@@ -33,7 +33,7 @@ def reference() -> str:
     for name in builtin.names("search_spaces"):
         space = load_space(name)
         parts.append(f"| `{name}` | {_cell(space.description)} | {', '.join(space.objectives)} |")
-    parts.append("\n## Studies\n\n| name | question | trials of |\n|---|---|---|")
+    parts.append("\n## Studies\n\n| name | question | cost |\n|---|---|---|")
     for name in builtin.names("studies"):
         study = load_study(name)
         parts.append(f"| `{name}` | {study.question} | {study.cost or '-'} |")
