@@ -157,13 +157,13 @@ def alone(
 ) -> Any:
     """Call a function on a worker with a trial's resources, while no trial runs; `meanwhile` is called every second."""
 
-    def call() -> Any:
+    def call(*arguments: Any) -> Any:  # not of its closure: Ray takes functions up to 100 MB
         import torch
 
         torch.set_num_threads(resources.cpus_per_trial)
         return function(*arguments)
 
-    called = ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote()
+    called = ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote(*arguments)
     while not ray.wait([called], timeout=1)[0]:
         if meanwhile:
             meanwhile()

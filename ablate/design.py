@@ -145,7 +145,7 @@ class Design:
         if not cell.tunings:
             return cell.choices[0]
         records = [self.found.get(key_of(_at(cell.spec, tuned, seed, test=False))) for tuned in cell.tunings]
-        scores = [-1.0 if record["accuracy"] is None else record["accuracy"] for record in records if record]
+        scores = [-1.0 if pd.isna(record["accuracy"]) else record["accuracy"] for record in records if record]  # None or NaN
         return cell.tunings[scores.index(max(scores))] if len(scores) == len(records) else None
 
 

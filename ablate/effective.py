@@ -77,7 +77,7 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []
     idle += [] if quantized else ["quantized_rate_multiplier", "quantized_weight_decay", "progressive"]
     idle += [] if quantized and recipe.progressive else ["progressive_share", "progressive_order"]
-    if recipe.weight_decay == 0 and not recipe.quantized_weight_decay:
+    if recipe.weight_decay == 0 and not (quantized and recipe.quantized_weight_decay):
         idle.append("weight_decay_until")
     return idle
 

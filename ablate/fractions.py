@@ -30,7 +30,7 @@ def fraction(factors: int, runs: int) -> tuple[NDArray[np.bool_], int]:
     tried = [
         _columns(factors, runs, masks, size)
         for masks in ([*range(1, runs)], odd)
-        for size in range(2, runs.bit_length())
+        for size in range(2, max(3, runs.bit_length()))
         if len(masks) >= factors
     ]
     columns, (threes, fours) = min(tried, key=lambda found: found[1])

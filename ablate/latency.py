@@ -39,18 +39,17 @@ class LatencyTable:
 
     layers: Mapping[str, Mapping[LayerSpec, float]]  # layer name -> precision -> ms
     rest_ms: float
-    device: str
 
     def dump(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         rows = {name: [(spec.model_dump(), ms) for spec, ms in row.items()] for name, row in self.layers.items()}
-        return {"layers": rows, "rest_ms": self.rest_ms, "device": self.device}
+        return {"layers": rows, "rest_ms": self.rest_ms}
 
     @classmethod
     def restore(cls, plain: dict[str, Any]) -> Self:
         """The table that was dumped."""
         rows = {name: {LayerSpec(**spec): ms for spec, ms in row} for name, row in plain["layers"].items()}
-        return cls(rows, plain["rest_ms"], plain["device"])
+        return cls(rows, plain["rest_ms"])
 
     def sum(self, precisions: Mapping[str, LayerSpec]) -> float:
         """The latency of a model whose layers have these precisions, full where absent, by addition."""
@@ -100,13 +99,14 @@ def layer_table(model: nn.Module, size: tuple[int, int], specs: list[LayerSpec],
         handle.remove()
     seen: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
     table: dict[str, dict[LayerSpec, float]] = {}
-    for name, layer in layers.items():
+    for name in inputs:  # a layer that the model never calls takes no time
+        layer = layers[name]
         shape = (tuple(inputs[name].shape), layer.out_features, layer.bias is not None)
         if shape not in seen:
             seen[shape] = {spec: _time_layer(layer, spec, inputs[name]) for spec in {FULL, *map(key, specs)}}
         table[name] = seen[shape]
     rest = measure(model, size).median_ms - sum(row[FULL] for row in table.values())
-    return LatencyTable(table, max(0.0, rest), device.type)
+    return LatencyTable(table, max(0.0, rest))
 
 
 def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:

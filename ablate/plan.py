@@ -150,9 +150,10 @@ def _views(plan: Plan) -> Iterator[float]:
     trials = plan.search.planned if isinstance(plan.search, Design) else [typical] * study.trials
     for spec in trials:
         images, recipe = spec.fraction * len(dataset.train), spec.recipe
-        epochs = length(recipe, math.ceil(images))[1]
+        n = math.ceil(images)
+        steps, epochs = length(recipe, n)
         validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
-        trained = (recipe.image_views or epochs * images) * (1 + sum(1 / part for part in rungs))
+        trained = steps * n / math.ceil(n / recipe.batch_size) * (1 + sum(1 / part for part in rungs))
         yield trained + (validated + spec.test * len(dataset.test)) / 3
     yield study.seeds * study.recipe.full_epochs * fraction * len(dataset.train)
 

@@ -53,7 +53,7 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
     """Learning rate over its peak: linear warm-up, then cosine to zero; in the second stage a low cosine to zero."""
     first = steps - round(recipe.second_stage * steps)
     if step >= first and recipe.second_stage:
-        return recipe.second_stage_rate * _cosine((step - first) / (steps - first))
+        return recipe.second_stage_rate * _cosine((step - first) / max(1, steps - first))
     if step < (ramp := round(recipe.warmup * first)):
         return (step + 1) / ramp
     return _cosine((step - ramp) / max(1, first - ramp))

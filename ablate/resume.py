@@ -59,7 +59,11 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
         raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
     changed = {key: value for key, value in given.items() if value is not None}
     study = checked(StudySpec, {**dict(run.study), **changed}, "options")
-    made = len(run.searched)
+    made, spent = len(run.searched), run.state.get("spent", 0.0)
+    left = made < study.trials or len(run.records) < run.state.get("trials", 0)
+    if left and study.hours is not None and spent >= study.hours * 3600:
+        spent_hours = f"the {spent / 3600:.2g} that the run has spent"
+        raise BadInput(f"--hours must be above {spent_hours}, but got {study.hours:g}; give more")
     if study.trials < made:
         raise BadInput(f"--trials must be at least the {made} trials that are recorded, but got {given['trials']}")
     return study

@@ -44,7 +44,8 @@ class Search:
         self.points = Points(study, groups)
         self.axes = self.points.axes
         self.coded = Code(self.axes)
-        self.additive = Additive(study, self.points, self.coded, count) if study.sampler == "additive" else None
+        additive = study.sampler == "additive" and self.axes  # where nothing varies there is nothing to solve
+        self.additive = Additive(study, self.points, self.coded, count) if additive else None
         self._anchors = {key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))}
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()

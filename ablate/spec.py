@@ -67,7 +67,7 @@ class Recipe(Spec):
     epochs: int = Field(2, ge=0, le=100_000)  # passes over the training images
     full_epochs: int = Field(0, ge=0, le=100_000)  # before those, in full precision; done once for all that share them
     image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
-        None  # in all, in place of epochs: the last may be a part of one
+        None  # in place of epochs: so many over batch_size, rounded up, are the steps
     )
     validate_every: int = Field(1, ge=1)  # epochs; the last is always validated
     batch_size: int = Field(64, ge=1, le=1_000_000)  # images a step

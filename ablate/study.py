@@ -115,6 +115,8 @@ def drive(
             measure_front(run, front, dataset.classes, files, resources, beat)
         status = "exhausted" if driver.exhausted else "finished"
     except KeyboardInterrupt:
+        with suppress(Exception):
+            driver.show([])  # what ended in the last second is no longer under way
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
     except Unwritten as error:
         status = "failed"

@@ -143,6 +143,8 @@ class StudySpec(Spec):
             faults.append(f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}")
         if self.points and "factorial" not in self.design:
             faults.append("points is how many a factorial design has; say design = 'factorial', or leave it out")
+        if self.seed + (self.seeds if self.design else self.confirm) >= 2**32:
+            faults.append(f"seed must leave room below 2^32 for the further ones, but got {self.seed}")
         if self.early_stopping:
             faults += self._rung_faults(self.early_stopping)
         if self.design and self.confirm:

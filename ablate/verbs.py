@@ -92,9 +92,11 @@ def rerun(
 
     records = {record["trial_id"]: record for record in ledger.read(load_run(run).path / "ledger.jsonl")}
     found = [name for name in records if name.startswith(trial)]
-    if len(found) != 1:
+    if len(found) > 1 and trial not in found:
+        raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(found)}")
+    if not found:
         raise unknown("trial", trial, records)
-    record = records[found[0]]
+    record = records[trial if trial in found else found[0]]
     from ablate.trial import compare
 
     rows = compare(record)

@@ -124,7 +124,7 @@ def latencies(path: Path) -> Table:
         title="Latency at batch 1",
         title_justify="left",
     )
-    for _, row in pd.read_csv(path).iterrows():
+    for _, row in pd.read_csv(path, dtype={"trial_id": str}).iterrows():
         table.add_row(row["trial_id"], f"{row['latency_ms_summed']:.2f}", f"{row['latency_ms_measured']:.2f}")
     return table
 
@@ -134,7 +134,7 @@ def confirmed(path: Path) -> Table:
     title = "Confirmed: the search chose by validation with one seed; these are means over others, with 95 % intervals"
     columns = ("trial", "search", "validation", "test", "seeds")
     table = Table(*columns, box=None, pad_edge=False, title=title, title_justify="left")
-    for row in pd.read_csv(path).to_dict("records"):
+    for row in pd.read_csv(path, dtype={"trial_id": str}).to_dict("records"):
         means = [_interval(row, name) for name in ("accuracy", "test_accuracy")]
         off = "" if row["on_front"] else " (no longer on the front)"
         table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, str(row["n"]))

@@ -38,7 +38,8 @@ def profile(problem: Problem, theta: Array, confidence: float) -> Array:
     limit = np.concatenate([problem.low, problem.high])
     nearest, inner, outer = np.tile(theta, (2 * k, 1)), np.tile(theta, 2), np.full(2 * k, np.nan)
     residual, gradient = problem.residuals(theta[None])
-    errors = np.sqrt(np.diag(np.linalg.pinv(gradient[0].T @ gradient[0]))) * residual.std()  # (k, n) @ (n, k)
+    variances = np.diag(np.linalg.pinv(gradient[0].T @ gradient[0]))  # (k, n) @ (n, k); 0 may come out as a little less
+    errors = np.sqrt(np.maximum(variances, 0)) * residual.std()
     step = np.tile(2 * errors + 1e-6, 2)
     for _ in range(60):  # doubling steps until one goes too far, then halves the interval
         reach = np.clip(inner + sign * step, np.tile(problem.low, 2), np.tile(problem.high, 2))

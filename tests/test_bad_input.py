@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ablate import cli
+from ablate import cli, load_run
 from ablate.data import ASSETS
 
 SPACE = "description = 'd'\n[layer]\n"
@@ -55,6 +55,7 @@ def refused(result, *parts):
         (["study", "--max-size-bytes", "0"], ["max_size_bytes", "greater than or equal to 1", "0"]),
         (["study", "--max-latency-ms", "nan"], ["max_latency_ms", "nan"]),
         (["study", "--min-accuracy", "50"], ["min_accuracy", "less than or equal to 1", "50"]),
+        (["study", "--seed", str(2**32 - 1), "--confirm", "1"], ["seed must leave room below 2^32", "4294967295"]),
         (["study", "--confirm", "-1"], ["confirm", "greater than or equal to 0", "-1"]),
         (["study", "--early-stopping", "1"], ["early_stopping.reduction", "greater than or equal to 2", "1"]),
         (["study", "--early-stopping", "3", "--epochs", "1"], ["early_stopping needs more epochs than its first 1", "1"]),
@@ -250,3 +251,9 @@ def test_an_unknown_trial(run, tmp_path):
     (tmp_path / "run" / "study.toml").write_text(STUDY)
     (tmp_path / "run" / "ledger.jsonl").touch()
     refused(run("rerun", "run", "--trial", "abc"), "unknown trial 'abc'")
+
+
+def test_the_beginning_of_several_trials(run, finished):
+    refused(
+        run("rerun", str(finished[0]), "--trial", ""), "--trial must name one trial", *load_run(finished[0]).records["trial_id"]
+    )

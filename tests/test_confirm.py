@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate import load_run, run_study
+from ablate import load_run, run_study, view
 from ablate.cluster import Resources
 from ablate.confirm import confirmations, is_searched, table
 from ablate.ledger import append, blank_record, read
@@ -62,6 +62,12 @@ def test_the_table_tells_the_search_from_its_confirmation():
     assert rows.loc["fc1-7", "test_accuracy"] == 0.55 and np.isnan(
         rows.loc["fc1-7", "test_accuracy_low"]
     )  # one seed: unbounded
+
+
+def test_ids_of_digits_are_ids(tmp_path):
+    search = [record(SPECS[0], 0.6) | {"trial_id": "123456789012"}]
+    table(study(), search, ["123456789012"]).to_csv(tmp_path / "confirmed.csv", index=False)
+    assert list(view.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
 
 
 def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):

@@ -132,6 +132,17 @@ def test_it_waits_for_a_tuning_under_way():
     assert not design.waits and design.ask().recipe.learning_rate == 1e-3  # all failed: the first
 
 
+@pytest.mark.parametrize("failed", [None, np.nan])  # as in a ledger, and as in a table of it
+def test_a_choice_that_failed_is_not_the_best(failed):
+    first = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
+    records = [answer(spec) for spec in run(first)]
+    for record in records:
+        if record["spec"]["recipe"]["learning_rate"] == 1e-3:
+            record |= {"status": "failed", "accuracy": failed}
+    table = Design(first.study, GROUPS, records).table()
+    assert list(table[table["role"] == "seed"]["status"]) == ["complete"] * 3
+
+
 @pytest.mark.parametrize("at", [0, 1, 7, 20])
 def test_a_design_that_is_told_the_records_goes_on(at):
     whole = run(Design(study(design="ladder"), GROUPS))

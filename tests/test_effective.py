@@ -22,6 +22,7 @@ RECIPE = {
     "image_views": ["none", 500],
     "validate_every": [1, 2],
     "optimizer": ["adamw", "sgd"],
+    "weight_decay": [0.0, 0.05],
     "momentum": [0.8, 0.9],
     "label_smoothing": [0.0, 0.1],
     "quantized_rate_multiplier": {"low": 0.5, "high": 4.0, "log": True},

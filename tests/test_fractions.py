@@ -42,6 +42,11 @@ def test_all_combinations_are_a_fraction_too():
     assert {tuple(row) for row in levels.tolist()} == set(itertools.product([False, True], repeat=4))
 
 
+def test_of_one_factor_two_runs_are_all():
+    levels, resolution = fraction(1, 2)
+    assert sorted(levels.ravel().tolist()) == [False, True] and resolution == 5
+
+
 @pytest.mark.parametrize("runs", [4, 12, 64, 3])
 def test_sizes_that_are_none(runs):
     with pytest.raises(BadInput, match=rf"power of two above the 5 factors and at most 2\^5, but got {runs}; one such is 8"):

@@ -150,6 +150,7 @@ def test_the_second_stage_is_a_low_cosine():
     rates = [rate(step, 100, Recipe(warmup=0.1, second_stage=0.2, second_stage_rate=0.05)) for step in range(100)]
     assert rates[:80] == [rate(step, 80, Recipe(warmup=0.1)) for step in range(80)]
     assert rates[80] == 0.05 and rates[90] == pytest.approx(0.025) and 0 < rates[99] < 0.001
+    assert 0 <= rate(2, 2, Recipe(second_stage=0.2)) <= 1  # asked once more at the end; no step is in the second stage
     assert trained(second_stage=0.5)[0][-1].loss != trained()[0][-1].loss
 
 

@@ -239,6 +239,15 @@ def test_a_floor_that_is_not_there_is_on_its_bound_and_its_profile_flat():
     assert found.profile["E"][0] == found.intervals["E"][0] == 0 and found.profile["E"][1] < loss.min()
 
 
+@pytest.mark.parametrize("seed", [2, 5, 8])
+def test_a_gap_that_is_not_there_leaves_its_exponent_open(seed):
+    """Nothing depends on gamma_D there, and its variance may come out as a rounding error below 0."""
+    images, quantized = np.tile(np.repeat([200.0, 630.0, 2000.0, 6330.0, 20_000.0], 5), 2), np.repeat([0.0, 1.0], 25)
+    loss = (0.3 + 3 / images**0.4) * np.exp(np.random.default_rng(seed).normal(0, 0.02, 50))
+    found = fit("gap_growing", {"D": images, "quantized": quantized}, loss, huber_delta=0.02, samples=0)
+    assert found.profile["gamma_D"] == (0, np.inf) and found.profile["k"][1] > 1e-4
+
+
 def test_a_rising_error_has_its_exponent_on_the_bound():
     found = fit("power", CURVE, published("power")[::-1], samples=50)
     assert "beta is on its lower bound" in found.flags

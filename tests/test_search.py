@@ -43,6 +43,11 @@ def test_the_first_points_are_the_anchors():
     assert all(layer.activation_bits == 8 and layer.beta_multiplier == 1.0 for layer in first[1].layers.values())
 
 
+def test_a_space_of_one_point_has_one_trial():
+    search = Search(study({"weights": "binary"}), GROUPS)
+    assert len(run(search, 5)) == 1 and search.ask() is None and not search.under_way
+
+
 def test_no_point_is_proposed_twice():
     specs = run(Search(study({"weights": {"each": ["full", "binary"]}}), GROUPS), 60)
     assert len({spec.model_dump_json() for spec in specs}) == 60

@@ -189,6 +189,15 @@ def test_no_worker_is_started_in_vain(tmp_path):
     assert len(records) == 40 and len({record["device"] for record in records}) == len(seen) == 6
 
 
+def test_what_a_worker_alone_is_given_may_be_large():
+    """As the packed weights of a large model are, which a study times at its end."""
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        assert cluster.alone(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000
+    finally:
+        ray.shutdown()
+
+
 def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tmp_path):
     diverging = "bf16 = false\nlearning_rate = 1e30\nclip_norm = 'none'\nwarmup = 0.0\nbatch_size = 16"
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("bf16 = false", diverging))
@@ -370,6 +379,8 @@ def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path):
     assert len(ended.records) == 0 and ended.state["status"] == "finished"
     with pytest.raises(BadInput, match="hours: Input should be greater than 0, but got -1"):
         resume_study(tmp_path / "run", hours=-1)
+    with pytest.raises(BadInput, match=r"--hours must be above the .* that the run has spent, but got 1e-09; give more"):
+        resume_study(tmp_path / "run")
     resumed, _ = resume_study(tmp_path / "run", hours=1, resources=Resources(concurrency=1))
     assert len(resumed.records) == study.trials and resumed.study.hours == 1
 
