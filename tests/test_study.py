@@ -24,7 +24,7 @@ from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.ledger import blank_record
-from ablate.plan import estimate, plan
+from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.show import dry_run
 from ablate.spec import LayerSpec, Recipe, TrialSpec
@@ -383,6 +383,13 @@ def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path):
         resume_study(tmp_path / "run")
     resumed, _ = resume_study(tmp_path / "run", hours=1, resources=Resources(concurrency=1))
     assert len(resumed.records) == study.trials and resumed.study.hours == 1
+
+
+def test_image_views_are_steps_of_batches_that_an_epoch_may_cut_short(tiny_study, tmp_path):
+    """Of 80 images, in batches of 64 and 16, 100 views are two steps."""
+    text = tiny_study.replace("epochs = 1", "image_views = 100").replace("fraction = [0.02, 0.04]", "fraction = 0.02")
+    [one, checkpoint] = _views(plan(with_options(text, tmp_path, trials=1)))
+    assert one == 80 + 1000 / 3 and checkpoint == 0  # an evaluated image counts as a third
 
 
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
