@@ -8,7 +8,8 @@
 and the list of its images that look like one of CIFAR-10, which are neither trained on nor validated with: 99,103 and
 9,961 images remain. ImageNet's terms (research use) apply to them.
 
-A checkpoint is kept after each epoch; the same command goes on from there, to the bit with the same --threads. --out is
+A checkpoint is kept after each epoch; the same command goes on from there, to the bit with the same --threads. On a GPU,
+which waits for the CPU to queue the kernels of so small a model, --compile takes each block through torch.compile. --out is
 then a model for `ablate study --model FOLDER`. Quantized, what is saved are the latent full-precision weights: those that
 `quantize_` quantizes again, here (`--weights binary --evaluate FOLDER`) and in a study's trials.
 """
@@ -116,7 +117,8 @@ def pretrain(
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             schedule.step()
-        top1 = evaluate(model, validation, PREPROCESS, epoch).accuracy
+        with torch.compiler.set_stance("force_eager"):
+            top1 = evaluate(model, validation, PREPROCESS, epoch).accuracy
         seconds = round(time.perf_counter() - started, 1)
         rows = [*rows, {"epoch": epoch, "loss": round(float(np.mean(losses)), 4), "top1": round(top1, 4), "seconds": seconds}]
         yield {name: part.state_dict() for name, part in parts.items()} | {"rng": rng.bit_generator.state, "rows": rows}
@@ -150,13 +152,15 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float) -> None:
+def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float, compiled: bool) -> None:
     """Pre-train into `out`, on from `state`; ends early, with a checkpoint, after the epoch that passes `minutes`."""
     started, epochs = time.perf_counter(), asked["epochs"]
     classes, images, validation = read(data)
     print(f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
+    for block in model.vit.layers if compiled else ():
+        block.compile(dynamic=False)
     for after in pretrain(model, images, validation, epochs, state):
         torch.save(after | {"asked": asked}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
@@ -172,6 +176,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, models.preprocess(str(out))).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
+    record |= {"compiled": compiled, "seed": SEED}
     (out / "record.part").write_text(json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n")
     (out / "record.part").replace(out / RECORD)
     (out / CHECKPOINT).unlink()
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--weights", default="full", choices=("full", "binary", "ternary"), help="of the encoder's layers")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="the encoder's blocks, by torch.compile")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after the epoch that passes them; go on later")
     args = parser.parse_args()
     try:
@@ -205,7 +211,7 @@ def main() -> None:
         if state and "top1" in state:
             print(f"{args.out} is finished: validation top-1 {state['top1']:.2%}")
         else:
-            make(args.out, asked, state, args.data, args.minutes)
+            make(args.out, asked, state, args.data, args.minutes, args.compile)
     except AblateError as error:
         parser.exit(2 if isinstance(error, BadInput) else 1, f"{error}\n")
 

@@ -1,12 +1,13 @@
 """What a quantized training step costs: ours beside the full-precision step and other BitLinear layers, in one run.
 
     pip install bitlinear torchao                        the peers; without them their rows are left out
-    python benchmarks/train_step.py [--device cuda --compile] [--threads 1] [--rounds 15] [--only NAME...]
+    python benchmarks/train_step.py [--device cuda --compile] [--model FOLDER] [--threads 1] [--rounds 15] [--only NAME...]
 
 One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
-autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. The variants take turns within each
+autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile each block of the
+encoder goes through torch.compile: they have the same code, so it is compiled once. The variants take turns within each
 round, so that other load on the machine meets them all alike; medians, and their ratio to full precision. Writes
-results/train-step-<device>-<torch>[-batch<n>][-compiled].json.
+results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from ablate.trial import device_name
 
 PACKAGES = ("torch", "transformers", "ablate-vit", "bitlinear", "torchao")
 LAYERS = "vit.layers.*"
+SEED = 0
 
 
 def ours(**fields: object) -> Callable[[nn.Module], None]:
@@ -83,11 +85,12 @@ def step_of(model: nn.Module, size: tuple[int, int], batch: int, device: str, co
     pixels = torch.randn(batch, 3, *size, device=device)
     labels = torch.randint(0, 10, (batch,), device=device)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-    run = torch.compile(model) if compiled else model
+    for block in model.vit.layers if compiled else ():
+        block.compile()
 
     def step() -> float:
         with torch.autocast(device, torch.bfloat16):
-            loss = nn.functional.cross_entropy(run(pixels).logits.float(), labels)
+            loss = nn.functional.cross_entropy(model(pixels).logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -107,7 +110,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*VARIANTS], choices=[*VARIANTS], metavar="NAME", help="full among them")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     size = models.preprocess(asked.model).size
     fresh = models.load(asked.model, data.load("cifar10-mini").classes).to(asked.device).train()
     steps, missing = {}, {}
@@ -116,7 +119,8 @@ def main() -> None:
         try:
             VARIANTS[name]()(model)
             step = step_of(model.to(asked.device), size, asked.batch, asked.device, asked.compile)
-            step()  # warm-up
+            for _ in range(3):
+                step()  # warm-up
         except Exception as error:  # a peer that does not run here
             missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
             continue
@@ -134,12 +138,13 @@ def main() -> None:
         }
         for name, times in seconds.items()
     }
-    result = {"hardware": device_name(), "python": platform.python_version(), **vars(asked), "packages": found()}
+    result = {"hardware": device_name(), "python": platform.python_version(), **vars(asked), "seed": SEED, "packages": found()}
     result |= {"steps": rows, "not_run": missing}
     text = json.dumps(result, indent=1)
     print(text)
     device = re.sub(r"\W+", "-", device_name()).lower()
     parts = ["train-step", device, version("torch").partition("+")[0]]
+    parts += [Path(asked.model).name] * (asked.model != "vit-micro")
     parts += [f"batch{asked.batch}"] * (asked.batch != 64) + ["compiled"] * asked.compile
     (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(text + "\n")
 

@@ -1,6 +1,7 @@
 """benchmarks/make_backbone.py on an archive of a few images."""
 
 import io
+import json
 import shutil
 import sys
 import tarfile
@@ -195,3 +196,14 @@ def test_a_folder_of_another_run_is_left_alone(command, tmp_path, capsys):
 def assert_one_line(capsys, start):
     error = capsys.readouterr().err
     assert error.startswith(start) and error.count("\n") == 1, error
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
+def test_compiled_blocks_learn_as_much(command, tmp_path):
+    records = []
+    for name, *flags in (("plain",), ("compiled", "--compile")):
+        assert command("--epochs", 1, "--weights", "ternary", *flags, "--out", tmp_path / name) == 0
+        records.append(json.loads((tmp_path / name / "training.json").read_text()))
+    plain, compiled = records
+    assert (plain["compiled"], compiled["compiled"]) == (False, True)
+    assert compiled["epochs"][0]["loss"] == pytest.approx(plain["epochs"][0]["loss"], rel=0.1)
