@@ -26,6 +26,7 @@ OFF: dict[str, Value | None] = {
     "temperature": 2.0,
     "distill_blocks": 0.0,
     "outer_full": False,
+    "compile": False,
 }
 USUAL: dict[str, Value | None] = OFF | {
     "epochs": 2,

@@ -5,7 +5,7 @@ Whatever changes from step to step is a function of the step's number; only the 
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from ablate.errors import BadInput
 from ablate.layers import blocks, groups, linear_layers
 from ablate.models import logits
 from ablate.spec import Recipe
+
+KINDS = 256  # of blocks in one process: by their layers' precisions, with lambda and without, and by a batch's size
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -152,6 +154,20 @@ def _outputs(model: nn.Module, names: list[str]) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def compiled(model: nn.Module, on: bool) -> Iterator[None]:
+    """Within, if on: the model's blocks through torch.compile. Those with the same code and precisions share what comes out."""
+    chosen = [model.get_submodule(name) for name in blocks(model)] if on else []
+    for block in chosen:
+        block.forward = torch.compile(block.forward, dynamic=False)
+    with torch._dynamo.config.patch(recompile_limit=KINDS) if on else nullcontext():
+        try:
+            yield
+        finally:
+            for block in chosen:
+                del block.forward  # the class's own again
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

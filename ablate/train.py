@@ -17,7 +17,7 @@ from ablate.data import Split
 from ablate.errors import NonFinite
 from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
-from ablate.recipe import Objective, Ramp, averaged, decay, length, optimizer_of, rate
+from ablate.recipe import Objective, Ramp, averaged, compiled, decay, length, optimizer_of, rate
 from ablate.spec import Recipe
 
 log = logging.getLogger(__name__)
@@ -80,27 +80,28 @@ def train(
     for epoch in range(1 + _restore(state, parts, rng), epochs + 1):
         model.train()
         first = len(losses)
-        for batch in islice(_batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch):
-            ramp.at(schedule.last_epoch)  # the number of steps done
-            decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
-            pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
-            pixels = (_augment(pixels, rng) if recipe.augment else pixels).to(device)
-            labels = torch.from_numpy(images.labels[batch]).to(device)  # (B,)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
-                loss = objective(preprocess(pixels), labels)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            schedule.step()
-            if average is not None:
-                average.update_parameters(model)
-            if schedule.last_epoch % LOGGED == 0:
-                log.info("step %d of %d: training loss %.4f", schedule.last_epoch, steps, np.mean(losses[-LOGGED:]))
+        with compiled(model, recipe.compile):
+            for batch in islice(_batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch):
+                ramp.at(schedule.last_epoch)  # the number of steps done
+                decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
+                pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
+                pixels = (_augment(pixels, rng) if recipe.augment else pixels).to(device)
+                labels = torch.from_numpy(images.labels[batch]).to(device)  # (B,)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
+                    loss = objective(preprocess(pixels), labels)
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                if recipe.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                optimizer.step()
+                schedule.step()
+                if average is not None:
+                    average.update_parameters(model)
+                if schedule.last_epoch % LOGGED == 0:
+                    log.info("step %d of %d: training loss %.4f", schedule.last_epoch, steps, np.mean(losses[-LOGGED:]))
         if epoch % recipe.validate_every and epoch < epochs:
             continue
         ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses[first:])))

@@ -33,7 +33,7 @@ from ablate import LayerSpec, models, quantize_
 from ablate.data import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.models import Preprocess
-from ablate.recipe import Objective, length, optimizer_of, rate
+from ablate.recipe import Objective, compiled, length, optimizer_of, rate
 from ablate.spec import Recipe
 from ablate.train import evaluate
 from ablate.trial import device, device_name
@@ -74,7 +74,7 @@ def augment(images: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 
 def pretrain(
-    model: nn.Module, images: Split, validation: Split, epochs: int, state: dict[str, Any] | None
+    model: nn.Module, images: Split, validation: Split, epochs: int, state: dict[str, Any] | None, compile: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Trains in place; after each epoch yields what it goes on from, with a row for each epoch so far."""
     steps, _ = length(RECIPE.model_copy(update={"epochs": epochs}), len(images))
@@ -105,20 +105,21 @@ def pretrain(
         started, losses = time.perf_counter(), []
         model.train()
         order = rng.permutation(len(images))
-        for batch in (order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)):
-            pixels, labels = augment(images.images[batch], rng).to(device), torch.from_numpy(images.labels[batch]).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = objective(PREPROCESS(pixels), labels)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            schedule.step()
-        with torch.compiler.set_stance("force_eager"):
-            top1 = evaluate(model, validation, PREPROCESS, epoch).accuracy
+        with compiled(model, compile):
+            for batch in (order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)):
+                pixels = augment(images.images[batch], rng).to(device)
+                labels = torch.from_numpy(images.labels[batch]).to(device)
+                with torch.autocast(device.type, torch.bfloat16):
+                    loss = objective(PREPROCESS(pixels), labels)
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                optimizer.step()
+                schedule.step()
+        top1 = evaluate(model, validation, PREPROCESS, epoch).accuracy
         seconds = round(time.perf_counter() - started, 1)
         rows = [*rows, {"epoch": epoch, "loss": round(float(np.mean(losses)), 4), "top1": round(top1, 4), "seconds": seconds}]
         yield {name: part.state_dict() for name, part in parts.items()} | {"rng": rng.bit_generator.state, "rows": rows}
@@ -152,16 +153,14 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float, compiled: bool) -> None:
+def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float, compile: bool) -> None:
     """Pre-train into `out`, on from `state`; ends early, with a checkpoint, after the epoch that passes `minutes`."""
     started, epochs = time.perf_counter(), asked["epochs"]
     classes, images, validation = read(data)
     print(f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
-    for block in model.vit.layers if compiled else ():
-        block.compile(dynamic=False)
-    for after in pretrain(model, images, validation, epochs, state):
+    for after in pretrain(model, images, validation, epochs, state, compile):
         torch.save(after | {"asked": asked}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
         rows = after["rows"]
@@ -176,7 +175,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, models.preprocess(str(out))).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
-    record |= {"compiled": compiled, "seed": SEED}
+    record |= {"compile": compile, "seed": SEED}
     (out / "record.part").write_text(json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n")
     (out / "record.part").replace(out / RECORD)
     (out / CHECKPOINT).unlink()

@@ -6,8 +6,8 @@
 One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
 autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile each block of the
 encoder goes through torch.compile: they have the same code, so it is compiled once. The variants take turns within each
-round, so that other load on the machine meets them all alike; medians, and their ratio to full precision. Writes
-results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
+round, another one first in each, so that other load on the machine meets them all alike; medians, and their ratio to full
+precision. Writes results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -126,8 +127,8 @@ def main() -> None:
             continue
         steps[name] = step
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(asked.rounds):
-        for name, step in steps.items():
+    for i in range(asked.rounds):
+        for name, step in islice(cycle(steps.items()), i % len(steps), i % len(steps) + len(steps)):  # each one first in turn
             started = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - started)

@@ -205,5 +205,5 @@ def test_compiled_blocks_learn_as_much(command, tmp_path):
         assert command("--epochs", 1, "--weights", "ternary", *flags, "--out", tmp_path / name) == 0
         records.append(json.loads((tmp_path / name / "training.json").read_text()))
     plain, compiled = records
-    assert (plain["compiled"], compiled["compiled"]) == (False, True)
+    assert (plain["compile"], compiled["compile"]) == (False, True)
     assert compiled["epochs"][0]["loss"] == pytest.approx(plain["epochs"][0]["loss"], rel=0.1)
