@@ -167,7 +167,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)
     untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1})
+    recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False})
 
     def rate(k: int, seconds: float) -> float:
         """Images a second, in steps of k or, where there are fewer, of all."""

@@ -38,6 +38,7 @@ RECIPE = {
     "temperature": [1.0, 2.0, 4.0],
     "distill_blocks": [0.0, 1.0],
     "outer_full": [False, True],
+    "compile": [False, True],
 }
 LAYER = {
     "weights": {"each": ["full", "binary", "int8"]},
