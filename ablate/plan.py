@@ -112,7 +112,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
     evaluated image counts as a third of a trained one, and a search's fraction as the mean of its ends or choices. The
     training of teachers is left out: one more training for each recipe that is distilled, by however many trials. Early
-    stopping is left out: every trial counts with all of its rungs.
+    stopping is left out: every trial counts with all of its rungs. So is `compile`: the steps measured are not compiled.
     """
     each, n = [*_views(plan)], plan.study.trials
     views = sum(each)

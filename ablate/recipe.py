@@ -18,7 +18,7 @@ from ablate.layers import blocks, groups, linear_layers
 from ablate.models import logits
 from ablate.spec import Recipe
 
-KINDS = 256  # of blocks in one process: by their layers' precisions, with lambda and without, and by a batch's size
+KINDS = 256  # of blocks in one training: by their layers' precisions, with lambda and without, and by a batch's size
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -158,11 +158,17 @@ def _outputs(model: nn.Module, names: list[str]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def compiled(model: nn.Module, on: bool) -> Iterator[None]:
-    """Within, if on: the model's blocks through torch.compile. Those with the same code and precisions share what comes out."""
+    """Within, if on: the model's blocks through torch.compile. Those with the same code and precisions share what comes out.
+
+    Raises BadInput for a model without blocks, and, within, torch's FailOnRecompileLimitHit for more than KINDS kinds.
+    """
     chosen = [model.get_submodule(name) for name in blocks(model)] if on else []
+    if on and not chosen:
+        raise BadInput("compile needs a model with blocks, and this one has none; set compile = false")
     for block in chosen:
         block.forward = torch.compile(block.forward, dynamic=False)
-    with torch._dynamo.config.patch(recompile_limit=KINDS) if on else nullcontext():
+    limits = {"recompile_limit": KINDS, "accumulated_recompile_limit": KINDS, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits) if on else nullcontext():
         try:
             yield
         finally:

@@ -93,7 +93,7 @@ class Recipe(Spec):
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)  # weight of the squared error of normalised block outputs
     outer_full: bool = False  # the head and the first block stay full, whatever `layers` says
     bf16: bool | Literal["auto"] = "auto"  # bfloat16 autocast while training; evaluation is always float32
-    compile: bool = False  # blocks by torch.compile while training: for GPUs and long trials; 10 s or more a kind of block
+    compile: bool = False  # the model's blocks through torch.compile while training: for GPUs, and long trials
 
 
 class TrialSpec(Spec):

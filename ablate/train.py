@@ -61,6 +61,7 @@ def train(
     """Fine-tune `model` in place; yields after each epoch that is validated. Every random draw comes from `seed`.
 
     With averaged weights (recipe.ema) these are evaluated, and are the model's own once the last epoch has been taken.
+    With recipe.compile the model's blocks are compiled for these steps, and neither for evaluation nor in the teacher.
     With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
     Raises NonFinite, with the step, when the loss is not a finite number, and BadInput for a recipe that distills
     without a teacher.
@@ -76,6 +77,8 @@ def train(
     objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
     losses: list[float] = []  # of each batch
+    if recipe.compile:
+        torch.compiler.reset()  # what other trainings in this process compiled does not count towards its limits
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"average": average} if average else {})
     for epoch in range(1 + _restore(state, parts, rng), epochs + 1):
         model.train()

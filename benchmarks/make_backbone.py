@@ -148,19 +148,22 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
         why = f"cannot be read: {error}".split("\n")[0]
         raise BadInput(f"--out must be new or of an earlier run, but {str(out)!r} {why}; give another or remove it") from None
     if was != asked:
-        then, now = (" ".join(f"--{name} {value}" for name, value in each.items()) for each in (was, asked))
+        flags = (
+            (f"--{name}" if value is True else f"--{name} {value}" for name, value in each.items()) for each in (was, asked)
+        )
+        then, now = map(" ".join, flags)
         raise BadInput(f"--out must be new or begun with {now}, but {str(out)!r} was begun with {then}; give another")
     return found
 
 
-def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float, compile: bool) -> None:
+def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float) -> None:
     """Pre-train into `out`, on from `state`; ends early, with a checkpoint, after the epoch that passes `minutes`."""
     started, epochs = time.perf_counter(), asked["epochs"]
     classes, images, validation = read(data)
     print(f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
-    for after in pretrain(model, images, validation, epochs, state, compile):
+    for after in pretrain(model, images, validation, epochs, state, asked.get("compile", False)):
         torch.save(after | {"asked": asked}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
         rows = after["rows"]
@@ -175,7 +178,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, models.preprocess(str(out))).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
-    record |= {"compile": compile, "seed": SEED}
+    record |= {"seed": SEED}
     (out / "record.part").write_text(json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n")
     (out / "record.part").replace(out / RECORD)
     (out / CHECKPOINT).unlink()
@@ -205,12 +208,12 @@ def main() -> None:
             top1 = evaluate(model, validation, models.preprocess(str(args.evaluate))).accuracy
             print(f"{args.evaluate}: top-1 {top1:.2%} of {len(validation):,} validation images")
             return
-        asked = {"epochs": args.epochs, "weights": args.weights}
+        asked = {"epochs": args.epochs, "weights": args.weights} | ({"compile": True} if args.compile else {})
         state = begun(args.out, asked)
         if state and "top1" in state:
             print(f"{args.out} is finished: validation top-1 {state['top1']:.2%}")
         else:
-            make(args.out, asked, state, args.data, args.minutes, args.compile)
+            make(args.out, asked, state, args.data, args.minutes)
     except AblateError as error:
         parser.exit(2 if isinstance(error, BadInput) else 1, f"{error}\n")
 

@@ -112,6 +112,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(SEED)
+    if asked.compile:  # each variant or none: past its limit torch.compile would go on without compiling
+        torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit = 64, True
     size = models.preprocess(asked.model).size
     fresh = models.load(asked.model, data.load("cifar10-mini").classes).to(asked.device).train()
     steps, missing = {}, {}

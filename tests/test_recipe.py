@@ -1,6 +1,7 @@
 """Every part of a recipe against what its comment in ablate/spec.py says."""
 
 import math
+import shutil
 import threading
 
 import numpy as np
@@ -15,7 +16,6 @@ from ablate import BitLinear, LayerSpec, data, models, quantize_, run_trial
 from ablate import plan as plan_module
 from ablate import teacher as teachers
 from ablate.data import Split
-from ablate.effective import asked
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
@@ -238,12 +238,14 @@ def test_what_distillation_needs():
 # Compiled blocks
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
     layers = {f"block0.{part}": BINARY for part in ("attention", "fc1", "fc2")}
     recipe = {"epochs": 4, "batch_size": 20, "bf16": False, "progressive": "linear", "ema": 0.9, "distill_blocks": 0.5}
     images, curves = data.load("cifar10-mini").validation, []
     images = Split(images.images[:40], images.labels[:40])  # 8 steps, the first 4 with another lambda each
+    torch.compiler.reset()
     before = counters["stats"]["unique_graphs"]
     for compile in (False, True):
         spec = TrialSpec(model=str(tiny_vit), layers=layers, recipe=Recipe(**recipe, compile=compile))
@@ -251,14 +253,17 @@ def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
         epochs = train(model, images, images, spec.recipe, models.preprocess(str(tiny_vit)), 0, full.eval())
         curves.append([(epoch.train_loss, epoch.loss) for epoch in epochs])
         assert "forward" not in vars(model.vit.layers[0])
-    assert np.allclose(*curves, rtol=0.01) and len({*map(tuple, curves)}) == 2
+    assert np.allclose(*curves, rtol=0.01)
     assert counters["stats"]["unique_graphs"] - before == 3  # binary with and without lambda, full
 
 
-def test_compiled_or_not_is_another_trial_and_off_has_the_old_id():
-    spec, on = TrialSpec(), TrialSpec(recipe=Recipe(compile=True))
-    assert "compile" not in asked(spec, exclude=set())["recipe"] and asked(on, exclude=set())["recipe"]["compile"] is True
-    assert trial_id(spec) != trial_id(on)
+def test_compiled_or_not_is_another_trial():
+    assert trial_id(TrialSpec()) != trial_id(TrialSpec(recipe=Recipe(compile=True)))
+
+
+def test_compile_needs_blocks():
+    with pytest.raises(BadInput, match=r"compile needs a model with blocks.*set compile = false"):
+        trained(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), compile=True)
 
 
 # The teacher
