@@ -72,6 +72,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         for pattern in step.groups:
             layers.match(pattern, chosen, "layer group")
     _check_rungs(study, dataset)
+    _check_blocks(study, model)
     count = Counter(model, preprocess, found)
     search = proposer_of(study, [name for name in found if name in chosen], records, count)
     if isinstance(search, Design):
@@ -97,6 +98,15 @@ def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:
             f"early_stopping's smallest rung must keep an image of each class, but 1/{parts[0]} of the trial's would be "
             f"{left:.2g} of one; take fewer rungs, a smaller reduction or a larger fraction"
         )
+
+
+def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
+    """Raises BadInput where a recipe asks for the blocks of a model that has none."""
+    steps = (*study.steps, *([study.reference] if study.reference else []))
+    recipes = [study.recipe.model_dump(), study.space.recipe, study.tune, *(part for s in steps for part in (s.recipe, s.tune))]
+    for field, off in {"compile": "false", "distill_blocks": "0"}.items():
+        if not layers.blocks(model) and any(any(values(recipe.get(field, 0))) for recipe in recipes):
+            raise BadInput(f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}")
 
 
 def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], count: Count) -> Search | Design:

@@ -61,7 +61,8 @@ def train(
     """Fine-tune `model` in place; yields after each epoch that is validated. Every random draw comes from `seed`.
 
     With averaged weights (recipe.ema) these are evaluated, and are the model's own once the last epoch has been taken.
-    With recipe.compile the model's blocks are compiled for these steps, and neither for evaluation nor in the teacher.
+    With recipe.compile the model's blocks are compiled for these steps, and neither for evaluation nor in the teacher's
+    forward passes; what else this process has compiled is compiled again when it is next called.
     With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
     Raises NonFinite, with the step, when the loss is not a finite number, and BadInput for a recipe that distills
     without a teacher.

@@ -266,6 +266,22 @@ def test_compile_needs_blocks():
         trained(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), compile=True)
 
 
+@pytest.mark.parametrize("field", ["compile", "distill_blocks"])
+@pytest.mark.parametrize("where", ["recipe", "space", "step"])
+def test_a_study_that_needs_blocks_is_refused_before_it_begins(field, where):
+    value = True if field == "compile" else 0.5
+    space = {"description": "d", "layer": {"weights": "full"}}
+    study = {"question": "?", "model": "resnet18-32", "design": "arms", "steps": [{"name": "a"}, {"name": "b"}], "space": space}
+    if where == "step":
+        study["steps"][1]["recipe"] = {field: value}
+    elif where == "recipe":
+        study["recipe"] = {field: value}
+    else:
+        study = {"question": "?", "model": "resnet18-32", "space": space | {"recipe": {field: [type(value)(0), value]}}}
+    with pytest.raises(BadInput, match=f"{field} needs a model with blocks, and 'resnet18-32' has none; set {field}"):
+        plan(checked(StudySpec, study, "study"))
+
+
 # The teacher
 
 
