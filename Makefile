@@ -1,4 +1,4 @@
-# make demo: install and search; make test: install and check everything, as CI does.
+# make demo: install and search; make test: install and check; make test-slow: the tests that take minutes, which CI runs, too.
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -9,8 +9,11 @@ test: .venv/tested
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not alone'
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not alone and not slow'
+	$(BIN)/pytest -m 'alone and not slow'
+
+test-slow: .venv/tested
+	$(BIN)/pytest -m slow
 
 format: .venv/tested
 	$(BIN)/ruff format
@@ -25,4 +28,4 @@ format: .venv/tested
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: demo test format
+.PHONY: demo test test-slow format
