@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,18 +45,23 @@ LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, le=16)]
 
 
 class Images(Spec):
-    """The image processing that the model expects: the fields of `models.Preprocess`."""
+    """The image processing that the model expects: the fields of `models.Preprocess`, from `source` on where they are set."""
 
     size: tuple[Side, Side]
     resize: Side | tuple[Side, Side] | None
-    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic"]
+    interpolation: Literal["nearest", "nearest-exact", "lanczos", "bilinear", "bicubic"]
     scale: Finite
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
     source: tuple[Side, Side] | None = None
+    swapped: bool = False
+    crop: bool = True
+    crop_first: tuple[Part, Part] | None = None
+    at_decoding: bool = False
 
 
 class Architecture(Spec):
@@ -268,7 +273,8 @@ def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Prepr
         "dtype": dtype,
         "layers": {name: _stored(spec) for name, spec in layers.items()},
         "model": _architecture(model),
-        "preprocess": preprocess and {key: value for key, value in asdict(preprocess).items() if key != "source" or value},
+        "preprocess": preprocess
+        and {f.name: value for f in fields(preprocess) if (value := getattr(preprocess, f.name)) != f.default},
     }
 
 

@@ -10,7 +10,7 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors"},
-    {"spec", "baselines"},
+    {"spec", "baselines", "preprocessing"},
     {"builtin"},
     {"space_spec"},
     {"study_spec"},
