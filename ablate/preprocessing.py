@@ -99,12 +99,15 @@ def followed(source: str) -> Preprocess:
 
 def _read(processor: Any) -> Preprocess:
     """The processor's fields, as they say what it does; `_check` tells whether that is all."""
+    if not hasattr(processor, "do_resize"):
+        raise ValueError(f"{type(processor).__name__} has no fields that say what it does")
     kind = _kind(processor)
-    rule = _SIZES.get(kind)
-    resize, crop = rule(processor) if rule else (_size(processor), None)
-    if not processor.do_resize:
-        resize, crop = None, None
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
     crop_first = None
+    if processor.do_resize:
+        rule = _SIZES.get(kind)
+        resize, crop = rule(processor) if rule else (_size(processor), None)
     if getattr(processor, "do_center_crop", False) and (kept := processor.crop_size):
         if kind == "Perceiver":
             size = processor.size
@@ -118,7 +121,7 @@ def _read(processor: Any) -> Preprocess:
     return Preprocess(
         size,
         resize,
-        RESAMPLE[int(processor.resample)],
+        _interpolation(processor),
         scale,
         mean,
         std,
@@ -142,20 +145,31 @@ def _size(processor: Any) -> int | tuple[int, int]:
     return int(size["height"]), int(size["width"])
 
 
+def _interpolation(processor: Any) -> str:
+    number = int(2 if processor.resample is None else processor.resample)
+    if number not in RESAMPLE:
+        raise ValueError(f"its resample must be one of {RESAMPLE}, but is {number}")
+    return RESAMPLE[number]
+
+
 def _normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the standard deviation of three channels, with what else is subtracted and divided by."""
     kind = _kind(processor)
-    plain = not processor.do_normalize or kind == "MobileViT"  # which never normalises
-    mean, std = (
-        (value,) * 3 if isinstance(value, int | float) else tuple(value) * (3 if len(value) == 1 else 1)
-        for value in ((0.0, 1.0) if plain else (processor.image_mean, processor.image_std))
-    )
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if processor.do_normalize and kind != "MobileViT":  # which never normalises
+        mean, std = _three(processor.image_mean), _three(processor.image_std)
     if kind == "EfficientNet":
         if processor.do_rescale and processor.rescale_offset:
             mean = tuple(value + 1 for value in mean)
         if processor.include_top:
-            std = tuple(a * b for a, b in zip(std, processor.image_std, strict=True))
+            std = tuple(a * b for a, b in zip(std, _three(processor.image_std), strict=True))
     return mean, std
+
+
+def _three(values: Any) -> tuple[float, ...]:
+    """A value a channel, where there may be one for all."""
+    given = (values,) if isinstance(values, int | float) else tuple(values)
+    return given * 3 if len(given) == 1 else given
 
 
 def _convnext(processor: Any) -> tuple[int | tuple[int, int], tuple[int, int] | None]:
