@@ -130,7 +130,7 @@ def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
 
 def digest(name: str) -> str:
     """sha256 over the checkpoint's tensors, configuration and image processing: what a trial starts from."""
-    return _digest(name, *(("", ()) if name in baselines.KNOWN else _at(name)))
+    return _digest(name, *_at(name))
 
 
 @lru_cache
@@ -150,10 +150,12 @@ def _digest(name: str, source: str, stamp: Stamp) -> str:
 
 def _at(name: str) -> tuple[str, Stamp]:
     """Where a checkpoint is, and its files' names, sizes and times there: what is kept of one is valid for these alone."""
-    source = _source(name)
-    if not Path(source).is_dir():
-        return source, ()
-    stats = {file.name: file.stat() for file in sorted(Path(source).iterdir()) if file.is_file()}
+    if name in baselines.KNOWN:
+        source, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
+    else:
+        source = _source(name)
+        paths = sorted(Path(source).iterdir()) if Path(source).is_dir() else []
+    stats = {path.name: path.stat() for path in paths if path.is_file()}
     return source, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
 
 

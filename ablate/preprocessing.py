@@ -155,7 +155,8 @@ def _interpolation(processor: Any) -> str:
 def _normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the standard deviation of three channels, with what else is subtracted and divided by."""
     kind = _kind(processor)
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     if processor.do_normalize and kind != "MobileViT":  # which never normalises
         mean, std = _three(processor.image_mean), _three(processor.image_std)
     if kind == "EfficientNet":
