@@ -9,10 +9,10 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors"},
-    {"spec", "baselines"},
-    {"builtin"},
-    {"space_spec"},
+    {"errors", "hardware"},
+    {"spec", "baselines", "decoding"},
+    {"builtin", "folder_layout"},
+    {"space_spec", "splitting"},
     {"study_spec"},
     {"words", "looks", "printed"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
