@@ -20,6 +20,7 @@ from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
+from ablate.image_size import Fit
 from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
@@ -193,14 +194,16 @@ def load_preprocess(directory: str | Path) -> Preprocess:
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
     """The class and its probability of each image file. Raises BadInput for a file that is no image.
 
-    An image of another size than those that the model was trained on is fitted to it as an imagefolder's images are.
+    An image is brought to what the model takes as those were that it was trained on: from its own size, as the model's image
+    processor does it; or, where they were not, it is first made to cover the size of those, and cropped in the middle.
     """
     model, preprocess = load_packed(directory), load_preprocess(directory)
     height, width = preprocess.source or preprocess.size
+    fit = Fit((width, height), preprocess if preprocess.at_decoding else None)
     names = getattr(getattr(model, "config", None), "id2label", {})
     found = []
     for path in images:
-        if isinstance(image := fitted(Path(path), (width, height)), str):
+        if isinstance(image := fitted(Path(path), fit), str):
             raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         with torch.inference_mode():

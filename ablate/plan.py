@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from ablate.constraints import Count, Counter
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.fractions import fraction
+from ablate.hardware import cpus
 from ablate.ledger import Record, arm
 from ablate.points import Points
 from ablate.recipe import length
@@ -138,8 +138,8 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "anchors": anchors,
         **total,
         **_fraction(plan),
-        "cpus": os.cpu_count(),
-        "minutes": views / rate / 60 / (os.cpu_count() or 1),
+        "cpus": cpus(),
+        "minutes": views / rate / 60 / cpus(),
         "minutes_of_longest_trial": (max(each[:-1]) + each[-1] / plan.study.seeds) / rate / 60,  # with its checkpoint
     }
 
