@@ -151,7 +151,7 @@ def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
         frame = shown.crop(extents)
         shown = Image.new("RGBA", shown.size)
         shown.paste(frame, extents)
-    if shown.getextrema()[3][0] < 255:
+    if shown.getchannel("A").getextrema()[0] != 255:
         changes.append("shown on white")
     return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
 

@@ -224,6 +224,6 @@ def _set_threads(threads: int | None) -> None:
     import torch
 
     if threads is not None:
-        if not 1 <= threads <= (most := cpus()):
-            raise BadInput(f"--threads must be 1 to {most}, the CPUs here, but got {threads}")
+        if not 1 <= threads <= cpus():
+            raise BadInput(f"--threads must be 1 to {cpus()}, the CPUs here, but got {threads}")
         torch.set_num_threads(threads)
