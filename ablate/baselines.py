@@ -8,6 +8,7 @@ import json
 import socket
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import BadInput
@@ -125,6 +126,15 @@ def image_processing(name: str) -> dict[str, Any]:
     return {"size": size, "resize": size, "interpolation": interpolation, "scale": 1 / 255, "mean": MEAN, "std": STD}
 
 
+def checkpoint(name: str) -> Path:
+    """Where torch keeps the ImageNet weights of a baseline, once they were loaded."""
+    import torch
+    from torchvision.models import get_model_weights
+
+    url: str = get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def _load_imagenet(model: "nn.Module", name: str) -> None:
     import torch
     from torchvision.models import get_model_weights
@@ -137,7 +147,8 @@ def _load_imagenet(model: "nn.Module", name: str) -> None:
         model.load_state_dict(values)
     except Exception as error:  # the network, the disk and a broken file each raise their own kind
         reason = getattr(error, "reason", error)  # URLError has one
-        mend = f"put {url.rpartition('/')[2]} into {torch.hub.get_dir()}/checkpoints, or give {name}:random"
+        path = checkpoint(name)
+        mend = f"put {path.name} into {path.parent}, or give {name}:random"
         raise BadInput(f"cannot load model {name!r}: its ImageNet weights, {url}: {reason}; {mend}") from None
     finally:
         socket.setdefaulttimeout(before)

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 from ray.util.metrics import Gauge, Histogram
 
 from ablate.errors import AblateError, BadInput
+from ablate.hardware import cpus
 from ablate.spec import Spec
 from ablate.writer import Writer, lock
 
@@ -70,7 +71,7 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     Raises BadInput when no Ray answers at the address, and when no trial fits; AblateError when Ray does not start here.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the ledger
-    here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host}
+    here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
     there = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
     try:
         context = ray.init(

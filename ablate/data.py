@@ -7,16 +7,19 @@ one is never tested with the other.
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ablate import fetch, imagefolder
+from ablate import fetch, folder_layout, imagefolder
 from ablate.builtin import IMAGEFOLDER, absolute_data, bundled
 from ablate.errors import BadInput, unknown
+
+if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
+    from ablate.preprocessing import Preprocess
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ASSETS = Path(__file__).parent / "assets"
@@ -38,6 +41,7 @@ class Split:
         return len(self.labels)
 
 
+_loaded: dict[tuple[str, object], tuple[object, "Dataset"]] = {}  # by name and model: the state of its files, what they held
 Splits = tuple[Split, Split, Split]  # train, validation, test
 
 
@@ -50,14 +54,24 @@ class Dataset:
     validation: Split
     test: Split
     digest: str  # sha256 of all pixels and labels, in split order
+    notes: tuple[str, ...] = ()  # what a user should know of it, a line each
+    at_decoding: bool = False  # each image was resized and cropped from its own size, by the image processor of a model
 
 
-def load(name: str) -> Dataset:
+def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
     """A dataset by its name: bundled, `cifar10` once it was fetched, or "imagefolder:PATH", with "?size=N" for another size.
 
+    preprocess: what a model's image processor does, which says at what size the images of a folder are decoded.
+    Loaded once a process, and again when its files have changed; then its notes are printed on standard error.
     Raises BadInput when it is unknown, missing or not what it should be. Nothing is downloaded here.
     """
-    return _load(absolute_data(name, Path()))
+    name = absolute_data(name, Path())
+    key = name, preprocess if name.startswith(IMAGEFOLDER) else None
+    state = _state(name)
+    if key not in _loaded or _loaded[key][0] != state:
+        _loaded.pop(key, None)  # its memory, before the new one's
+        _loaded[key] = state, _load(*key)
+    return _loaded[key][1]
 
 
 def known() -> dict[str, str]:
@@ -76,10 +90,17 @@ def where(name: str) -> str:
     return str(path) if path.exists() else f"not here yet: ablate data fetch {name}"
 
 
-@lru_cache
-def _load(name: str) -> Dataset:
+def _state(name: str) -> object:
+    """What changes with the files of a dataset."""
+    if name.startswith(IMAGEFOLDER):
+        return folder_layout.state(Path(_folder_and_side(name)[0]))
+    path = fetch.cached(name)
+    return (path, path.stat()) if name in fetch.DATASETS and path.exists() else path
+
+
+def _load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
     if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
-        return _imagefolder(name.removeprefix(IMAGEFOLDER))
+        return _imagefolder(*_folder_and_side(name), preprocess)
     if name in fetch.DATASETS:
         return _checked(name, _cifar10(), f"run `ablate data fetch {name}`")
     if name not in bundled("dataset"):
@@ -143,10 +164,19 @@ def _cifar10() -> Splits:
     return Split(images[kept], labels[kept]), Split(images[held], labels[held]), test
 
 
-def _imagefolder(path: str) -> Dataset:
-    folder, _, side = path.rpartition("?size=") if re.search(r"\?size=\d+$", path) else (path, "", "")
+def _folder_and_side(name: str) -> tuple[str, str]:
+    """The path and the side of "imagefolder:PATH?size=SIDE"; without one, ""."""
+    found = re.fullmatch(r"(.*?)(?:\?size=(\d+))?", name.removeprefix(IMAGEFOLDER), re.DOTALL)
+    assert found
+    return found[1], found[2] or ""
+
+
+def _imagefolder(folder: str, side: str, preprocess: Optional["Preprocess"]) -> Dataset:
     if side and not 8 <= int(side) <= 4096:
         raise BadInput(f"8 <= size <= 4096 must hold, but got ?size={side}; give the side of an image in pixels")
-    classes, arrays = imagefolder.read(Path(folder), int(side) if side else None)
-    splits = Split(*arrays["train"]), Split(*arrays["validation"]), Split(*arrays["test"])
-    return Dataset(classes, *splits, _digest(splits))
+    found = imagefolder.contents(Path(folder), int(side) if side else None, preprocess)
+    train, validation, test = (Split(*found.arrays[split]) for split in ("train", "validation", "test"))
+    digest = _digest((train, validation, test))
+    if found.at_decoding:  # pixels of images that are to be resized and cropped yet may be equal to these
+        digest = hashlib.sha256(f"{digest} as the model takes them".encode()).hexdigest()
+    return Dataset(found.classes, train, validation, test, digest, found.notes, found.at_decoding)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import data
 from ablate.errors import BadInput
 from ablate.paper_figures import (
     fig_confusion,
@@ -113,7 +112,9 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         fig_confusion.draw_difference(rows, pairs, title, path)
         yield path
     try:
-        dataset = data.load(run.study.data)
+        from ablate.trial import load_data  # it loads torch, which no other figure needs
+
+        dataset = load_data(run.study.data, run.study.model)
     except BadInput:  # the images need not be where the run's folder was moved
         return
     if dataset.digest != Seen(run).digest:  # other images by now

@@ -1,152 +1,141 @@
 """Anyone's own images: a folder in the layout of torchvision's ImageFolder, decoded once to uint8 at one size.
 
-Splits: `train/`, `val/` (or `validation/`) and `test/`, each with a folder a class; or only a folder a class. Then, within
-each class, files are ranked by the sha256 of their path below the folder ("cat/001.png"): the first tenth is the test set,
-the next tenth is for validation, at least one image each, and the rest is for training.
-
-Size: the one asked for; or the images' own, when all have the same; or 224 x 224. An image of another size is resized until
-it covers that size, and cropped in the middle.
+`folder_layout` says which files and classes a folder has, `decoding` what a file shows, `image_size` at which size, and
+`splitting` what is trained on.
 """
 
 import hashlib
-import os
+import sys
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from ablate import decoding, image_size, splitting
 from ablate.errors import BadInput
+from ablate.folder_layout import layout
+from ablate.hardware import cpus, memory_bytes
+from ablate.image_size import Fit
+
+if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
+    from ablate.preprocessing import Preprocess
 
 T = TypeVar("T")
-Files = list[tuple[Path, int]]  # image and class
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3) and labels (N,)
 
-SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-SIDE = 224  # pixels, of images that differ in size
-MEMORY_SHARE = 0.3  # of the machine's; Ray's object store, where the images travel, has as much
+MEMORY_SHARE = 0.3  # of what this process may use; Ray's object store, where the images travel, has as much
+
+
+class Contents(NamedTuple):
+    """Classes in order, the arrays of train, validation and test, and one line on each thing that a user should know."""
+
+    classes: list[str]
+    arrays: dict[str, Arrays]
+    notes: tuple[str, ...]
+    at_decoding: bool  # whether the model's image processor made them
+
+
+class _Read(NamedTuple):
+    pixels: NDArray[np.uint8]  # (H, W, 3)
+    key: bytes  # equal for images that show the same
+    changes: tuple[str, ...]
 
 
 def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Arrays]]:
     """Classes, by their folders' names in order, and the arrays of train, validation and test; `side` in pixels.
 
-    Raises BadInput for a folder of another layout, for files that are no images, and for what does not fit in memory.
+    Raises what `contents` raises.
     """
-    classes, splits = _listed(folder)
-    files = [path for each in splits.values() for path, _ in each]
-    sizes = set(_each(_size, files, "Looking at images"))
-    width, height = (side, side) if side else sizes.pop() if len(sizes) == 1 else (SIDE, SIDE)
-    needed, limit = len(files) * width * height * 3, MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return contents(folder, side)[:2]
+
+
+def contents(folder: Path, side: int | None = None, preprocess: Optional["Preprocess"] = None) -> Contents:
+    """What a folder holds; `side` in pixels; preprocess: what the model's image processor does.
+
+    Its notes are printed on standard error as well. Raises BadInput for a folder of another layout, for files that are no
+    images, for what does not fit in memory, and for images that the processor does not bring to one size.
+    """
+    found = layout(folder)
+    files = [path for each in found.files.values() for path, _ in each]
+    sizes = list(_each(decoding.size, files, "Looking at images"))
+    fit = image_size.fit(sizes, side, preprocess)
+    width, height = fit.size
+    _check_memory(folder, len(files), width, height)
+    expected = splitting.split(found, {path: bytes(path) for path in files})  # unless there are copies
+    files = [path for each in expected.values() for path, _ in each]
+    images = np.empty((len(files), height, width, 3), np.uint8)  # (N, H, W, 3)
+    keys, changes = dict[Path, bytes](), Counter[str]()
+    for i, one in enumerate(_each(partial(_read, fit=fit), files, "Decoding")):
+        images[i], keys[files[i]] = one.pixels, one.key
+        changes.update(one.changes)
+    if (splits := splitting.split(found, keys)) != expected:
+        rows = {path: i for i, path in enumerate(files)}
+        images = images[[rows[path] for members in splits.values() for path, _ in members]]
+    parts = np.split(images, np.cumsum([len(members) for members in splits.values()])[:-1])
+    labels = [np.array([label for _, label in members], np.int64) for members in splits.values()]
+    arrays = dict(zip(splits, zip(parts, labels, strict=True), strict=True))
+    shown = [f"{n:,} of {len(files):,} images: {what}" for what, n in changes.items()]
+    notes = (*found.notes, *shown, *image_size.notes(sizes, fit, preprocess), *splitting.notes(splits, keys, folder))
+    for note in notes:
+        print(f"{folder}: {note}", file=sys.stderr)
+    return Contents(found.classes, arrays, notes, at_decoding=fit.processor is not None)
+
+
+def fitted(path: Path, fit: Fit) -> NDArray[np.uint8] | str:
+    """uint8 (H, W, 3), or what is wrong with the file. Raises BadInput as `fit` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about files that it reads all the same
+        found = _attempt(partial(_read, fit=fit), path)
+    return found if isinstance(found, str) else found.pixels
+
+
+def _read(path: Path, fit: Fit) -> _Read:
+    image, changes = decoding.decode(path)
+    key = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+    return _Read(fit(image), key, changes)
+
+
+def _check_memory(folder: Path, count: int, width: int, height: int) -> None:
+    needed, limit = count * width * height * 3, MEMORY_SHARE * memory_bytes()
     if needed > limit:
-        what = f"{len(files):,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
+        what = f"{count:,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
         rule = f"images must fit in {100 * MEMORY_SHARE:.0f} % of memory, {limit / 1e9:.1f} GB"
         raise BadInput(f"{rule}, but {what}; give a smaller side, such as imagefolder:{folder}?size={min(width, height) // 2}")
-    arrays = {}
-    for split, members in splits.items():
-        images = np.empty((len(members), height, width, 3), np.uint8)  # (N, H, W, 3)
-        decoded = _each(partial(fitted, size=(width, height)), [path for path, _ in members], f"Decoding {split}")
-        for i, pixels in enumerate(decoded):
-            images[i] = pixels
-        arrays[split] = images, np.array([label for _, label in members], np.int64)
-    return classes, arrays
 
 
-def _listed(folder: Path) -> tuple[list[str], dict[str, Files]]:
-    if not folder.is_dir():
-        raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; give imagefolder:PATH")
-    if not any(below.is_dir() for below in _below(folder / "train")):
-        classes, files = _image_folder(folder)
-        return classes, _split(folder, classes, files)
-    found = {split: next((folder / n for n in names if (folder / n).is_dir()), None) for split, names in SPLITS.items()}
-    if absent := [split for split, path in found.items() if path is None]:
-        rule = "a folder with train/ must have val/ and test/ beside it"
-        raise BadInput(f"{rule}, but {str(folder)!r} lacks {' and '.join(absent)}; without all three, have a folder a class")
-    listed = {split: _image_folder(path) for split, path in found.items() if path}
-    classes = listed["train"][0]
-    for split, (others, _) in listed.items():
-        if differ := sorted(set(classes) ^ set(others)):
-            raise BadInput(f"train and {split} of {str(folder)!r} must have the same classes, but differ in {differ[0]!r}")
-    return classes, {split: files for split, (_, files) in listed.items()}
-
-
-def _image_folder(folder: Path) -> tuple[list[str], Files]:
-    from torchvision.datasets import ImageFolder
-
+def _attempt(function: Callable[[Path], T], path: Path) -> T | str:
     try:
-        found = ImageFolder(str(folder))
-    except OSError as error:
-        raise BadInput(f"{str(folder)!r} must hold a folder of images a class, but: {' '.join(str(error).split())}") from None
-    if len(found.classes) < 2:
-        raise BadInput(f"{str(folder)!r} must hold two classes or more, but has {found.classes}; make a folder a class")
-    return found.classes, [(Path(path), label) for path, label in found.samples]
+        return function(path)
+    except BadInput:
+        raise
+    except Exception as error:  # Pillow raises several kinds
+        return decoding.reason(error, path)
 
 
-def _split(folder: Path, classes: list[str], files: Files) -> dict[str, Files]:
-    """The rule at the top of this file."""
-
-    def rank(file: tuple[Path, int]) -> str:
-        return hashlib.sha256(file[0].relative_to(folder).as_posix().encode()).hexdigest()
-
-    splits: dict[str, Files] = {split: [] for split in SPLITS}
-    for label, name in enumerate(classes):
-        ranked = sorted((file for file in files if file[1] == label), key=rank)
-        if len(ranked) < len(SPLITS):
-            raise BadInput(
-                f"a class must have an image a split, {len(SPLITS)} in all, but {name!r} has {len(ranked)}; add some"
-            )
-        tenth = max(1, round(len(ranked) / 10))
-        splits["test"] += sorted(ranked[:tenth])
-        splits["validation"] += sorted(ranked[tenth : 2 * tenth])
-        splits["train"] += sorted(ranked[2 * tenth :])
-    return splits
-
-
-def _each(function: Callable[[Path], T | str], files: list[Path], text: str) -> Iterable[T]:
+def _each(function: Callable[[Path], T], files: list[Path], text: str) -> Iterable[T]:
     """`function` of every file, on all CPUs, in order. Raises BadInput that counts the files with a fault, and names three."""
     console, faults = Console(stderr=True), []
-    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow lets other threads run
+    pool = ThreadPoolExecutor(cpus())  # Pillow lets other threads run
     try:
-        results = pool.map(function, files)
-        shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
-        for path, result in zip(files, shown, strict=True):
-            if isinstance(result, str):
-                faults.append(f"{str(path)!r} ({result})")
-            elif not faults:
-                yield result
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `fitted`; the threads share it
+            results = pool.map(partial(_attempt, function), files)
+            shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
+            for path, result in zip(files, shown, strict=True):
+                if isinstance(result, str):
+                    faults.append(f"{str(path)!r} ({result})")
+                elif not faults:
+                    yield result
     finally:
         pool.shutdown(cancel_futures=True)
     if faults:
         rule = "every image must be one that Pillow reads"
         raise BadInput(f"{rule}, but {len(faults)} of {len(files)} can't: {', '.join(faults[:3])}; mend or remove them")
-
-
-def _size(path: Path) -> tuple[int, int] | str:
-    """(width, height) in pixels, or what is wrong with the file."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:  # Pillow raises several kinds
-        return _reason(error)
-
-
-def fitted(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | str:
-    """uint8 (H, W, 3) at `size`, which is (width, height), or what is wrong with the file."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC))
-    except Exception as error:
-        return _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    return "no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-
-
-def _below(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []

@@ -5,21 +5,19 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tv
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ablate import baselines
 from ablate.builtin import bundled
 from ablate.errors import BadInput, unknown
+from ablate.preprocessing import Preprocess as Preprocess
+from ablate.preprocessing import followed
 
 REFUSED = {
     "auto_map",
@@ -28,34 +26,8 @@ REFUSED = {
     "num_labels",
 }  # keys that load code or files, or fill memory
 ASSETS = Path(__file__).parent / "assets"
-_provided: dict[str, Path] = {}  # folders of another machine -> where their files were put
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What the model's own image processor does: resize, crop in the middle, scale, normalise."""
-
-    size: tuple[int, int]  # (height, width) of what comes out
-    resize: int | tuple[int, int] | None  # an int is the shorter side
-    interpolation: str  # as torchvision names it
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    source: tuple[int, int] | None = None  # (height, width) of the images that come in, where it is not that of what comes out
-
-    def of(self, images: NDArray[np.uint8]) -> "Preprocess":
-        """The same, for images like these: (N, H, W, 3)."""
-        source = (images.shape[1], images.shape[2])
-        return replace(self, source=None if source == self.size else source)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size)."""
-        if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
-            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-            images = tv.resize(images, size, tv.InterpolationMode(self.interpolation), antialias=True)
-        images = tv.center_crop(images, list(self.size))
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
-        return images.float().mul_(self.scale).sub_(mean).div_(std)
+_provided: dict[str, tuple[bytes, Path]] = {}  # folders of another machine -> sha256 of their files, and where they were put
+Stamp = tuple[tuple[str, int, int], ...]  # name, bytes and time of each file
 
 
 def known() -> dict[str, str]:
@@ -135,17 +107,20 @@ class Logits(nn.Module):
         return logits(self.model, pixels)
 
 
-@lru_cache
 def preprocess(name: str) -> Preprocess:
-    """The image processing that the model's checkpoint asks for. Raises BadInput when it has none that we can follow."""
+    """The image processing that the model's checkpoint asks for, held against its own image processor.
+
+    Raises BadInput when it has none that we can follow.
+    """
     if name in baselines.KNOWN:
         return Preprocess(**baselines.image_processing(name))
-    from transformers import AutoImageProcessor
+    return _preprocess(name, *_at(name))
 
-    source = _source(name)
+
+@lru_cache
+def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
     try:
-        processor = AutoImageProcessor.from_pretrained(source)
-        return _preprocess(processor)
+        return followed(source)
     except Exception as error:
         mend = "write one with ViTImageProcessor(size=...).save_pretrained(folder)"
         raise BadInput(
@@ -153,36 +128,35 @@ def preprocess(name: str) -> Preprocess:
         ) from None
 
 
-def _preprocess(processor: Any) -> Preprocess:
-    side = processor.size.get("shortest_edge")
-    resize = side or (processor.size["height"], processor.size["width"])
-    crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
-    size = (crop["height"], crop["width"]) if crop else (side, side) if side else resize
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
-    return Preprocess(
-        size,
-        resize if processor.do_resize else None,
-        names[int(processor.resample)],
-        processor.rescale_factor if processor.do_rescale else 1.0,
-        tuple(processor.image_mean) if processor.do_normalize else (0.0, 0.0, 0.0),
-        tuple(processor.image_std) if processor.do_normalize else (1.0, 1.0, 1.0),
-    )
+def digest(name: str) -> str:
+    """sha256 over the checkpoint's tensors, configuration and image processing: what a trial starts from."""
+    return _digest(name, *_at(name))
 
 
 @lru_cache
-def digest(name: str) -> str:
-    """sha256 over the checkpoint's tensors, configuration and image processing: what a trial starts from."""
+def _digest(name: str, source: str, stamp: Stamp) -> str:
     if name in baselines.KNOWN:
         return baselines.digest(name)
     model, info = _from_pretrained(name)
     config: Any = model.config
     about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
     kept = {key: value for key, value in config.to_diff_dict().items() if key not in about}
-    sha = hashlib.sha256(json.dumps([kept, astuple(preprocess(name))[:-1]], sort_keys=True, default=str).encode())
+    sha = hashlib.sha256(json.dumps([kept, preprocess(name).identity], sort_keys=True, default=str).encode())
     for key, tensor in sorted(model.state_dict().items()):
         if key not in info["missing_keys"]:
             sha.update(key.encode() + tensor.contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def _at(name: str) -> tuple[str, Stamp]:
+    """Where a checkpoint is, and its files' names, sizes and times there: what is kept of one is valid for these alone."""
+    if name in baselines.KNOWN:
+        source, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
+    else:
+        source = _source(name)
+        paths = sorted(Path(source).iterdir()) if Path(source).is_dir() else []
+    stats = {path.name: path.stat() for path in paths if path.is_file()}
+    return source, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
 
 
 def absolute(name: str) -> str:
@@ -199,20 +173,25 @@ def files(name: str) -> dict[str, bytes]:
 
 def provide(name: str, files: dict[str, bytes]) -> None:
     """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
-    if not files or name in _provided:
+    if not files:
+        return
+    sha = hashlib.sha256()
+    for file, content in files.items():
+        sha.update(f"{file} {len(content)} ".encode() + content)
+    if name in _provided and _provided[name][0] == sha.digest():
         return
     folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for file, content in files.items():
         (folder / file).write_bytes(content)
-    _provided[name] = folder
+    _provided[name] = sha.digest(), folder
 
 
 def _source(name: str) -> str:
     if name in bundled("model"):
         return str(ASSETS / name)
     if name in _provided:
-        return str(_provided[name])
+        return str(_provided[name][1])
     if Path(name).is_dir():
         return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
+from ablate.image_size import Fit
 from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
@@ -45,18 +46,23 @@ LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, le=16)]
 
 
 class Images(Spec):
-    """The image processing that the model expects: the fields of `models.Preprocess`."""
+    """The image processing that the model expects: the fields of `models.Preprocess`, from `source` on where they are set."""
 
     size: tuple[Side, Side]
     resize: Side | tuple[Side, Side] | None
-    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic"]
+    interpolation: Literal["nearest", "nearest-exact", "lanczos", "bilinear", "bicubic"]
     scale: Finite
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
     source: tuple[Side, Side] | None = None
+    swapped: bool = False
+    crop: bool = True
+    crop_first: tuple[Part, Part] | None = None
+    at_decoding: bool = False
 
 
 class Architecture(Spec):
@@ -188,14 +194,16 @@ def load_preprocess(directory: str | Path) -> Preprocess:
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
     """The class and its probability of each image file. Raises BadInput for a file that is no image.
 
-    An image of another size than those that the model was trained on is fitted to it as an imagefolder's images are.
+    An image is brought to what the model takes as those were that it was trained on: from its own size, as the model's image
+    processor does it; or, where they were not, it is first made to cover the size of those, and cropped in the middle.
     """
     model, preprocess = load_packed(directory), load_preprocess(directory)
     height, width = preprocess.source or preprocess.size
+    fit = Fit((width, height), preprocess if preprocess.at_decoding else None)
     names = getattr(getattr(model, "config", None), "id2label", {})
     found = []
     for path in images:
-        if isinstance(image := fitted(Path(path), (width, height)), str):
+        if isinstance(image := fitted(Path(path), fit), str):
             raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         with torch.inference_mode():
@@ -268,7 +276,8 @@ def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Prepr
         "dtype": dtype,
         "layers": {name: _stored(spec) for name, spec in layers.items()},
         "model": _architecture(model),
-        "preprocess": preprocess and {key: value for key, value in asdict(preprocess).items() if key != "source" or value},
+        "preprocess": preprocess
+        and {f.name: value for f in fields(preprocess) if (value := getattr(preprocess, f.name)) != f.default},
     }
 
 

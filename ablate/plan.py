@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from ablate.constraints import Count, Counter
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.fractions import fraction
+from ablate.hardware import cpus
 from ablate.ledger import Record, arm
 from ablate.points import Points
 from ablate.recipe import length
@@ -59,8 +59,8 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
     absolute = {"model": models.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
-    dataset = data.load(study.data)
-    model, preprocess = models.load(study.model, dataset.classes), models.preprocess(study.model).of(dataset.train.images)
+    dataset = trial.load_data(study.data, study.model)
+    model, preprocess = models.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
     try:
         cost.count(model, preprocess.size)
     except Exception as error:
@@ -134,13 +134,21 @@ def estimate(plan: Plan) -> dict[str, Any]:
     return {
         "groups": groups,
         "left_out": plan.left_out,
+        "images": _images(plan),
         "anchors": anchors,
         **total,
         **_fraction(plan),
-        "cpus": os.cpu_count(),
-        "minutes": views / rate / 60 / (os.cpu_count() or 1),
+        "cpus": cpus(),
+        "minutes": views / rate / 60 / cpus(),
         "minutes_of_longest_trial": (max(each[:-1]) + each[-1] / plan.study.seeds) / rate / 60,  # with its checkpoint
     }
+
+
+def _images(plan: Plan) -> dict[str, Any]:
+    """The (height, width) of the images in memory and of what the model takes; whether its processor made the former."""
+    preprocess = trial.preprocess_of(plan.study.model, plan.dataset)
+    size = {"in_memory": preprocess.source or preprocess.size, "model_takes": preprocess.size}
+    return size | {"by_the_models_processor": preprocess.at_decoding}
 
 
 def _fraction(plan: Plan) -> dict[str, int]:
@@ -172,7 +180,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model, preprocess = trial.build(spec, plan.dataset.classes), models.preprocess(spec.model).of(plan.dataset.train.images)
+    model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)

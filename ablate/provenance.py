@@ -1,7 +1,6 @@
 """Where a run's numbers come from: command, versions, commit and hardware of the driver that began it, and of each resume."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from ablate.errors import BadInput
+from ablate.hardware import cpus
 from ablate.ledger import store
 from ablate.trial import device_name
 
@@ -27,7 +27,7 @@ def provenance() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "hardware": {
             "device": device_name(),
-            "cpus": os.cpu_count(),
+            "cpus": cpus(),
             "instructions": " ".join(sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)),
             "system": platform.platform(),
         },

@@ -26,6 +26,7 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
     for reason in result["left_out"]:
         console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
+    console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
     table(result["anchors"], False)
     if resolution := result.get("resolution"):
         told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
@@ -43,6 +44,14 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
         end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
         where = f"{resources.cpus_per_trial} of these CPUs"
         console.print(f"A trial takes about {longest:.0f} minutes on {where}, but {end}", highlight=False, soft_wrap=True)
+
+
+def _images(in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_models_processor: bool) -> str:
+    """At what size images are decoded, and what becomes of them; sizes are (height, width)."""
+    has, takes = (f"{width} x {height}" for height, width in (in_memory, model_takes))
+    if by_the_models_processor:
+        return f"Images: each decoded to {has} pixels, resized and cropped as the model's image processor does it"
+    return f"Images: {has} pixels" + ("" if has == takes else f", brought to the model's {takes} batch by batch")
 
 
 def outcome(run: Run, as_json: bool) -> None:

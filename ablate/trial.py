@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ablate import cost, data, layers, models, packed
 from ablate.bitlinear import BitLinear
+from ablate.builtin import IMAGEFOLDER
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
@@ -37,10 +38,20 @@ class Outcome:
     weights: dict[str, bytes] = field(default_factory=dict)  # the packed model, file by file
 
 
+def load_data(name: str, model: str) -> data.Dataset:
+    """A dataset as a model gets it: the images of a folder may be resized and cropped by the model's image processor."""
+    return data.load(name, models.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
+
+
+def preprocess_of(model: str, dataset: data.Dataset) -> models.Preprocess:
+    """What is left to do of the model's image processing, for the images of a dataset that `load_data` gave."""
+    return models.preprocess(model).of(dataset.train.images, dataset.at_decoding)
+
+
 def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
-    contents = {"data": (dataset or data.load(spec.data)).digest, "model": models.digest(spec.model)}
+    contents = {"data": (dataset or load_data(spec.data, spec.model)).digest, "model": models.digest(spec.model)}
     whole = {"spec": asked(resolved(spec), exclude=names), **contents}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -56,7 +67,7 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
     rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
     """
     spec = resolved(spec)
-    steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data), rungs=rungs)
+    steps = trial_steps(spec, trial_id(spec), dataset or load_data(spec.data, spec.model), rungs=rungs)
     while True:
         try:
             next(steps)
@@ -90,7 +101,7 @@ def trial_steps(
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
-        model, preprocess = build(spec, dataset.classes), models.preprocess(spec.model).of(dataset.train.images)
+        model, preprocess = build(spec, dataset.classes), preprocess_of(spec.model, dataset)
         counted, size_bytes = _counted(model, preprocess, table)
         record |= counted
         model.to(device())
@@ -228,7 +239,7 @@ def _trained(full: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch
     model = build(full, dataset.classes).to(device())
     if full.recipe.full_epochs:
         model.load_state_dict(_trained(checkpoint_spec(full), dataset, split).state_dict())
-    return teacher(name, model, split, full.recipe, models.preprocess(full.model), full.seed)
+    return teacher(name, model, split, full.recipe, preprocess_of(full.model, dataset), full.seed)
 
 
 def device() -> torch.device:

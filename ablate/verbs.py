@@ -1,7 +1,6 @@
 """The verbs on what there is: runs, packed models, datasets. Heavy modules are imported where they are used."""
 
 import json
-import os
 import shlex
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from ablate import builtin
 from ablate.errors import AblateError, BadInput, unknown
+from ablate.hardware import cpus
 from ablate.space_spec import load_space
 from ablate.study_spec import load_study
 from ablate.terminal import Json, console, short, table
@@ -224,7 +224,6 @@ def _set_threads(threads: int | None) -> None:
     import torch
 
     if threads is not None:
-        cpus = os.cpu_count() or 1
-        if not 1 <= threads <= cpus:
-            raise BadInput(f"--threads must be 1 to {cpus}, the CPUs here, but got {threads}")
+        if not 1 <= threads <= cpus():
+            raise BadInput(f"--threads must be 1 to {cpus()}, the CPUs here, but got {threads}")
         torch.set_num_threads(threads)

@@ -58,7 +58,7 @@ def test_broken_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "ASSETS", tmp_path)
     (broken / "test.webp").write_bytes((broken / "validation.webp").read_bytes())  # readable, but not the right pixels
     with pytest.raises(BadInput, match="must have sha256 e9983e1a1db6, but got"):
-        data._load.__wrapped__("cifar10-mini")
+        data._load("cifar10-mini")
     (broken / "train.webp").write_bytes((broken / "train.webp").read_bytes()[:1000])
     with pytest.raises(BadInput, match="cannot read"):
-        data._load.__wrapped__("cifar10-mini")
+        data._load("cifar10-mini")

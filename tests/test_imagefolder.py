@@ -60,7 +60,7 @@ def test_the_split_depends_on_nothing_but_names(pets, tmp_path):
 
 def test_the_digest_covers_pixels_labels_and_splits(pets):
     def digest():
-        return data._load.__wrapped__(f"imagefolder:{pets}").digest
+        return data._load(f"imagefolder:{pets}").digest
 
     seen = {digest()}
     draw(pets / "cat" / "00.png", 999)
@@ -78,7 +78,7 @@ def test_splits_of_ones_own(apart):
         expected = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
         assert split.labels.tolist() == [0, 1] and np.array_equal(split.images[1], expected)
     (apart / "val").rename(apart / "validation")
-    assert data._load.__wrapped__(f"imagefolder:{apart}").digest == found.digest
+    assert data._load(f"imagefolder:{apart}").digest == found.digest
 
 
 def test_images_of_different_sizes(pets):
@@ -124,7 +124,7 @@ def test_folders_of_another_layout(pets, apart, tmp_path):
     harmed(f"imagefolder:{pets / 'cat'}", "must hold a folder of images a class")
     harmed(f"imagefolder:{pets}?size=0", "8 <= size <= 4096 must hold", "?size=0")
     (pets / "empty").mkdir()
-    harmed(f"imagefolder:{pets}", "no valid file for the classes empty")
+    harmed(f"imagefolder:{pets}", "the folder of a class must hold images", "'empty'")
     (pets / "empty").rmdir()
     draw(pets / "few" / "0.png", 0)
     harmed(f"imagefolder:{pets}", "'few' has 1")

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -16,6 +15,7 @@ from ablate import cli, data, load_run, models, table1, typeset
 from ablate.cost import Cost
 from ablate.design import Design
 from ablate.errors import BadInput
+from ablate.hardware import cpus
 from ablate.latency import measure
 from ablate.ledger import append, read
 from ablate.printed import notes
@@ -312,7 +312,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
         (["--seconds", "-1"], "0 <= seconds <= 3600 must hold, but got -1.0"),
         (["--seconds", "nan"], "0 <= seconds <= 3600 must hold, but got nan"),
         (["--batch", "0"], "batch must be 1 image or more, but got 0"),
-        (["--threads", "0"], f"--threads must be 1 to {os.cpu_count()}, the CPUs here, but got 0"),
+        (["--threads", "0"], f"--threads must be 1 to {cpus()}, the CPUs here, but got 0"),
         (["--threads", "9999"], "the CPUs here, but got 9999"),
         (["--json", "--format", "latex"], "--json is a form of its own, but --format is 'latex'; give one of them"),
         (["nowhere"], "holds no study.toml"),

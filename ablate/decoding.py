@@ -1,0 +1,179 @@
+"""One image file -> the pixels that a viewer shows, upright and in RGB; or the reason why not.
+
+- Turned as its EXIF says.
+- Transparency: shown on white.
+- 16-bit grey: all of its range, 0 to 65,535, becomes 0 to 255; nothing is stretched to an image's own extremes. 12 bits
+  likewise, and 16 bits a channel of colour.
+- Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers have no range that all agree on: refused.
+- Animations and files of several pages: the first frame. CMYK and LAB: by Pillow's formulas.
+- Colour profiles (ICC) are not applied: neither do the usual training pipelines, which made the pre-trained models.
+- What a file holds decides, not its extension. Truncated files are refused, and what would take too much memory.
+"""
+
+import functools
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ablate.hardware import memory_bytes
+
+OTHERS = {"EPS", "MPEG"}  # Pillow names them, but Ghostscript decodes the one and nothing the other
+NAMED = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")  # whose files are known by their first bytes
+TURNS = {  # EXIF orientation -> what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 262, 339  # tags of EXIF and TIFF
+BYTES_PER_PIXEL = 16  # while it is decoded: in its own mode, as float32, RGBA and RGB
+MEMORY_SHARE = 0.3  # of the memory of this process, for one image
+LARGE = 2**25  # pixels; of larger images, one is decoded at a time
+ALONE = threading.Lock()
+MEND = "save it with 8 or 16 bits"
+
+
+class Refused(ValueError):
+    """What is wrong with an image file; it becomes part of a sentence."""
+
+
+class Decoded(NamedTuple):
+    """Upright, in RGB. `changes`: what of the file as it is stored this does not show, in a word or two each."""
+
+    image: Image.Image
+    changes: tuple[str, ...]
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """Extensions of the formats that Pillow decodes by itself: ".jpg" and so on, in lower case."""
+    known = set(formats())
+    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Formats that Pillow decodes by itself."""
+    Image.init()
+    stub = ImageFile.StubImageFile
+    stubs = [name for name, (factory, _) in Image.OPEN.items() if isinstance(factory, type) and issubclass(factory, stub)]
+    return [name for name in Image.ID if name not in {*stubs, *OTHERS}]
+
+
+def size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
+    with _opened(path) as image:
+        if image.format == "TIFF":  # Pillow turns these by itself
+            return image.size
+        return image.size[::-1] if _orientation(image, path) >= 5 else image.size
+
+
+def decode(path: Path) -> Decoded:
+    """The pixels of a file. Raises Refused, or one of several kinds of errors of Pillow; see `reason`."""
+    with _opened(path) as image:
+        changes = ["the first frame or page of several"] if getattr(image, "is_animated", False) else []
+        with ALONE if image.width * image.height > LARGE else nullcontext():
+            upright = TURNS.get(_orientation(image, path)) if image.format != "TIFF" else None
+            shown = _in_rgb(image, changes)
+            if upright is not None:
+                changes.append("turned as EXIF says")
+                shown = shown.transpose(upright)
+            return Decoded(shown, tuple(changes))
+
+
+def reason(error: Exception, path: Path) -> str:
+    """What is wrong with a file, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        with path.open("rb") as file:
+            head = file.read(16)
+        known = next((name for name in NAMED if (accepts := Image.OPEN[name][1]) and head and accepts(head) is True), None)
+        return f"a {known} file that is broken or of a kind that Pillow does not read" if known else "no image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"an image of more than {_most_pixels() / 1e6:.0f} million pixels; make it smaller"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _most_pixels() -> int:
+    return min(2 * (Image.MAX_IMAGE_PIXELS or 2**27), int(MEMORY_SHARE * memory_bytes() / BYTES_PER_PIXEL))
+
+
+def _opened(path: Path) -> ImageFile.ImageFile:
+    image = Image.open(path, formats=formats())
+    if image.width * image.height > _most_pixels():
+        image.close()
+        raise Image.DecompressionBombError
+    return image
+
+
+def _orientation(image: ImageFile.ImageFile, path: Path) -> int:
+    """1 to 8, by EXIF; 1 where it is lacking or broken."""
+    if image.format == "PNG" and "exif" not in image.info:  # it may stand behind the pixels, and Pillow would decode them
+        raw = path.read_bytes()
+        if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
+            return 1
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken EXIF; Pillow raises many kinds
+        return 1
+    return found if found in TURNS else 1
+
+
+def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
+    """Composited on white, at 8 bits a channel."""
+    extents = image.tile[0].extents if image.format == "GIF" and image.tile else None  # of the first frame
+    tags, raw = getattr(image, "tag_v2", {}), _rawmode(image)
+    clear = image.info.get("transparency")
+    if 2 in np.ravel(tags.get(SAMPLE_FORMAT, 1)):
+        raise Refused(f"signed integers, which have no range that all agree on; {MEND}")
+    if raw.startswith("RGB;16") and clear is not None:
+        raise Refused("16 bits a channel with one transparent colour; save it with an alpha channel")
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        grey, alpha = _grey(image, raw, inverted=tags.get(PHOTOMETRIC) == 0)
+        shown: Image.Image = Image.fromarray(grey)
+        if alpha is not None:
+            shown.putalpha(Image.fromarray(alpha))
+    else:
+        if raw in ("L;2", "L;4") and clear is not None:  # Pillow scales the pixels, but not the transparent one
+            image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
+        shown = image
+    if not shown.has_transparency_data and extents in (None, (0, 0, *shown.size)):
+        return shown.convert("RGB")
+    shown = shown.convert("RGBA")
+    if extents not in (None, (0, 0, *shown.size)):  # what a first frame leaves out is transparent
+        frame = shown.crop(extents)
+        shown = Image.new("RGBA", shown.size)
+        shown.paste(frame, extents)
+    if shown.getchannel("A").getextrema()[0] != 255:
+        changes.append("shown on white")
+    return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """How the pixels are stored, in Pillow's words, where it says so."""
+    about: Any = image.tile[0].args if image.tile else ""
+    return str(about[0] if isinstance(about, tuple) and about else about)
+
+
+def _grey(image: Image.Image, raw: str, inverted: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """uint8 (H, W) of an image of more than 8 bits a pixel, and its alpha."""
+    values = np.asarray(image)  # (H, W)
+    if image.mode == "F":
+        if not (values.min() >= 0 and values.max() <= 1):  # NaN is refused, too
+            raise Refused(f"floats of {values.min():g} to {values.max():g}, but only 0 to 1 is known; {MEND}")
+        grey = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # these have 16 bits at most
+        raise Refused(f"32-bit integers, which have no range that all agree on; {MEND}")
+    else:
+        top = 4095 if raw == "I;12" else 65535
+        grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    clear = image.info.get("transparency")
+    alpha = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
+    return 255 - grey if inverted else grey, alpha

@@ -1,0 +1,57 @@
+"""What this process may use of the machine: its CPUs and its memory, where a container or a job has less than the host."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def cpus() -> int:
+    """CPUs that this process may run on: by its affinity, and by the quota of its control group (1.5 counts as 2)."""
+    try:
+        affine = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        affine = os.cpu_count() or 1
+    quotas = [math.ceil(quota) for folder in _groups("cpu") if (quota := _quota(folder))]
+    return max(1, min([affine, *quotas]))
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or the lowest limit of its control group and of those above."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for folder in _groups("memory"):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):  # cgroup v2, v2, v1
+            with suppress(OSError, ValueError):  # absent, or "max"
+                limits.append(int((folder / name).read_text()))
+    return min(limits)
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups of this process, each before the one above it; in a container, what it sees of them."""
+    try:
+        lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not on Linux
+        return
+    mounted = ROOT / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)  # "0::/a/b" in v2, "4:cpu,cpuacct:/a/b" in v1
+        tops = [mounted / controllers, mounted / controller] if controllers else [mounted, mounted / "unified"]
+        if controllers and controller not in controllers.split(","):
+            continue
+        for top in tops:
+            group = top / path.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+
+
+def _quota(folder: Path) -> float | None:
+    """CPUs' worth of time in each period; None without a limit."""
+    with suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text().split()  # v2: "150000 100000" or "max 100000"
+        return int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))  # v1: -1 is no limit
+        return int(quota) / int(period) if int(quota) > 0 else None
+    return None

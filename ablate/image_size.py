@@ -1,0 +1,74 @@
+"""At which size the images of a folder are decoded, and how each is brought to it.
+
+- The size asked for, or, where no model is known, the images' own: the one that all have, or the median of their widths and
+  of their heights. An image of another size is resized until it covers that size, and cropped in the middle.
+- For a model: images of one size that are not larger than what it takes stay as they are, and are resized batch by batch.
+  Where they are larger, or of several sizes, each is resized and cropped from its own size as the model's image processor
+  does it.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
+    from ablate.preprocessing import Preprocess
+
+Size = tuple[int, int]  # (width, height)
+
+
+class Fit(NamedTuple):
+    """How an image is brought to a size: as a model's image processor does it, or so that it covers the size."""
+
+    size: Size
+    processor: Optional["Preprocess"] = None
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3). Raises BadInput where the processor does not bring images of this size to its own."""
+        if self.processor:
+            return self.processor.decoded(np.asarray(image))
+        return np.asarray(ImageOps.fit(image, self.size, Image.Resampling.BICUBIC))
+
+    def enlarges(self, size: Size) -> bool:
+        """Whether an image of this size is scaled up."""
+        if self.processor:
+            return self.processor.enlarges(*size[::-1])
+        return size[0] < self.size[0] or size[1] < self.size[1]
+
+
+def fit(sizes: Sequence[Size], side: int | None, preprocess: Optional["Preprocess"]) -> Fit:
+    """The rule at the top of this file, for images of these sizes; `side` is what the user asks for, in pixels.
+
+    Raises BadInput where the model's image processor does not bring them to one size.
+    """
+    if side:
+        return Fit((side, side))
+    width, height = (round(statistics.median(size[axis] for size in sizes)) for axis in (0, 1))
+    if preprocess is None:
+        return Fit((width, height))
+    model = preprocess.size[1], preprocess.size[0]
+    if len(set(sizes)) == 1 and width <= model[0] and height <= model[1]:
+        return Fit((width, height))
+    for own in set(sizes):
+        preprocess.check(*own[::-1])
+    return Fit(model, preprocess)
+
+
+def notes(sizes: Sequence[Size], fit: Fit, preprocess: Optional["Preprocess"]) -> list[str]:
+    """A line where images are scaled up when they are decoded, and one where they are later on."""
+    lines = []
+    if small := [size for size in sizes if fit.enlarges(size)]:
+        least = min(small, key=lambda size: size[0] * size[1])
+        many = f"{len(small):,} of {len(sizes):,} images are scaled up to {_by(fit.size)} pixels"
+        lines.append(f"{many}, the smallest from {_by(least)}")
+    if preprocess and not fit.processor and preprocess.enlarges(*fit.size[::-1]):
+        lines.append(f"all images are scaled up from {_by(fit.size)} to the {_by(preprocess.size[::-1])} that the model takes")
+    return lines
+
+
+def _by(size: Sequence[int]) -> str:
+    return f"{size[0]} x {size[1]}"
