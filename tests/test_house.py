@@ -10,11 +10,13 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors"},
-    {"spec", "baselines"},
+    {"downloads", "heads"},
+    {"spec", "baselines", "tensors"},
     {"builtin"},
     {"space_spec"},
     {"study_spec"},
     {"words", "looks", "printed"},
+    {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"layers", "bits", "integer", "fetch"},
     {"packed", "cost", "data", "recipe"},
