@@ -5,7 +5,7 @@ A plain name starts from ImageNet weights, and NAME:random from random ones; whi
 
 import hashlib
 import json
-import socket
+import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,6 @@ KNOWN = {
 }
 PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
-TIMEOUT_S = 10  # without an answer
 
 
 @dataclass(frozen=True)
@@ -140,15 +139,25 @@ def _load_imagenet(model: "nn.Module", name: str) -> None:
     from torchvision.models import get_model_weights
 
     url = get_model_weights(name).DEFAULT.url
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)  # a host that does not answer must not hold a study
+    path = checkpoint(name)
     try:
-        values = torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, check_hash=True)
-        model.load_state_dict(values)
+        if not path.exists():
+            _fetch(url, path)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # the network, the disk and a broken file each raise their own kind
-        reason = getattr(error, "reason", error)  # URLError has one
-        path = checkpoint(name)
+        reason = str(getattr(error, "reason", error)).partition("\n")[0].partition(". ")[0]  # URLError has one
         mend = f"put {path.name} into {path.parent}, or give {name}:random"
         raise BadInput(f"cannot load model {name!r}: its ImageNet weights, {url}: {reason}; {mend}") from None
-    finally:
-        socket.setdefaulttimeout(before)
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download torchvision's weights to `path`, where they appear once they are whole: their name holds their digest."""
+    from ablate.downloads import download  # its progress needs rich, and `ablate ls` reads the names above
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        download(url, part := Path(folder) / path.name)
+        found, expected = hashlib.sha256(part.read_bytes()).hexdigest(), path.stem.rpartition("-")[2]
+        if not found.startswith(expected):
+            raise OSError(f"sha256 must begin with {expected}, but the download's is {found[:12]}")
+        part.replace(path)

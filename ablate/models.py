@@ -1,10 +1,7 @@
 """Full-precision models to start from: bundled, torchvision's, a local `save_pretrained` folder, or one of the hub."""
 
-import atexit
 import hashlib
 import json
-import shutil
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ablate import baselines
-from ablate.builtin import bundled
-from ablate.errors import BadInput, unknown
+from ablate import baselines, heads
+from ablate.checkpoints import ASSETS as ASSETS
+from ablate.checkpoints import absolute as absolute
+from ablate.checkpoints import config_of, first_line, read, source
+from ablate.checkpoints import files as files
+from ablate.checkpoints import load as load
+from ablate.checkpoints import provide as provide
+from ablate.errors import BadInput
 from ablate.preprocessing import Preprocess as Preprocess
 from ablate.preprocessing import followed
 
@@ -25,33 +27,7 @@ REFUSED = {
     "attn_implementation",
     "num_labels",
 }  # keys that load code or files, or fill memory
-ASSETS = Path(__file__).parent / "assets"
-_provided: dict[str, tuple[bytes, Path]] = {}  # folders of another machine -> sha256 of their files, and where they were put
 Stamp = tuple[tuple[str, int, int], ...]  # name, bytes and time of each file
-
-
-def known() -> dict[str, str]:
-    """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
-    return bundled("model") | baselines.KNOWN
-
-
-def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
-    """The model with a head for `labels`; what no checkpoint gives, such as a head, is initialised from `seed`.
-
-    Raises BadInput for an unknown name and for a checkpoint that is missing, broken or incomplete.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if name in baselines.KNOWN:
-            return baselines.build(name, labels)
-        names = dict(enumerate(labels))
-        model, info = _from_pretrained(name, id2label=names, label2id={v: k for k, v in names.items()})
-    linear = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
-    heads = tuple(f"{key}." for key, module in linear.items() if module.out_features == len(labels))
-    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if absent := [key for key in absent if not key.startswith(heads)]:
-        raise BadInput(f"checkpoint {name!r} lacks {len(absent)} of the model's tensors, {absent[0]!r} first; save it again")
-    return model
 
 
 def from_config(name: str, attention: str, config: dict[str, Any], parameters: int) -> nn.Module:
@@ -85,7 +61,7 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
             settings._attn_implementation = attention
             return getattr(transformers, name)(settings)
     except Exception as error:  # each model checks its configuration in its own way
-        raise BadInput(f"cannot build {name} from its configuration: {_first_line(error)[:200]}") from None
+        raise BadInput(f"cannot build {name} from its configuration: {first_line(error)[:200]}") from None
     finally:
         handle.remove()
 
@@ -124,7 +100,7 @@ def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
     except Exception as error:
         mend = "write one with ViTImageProcessor(size=...).save_pretrained(folder)"
         raise BadInput(
-            f"model {name!r} must have a preprocessor_config.json that can be followed; {mend}: {_first_line(error)}"
+            f"model {name!r} must have a preprocessor_config.json that can be followed; {mend}: {first_line(error)}"
         ) from None
 
 
@@ -137,89 +113,29 @@ def digest(name: str) -> str:
 def _digest(name: str, source: str, stamp: Stamp) -> str:
     if name in baselines.KNOWN:
         return baselines.digest(name)
-    model, info = _from_pretrained(name)
-    config: Any = model.config
+    loaded = read(name)
+    config, model = loaded.model.config, loaded.model
     about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
     kept = {key: value for key, value in config.to_diff_dict().items() if key not in about}
     sha = hashlib.sha256(json.dumps([kept, preprocess(name).identity], sort_keys=True, default=str).encode())
     for key, tensor in sorted(model.state_dict().items()):
-        if key not in info["missing_keys"]:
+        if key not in loaded.random:
             sha.update(key.encode() + tensor.contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def start(name: str, labels: list[str]) -> str:
+    """What a trial on data of these labels starts from: the digest, and what becomes of the head where that is more."""
+    found, changed = digest(name), heads.match(config_of(name), labels).changed
+    return found if changed is None else hashlib.sha256(json.dumps([found, changed]).encode()).hexdigest()
 
 
 def _at(name: str) -> tuple[str, Stamp]:
     """Where a checkpoint is, and its files' names, sizes and times there: what is kept of one is valid for these alone."""
     if name in baselines.KNOWN:
-        source, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
+        where, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
     else:
-        source = _source(name)
-        paths = sorted(Path(source).iterdir()) if Path(source).is_dir() else []
+        where = source(name)
+        paths = sorted(Path(where).iterdir()) if Path(where).is_dir() else []
     stats = {path.name: path.stat() for path in paths if path.is_file()}
-    return source, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
-
-
-def absolute(name: str) -> str:
-    """A model's name as every process understands it: the path of a local folder becomes absolute."""
-    return str(Path(name).absolute()) if name not in known() and Path(name).is_dir() else name
-
-
-def files(name: str) -> dict[str, bytes]:
-    """The files of a model's local folder; none for any other."""
-    if name in known() or not Path(name).is_dir():
-        return {}
-    return {file.name: file.read_bytes() for file in sorted(Path(name).iterdir()) if file.is_file()}
-
-
-def provide(name: str, files: dict[str, bytes]) -> None:
-    """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
-    if not files:
-        return
-    sha = hashlib.sha256()
-    for file, content in files.items():
-        sha.update(f"{file} {len(content)} ".encode() + content)
-    if name in _provided and _provided[name][0] == sha.digest():
-        return
-    folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for file, content in files.items():
-        (folder / file).write_bytes(content)
-    _provided[name] = sha.digest(), folder
-
-
-def _source(name: str) -> str:
-    if name in bundled("model"):
-        return str(ASSETS / name)
-    if name in _provided:
-        return str(_provided[name][1])
-    if Path(name).is_dir():
-        return absolute(name)
-    if "/" not in name or name.startswith(("/", ".", "~")):
-        raise unknown("model", name, [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"])
-    return name
-
-
-def _from_pretrained(name: str, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    import transformers
-
-    source = _source(name)
-    # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return transformers.AutoModelForImageClassification.from_pretrained(
-            source,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
-    except Exception as error:  # each file format raises its own kind
-        mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
-        raise BadInput(f"cannot load model {name!r}: {_first_line(error)}; {mend}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    return where, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())

@@ -45,7 +45,7 @@ class Plan:
     @property
     def contents(self) -> dict[str, str]:
         """What the dataset and the model hold, whatever they are called."""
-        return {"dataset_sha256": self.dataset.digest, "model_sha256": models.digest(self.study.model)}
+        return {"dataset_sha256": self.dataset.digest, "model_sha256": models.start(self.study.model, self.dataset.classes)}
 
     @property
     def anchors(self) -> list[TrialSpec]:

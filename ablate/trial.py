@@ -51,7 +51,8 @@ def preprocess_of(model: str, dataset: data.Dataset) -> models.Preprocess:
 def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
-    contents = {"data": (dataset or load_data(spec.data, spec.model)).digest, "model": models.digest(spec.model)}
+    dataset = dataset or load_data(spec.data, spec.model)
+    contents = {"data": dataset.digest, "model": models.start(spec.model, dataset.classes)}
     whole = {"spec": asked(resolved(spec), exclude=names), **contents}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import cli, data, fetch, sources
+from ablate import cli, data, downloads, fetch, sources
 from ablate.errors import BadInput
 
 COUNTS = {"train": 20, "test": 6}
@@ -190,7 +190,7 @@ def test_a_download_that_ends_early(served, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Short) as server:
         threading.Thread(target=server.serve_forever).start()
         with pytest.raises(OSError, match="ended after 10 of 1,000 bytes"):
-            sources._download(f"http://127.0.0.1:{server.server_port}/", tmp_path / "file")
+            downloads.download(f"http://127.0.0.1:{server.server_port}/", tmp_path / "file")
         server.shutdown()
 
 

@@ -10,11 +10,13 @@ import ablate
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
     {"errors", "hardware"},
-    {"spec", "baselines", "decoding", "preprocessing"},
+    {"downloads", "heads"},
+    {"spec", "baselines", "tensors", "decoding", "preprocessing"},
     {"builtin", "folder_layout", "image_size"},
     {"space_spec", "splitting"},
     {"study_spec"},
     {"words", "looks", "printed"},
+    {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"layers", "bits", "integer", "fetch"},
     {"packed", "cost", "data", "recipe"},

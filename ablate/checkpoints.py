@@ -1,0 +1,309 @@
+"""A checkpoint of transformers as an image classifier: read, held against the model, its head fitted to the data's labels.
+
+What the model has and the file lacks may be the head alone; what the file has and the model lacks, only what another of
+transformers' models for the same configuration has: anything else is refused by its name.
+"""
+
+import atexit
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablate import baselines, heads, tensors
+from ablate.builtin import bundled
+from ablate.errors import BadInput, unknown
+from ablate.heads import few
+
+ASSETS = Path(__file__).parent / "assets"
+SUFFIXES = (".json", ".safetensors", ".bin")  # of the files that a model and its processor are loaded from
+TOWERS = ("clip", "siglip", "metaclip_2")  # dual encoders whose image tower has checkpoints of its own
+_provided: dict[str, tuple[bytes, Path]] = {}  # folders of another machine -> sha256 of their files, and where they were put
+_one_at_a_time = threading.RLock()  # what transformers shows, and torch's generator, belong to the process
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint: of its head, and in plain sentences whatever a user should know."""
+
+    head: heads.Fate
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A classifier, and what its file gives of it.
+
+    missing: the tensors of its head that the file lacks. resized: those that the file has in another shape, which is their
+    value. surplus: those that the file has beside. In the model, the first two are random.
+    """
+
+    model: Any
+    missing: frozenset[str]
+    resized: dict[str, tuple[int, ...]]
+    surplus: tuple[str, ...]
+
+    @property
+    def random(self) -> frozenset[str]:
+        return self.missing | self.resized.keys()
+
+
+def known() -> dict[str, str]:
+    """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
+    return bundled("model") | baselines.KNOWN
+
+
+def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
+    """The model with a head for `labels`; what no checkpoint gives, such as a head, is initialised from `seed`.
+
+    Raises BadInput for an unknown name and for a checkpoint that is missing, broken, incomplete, or holds more than the model.
+    """
+    return load_with_report(name, labels, seed)[0]
+
+
+def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Module, LoadReport]:
+    """As `load`, and what became of the checkpoint."""
+    with _alone():
+        torch.manual_seed(seed)
+        if name in baselines.KNOWN:
+            weights = "ImageNet's" if name in baselines.PRETRAINED else "random"
+            return baselines.build(name, labels), LoadReport("new", (f"The head is new; all else has {weights} weights",))
+        return _load(name, labels, seed)
+
+
+def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadReport]:
+    config = config_of(name)
+    found = heads.match(config, labels)
+    fate, note = found.fate, found.note
+    loaded = read(name, None if found.rows else labels)
+    if found.rows and (loaded.random or not heads.select(loaded.model, found.rows)):
+        fate, note = "new", f"The head is new: the rows of a {type(loaded.model).__name__}'s cannot be told apart"
+        torch.manual_seed(seed)
+        loaded = read(name, labels)
+    model, last = loaded.model, heads.outputs(loaded.model, len(labels))
+    ends = {f"{layer}.{key}" for layer, module in last.items() for key, _ in module.named_parameters()}
+    if loaded.missing or (loaded.resized and found.fate != "new"):
+        lacks = "has none" if ends <= loaded.missing else f"lacks {few(sorted(loaded.missing))}"
+        size = f"has {max(loaded.resized.values(), default=(0,))[0]} outputs, the data {len(labels)} classes"
+        fate, note = "new", f"The head is new: the checkpoint {lacks if loaded.missing else size}"
+    if fate == "new" and not ends <= loaded.random:
+        heads.renew(model, last.values(), seed)
+    notes = [note]
+    if others := sorted(loaded.random - ends):
+        notes.append(f"New as well, and part of the head: {few(others)}")
+    if loaded.surplus:
+        notes.append(f"Left out are {len(loaded.surplus)} tensors that the classifier has no use for: {few(loaded.surplus)}")
+    if fate != "new" and config.get("problem_type") == "multi_label_classification":
+        notes.append("The head was trained to give an image several labels; here the largest output is the class")
+    names = dict(enumerate(labels))
+    model.config.id2label, model.config.label2id, model.num_labels = names, {v: k for k, v in names.items()}, len(labels)
+    if model.config.problem_type in ("regression", "multi_label_classification"):
+        model.config.problem_type = None
+    return model, LoadReport(fate, tuple(notes))
+
+
+def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
+    """The checkpoint as an image classifier in float32, with outputs for `labels`, or for those of its own.
+
+    The random state of the process is as it was. Raises BadInput as `load` does.
+    """
+    config, where = config_of(name), source(name)
+    names = None if labels is None else {str(i): label for i, label in enumerate(labels)}
+    with _alone(), _quiet():
+        try:
+            classifier, settings, renamed = _classifier(config, names)
+            # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA.
+            sdpa = torch.cuda.is_available() and classifier._supports_sdpa
+            model, info = classifier.from_pretrained(
+                where,
+                config=settings,
+                dtype=torch.float32,
+                attn_implementation="sdpa" if sdpa else "eager",
+                key_mapping=renamed,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+            stored = _dtypes(where)
+        except BadInput as error:
+            raise BadInput(f"cannot load model {name!r}: {error}") from None
+        except Exception as error:  # each file format raises its own kind
+            mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
+            raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None
+    resized = {key: tuple(shape) for key, shape, _ in info["mismatched_keys"]}
+    loaded = Loaded(model, frozenset(info["missing_keys"]), resized, tuple(sorted(info["unexpected_keys"])))
+    if labels is None and resized and all(heads.is_part(model, key) for key in resized):  # more outputs than it has labels for
+        return read(name, [f"LABEL_{i}" for i in range(max(resized.values())[0])])
+    try:
+        tensors.check(model, info, config, stored)
+    except BadInput as error:
+        raise BadInput(f"checkpoint {name!r} {error}") from None
+    return loaded
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """What the checkpoint's config.json holds; nothing for a baseline. Raises BadInput for what is not to be loaded."""
+    if name in baselines.KNOWN:
+        return {}
+    where = Path(source(name))
+    config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
+    if "quantization_config" in config:
+        raise BadInput(
+            f"checkpoint {name!r} must be in floating point, but its config.json has a quantization_config; give the original"
+        )
+    if "AutoModelForImageClassification" in (config.get("auto_map") or {}):
+        raise BadInput(f"model {name!r} brings code of its own (auto_map in config.json), which is never run; give another")
+    return config
+
+
+def _of_folder(folder: Path) -> dict[str, Any]:
+    files = {file.name for file in folder.iterdir()}
+    if "adapter_config.json" in files:
+        raise BadInput(f"{str(folder)!r} holds an adapter; merge it into its model (merge_and_unload in PEFT) and save that")
+    if "config.json" not in files:
+        raise BadInput(f"{str(folder)!r} must be a folder that save_pretrained wrote, but has no config.json")
+    if not any(file.endswith((".safetensors", ".bin")) for file in files):
+        others = few(sorted(files - {"config.json"})) or "nothing else"
+        mend = "load the model in PyTorch and save it with save_pretrained"
+        raise BadInput(f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{str(folder / 'config.json')!r} must be an object; save the model again")
+    return config
+
+
+@lru_cache
+def _of_hub(name: str) -> dict[str, Any]:
+    from transformers import PreTrainedConfig
+
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0]
+    except Exception as error:  # of the network and of the hub
+        mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
+        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None
+
+
+def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[Any, Any, dict[str, str] | None]:
+    """transformers' class for the checkpoint, its configuration, and how the file's tensors are to be renamed."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
+
+    kind, renamed = config.get("model_type") or ("timm_wrapper" if "architecture" in config else "unknown"), None
+    tower = kind.removesuffix("_vision_model")
+    if kind == "vit_mae":  # the encoder is a ViT
+        kind, config = "vit", config | {"model_type": "vit"}
+    elif tower != kind and tower in TOWERS:
+        kind, config = tower, {"model_type": tower, "vision_config": config, "architectures": None}
+        renamed = {r"^(?=(embeddings|encoder|head|pre_layrnorm|post_layernorm)\.)": "vision_model."}
+    if kind not in MAPPING:
+        raise BadInput(f"transformers has no image classifier of model_type {kind!r}; give one of {few(sorted(MAPPING), 100)}")
+    if names is not None:
+        config = {key: value for key, value in config.items() if key != "num_labels"}
+        config |= {"id2label": names, "label2id": {label: int(i) for i, label in names.items()}}
+    classes = [MAPPING[kind]] if isinstance(MAPPING[kind], str) else MAPPING[kind]
+    chosen = next((each for each in config.get("architectures") or () if each in classes), classes[0])
+    classifier = getattr(transformers, chosen)
+    return classifier, classifier.config_class.from_dict(config), renamed
+
+
+def _dtypes(where: str) -> dict[str, torch.dtype]:
+    """The types in which the checkpoint's tensors are stored; none where its files have names of their own."""
+    from transformers.modeling_utils import load_state_dict
+    from transformers.utils import cached_file
+
+    def path(file: str) -> str | None:
+        return cached_file(where, file, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if whole := path(name):
+            shards = [whole]
+        elif index := path(f"{name}.index.json"):
+            listed = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
+            shards = [shard for each in sorted(set(listed)) if (shard := path(each))]
+        else:
+            continue
+        return {key: value.dtype for shard in shards for key, value in load_state_dict(shard, map_location="meta").items()}
+    return {}
+
+
+def absolute(name: str) -> str:
+    """A model's name as every process understands it: the path of a local folder becomes absolute."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name not in known() and path.is_dir() else name
+
+
+def files(name: str) -> dict[str, bytes]:
+    """The files of a model's local folder, without what a training left beside them; none for any other."""
+    path = Path(name).expanduser()
+    if name in known() or not path.is_dir():
+        return {}
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file() and file.suffix in SUFFIXES}
+
+
+def provide(name: str, files: dict[str, bytes]) -> None:
+    """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
+    if not files:
+        return
+    sha = hashlib.sha256()
+    for file, content in files.items():
+        sha.update(f"{file} {len(content)} ".encode() + content)
+    if name in _provided and _provided[name][0] == sha.digest():
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    _provided[name] = sha.digest(), folder
+
+
+def source(name: str) -> str:
+    """Where a model is loaded from: a folder, or its name on the hub. Raises BadInput for an unknown name."""
+    if name in bundled("model"):
+        return str(ASSETS / name)
+    if name in _provided:
+        return str(_provided[name][1])
+    if Path(name).expanduser().is_dir():
+        return absolute(name)
+    if "/" not in name or name.startswith(("/", ".", "~")):
+        raise unknown("model", name, [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"])
+    return name
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Within: no other thread is here, and the random state of the process is put back afterwards."""
+    with _one_at_a_time, torch.random.fork_rng():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: transformers shows neither warnings nor progress."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
