@@ -135,10 +135,16 @@ class BitLinear(nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
-        """A BitLinear in the place of `linear`, with its very weight and bias parameters."""
+        """A BitLinear in the place of `linear`, with its very weight and bias parameters, and its hooks.
+
+        Raises BadInput for a layer that is more than a weight and a bias, as `unfit` says.
+        """
+        if why := unfit(linear):
+            raise BadInput(f"a BitLinear must take the place of a plain nn.Linear, but {why}")
         with torch.device("meta"):
             layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **fields)
         layer.weight, layer.bias = linear.weight, linear.bias
+        carry_hooks(linear, layer)
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -201,3 +207,29 @@ class BitLinear(nn.Linear):
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         return f"{super().extra_repr()}, {fields}"
+
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def unfit(linear: nn.Linear) -> str | None:
+    """Why a linear layer cannot be replaced without losing a part of it, or None: only plain ones and BitLinear can."""
+    kind, tensors = type(linear), {*linear._parameters, *linear._buffers}
+    if parametrized := getattr(linear, "parametrizations", None):
+        by = type(next(iter(parametrized.values()))[0]).__name__.strip("_")
+        return f"a layer parametrized by {by} would lose that; use torch.nn.utils.parametrize.remove_parametrizations first"
+    if kind not in (nn.Linear, BitLinear):
+        return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
+    if tensors != {"weight", "bias"}:
+        held = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
+        return f"a layer whose weight or bias is computed from {held} would lose that; remove the pruning or normalisation first"
+    if linear._modules or "forward" in vars(linear):
+        return "a layer with modules or a forward of its own would lose them"
+    if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:
+        return f"weights must be plain floating point, and {type(linear.weight).__name__} of {linear.weight.dtype} is not"
+    return None
+
+
+def carry_hooks(old: nn.Module, new: nn.Module) -> None:
+    """The hooks of a replaced module go on with the one in its place, and their handles still remove them."""
+    vars(new).update({name: value for name, value in vars(old).items() if "hook" in name})

@@ -1,6 +1,5 @@
 """What a model costs, counted and not measured: parameters, MACs and bit operations of one image."""
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
-from ablate.models import Logits
+from ablate.models import Logits, sharing_copy
 from ablate.spec import LayerSpec
 
 WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
@@ -42,7 +41,7 @@ def count(model: nn.Module, size: tuple[int, int]) -> Cost:
 
 def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
     """MACs of one image of `size`, and of each of its linear layers: by thop, what is inside attention by a rule of ours."""
-    model = copy.deepcopy(model).eval()  # thop adds buffers
+    model = sharing_copy(model).eval()  # thop adds buffers
     rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()

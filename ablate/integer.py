@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.bitlinear import TOP, BitLinear, quantize_activations, quantize_weights
+from ablate.bitlinear import TOP, BitLinear, carry_hooks, quantize_activations, quantize_weights
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
@@ -124,7 +124,9 @@ def as_integers(model: nn.Module) -> Iterator[None]:
     try:
         for name, layer in found.items():
             levels, beta = quantize_weights(layer.weight.detach(), layer.spec)
-            model.set_submodule(name, IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec))
+            integer = IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec)
+            carry_hooks(layer, integer)
+            model.set_submodule(name, integer)
         yield
     finally:
         for name, layer in found.items():

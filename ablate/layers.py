@@ -5,36 +5,22 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
-
-FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from ablate.unquantizable import unquantizable as unquantizable
+from ablate.unquantizable import unused
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer by its full name, in the model's own order, quantized ones included.
+    """Every linear layer that can be quantized by its full name, in the model's own order, quantized ones included.
 
-    Those inside torch's own attention modules are left out: a replacement there would never be called.
+    Left out is what `unquantizable` names, such as those inside torch's own attention modules, where a replacement would
+    never be called, and those whose output the logits do not need.
     """
     unfit = unquantizable(model)
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in unfit}
-
-
-def unquantizable(model: nn.Module) -> dict[str, str]:
-    """The modules that no pattern may reach, by name, each with the reason: convolutions, and what is in FUSED modules."""
-    found: dict[str, str] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, CONVOLUTIONS):
-            found.setdefault(name, f"{type(module).__name__} is no linear layer, and only these are quantized")
-        elif isinstance(module, FUSED):
-            why = f"{type(module).__name__} reads the weights of its layers and never calls them: a BitLinear would do nothing"
-            inside = (f"{name}.{child}".strip(".") for child, _ in module.named_modules())
-            found = dict.fromkeys(inside, why) | found
-    return found
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
@@ -42,18 +28,23 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
 
     A block is the innermost element of a list of modules that holds two linear layers or more; blocks count from 0 in
     the model's order. A block's submodule with a square layer beside two more, or beside a fused q, k and v, is
-    attention; of the other layers those that widen are fc1, the rest fc2. Outside the blocks, the layers behind the
-    last block that are as wide as the last one are the head; any other is a group of its own, under its own name.
+    attention, and so is what lies in a module whose class is called so; a network of its own inside it, such as one that
+    computes position biases, is a group under its own name. Of the other layers those whose output another takes are
+    fc1, and those fc2; what has no such partner goes by the name of its submodule. Outside the blocks, the layers behind
+    the last block that are as wide as the last one are the head; any other is a group of its own, under its own name.
     """
     layers = linear_layers(model)
     block_of = _blocks(model, layers)
     depth = {block: i for i, block in enumerate(dict.fromkeys(block for block in block_of.values() if block))}
     last = max((i for i, block in enumerate(block_of.values()) if block), default=-1)
     classes = list(layers.values())[-1].out_features if layers else 0
+    roles = {}
+    for block in depth:
+        roles |= _roles(model, block, {name: layers[name] for name in layers if block_of[name] == block})
     found: dict[str, list[str]] = {}
     for i, (name, block) in enumerate(block_of.items()):
         if block:
-            group = f"block{depth[block]}.{_role(name, block, layers)}"
+            group = f"block{depth[block]}.{roles[name]}"
         else:
             group = "head" if i > last and layers[name].out_features == classes else name
         found.setdefault(group, []).append(name)
@@ -68,14 +59,15 @@ def blocks(model: nn.Module) -> list[str]:
 def unnormalised(model: nn.Module) -> list[str]:
     """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head.
 
-    Decided by role, not by looking: of attention's layers the last one is the output projection.
+    Decided by role, not by looking: of the several layers of attention, or of what a block has in its place, the last
+    one is the output projection.
     """
     found = []
     for group, names in groups(model).items():
-        if group.endswith(".attention"):
-            found.append(names[-1])
-        elif group != "head" and not group.endswith(".fc1"):
+        if group.endswith(".fc2") or not group.startswith(("block", "head")):
             found += names
+        elif group != "head" and not group.endswith(".fc1"):
+            found += names[1:][-1:]
     return found
 
 
@@ -93,15 +85,58 @@ def _blocks(model: nn.Module, layers: Mapping[str, nn.Linear]) -> dict[str, str]
     return {name: next((block for block in blocks if name in held[block]), "") for name in layers}
 
 
-def _role(name: str, block: str, layers: Mapping[str, nn.Linear]) -> str:
-    child = ".".join(name.split(".")[: block.count(".") + 2])  # the block's own submodule that holds the layer
-    beside = {n: layer for n, layer in layers.items() if n == child or n.startswith(f"{child}.")}
-    square = any(layer.in_features == layer.out_features for layer in beside.values())
-    if square and (len(beside) > 2 or any(layer.out_features == 3 * layer.in_features for layer in beside.values())):
-        return "attention"
-    layer = layers[name]
-    widens = layer.out_features > layer.in_features or (layer.out_features == layer.in_features and name == next(iter(beside)))
-    return "fc1" if widens else "fc2"
+def _roles(model: nn.Module, block: str, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
+    """The role of each of a block's layers."""
+    parts: dict[str, list[str]] = {}  # the block's own submodules, each with the layers in it
+    for name in layers:
+        parts.setdefault(name.removeprefix(f"{block}.").split(".")[0], []).append(name)
+    alone = [names[0] for names in parts.values() if len(names) == 1]  # an MLP may lie open in its block
+    called_attention = len(alone) == len(layers) and _called_attention(model.get_submodule(block))
+    roles = {}
+    for child, names in parts.items():
+        if called_attention or _is_attention(model, f"{block}.{child}", [layers[name] for name in names], names[-1]):
+            roles |= {name: _network(model, f"{block}.{child}", name, names) or "attention" for name in names}
+        else:
+            roles |= {name: _in_mlp(layers, name, names if len(names) > 1 else alone) or child for name in names}
+    return roles
+
+
+def _is_attention(model: nn.Module, child: str, layers: list[nn.Linear], name: str) -> bool:
+    square = any(layer.in_features == layer.out_features for layer in layers)
+    if square and (len(layers) > 2 or any(layer.out_features == 3 * layer.in_features for layer in layers)):
+        return True
+    return any(_called_attention(model.get_submodule(path)) for path in _between(child, name))
+
+
+def _called_attention(module: nn.Module) -> bool:
+    return "attention" in type(module).__name__.lower()
+
+
+def _between(child: str, name: str) -> list[str]:
+    """The modules that hold a layer, from `child` on."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(child.count(".") + 1, len(parts))]
+
+
+def _network(model: nn.Module, child: str, name: str, names: list[str]) -> str:
+    """The sequence of layers that holds this one within an attention, but not all of its layers; "" for none."""
+    for path in _between(child, name):
+        if isinstance(model.get_submodule(path), nn.Sequential):
+            if 1 < sum(other.startswith(f"{path}.") for other in names) < len(names):
+                return path.rpartition(".")[2]
+    return ""
+
+
+def _in_mlp(layers: Mapping[str, nn.Linear], name: str, unit: list[str]) -> str:
+    """fc1 where a later layer of the unit takes this one's output, or half of it (SwiGLU); fc2 after such a one; else ""."""
+    at = unit.index(name)
+
+    def feeds(one: str, other: str) -> bool:
+        return layers[other].in_features in (layers[one].out_features, layers[one].out_features / 2)
+
+    if any(feeds(name, later) for later in unit[at + 1 :]):
+        return "fc1"
+    return "fc2" if any(feeds(earlier, name) for earlier in unit[:at]) else ""
 
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
@@ -142,13 +177,15 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
 
 
 def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]) -> None:
-    """A pattern for everything must not leave an attention full unsaid; one for nothing else names what cannot be had."""
+    """A pattern for everything must not leave a layer that matters full unsaid; one for nothing else names what cannot be had."""
     hits = {name: why for name, why in unfit.items() if fnmatchcase(name, pattern)}
     if any(fnmatchcase(name, pattern) for name in layers):
-        hits = {name: why for name, why in hits.items() if isinstance(model.get_submodule(name), nn.Linear)}
+        needed = {name: why for name, why in hits.items() if name not in unused(model)}
+        hits = {name: why for name, why in needed.items() if isinstance(model.get_submodule(name), nn.Linear)}
     for name, why in hits.items():
-        can = ", ".join([*layers][:3]) or "none"
-        raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; narrow it to layers that can be: {can}, ...")
+        can = ", ".join([*layers][:3])
+        mend = f"narrow it to layers that can be: {can}, ..." if can else "no other layer of this model can be quantized"
+        raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; {mend}")
 
 
 def match(pattern: str, names: Mapping[str, object], kind: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Full-precision models to start from: bundled, torchvision's, a local `save_pretrained` folder, or one of the hub."""
 
+import copy
 import hashlib
 import json
 from functools import lru_cache
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._pytree import tree_leaves
 
 from ablate import baselines, heads
 from ablate.checkpoints import ASSETS as ASSETS
@@ -81,6 +83,12 @@ class Logits(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return logits(self.model, pixels)
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A copy of the modules with the model's own tensors: quick, and what is done to a module is done to the copy alone."""
+    held = (leaf for module in model.modules() for leaf in tree_leaves(vars(module)))
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in held if isinstance(tensor, Tensor)})
 
 
 def preprocess(name: str) -> Preprocess:

@@ -1,0 +1,153 @@
+"""Why some layers of a model stay full: their kind, how they hold their weights, or that the logits do not need them."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+from ablate.bitlinear import unfit
+from ablate.models import logits, sharing_copy
+
+FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SIDES = (32, 64, 128, 224, 384)  # pixels: what is tried beside the size that a model's configuration names
+
+Seen = tuple[list[str], list[str]]  # names of linear layers: those without effect on the logits, and those never called
+_seen: WeakKeyDictionary[nn.Module, tuple[list[str], Seen]] = WeakKeyDictionary()  # beside all of the model's
+
+
+def unquantizable(model: nn.Module) -> dict[str, str]:
+    """The modules that no pattern may reach, by name, each with the reason.
+
+    Convolutions; what is in FUSED modules; linear layers that are more than a weight and a bias, or share their weight
+    with another; those that the model never calls, and what its logits do not need.
+    """
+    found = inside_fused(model)
+    holders = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+    uncalled = _look(model)[1]
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            found.setdefault(name, f"{type(module).__name__} is no linear layer, and only these are quantized")
+        elif isinstance(module, nn.Linear):
+            if why := unfit(module):
+                found.setdefault(name, why)
+            elif holders[id(module.weight)] > 1:
+                found.setdefault(name, f"{name!r} shares its weight with another module, which would keep it in full precision")
+            elif name in uncalled:
+                found.setdefault(name, f"its model never calls {name!r}: a BitLinear would do nothing")
+    return found | unused(model)
+
+
+def inside_fused(model: nn.Module) -> dict[str, str]:
+    """The modules inside attention that reads the weights of its layers by itself, by name, each with the reason."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FUSED):
+            why = f"{type(module).__name__} reads the weights of its layers and never calls them: a BitLinear would do nothing"
+            inside = (f"{name}.{child}".strip(".") for child, _ in module.named_modules())
+            found = dict.fromkeys(inside, why) | found
+    return found
+
+
+def unused(model: nn.Module) -> dict[str, str]:
+    """The modules that the logits do not need, by name, each with the reason.
+
+    They hold linear layers, and of each the logits have no gradient and are the same, to the bit, with other weights.
+    """
+    linear, (silent, _) = _linear(model), _look(model)
+    tops = {next(top for top in _above(name) if _below(top, linear) == _below(top, silent)): None for name in silent}
+    return {
+        name: f"the output of {top!r} never reaches the logits: quantizing it would change nothing but the size"
+        for top in tops
+        for name, _ in model.named_modules()
+        if name == top or name.startswith(f"{top}.")
+    }
+
+
+def _linear(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
+def _above(name: str) -> Iterator[str]:
+    """The names of the modules that hold a layer, the outermost first, and its own."""
+    parts = name.split(".")
+    return (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
+def _below(top: str, names: list[str]) -> list[str]:
+    return [name for name in names if name == top or name.startswith(f"{top}.")]
+
+
+def _look(model: nn.Module) -> Seen:
+    """What one run of the model shows, done once for each model; nothing where it takes no image of the sizes tried."""
+    if (inner := getattr(model, "_orig_mod", None)) is not None:  # torch.compile's
+        silent, uncalled = _look(inner)
+        return [f"_orig_mod.{name}" for name in silent], [f"_orig_mod.{name}" for name in uncalled]
+    linear = _linear(model)
+    if model not in _seen or _seen[model][0] != linear:
+        _seen[model] = linear, _run(model, linear)
+    return _seen[model][1]
+
+
+def _run(model: nn.Module, linear: list[str]) -> Seen:
+    config = getattr(model, "config", None)
+    named = [getattr(part, "image_size", None) for part in (config, getattr(config, "vision_config", None))]
+    for size in dict.fromkeys([*((side, side) for side in SIDES), *(_pair(size) for size in named if size)]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own, about a size that is not its
+            try:
+                return _probe(sharing_copy(model).eval(), linear, size)
+            except Exception:  # each model refuses an image in its own way
+                continue
+    return [], []
+
+
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _probe(model: nn.Module, linear: list[str], size: tuple[int, int]) -> Seen:
+    """Run a copy of the model, which is changed, on a random image, and ask where the logits' gradient comes by."""
+    first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(first)
+    layers = {name: module for name in linear if _owns_weight(module := model.get_submodule(name))}
+    added: dict[str, Tensor] = {}
+
+    def add_zero(name: str, output: Tensor) -> Tensor:
+        added.setdefault(name, torch.zeros((), device=output.device, dtype=output.dtype, requires_grad=True))
+        return output + added[name]
+
+    for name, layer in layers.items():
+        layer.weight = nn.Parameter(layer.weight.detach())  # has a gradient where the model's is frozen
+        layer.register_forward_hook(lambda _, __, output, name=name: add_zero(name, output))
+    with torch.random.fork_rng([first.device] if first.is_cuda else []):
+        out = logits(model, pixels)
+        leaves = [added.get(name, layer.weight) for name, layer in layers.items()]
+        grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True) if out.requires_grad else [None] * len(leaves)
+        silent = [name for name, grad in zip(layers, grads, strict=True) if grad is None]
+        if not first.is_meta and _matter(model, silent, pixels, out):  # gradients may be cut off before the logits are
+            silent = [name for name in silent if not _matter(model, [name], pixels, out)]
+    return silent, [name for name in layers if name not in added and name not in silent]
+
+
+def _owns_weight(layer: nn.Module) -> bool:
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.is_floating_point()
+
+
+def _matter(model: nn.Module, names: list[str], pixels: Tensor, out: Tensor) -> bool:
+    """Whether the logits differ when these layers have other weights."""
+    layers = [model.get_submodule(name) for name in names]
+    before = [layer.weight for layer in layers]
+    for layer in layers:
+        layer.weight = nn.Parameter(torch.randn_like(layer.weight))
+    differ = not torch.equal(logits(model, pixels), out)
+    for layer, weight in zip(layers, before, strict=True):
+        layer.weight = weight
+    return differ
