@@ -17,7 +17,7 @@ from ablate.cluster import Metrics, Readings, Resources
 from ablate.confirm import confirmations, is_searched
 from ablate.design import Design
 from ablate.distribute import Asked, Running
-from ablate.ledger import Record, best_by_size
+from ablate.ledger import Record, best_by_size, trial_of
 from ablate.monitor import METRICS
 from ablate.run import Run
 from ablate.search import Search
@@ -116,7 +116,7 @@ class Driver:
     def _learn(self, records: list[Record]) -> None:
         for record in records:
             self.state["counts"][record["status"]] += 1
-            if self.study.early_stopping and self.races(TrialSpec.model_validate(record["spec"])):
+            if self.study.early_stopping and self.races(trial_of(record)):
                 self.rungs.tell(record)
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]

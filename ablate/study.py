@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ablate import cluster, designed, figures, models, trial
+from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
@@ -23,7 +23,7 @@ from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
 from ablate.provenance import provenance
 from ablate.reuse import adopt, reuse
-from ablate.run import RUNS, Run, check_vacant, create_run
+from ablate.run import Run, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
 from ablate.space_spec import values
@@ -45,29 +45,28 @@ def run_study(
     """Search the study's space, or train its design, and return the run, finished: its ledger, its front and its figures.
 
     study: a spec, a built-in name or the path of a TOML file. out: the run's folder, new or empty; a new one below runs/
-    by default. resources: which Ray, and what a trial has of it. view: is told how it goes.
+    by default. It is claimed at first, and as it was before when the study does not begin.
+    resources: which Ray, and what a trial has of it. view: is told how it goes.
     known: runs whose trials count as done where they are points of the study; its own trials come on top of them.
-    Raises BadInput before anything is written, and Interrupted after Ctrl-C, with how to go on; what fails in a trial is
-    in the trial's record.
+    Raises BadInput before the study begins, AblateError when it fails, and Interrupted after Ctrl-C, both with how to go
+    on; what fails in a trial is in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
-    name = re.sub(r"[^\w.-]+", "-", study.space.name or study.name)
-    path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
-    check_vacant(path)
-    cluster.check_address(resources.address)
-    storage = Storage.tried(resources.storage) if resources.storage else None
-    planned = plan(study)
-    with cluster.connected(resources) as (dashboard, resources):
-        if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
-            there = cluster.alone(resources, resolve, study.recipe)
-            if there != planned.study.recipe:
-                planned = plan(study.model_copy(update={"recipe": there}))
-        planned, found = reuse(known, planned)
-        adopt(path, found)
-        about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
-        run = create_run(path, planned.study, provenance() | about)
-        writer = cluster.writer_of(path)
-        return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
+    with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
+        cluster.check_address(resources.address)
+        storage = Storage.tried(resources.storage) if resources.storage else None
+        planned = plan(study)
+        with cluster.connected(resources) as (dashboard, resources):
+            if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
+                there = cluster.alone(resources, resolve, study.recipe)
+                if there != planned.study.recipe:
+                    planned = plan(study.model_copy(update={"recipe": there}))
+            planned, found = reuse(known, planned)
+            adopt(path, found)
+            about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
+            run = create_run(path, planned.study, provenance() | about)
+            writer, records = cluster.writer_of(path), [record for record, _ in found.values()]
+            return drive(run, planned, records, writer, storage, resources, dashboard, view)
 
 
 def drive(
