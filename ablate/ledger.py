@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from ablate import lines
 from ablate.effective import OFF
@@ -45,9 +44,7 @@ def blank_record(spec: TrialSpec, name: str) -> Record:
 
 def trial_of(record: Record) -> TrialSpec:
     """The trial of a record. Raises BadInput where it has fields that only a newer version knows."""
-    return checked(
-        TrialSpec, record["spec"], f"trial {record.get('trial_id')}, which a newer version of ablate may have written"
-    )
+    return checked(TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate")
 
 
 def arm(spec: TrialSpec) -> str:
@@ -191,18 +188,3 @@ def _off(kind: type[Spec]) -> dict[str, Any]:
 
 def _known(kind: type[Spec], fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if key in NAMES[kind]}
-
-
-def store(path: Path, content: bytes) -> None:
-    """Write a file in one step that a power cut does not halve."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{uuid4().hex}")  # another process may write the same file now
-    try:
-        with fresh.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise

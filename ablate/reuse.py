@@ -8,7 +8,8 @@ from pathlib import Path
 from ablate import ledger
 from ablate.effective import effective
 from ablate.errors import BadInput
-from ablate.ledger import Record, store, trial_of
+from ablate.files import store
+from ablate.ledger import Record, trial_of
 from ablate.plan import Plan, proposer_of
 from ablate.run import check_idle, load_run
 from ablate.search import Search

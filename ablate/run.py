@@ -15,6 +15,7 @@ import tomli_w
 
 from ablate import ledger
 from ablate.errors import BadInput
+from ablate.files import store
 from ablate.locks import owner
 from ablate.study_spec import StudySpec, load_study
 
@@ -172,7 +173,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "ledger.jsonl").touch()
-        ledger.store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
+        store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
         write_study(path, study)
     except OSError as error:
         raise BadInput(f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
@@ -181,7 +182,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    ledger.store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:

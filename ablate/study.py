@@ -1,6 +1,7 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
-from ablate.errors import AblateError, Interrupted, Unwritten
+from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.findings import write_tables
 from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
@@ -86,15 +87,16 @@ def drive(
     say_if_slow(planned.study, resources)
     driver = Driver(run, planned.search, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
-    study, dataset, status = driver.study, planned.dataset, "interrupted"
+    study, dataset, status, reason, begun = driver.study, planned.dataset, "interrupted", "", False
     try:
+        driver.show([])
         with driver.interruptible():
             files = models.files(study.model) if resources.address else {}
             table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)
                 driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
-            rungs = study.early_stopping.one_in if study.early_stopping else ()
+            rungs, begun = study.early_stopping.one_in if study.early_stopping else (), True
             distribute(
                 driver.ask,
                 driver.tell,
@@ -117,21 +119,32 @@ def drive(
         with suppress(Exception):
             driver.show([])  # what ended in the last second is no longer under way
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
-    except Unwritten as error:
-        status = "failed"
-        raise AblateError(f"the study stopped: {error}; {how_to_go_on(driver.state)}") from None
-    except AblateError:
-        raise
     except Exception as error:
-        status = "failed"
-        raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {how_to_go_on(driver.state)}") from error
+        status, reason = "failed", _reason(error)
+        if isinstance(error, BadInput) and not begun:
+            raise
+        raise AblateError(f"the study stopped: {reason}; {how_to_go_on(driver.state)}") from error
     finally:
-        well = status in ("finished", "exhausted")
-        with suppress(OSError if well else Exception):  # what goes wrong now must not hide what went wrong before
-            driver.end(status)
-            shutil.rmtree(run.path / ".tune", ignore_errors=True)
-            finish(Run(run.path))
+        _end(run, driver, status, reason)
     return Run(run.path)
+
+
+def _end(run: Run, driver: Driver, status: str, reason: str) -> None:
+    """The last words, tables and figures. What goes wrong now does not hide what went wrong before."""
+    try:
+        driver.end(status, reason)
+        shutil.rmtree(run.path / ".tune", ignore_errors=True)
+        finish(Run(run.path))
+    except Exception as error:
+        if status in ("finished", "exhausted"):
+            mend = f"`ablate figures {shlex.quote(str(run.path))}` writes them"
+            raise AblateError(f"the study is over, but not all tables and figures are: {_reason(error)}; {mend}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, AblateError) else f"{type(error).__name__}: {text}"
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:

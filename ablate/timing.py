@@ -12,7 +12,7 @@ import pandas as pd
 from ablate import cluster, latency, models, packed, trial
 from ablate.cluster import Resources
 from ablate.errors import BadInput
-from ablate.ledger import store
+from ablate.files import store
 from ablate.run import Run
 from ablate.space_spec import values
 from ablate.spec import LayerSpec

@@ -9,7 +9,8 @@ import numpy as np
 
 from ablate import ledger
 from ablate.errors import BadInput
-from ablate.ledger import Record, store
+from ablate.files import store
+from ablate.ledger import Record
 from ablate.locks import hold
 
 

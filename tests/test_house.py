@@ -9,7 +9,7 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "files"},
     {"spec", "baselines"},
     {"builtin"},
     {"space_spec"},
