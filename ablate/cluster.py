@@ -24,8 +24,9 @@ from ray.util.metrics import Gauge, Histogram
 
 from ablate.errors import AblateError, BadInput
 from ablate.hardware import cpus
+from ablate.locks import owner
 from ablate.spec import Spec
-from ablate.writer import Writer, lock
+from ablate.writer import Writer
 
 Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels
 PACKAGE = Path(__file__).parent
@@ -139,16 +140,14 @@ def check_address(address: str | None) -> None:
 
 
 def writer_of(path: Path) -> Any:
-    """The actor that alone writes a run's folder, on this node; it holds the run's lock until Ray is left.
-
-    Raises BadInput when another driver holds it.
-    """
+    """The actor that alone writes a run's folder, on this node, until Ray is left. Raises BadInput where there is another."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
     try:
         ray.get(writer.has.remote(""))
     except ray.exceptions.RayActorError:
-        lock(path).close()  # raises, and names the owner
+        if other := owner(path, "writer"):
+            raise BadInput(f"a run must have one writer, but {str(path)!r} has another, process {other.pid}; stop it") from None
         raise
     return writer
 

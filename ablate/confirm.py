@@ -8,7 +8,7 @@ import pandas as pd
 
 from ablate.analysis import paired
 from ablate.effective import effective
-from ablate.ledger import Record
+from ablate.ledger import Record, trial_of
 from ablate.spec import TrialSpec
 from ablate.study_spec import StudySpec
 
@@ -17,7 +17,7 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
     """Each member with the study's next seeds, seed after seed: paired, and tested. A search's own trials never are."""
     for seed in range(study.seed + 1, study.seed + 1 + study.confirm):
         for member in front:
-            yield effective(TrialSpec.model_validate(member["spec"] | {"seed": seed, "test": True}))
+            yield effective(trial_of(member).model_copy(update={"seed": seed, "test": True}))
 
 
 def is_searched(record: Record) -> bool:
@@ -54,5 +54,4 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
 
 def _setting(record: Record) -> str:
     """What a member and the trials that confirm it share."""
-    spec = TrialSpec.model_validate(record["spec"] | {"seed": 0, "test": False})
-    return effective(spec).model_dump_json()
+    return effective(trial_of(record).model_copy(update={"seed": 0, "test": False})).model_dump_json()

@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from ablate.effective import effective
 from ablate.errors import BadInput
 from ablate.fractions import fraction
-from ablate.ledger import Record
+from ablate.ledger import Record, trial_of
 from ablate.points import Points, choices, usual
 from ablate.search import key_of
 from ablate.space_spec import values
@@ -98,7 +98,7 @@ class Design:
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended."""
-        key = key_of(effective(TrialSpec.model_validate(record["spec"])))
+        key = key_of(effective(trial_of(record)))
         self.asked.add(key)
         self.found[key] = record
 

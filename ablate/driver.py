@@ -3,10 +3,11 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,12 @@ from ablate.cluster import Metrics, Readings, Resources
 from ablate.confirm import confirmations, is_searched
 from ablate.design import Design
 from ablate.distribute import Asked, Running
-from ablate.ledger import Record, best_by_size
+from ablate.errors import BadInput
+from ablate.ledger import Record, best_by_size, trial_of
 from ablate.monitor import METRICS
 from ablate.run import Run
 from ablate.search import Search
-from ablate.spec import TrialSpec
+from ablate.spec import TrialSpec, checked
 from ablate.trial import trial_id
 from ablate.words import seconds_left
 
@@ -41,8 +43,10 @@ class Driver:
         self.best: dict[str, Record] = {}  # by size class
         self.rungs = Rungs(self.study)
         self.metrics = Metrics(METRICS, run.path.name)
-        unfinished = [TrialSpec.model_validate(spec) for spec in run.state.get("unfinished", [])]  # of a driver before
-        self.unfinished = [spec for spec in unfinished if not spec.test]  # the others come by themselves
+        self.unfinished: list[TrialSpec] = []  # of a driver before, if this version knows them
+        with suppress(BadInput):
+            unfinished = [checked(TrialSpec, spec, "state.json") for spec in run.state.get("unfinished", [])]
+            self.unfinished = [spec for spec in unfinished if not spec.test]  # the others come by themselves
         self.state: dict[str, Any] = {
             "status": "running",
             "host": socket.gethostname(),
@@ -57,7 +61,6 @@ class Driver:
         self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "waiting": 0, "deaths": 0}
         self.spent = run.state.get("spent", 0.0)  # seconds, by the drivers before
         self._learn(records)
-        self.show([])
 
     def ask(self) -> Asked | None:
         """The next trial; first those that the driver before this one had under way."""
@@ -116,7 +119,7 @@ class Driver:
     def _learn(self, records: list[Record]) -> None:
         for record in records:
             self.state["counts"][record["status"]] += 1
-            if self.study.early_stopping and self.races(TrialSpec.model_validate(record["spec"])):
+            if self.study.early_stopping and self.races(trial_of(record)):
                 self.rungs.tell(record)
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]
@@ -142,8 +145,9 @@ class Driver:
         if self.view:
             self.view(self.state, self.records)
 
-    def end(self, status: str) -> None:
-        self.state["status"] = status
+    def end(self, status: str, reason: str) -> None:
+        """The last words. reason: why it failed, "" where it did not."""
+        self.state |= {"status": status, "reason": reason}
         self.show([])
 
     def _readings(self) -> Readings:
@@ -188,6 +192,9 @@ class Driver:
                 raise KeyboardInterrupt
             self.stopped = True
             self.state["status"] = "ending after the current epochs; once more ends at once"
+            if sys.__stderr__:  # else 2 may be any file
+                with suppress(OSError):  # at once, whatever waits for the epoch; `print` must not be entered twice
+                    os.write(2, b"ablate: ending after the current epochs; Ctrl-C again ends at once\n")
 
         if threading.current_thread() is not threading.main_thread():
             yield

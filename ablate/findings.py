@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ablate import designed, searched
-from ablate.ledger import store
+from ablate.files import store
 from ablate.run import Run
 from ablate.seen import Finding, Seen
 

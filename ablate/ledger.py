@@ -1,15 +1,18 @@
 """A run's append-only file of records, one JSON object a line: the truth, from which all else is rebuilt."""
 
-import json
+import codecs
+import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ablate import lines
+from ablate.effective import OFF
 from ablate.errors import BadInput
 from ablate.space_spec import OBJECTIVES
-from ablate.spec import TrialSpec
+from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 from ablate.words import size_class
 
 Record = dict[str, Any]
@@ -21,6 +24,15 @@ FOUND = (
     *("train_seconds", "threads", "device", "error"),
 )
 FIELDS = (*ASKED, *FOUND, "curve", "started_at")
+STATUSES = ("complete", "pruned", "failed")
+TEXT, ROWS = ("arm", "device", "error", "started_at"), ("curve", "rungs")
+NUMBERS = ("seed", "fraction", "epochs", *(name for name in FOUND if name not in TEXT))
+KINDS = dict.fromkeys(NUMBERS, "a finite number") | dict.fromkeys(TEXT, "text") | dict.fromkeys(ROWS, "a list of epochs")
+NAMES: dict[type[Spec], tuple[str, ...]] = {kind: tuple(kind.model_fields) for kind in (TrialSpec, Recipe, LayerSpec)}
+
+
+class _Newer(ValueError):
+    """A record of a version that is to come."""
 
 
 def blank_record(spec: TrialSpec, name: str) -> Record:
@@ -28,6 +40,11 @@ def blank_record(spec: TrialSpec, name: str) -> Record:
     asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
+
+
+def trial_of(record: Record) -> TrialSpec:
+    """The trial of a record. Raises BadInput where it has fields that only a newer version knows."""
+    return checked(TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate")
 
 
 def arm(spec: TrialSpec) -> str:
@@ -38,7 +55,7 @@ def arm(spec: TrialSpec) -> str:
 def best_by_size(records: Iterable[Record], within: Mapping[str, float]) -> dict[str, Record]:
     """The most accurate complete record of each size class, the smallest class first, of those that keep the bounds."""
     best: dict[str, Record] = {}
-    complete = [r for r in records if r["status"] == "complete" and is_within(r, within)]
+    complete = [r for r in records if r["status"] == "complete" and r["size_bytes"] and is_within(r, within)]
     for record in sorted(complete, key=lambda r: (r["size_bytes"], -r["accuracy"])):
         name = size_class(record["size_bytes"])
         if name not in best or record["accuracy"] > best[name]["accuracy"]:
@@ -67,42 +84,107 @@ def append(path: Path, record: Record) -> None:
 
 
 def line(record: Record) -> bytes:
-    """A record as it stands in the file."""
-    return (json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n").encode()
+    """A record as it stands in the file, with a checksum."""
+    return lines.encode(record)
 
 
 def recover(path: Path) -> int:
-    """Cut off a last line without its newline, which a power cut leaves; the number of bytes cut off."""
+    """Cut off a last line without its newline, which a power cut leaves; the number of bytes cut off.
+
+    Raises BadInput where it is no such line.
+    """
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-    return len(content) - whole
+    *_, torn = _split(path, content)
+    if torn:
+        os.truncate(path, len(content) - len(torn))
+    return len(torn)
 
 
 def read(path: Path) -> list[Record]:
-    """All whole records. A last line without its newline (a torn write) is left out; any other bad line raises BadInput."""
+    """All whole records, with a default for each field that an older version did not write; others' fields are kept.
+
+    A last line without its newline (a torn write) is left out; any other bad line raises BadInput.
+    """
     if not path.exists():
         return []
-    *lines, _torn = path.read_bytes().split(b"\n")
+    *whole, _torn = _split(path, path.read_bytes())
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, text in enumerate(whole, 1):
         try:
-            record = json.loads(line)
-            if record["schema"] != SCHEMA or not set(FIELDS) <= set(record):
-                raise KeyError
-            records.append(record)
-        except (ValueError, TypeError, KeyError):
-            raise BadInput(f"{path}:{number}: not a record; restore the ledger from a copy or delete this line") from None
+            records.append(_record(lines.decode(text.removesuffix(b"\r"))))
+        except _Newer as error:
+            raise BadInput(f"{path}:{number}: {error}; upgrade ablate") from None
+        except ValueError as error:
+            raise _bad(path, number, str(error)) from None
     return records
 
 
-def store(path: Path, content: bytes) -> None:
-    """Write a file in one step that a power cut does not halve."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+def _split(path: Path, content: bytes) -> list[bytes]:
+    """The lines of a ledger, and what follows the last newline. An editor's byte order mark is no part of them."""
+    *whole, rest = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    if not lines.is_torn(rest):
+        raise _bad(path, len(whole) + 1, "its newline was changed")
+    return [*whole, rest]
+
+
+def _bad(path: Path, number: int, reason: str) -> BadInput:
+    return BadInput(f"{path}:{number}: not a record: {reason}; restore the ledger from a copy or delete this line")
+
+
+def _record(found: dict[str, Any]) -> Record:
+    """What a line holds as a record. Raises ValueError with what is wrong."""
+    schema = found.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise _Newer(f"it was written by a newer version, whose records have schema {schema} and not {SCHEMA}")
+    if type(schema) is not int or schema != SCHEMA:
+        raise ValueError(f"schema must be {SCHEMA}, but got {schema!r}")
+    for name in ("trial_id", "status"):
+        if not isinstance(found.get(name), str):
+            raise ValueError(f"{name} must be text, but got {found.get(name)!r}")
+    if found["status"] not in STATUSES:
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {found['status']!r}")
+    spec, plain = _spec(found.get("spec"))
+    record = dict.fromkeys(FIELDS) | _of(spec) | found | {"spec": plain, "curve": found.get("curve", [])}
+    needed = ("arm", "seed", "fraction", "curve", *(["accuracy"] if record["status"] == "complete" else []))
+    for name, kind in KINDS.items():
+        value = record.get(name)
+        if not (_is(value, name) or (value is None and name not in needed)):
+            raise ValueError(f"{name} must be {kind}, but got {value!r:.60}")
+    return record
+
+
+def _of(spec: TrialSpec) -> Record:
+    """What a record repeats of its trial."""
+    return {"arm": arm(spec), "seed": spec.seed, "fraction": spec.fraction, "epochs": spec.recipe.epochs}
+
+
+def _is(value: Any, name: str) -> bool:
+    if name in ROWS:
+        return isinstance(value, list) and all(isinstance(row, dict) and _is(row.get("epoch"), "epochs") for row in value)
+    if name in TEXT:
+        return isinstance(value, str)
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _spec(found: Any) -> tuple[TrialSpec, dict[str, Any]]:
+    """A trial as this version reads it, and as plain data: what it lacks was added later, and was off; the unknown is kept."""
+    if not (isinstance(found, dict) and all(isinstance(found.get(key, {}), dict) for key in ("recipe", "layers"))):
+        raise ValueError(f"spec must be an object with recipe and layers as objects, but got {found!r:.60}")
+    recipe, layers = _off(Recipe) | found.get("recipe", {}), {}
+    for group, layer in found.get("layers", {}).items():
+        if not isinstance(layer, dict):
+            raise ValueError(f"spec.layers.{group} must be an object, but got {layer!r:.60}")
+        layers[group] = _off(LayerSpec) | layer
+    known = {group: _known(LayerSpec, layer) for group, layer in layers.items()}
+    spec = checked(TrialSpec, _known(TrialSpec, found) | {"recipe": _known(Recipe, recipe), "layers": known}, "spec")
+    plain = spec.model_dump()
+    layers = {group: plain["layers"][group] | layer for group, layer in layers.items()}
+    return spec, plain | found | {"recipe": plain["recipe"] | recipe, "layers": layers}
+
+
+def _off(kind: type[Spec]) -> dict[str, Any]:
+    return {key: OFF[key] for key in NAMES[kind] if key in OFF}
+
+
+def _known(kind: type[Spec], fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key in NAMES[kind]}

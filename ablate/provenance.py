@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from ablate.errors import BadInput
+from ablate.files import store
 from ablate.hardware import cpus
-from ablate.ledger import store
 from ablate.trial import device_name
 
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("ablate", "analysis", "paper_figures", "search_spaces", "studies")  # the package's folders in a checkout
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "scipy", "safetensors", "thop")
 
 
@@ -24,7 +26,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_commit": _git_commit(),
+        **checkout(),
         "hardware": {
             "device": device_name(),
             "cpus": cpus(),
@@ -60,13 +62,26 @@ def _known(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _git_commit() -> str | None:
-    """The commit of this package's own checkout; None for an installed package, and without git."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
+def checkout(root: Path = ROOT) -> dict[str, Any]:
+    """The commit of this package's own checkout, and whether its code was changed since; null for what is not known.
+
+    So for an installed package, and without git.
+    """
+    commit = changes = None
+    if (root / ".git").exists():
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--", *CODE)
+    return {"git_commit": commit or None, "git_dirty": None if changes is None else bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says; None where it can't. It takes no lock, and trusts a checkout of another user, whose code runs anyway."""
+    options = ("--no-optional-locks", "-c", f"safe.directory={root}", "-c", "core.fsmonitor=false")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # GIT_DIR names another checkout
     try:
-        git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:
+        git = subprocess.run(
+            ["git", "-C", str(root), *options, *arguments], capture_output=True, text=True, env=ours, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return git.stdout.strip() or None
+    return git.stdout.strip() if git.returncode == 0 else None

@@ -15,8 +15,8 @@ import pandas as pd
 
 from ablate.charts import Panel, charts, drawn
 from ablate.errors import BadInput
+from ablate.files import store
 from ablate.findings import findings, write_tables
-from ablate.ledger import store
 from ablate.run import ENDED, Run
 from ablate.seen import Finding
 from ablate.spec import LayerSpec
@@ -266,9 +266,9 @@ def _provenance(run: Run) -> str:
     study, name = run.study, run.path.name
     seeds = f"{study.seed}" + (f" to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else "")
     rows = {"model": study.model, "data": study.data, "sha256 of the data": known.get("dataset_sha256"), "seeds": seeds}
-    rows |= {"commit": known.get("git_commit"), "started": known.get("started_at")}
+    rows |= {"commit": _commit(known), "started": known.get("started_at")}
     if again := known.get("resumed"):
-        rows["resumed"] = ", ".join(f"{each['started_at']} at commit {each['git_commit'] or 'not known'}" for each in again)
+        rows["resumed"] = ", ".join(f"{each['started_at']} at commit {_commit(each) or 'not known'}" for each in again)
     rows |= {key: known[key] for key in ("hardware", "versions") if key in known}
     rows |= {"started as": shlex.join(map(str, known["command"]))} if known.get("command") else {}
     told = [
@@ -282,6 +282,12 @@ def _provenance(run: Run) -> str:
         f'<section id="provenance"><h2>Where do the numbers come from?</h2><dl>{terms}</dl><p>The same question again:</p>'
         f"<pre>{_text(anew)}</pre><details><summary>The study as it was asked</summary><pre>{asked}</pre></details></section>"
     )
+
+
+def _commit(known: dict[str, Any]) -> str | None:
+    """The commit of a provenance, and that there were changes beside it."""
+    commit = known.get("git_commit")
+    return f"{commit} with changes that are not committed" if commit and known.get("git_dirty") else commit
 
 
 def _capital(text: str) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import cluster, ledger
+from ablate.claim import reclaimed
 from ablate.cluster import HERE, Resources
 from ablate.errors import BadInput
 from ablate.ledger import Record
-from ablate.run import Run, check_idle, load_run, write_study
+from ablate.run import Run, load_run, write_study
 from ablate.spec import checked
 from ablate.study_spec import StudySpec
 
@@ -33,24 +34,24 @@ def resume_study(
     and when the dataset or the model is not what it was.
     """
     run = load_run(path)
-    check_idle(run)
-    torn = ledger.recover(run.path / "ledger.jsonl")
-    length = (run.path / "ledger.jsonl").stat().st_size
-    study = _extended(run, {"trials": trials, "hours": hours})
-    cluster.check_address(resources.address)
-    with ThreadPoolExecutor(1) as pool:
-        planning = pool.submit(_planned, study, run.path, resources.storage)
-        with cluster.connected(resources) as (dashboard, resources):
-            planned, records, storage = planning.result()
-            writer = cluster.writer_of(run.path)
-            if (run.path / "ledger.jsonl").stat().st_size != length:
-                raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
-            write_study(run.path, planned.study)
-            from ablate.provenance import add_resume
-            from ablate.study import drive
+    with reclaimed(run):
+        torn = ledger.recover(run.path / "ledger.jsonl")
+        length = (run.path / "ledger.jsonl").stat().st_size
+        study = _extended(run, {"trials": trials, "hours": hours})
+        cluster.check_address(resources.address)
+        with ThreadPoolExecutor(1) as pool:
+            planning = pool.submit(_planned, study, run.path, resources.storage)
+            with cluster.connected(resources) as (dashboard, resources):
+                planned, records, storage = planning.result()
+                writer = cluster.writer_of(run.path)
+                if (run.path / "ledger.jsonl").stat().st_size != length:  # on another host, whose lock is not seen here
+                    raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
+                write_study(run.path, planned.study)
+                from ablate.provenance import add_resume
+                from ablate.study import drive
 
-            add_resume(run.path, planned.contents)
-            return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
+                add_resume(run.path, planned.contents)
+                return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
 
 
 def _extended(run: Run, given: dict[str, Any]) -> StudySpec:

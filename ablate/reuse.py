@@ -1,5 +1,6 @@
 """Trials of other runs that a search need not train again."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from ablate import ledger
 from ablate.effective import effective
 from ablate.errors import BadInput
-from ablate.ledger import Record, store
+from ablate.files import store
+from ablate.ledger import Record, trial_of
 from ablate.plan import Plan, proposer_of
 from ablate.run import check_idle, load_run
 from ablate.search import Search
@@ -32,7 +34,7 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
     for run in map(load_run, paths):
         check_idle(run)
         complete = [record for record in ledger.read(run.path / "ledger.jsonl") if record["status"] == "complete"]
-        specs = [effective(TrialSpec.model_validate(record["spec"])) for record in complete]
+        specs = [effective(trial_of(record)) for record in complete]
         found = {
             record["trial_id"]: (record, run.path)
             for record, spec in zip(complete, specs, strict=True)
@@ -48,13 +50,16 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
 
 
 def adopt(path: Path, known: Known) -> None:
-    """Copy trials with their files to where a run will be: all lines in one step, and before the folder is a run."""
+    """Copy trials with their files to where a run will be, before the folder is one. The ledger stays the locked file."""
     try:
         for name, (_, folder) in known.items():
             for file in (folder / "predictions" / f"{name}.npz", *sorted((folder / "weights" / name).glob("*"))):
                 if file.exists():
                     store(path / file.relative_to(folder), file.read_bytes())
-        store(path / "ledger.jsonl", b"".join(map(ledger.line, [record for record, _ in known.values()])))
+        with (path / "ledger.jsonl").open("wb") as lines:
+            lines.writelines(ledger.line(record) for record, _ in known.values())
+            lines.flush()
+            os.fsync(lines.fileno())
     except OSError as error:
         raise BadInput(f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space") from None
 

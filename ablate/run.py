@@ -1,8 +1,6 @@
 """A run's folder: the study as resolved, the ledger, the state, and each trial's files."""
 
-import fcntl
 import json
-import os
 import shutil
 import socket
 import time
@@ -17,6 +15,8 @@ import tomli_w
 
 from ablate import ledger
 from ablate.errors import BadInput
+from ablate.files import store
+from ablate.locks import owner
 from ablate.study_spec import StudySpec, load_study
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Run:
     def records(self) -> pd.DataFrame:
         """The ledger as a table: one row a trial, in the order in which they ended."""
         records = ledger.read(self.path / "ledger.jsonl")
-        return pd.DataFrame([{"rungs": []} | record for record in records], columns=[*ledger.FIELDS, "rungs"])
+        columns = dict.fromkeys([*ledger.FIELDS, "rungs", *(name for record in records for name in record)])
+        return pd.DataFrame([{"rungs": []} | record for record in records], columns=list(columns))
 
     @property
     def searched(self) -> pd.DataFrame:
@@ -61,16 +62,15 @@ class Run:
 
     @property
     def alive(self) -> bool:
-        """Whether a driver has the run now: on this host by its lock, elsewhere by a heartbeat of the last minute."""
+        """Whether a driver, or its writer, has the run now: by its lock or, on another host, a heartbeat of the last minute."""
+        return self.driven_elsewhere or owner(self.path) is not None
+
+    @property
+    def driven_elsewhere(self) -> bool:
+        """Whether a driver on another host, whose lock may not be seen here, gave a sign of life within the last minute."""
         state = self.state
-        if state and state["host"] != socket.gethostname() and state["status"] not in ENDED:
-            return time.time() - state["heartbeat"] < 60
-        with (self.path / "ledger.jsonl").open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        elsewhere = state and state["host"] != socket.gethostname() and state["status"] not in ENDED
+        return bool(elsewhere) and time.time() - state["heartbeat"] < 60
 
     def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
         """Copy the packed model of a trial, or of the most accurate one up to a size, to a new folder; the trial's id.
@@ -93,9 +93,19 @@ class Run:
             raise BadInput(f"{str(self.path)!r} has the weights of its front only, and no {rule[2:]}: {', '.join(kept)}")
         name = str(rows.iloc[-1]["trial_id"])
         try:
-            shutil.copytree(self.path / "weights" / name, to)
+            contents = {file.name: file.read_bytes() for file in sorted((self.path / "weights" / name).iterdir())}
+        except FileNotFoundError:
+            raise BadInput(f"trial {name} has just left the front of {str(self.path)!r}; try again") from None
+        try:
+            to.mkdir(parents=True)
         except FileExistsError:
             raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
+        try:
+            for file, content in contents.items():
+                (to / file).write_bytes(content)
+        except BaseException:
+            shutil.rmtree(to)
+            raise
         return name
 
     def to_optuna(self, storage: str) -> "optuna.Study":
@@ -158,23 +168,13 @@ def _axis(values: list[Any]) -> "BaseDistribution":
     return CategoricalDistribution(list(dict.fromkeys(values)))
 
 
-def check_vacant(path: Path) -> None:
-    """Raises BadInput when a run's folder would not be a new or an empty one, or could not be written."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
-        raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
-    there = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise BadInput(f"--out must be a folder that can be written, but {str(there)!r} cannot; give another")
-
-
 def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
-    """A new run's folder. Raises BadInput when it can't be written."""
+    """A new run's folder; with study.toml, which is written last, it is one. Raises BadInput when it can't be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_study(path, study)
-        (path / "provenance.json").write_text(json.dumps(provenance, indent=1))
         (path / "ledger.jsonl").touch()
+        store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
+        write_study(path, study)
     except OSError as error:
         raise BadInput(f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
     return Run(path)
@@ -182,7 +182,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    ledger.store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:
@@ -206,14 +206,16 @@ def latest_run() -> Run:
 def check_idle(run: Run) -> None:
     """Raises BadInput, naming the owner, when a driver has the run, here or on another host."""
     if run.alive:
-        raise driven(run.path)
+        raise driven(run)
 
 
-def driven(path: Path) -> BadInput:
-    """The refusal of a run that another process drives."""
-    owner = Run(path).state
-    who = f"process {owner.get('pid')} on {owner.get('host')}"
-    return BadInput(f"RUN must have no live driver, but {str(path)!r} is driven by {who}; wait a minute, or stop it")
+def driven(run: Run) -> BadInput:
+    """The refusal of a run that another process drives, named by its lock or, on another host, by its last sign of life."""
+    held, state = owner(run.path), run.state
+    who = "another process, until just now" if held is None else f"process {held.pid}"
+    if run.driven_elsewhere or (held and held.pid == state.get("pid")):
+        who = f"process {state['pid']} on {state['host']}"
+    return BadInput(f"RUN must have no live driver, but {str(run.path)!r} is driven by {who}; wait a minute, or stop it")
 
 
 def _toml(value: Any) -> Any:

@@ -16,7 +16,7 @@ from ablate.analysis import pareto
 from ablate.asha import Rungs
 from ablate.constraints import Count, excess, out_of_bounds
 from ablate.effective import effective
-from ablate.ledger import Record
+from ablate.ledger import Record, trial_of
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
 from ablate.spec import TrialSpec
@@ -65,7 +65,7 @@ class Search:
         kept = [taught[i] for i in self._remembered([self._values(record) for record in taught[:whole]])] + taught[whole:]
         ids = {id(record) for record in kept}
         for record in records:
-            spec = effective(TrialSpec.model_validate(record["spec"]))
+            spec = effective(trial_of(record))
             self.seen.add(key_of(spec))
             if id(record) in ids:
                 self._learn(spec, record)
@@ -101,7 +101,7 @@ class Search:
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended. Only a complete one with every objective teaches the sampler."""
-        spec = effective(TrialSpec.model_validate(record["spec"]))
+        spec = effective(trial_of(record))
         self.seen.add(key := key_of(spec))
         if key in self.running:
             self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below

@@ -69,6 +69,10 @@ def outcome(run: Run, as_json: bool) -> None:
     if run.state.get("running") and not run.alive:
         state = run.state | {"run": short(run.path)}
         console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
+    if reason := run.state.get("reason"):
+        state = run.state | {"run": short(run.path)}
+        stopped = f"The study stopped: {reason}; {how_to_go_on(state)}"
+        console.print(stopped, highlight=False, markup=False, soft_wrap=True)
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
     console.print(view.front(run.searched, run.study.directions, run.study.within))

@@ -1,12 +1,12 @@
 """A study from its question to its front: joins the search, the cluster and the run's folder."""
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,17 @@ from typing import Any
 import pandas as pd
 
 from ablate import cluster, designed, figures, models, trial
+from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
-from ablate.errors import AblateError, Interrupted, Unwritten
+from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.findings import write_tables
 from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
 from ablate.provenance import provenance
 from ablate.reuse import adopt, reuse
-from ablate.run import RUNS, Run, check_vacant, create_run
+from ablate.run import Run, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
 from ablate.space_spec import values
@@ -45,29 +46,28 @@ def run_study(
     """Search the study's space, or train its design, and return the run, finished: its ledger, its front and its figures.
 
     study: a spec, a built-in name or the path of a TOML file. out: the run's folder, new or empty; a new one below runs/
-    by default. resources: which Ray, and what a trial has of it. view: is told how it goes.
+    by default. It is claimed at first, and as it was before when the study does not begin.
+    resources: which Ray, and what a trial has of it. view: is told how it goes.
     known: runs whose trials count as done where they are points of the study; its own trials come on top of them.
-    Raises BadInput before anything is written, and Interrupted after Ctrl-C, with how to go on; what fails in a trial is
-    in the trial's record.
+    Raises BadInput before the study begins, AblateError when it fails, and Interrupted after Ctrl-C, both with how to go
+    on; what fails in a trial is in the trial's record.
     """
     study = load_study(study) if isinstance(study, str) else study
-    name = re.sub(r"[^\w.-]+", "-", study.space.name or study.name)
-    path = Path(out or RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").absolute()
-    check_vacant(path)
-    cluster.check_address(resources.address)
-    storage = Storage.tried(resources.storage) if resources.storage else None
-    planned = plan(study)
-    with cluster.connected(resources) as (dashboard, resources):
-        if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
-            there = cluster.alone(resources, resolve, study.recipe)
-            if there != planned.study.recipe:
-                planned = plan(study.model_copy(update={"recipe": there}))
-        planned, found = reuse(known, planned)
-        adopt(path, found)
-        about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
-        run = create_run(path, planned.study, provenance() | about)
-        writer = cluster.writer_of(path)
-        return drive(run, planned, [record for record, _ in found.values()], writer, storage, resources, dashboard, view)
+    with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
+        cluster.check_address(resources.address)
+        storage = Storage.tried(resources.storage) if resources.storage else None
+        planned = plan(study)
+        with cluster.connected(resources) as (dashboard, resources):
+            if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
+                there = cluster.alone(resources, resolve, study.recipe)
+                if there != planned.study.recipe:
+                    planned = plan(study.model_copy(update={"recipe": there}))
+            planned, found = reuse(known, planned)
+            adopt(path, found)
+            about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
+            run = create_run(path, planned.study, provenance() | about)
+            writer, records = cluster.writer_of(path), [record for record, _ in found.values()]
+            return drive(run, planned, records, writer, storage, resources, dashboard, view)
 
 
 def drive(
@@ -87,15 +87,16 @@ def drive(
     say_if_slow(planned.study, resources)
     driver = Driver(run, planned.search, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
-    study, dataset, status = driver.study, planned.dataset, "interrupted"
+    study, dataset, status, reason, begun = driver.study, planned.dataset, "interrupted", "", False
     try:
+        driver.show([])
         with driver.interruptible():
             files = models.files(study.model) if resources.address else {}
             table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)
                 driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
-            rungs = study.early_stopping.one_in if study.early_stopping else ()
+            rungs, begun = study.early_stopping.one_in if study.early_stopping else (), True
             distribute(
                 driver.ask,
                 driver.tell,
@@ -118,21 +119,32 @@ def drive(
         with suppress(Exception):
             driver.show([])  # what ended in the last second is no longer under way
         raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
-    except Unwritten as error:
-        status = "failed"
-        raise AblateError(f"the study stopped: {error}; {how_to_go_on(driver.state)}") from None
-    except AblateError:
-        raise
     except Exception as error:
-        status = "failed"
-        raise AblateError(f"the study stopped: {type(error).__name__}: {error}; {how_to_go_on(driver.state)}") from error
+        status, reason = "failed", _reason(error)
+        if isinstance(error, BadInput) and not begun:
+            raise
+        raise AblateError(f"the study stopped: {reason}; {how_to_go_on(driver.state)}") from error
     finally:
-        well = status in ("finished", "exhausted")
-        with suppress(OSError if well else Exception):  # what goes wrong now must not hide what went wrong before
-            driver.end(status)
-            shutil.rmtree(run.path / ".tune", ignore_errors=True)
-            finish(Run(run.path))
+        _end(run, driver, status, reason)
     return Run(run.path)
+
+
+def _end(run: Run, driver: Driver, status: str, reason: str) -> None:
+    """The last words, tables and figures. What goes wrong now does not hide what went wrong before."""
+    try:
+        driver.end(status, reason)
+        shutil.rmtree(run.path / ".tune", ignore_errors=True)
+        finish(Run(run.path))
+    except Exception as error:
+        if status in ("finished", "exhausted"):
+            mend = f"`ablate figures {shlex.quote(str(run.path))}` writes them"
+            raise AblateError(f"the study is over, but not all tables and figures are: {_reason(error)}; {mend}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, AblateError) else f"{type(error).__name__}: {text}"
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:

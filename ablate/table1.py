@@ -21,12 +21,12 @@ from ablate import cost, latency, layers, models, packed, trial
 from ablate.cost import Cost
 from ablate.effective import asked
 from ablate.errors import BadInput
-from ablate.ledger import Record
+from ablate.ledger import Record, trial_of
 from ablate.models import Preprocess
 from ablate.printed import PRINTED, notes
 from ablate.run import Run
 from ablate.seen import Seen
-from ablate.spec import LayerSpec, TrialSpec
+from ablate.spec import LayerSpec
 from ablate.words import in_words
 
 CLASSES = [str(i) for i in range(10)]
@@ -199,10 +199,10 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
         raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
     tried = len(_complete([record for record in records if not record["spec"]["test"]]))
     if any(record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records):
-        records = [record for record in records if TrialSpec.model_validate(record["spec"]).test]  # not what was tuned on
+        records = [record for record in records if trial_of(record).test]  # not what was tuned on
     alike: dict[str, list[Record]] = {}
     for record in records:
-        spec = TrialSpec.model_validate(record["spec"])
+        spec = trial_of(record)
         alike.setdefault(str(asked(spec, exclude={"seed"})), []).append(record)
     arms, chosen = list(alike.values()), ""
     if not run.study.design:
@@ -225,7 +225,7 @@ def _complete(records: list[Record]) -> list[Record]:
 def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
     records = _complete(arm)
     first, failed = records[0], len(arm) - len(records) or None
-    spec = TrialSpec.model_validate(first["spec"])
+    spec = trial_of(first)
 
     def build() -> tuple[nn.Module, Preprocess]:
         return trial.build(spec, seen.classes).eval(), models.preprocess(spec.model)

@@ -12,7 +12,7 @@ import pandas as pd
 from ablate import cluster, latency, models, packed, trial
 from ablate.cluster import Resources
 from ablate.errors import BadInput
-from ablate.ledger import store
+from ablate.files import store
 from ablate.run import Run
 from ablate.space_spec import values
 from ablate.spec import LayerSpec
@@ -62,7 +62,7 @@ def measure_front(
         how = (_measure_packed, kept, run.study.model, classes, files)
         whole = asdict(cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
         rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
-    pd.DataFrame(rows).to_csv(run.path / "tables" / "latency.csv", index=False)
+    store(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
 def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]) -> latency.Timing:

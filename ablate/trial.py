@@ -19,7 +19,7 @@ from ablate.builtin import IMAGEFOLDER
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
-from ablate.ledger import Record, blank_record
+from ablate.ledger import Record, blank_record, trial_of
 from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
@@ -185,7 +185,7 @@ def compare(record: Record) -> list[dict[str, Any]]:
     """Run a recorded trial again with as many threads, and set what came out beside the record, field by field."""
     if record["threads"]:
         torch.set_num_threads(int(record["threads"]))
-    spec = TrialSpec.model_validate(record["spec"])
+    spec = trial_of(record)
     again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])
     before, now = (_outcome(r) for r in (record, again))
     return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]

@@ -1,24 +1,27 @@
 """Who may write into a run's folder: one process, and each trial's files before its line."""
 
-import fcntl
 import io
 import shutil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ablate import ledger
-from ablate.ledger import Record, store
-from ablate.run import driven
+from ablate.errors import BadInput
+from ablate.files import store
+from ablate.ledger import Record
+from ablate.locks import hold
 
 
 class Writer:
-    """The one writer of a run's ledger, predictions and weights; holds the ledger's lock for as long as it lives."""
+    """The one writer of a run's ledger, predictions and weights; it has a lock of its own for as long as it lives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = lock(path)
+        if (lock := hold(path, "writer")) is None:
+            raise BadInput(f"a run must have one writer, but {str(path)!r} has another")
+        self._lock = lock
         self._fresh: dict[str, Record] = {}
         self._noted: dict[str, Record] = {}
         self._trouble = ""
@@ -39,6 +42,7 @@ class Writer:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
             store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
+        shutil.rmtree(self.path / "weights" / name, ignore_errors=True)  # what a writer left that was killed
         for file, content in weights.items():
             store(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
@@ -74,18 +78,4 @@ class Writer:
         """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
         for folder in (self.path / "weights").glob("*"):
             if folder.name not in names and folder.name not in self._fresh:
-                shutil.rmtree(folder)
-
-
-def lock(path: Path) -> IO[bytes]:
-    """An exclusive lock on a run's ledger, held until the file is closed or its process ends, however it ends.
-
-    Raises BadInput, naming the owner, when another process has it.
-    """
-    file = (path / "ledger.jsonl").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise driven(path) from None
-    return file
+                shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # at once: `export` has all of it or none

@@ -1,5 +1,6 @@
 """One house style for every figure: column width, embedded TrueType fonts, colours safe for colour blindness."""
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
@@ -10,6 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ablate.files import store
 from ablate.looks import colours
 
 COLUMN_INCHES = 3.5
@@ -57,6 +59,6 @@ def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: A
     with matplotlib.rc_context(RC):
         canvas = Figure((columns * COLUMN_INCHES, height_inches), layout="constrained")
         yield canvas.subplots(**panels)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
-        canvas.savefig(path.with_suffix(".png"))
+        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
+            canvas.savefig(drawn := io.BytesIO(), format=suffix, metadata=metadata)
+            store(path.with_suffix(f".{suffix}"), drawn.getvalue())

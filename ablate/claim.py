@@ -1,0 +1,143 @@
+"""A run's folder belongs to one study: claimed once, before anything is loaded, and left as it was if nothing begins."""
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from ablate.errors import BadInput
+from ablate.locks import hold, owner
+from ablate.run import RUNS, Run, driven
+
+FILES = ("study.toml", "provenance.json", "state.json", "ledger.jsonl")  # the ledger last: it is the lock
+FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")
+PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
+
+
+@contextmanager
+def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
+    """Within: a run's folder that is this process's alone.
+
+    It is `out`, new or empty, or by default a new one below runs/ that is called by the time and `name`. An exception
+    that comes before the study has begun, and BadInput, which says that there was nothing to begin, remove what was made.
+    Raises BadInput when `out` is neither new nor empty, or cannot be written.
+    """
+    path, made, lock = _claim(Path(out).absolute()) if out else _claim_new(name)
+    with lock:
+        try:
+            yield path
+        except BaseException as error:
+            if isinstance(error, BadInput) or not (path / "state.json").exists():
+                _leave(path, made)
+            raise
+
+
+@contextmanager
+def reclaimed(run: Run) -> Iterator[None]:
+    """Within: a run that there is already is this process's alone.
+
+    Raises BadInput, naming the owner, when a driver has the run, here or on another host.
+    """
+    if run.driven_elsewhere or (lock := hold(run.path, "driver")) is None:
+        raise driven(run)
+    with lock:
+        limit = time.monotonic() + PATIENCE_SECONDS
+        while (writer := owner(run.path, "writer")) and time.monotonic() < limit:
+            time.sleep(0.05)
+        if writer:
+            who = f"process {writer.pid}, the writer of a driver that ended,"
+            raise BadInput(f"RUN must have no live writer, but {str(run.path)!r} has: {who} goes on; wait a minute, or stop it")
+        yield
+
+
+def _claim_new(name: str) -> tuple[Path, list[Path], IO[bytes]]:
+    """A folder below runs/ that nobody else made."""
+    first = RUNS.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for number in itertools.count(1):
+        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if os.path.lexists(path):
+            continue
+        try:
+            path, made, lock = _claim(path)
+        except BadInput:
+            if os.path.lexists(path):  # another study was faster
+                continue
+            raise
+        if path in made:
+            return path, made, lock
+        lock.close()
+    raise AssertionError
+
+
+def _claim(path: Path) -> tuple[Path, list[Path], IO[bytes]]:
+    """The folder, those of it and above it that were made, and the lock that makes it ours."""
+    made: list[Path] = []
+    for attempt in range(100):
+        try:
+            return path, made, _lock(path, made)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and attempt < 99:  # another study has just removed what it had made
+                continue
+            _remove(made)
+            rule = "--out must be a folder that can be written"
+            raise BadInput(f"{rule}, but {str(path)!r}: {error.strerror}; give another") from None
+    raise AssertionError
+
+
+def _lock(path: Path, made: list[Path]) -> IO[bytes]:
+    """The lock of a vacant folder, which is made where there is none."""
+    _make(path, made)
+    _check_vacant(path)
+    if (lock := hold(path, "driver")) is None:
+        raise BadInput(f"--out must be a new or an empty folder, but {_begun(path)}; give another")
+    try:
+        _check_vacant(path)  # no other study can fill it now
+        if not os.path.samestat(os.fstat(lock.fileno()), (path / "ledger.jsonl").stat()):
+            raise FileNotFoundError
+        return lock
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _begun(path: Path) -> str:
+    found = owner(path)
+    return f"another study, process {found.pid}, has begun in {str(path)!r}" if found else f"another study is in {str(path)!r}"
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder and those above it that are missing; note the ones that were made, from the top."""
+    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        with suppress(FileExistsError):
+            path.mkdir()
+            made.append(path)
+
+
+def _check_vacant(path: Path) -> None:
+    """Raises BadInput where a folder holds anything but the empty ledger of a study that was killed before it began."""
+    if not path.is_dir():
+        raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} is no folder; give another")
+    if any(file.name != "ledger.jsonl" or file.stat().st_size for file in path.iterdir()):
+        what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
+        raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
+
+
+def _leave(path: Path, made: list[Path]) -> None:
+    """Remove what a study that came to nothing made."""
+    for name in FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in FILES:
+        with suppress(OSError):
+            (path / name).unlink()
+    _remove(made)
+
+
+def _remove(made: list[Path]) -> None:
+    for folder in reversed(made):
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
