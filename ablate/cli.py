@@ -131,7 +131,8 @@ def sensitivity(
     model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each trial once layers are quantized, 1 by default; 0 for none, which is cheap.")
+        int | None,
+        typer.Option(help="Epochs of each trial once layers are quantized, 1 by default; 0 for none, which is cheap."),
     ] = None,
     full_epochs: Annotated[
         int | None, typer.Option(help="Epochs in full precision before, done once a seed; the study's epochs by default.")
