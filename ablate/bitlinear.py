@@ -68,20 +68,21 @@ def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
 
 
 def quantize_activations(
-    x: Tensor, bits: int, signed: bool = True, scale: Literal["token", "tensor"] = "token"
+    x: Tensor, bits: int, signed: bool = True, scale: Literal["token", "image", "tensor"] = "token"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(levels, scale, offset), integers that stand for x: x is about levels * scale + offset.
 
     x: (..., features), float32, float64 or bfloat16. levels has its shape and dtype and lies within +-(2^(b-1) - 1), or
-    in 0 .. 2^(b-1) - 1 when not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor.
+    in 0 .. 2^(b-1) - 1 when not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor, and
+    (n, 1, ..., 1) per image, which is each of the first dimension.
     Raises BadInput for bits outside 1 to 8, for one non-negative bit and for an unknown scale.
     """
-    if scale not in ("token", "tensor"):
-        raise BadInput(f"scale must be 'token' or 'tensor', but got {scale!r}")
+    if scale not in ("token", "image", "tensor"):
+        raise BadInput(f"scale must be 'token', 'image' or 'tensor', but got {scale!r}")
     if bits not in range(1, 9) or (bits == 1 and not signed):
         raise BadInput(f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}")
-    dims = (-1,) if scale == "token" else tuple(range(x.ndim))
-    keep = scale == "token"
+    dims = {"token": (-1,), "image": tuple(range(1, x.ndim)), "tensor": tuple(range(x.ndim))}[scale]
+    keep = scale != "tensor"
     if bits == 1:  # sign(x), zero to -1, times mean|x|
         gain = x.abs().mean(dims, keepdim=keep)
         return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
@@ -96,6 +97,17 @@ def quantize_activations(
     inverse = (q_b / gamma).nan_to_num()  # finite where gamma = 0: zeros then give levels 0
     levels = (centred * inverse).round_().clamp_(low, q_b - 1)  # Fig. 4 and 5; the paper's Qb - eps would round to Qb
     return levels, gamma / q_b, offset
+
+
+def apart(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Literal["token", "image", "tensor"]]:
+    """A layer's input in evaluation, and what its activations' scale is for: (x, spec's), or image by image.
+
+    x: (..., features). Where the spec's scale is the tensor's, and x is of so many `images`, one after the other, it is
+    (images, rows, features), and the scale is each image's: what the tensor's would be if the image came alone.
+    """
+    if spec.activation_scale == "token" or not images or x.shape[0] % images:
+        return x, spec.activation_scale
+    return x.reshape(images, -1, x.shape[-1]), "image"
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -119,11 +131,14 @@ class BitLinear(nn.Linear):
     """y = W~ Quant(LN(x)) * beta * gamma / Qb + bias (Fig. 7). x: (..., in_features) -> (..., out_features).
 
     The keywords are the fields of `LayerSpec`. `ramp` is the lambda of progressive quantization, 0-dimensional, or None
-    for 1; only training reads it. Raises pydantic's ValidationError, a ValueError, for values out of range, and
-    BadInput for weights="full" and for a norm that depends on the layer's place in a model.
+    for 1; only training reads it. `images` is how many are in the input, told by the model around the layer, or None;
+    only evaluation with the tensor's activation scale reads it.
+    Raises pydantic's ValidationError, a ValueError, for values out of range, and BadInput for weights="full" and for a
+    norm that depends on the layer's place in a model.
     """
 
     ramp: Tensor | None = None
+    images: int | None = None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, **fields: Any) -> None:
         super().__init__(in_features, out_features, bias)
@@ -194,7 +209,8 @@ class BitLinear(nn.Linear):
             if spec.activation_bits is None:
                 y = F.linear(x, weight) * beta
             else:
-                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
+                rows, gamma_of = apart(x, spec, self.images)
+                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, gamma_of)
                 if self.in_features * 2 ** (spec.activation_bits - 1) * TOP[spec.weights] < 2**24:
                     sums = F.linear(levels, weight)
                 else:
@@ -202,6 +218,7 @@ class BitLinear(nn.Linear):
                 y = sums * (scale * beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y = y + offset * (beta * weight.sum(1))  # undoes Fig. 5: eta * beta * rowsum(W~)
+                y = y.reshape(*x.shape[:-1], self.out_features)
             return (y if self.bias is None else y + self.bias).to(wanted)
 
     def extra_repr(self) -> str:

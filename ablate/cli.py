@@ -6,7 +6,7 @@ Heavy modules are imported where they are used: `ablate --help` needs neither to
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,9 @@ from rich.console import Console
 
 from ablate import verbs
 from ablate.errors import AblateError, BadInput, Interrupted
-from ablate.space_spec import OBJECTIVES
+from ablate.space_spec import OBJECTIVES, load_space
 from ablate.spec import checked
-from ablate.study_spec import StudySpec, load_study
+from ablate.study_spec import Step, StudySpec, load_study
 from ablate.terminal import Json, only_json, short
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def sensitivity(
     model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     epochs: Annotated[
-        int, typer.Option(help="Epochs of each trial once layers are quantized; 0 for none, which is cheap.")
-    ] = 1,
+        int | None,
+        typer.Option(help="Epochs of each trial once layers are quantized, 1 by default; 0 for none, which is cheap."),
+    ] = None,
     full_epochs: Annotated[
         int | None, typer.Option(help="Epochs in full precision before, done once a seed; the study's epochs by default.")
     ] = None,
@@ -160,9 +161,11 @@ def sensitivity(
         None,
     )
     recipe, searched = base.recipe.model_dump(), base.space
+    if as_study and (epochs, full_epochs) != (None, None):
+        raise BadInput("--as-study trains by the study's own recipe; leave out --epochs and --full-epochs, or --as-study")
     if not as_study:
         before = base.recipe.epochs if full_epochs is None else full_epochs
-        length = {"epochs": epochs, "full_epochs": before, "image_views": None}
+        length = {"epochs": 1 if epochs is None else epochs, "full_epochs": before, "image_views": None}
         recipe |= length
         searched = base.space.model_copy(update={"recipe": {k: v for k, v in base.space.recipe.items() if k not in length}})
     parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": searched}
@@ -282,13 +285,32 @@ def _study() -> Any:
 def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySpec:
     """The study with the command line's options in place of its fields, checked as a whole."""
     base = load_study(name)
-    if "space" in changes and "objectives" not in changes:
-        changes["objectives"] = ()  # those of the new space
-    recipe = base.recipe.model_dump() | ({} if epochs is None else {"epochs": epochs, "image_views": None})
+    if "space" in changes:
+        changes |= {"space": load_space(changes["space"])} | ({} if "objectives" in changes else {"objectives": ()})
+    if epochs is not None:
+        changes |= _for_so_many(epochs, base.model_copy(update=changes))
     if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
         other = rule.get("over", base.early_stopping.over) != base.early_stopping.over
         changes["early_stopping"] = base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
-    return checked(StudySpec, {**dict(base), "recipe": recipe, **changes}, "study")
+    return checked(StudySpec, {**dict(base), **changes}, "study")
+
+
+def _for_so_many(epochs: int, study: StudySpec) -> dict[str, Any]:
+    """The study's fields that say how long a trial is trained, with `epochs` in place of whatever they say."""
+
+    def others(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key not in ("epochs", "image_views")}
+
+    def freed(step: Step) -> Step:
+        return step.model_copy(update={"recipe": others(step.recipe), "tune": others(step.tune)})
+
+    return {
+        "recipe": others(dict(study.recipe)) | {"epochs": epochs},
+        "space": study.space.model_copy(update={"recipe": others(study.space.recipe)}),
+        "tune": others(study.tune),
+        "steps": tuple(map(freed, study.steps)),
+        "reference": study.reference and freed(study.reference),
+    }
 
 
 def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Sequence[Path] = ()) -> None:

@@ -1,5 +1,6 @@
 """Trials of a study that does not search: every cell of its design with every seed, what is tuned first."""
 
+import heapq
 import itertools
 import json
 import math
@@ -54,9 +55,20 @@ class Design:
 
     def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
         self.study, self.groups = study, groups
-        self.cells = dict(_cells(study, groups))  # by name
+        self.cells = _by_name(_cells(study, groups))
         self.asked: set[str] = set()
         self.found: dict[str, Record] = {}
+        self._open: set[str] = set()  # asked and not told
+        self._keys = {name: [*map(key_of, self._tuning(cell))] for name, cell in self.cells.items()}
+        self._missing = {name: {*keys} for name, keys in self._keys.items()}  # tunings of a cell that have not ended
+        self._waiting: dict[str, list[str]] = {}  # a tuning's key -> the cells that wait for it
+        for name, keys in self._missing.items():
+            for key in keys:
+                self._waiting.setdefault(key, []).append(name)
+        self._place = {name: i for i, name in enumerate(self.cells)}
+        self._left = [(-1, i, k, name) for name, i in self._place.items() for k in range(len(self._keys[name]))]
+        self._left += [row for name, keys in self._keys.items() if not keys for row in self._paired(name)]
+        heapq.heapify(self._left)  # (seed, cell, tuning, name) of what can be asked: tunings first, then seed after seed
         for record in records:
             self.tell(record)
 
@@ -86,21 +98,31 @@ class Design:
     @property
     def under_way(self) -> list[dict[str, Any]]:
         """The specs, as plain data, that were proposed and not told yet."""
-        return [json.loads(key) for key in sorted(self.asked - set(self.found))]
+        return [json.loads(key) for key in sorted(self._open)]
 
     def ask(self) -> TrialSpec | None:
         """The next trial; None when none is left, or none before a tuning under way has ended."""
-        for row in self._rows():
-            if row["spec"] and (key := key_of(row["spec"])) not in self.asked:
+        while self._left:
+            seed, _, k, name = heapq.heappop(self._left)
+            cell = self.cells[name]
+            spec = self._tuning(cell)[k] if seed < 0 else self._trial(cell, self._best(name) or {}, seed)
+            if (key := key_of(spec)) not in self.asked:
                 self.asked.add(key)
-                return row["spec"]
+                self._open.add(key)
+                return spec
         return None
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended."""
         key = key_of(effective(trial_of(record)))
         self.asked.add(key)
+        self._open.discard(key)
         self.found[key] = record
+        for name in self._waiting.pop(key, ()):
+            self._missing[name].discard(key)
+            if not self._missing[name]:
+                for row in self._paired(name):
+                    heapq.heappush(self._left, row)
 
     def again(self, spec: TrialSpec) -> bool:
         """Whether a trial that another driver had under way must be proposed first: no, ask() comes to it by itself."""
@@ -129,24 +151,48 @@ class Design:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Each cell's tunings, then seed after seed all cells; `spec` is None where the tuning has not ended."""
-        first, last = self.study.seed, self.study.seed + self.study.seeds
         for name, cell in self.cells.items():
-            for tuned in cell.tunings:
-                yield {"cell": name, "role": "tune", "tuned": tuned, "spec": _at(cell.spec, tuned, last, test=False)}
-        best = {name: self._best(cell, last) for name, cell in self.cells.items()}
-        for seed in range(first, last):
+            for tuned, spec in zip(cell.tunings, self._tuning(cell), strict=True):
+                yield {"cell": name, "role": "tune", "tuned": tuned, "spec": spec}
+        best = {name: self._best(name) for name in self.cells}
+        for seed in self._seeds:
             for name, cell in self.cells.items():
                 chosen = best[name]
-                spec = None if chosen is None else _at(cell.spec, chosen, seed, test="sensitivity" not in self.study.design)
+                spec = None if chosen is None else self._trial(cell, chosen, seed)
                 yield {"cell": name, "role": "seed", "tuned": chosen or {}, "spec": spec}
 
-    def _best(self, cell: Cell, seed: int) -> Tuned | None:
+    @property
+    def _seeds(self) -> range:
+        return range(self.study.seed, self.study.seed + self.study.seeds)
+
+    def _paired(self, name: str) -> list[tuple[int, int, int, str]]:
+        return [(seed, self._place[name], 0, name) for seed in self._seeds]
+
+    def _tuning(self, cell: Cell) -> list[TrialSpec]:
+        """The trials that choose what is tuned, with the seed after the paired ones."""
+        return [_at(cell.spec, tuned, self._seeds.stop, test=False) for tuned in cell.tunings]
+
+    def _trial(self, cell: Cell, chosen: Tuned, seed: int) -> TrialSpec:
+        """A paired trial."""
+        return _at(cell.spec, chosen, seed, test="sensitivity" not in self.study.design)
+
+    def _best(self, name: str) -> Tuned | None:
         """The choice of the best validation accuracy, the first of equals; None before all have ended."""
+        cell = self.cells[name]
         if not cell.tunings:
             return cell.choices[0]
-        records = [self.found.get(key_of(_at(cell.spec, tuned, seed, test=False))) for tuned in cell.tunings]
+        records = [self.found.get(key) for key in self._keys[name]]
         scores = [-1.0 if pd.isna(record["accuracy"]) else record["accuracy"] for record in records if record]  # None or NaN
         return cell.tunings[scores.index(max(scores))] if len(scores) == len(records) else None
+
+
+def _by_name(cells: Iterable[tuple[str, Cell]]) -> dict[str, Cell]:
+    found: dict[str, Cell] = {}
+    for name, cell in cells:
+        if name in found:
+            raise BadInput(f"the cells of a design must differ in their names, but two are called {name!r}; rename one")
+        found[name] = cell
+    return found
 
 
 def _at(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool) -> TrialSpec:
@@ -164,9 +210,9 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
         chosen += [(step.name, steps[: i + 1]) for i, step in enumerate(steps)]
     if "leave-one-out" in designs:
         chosen += [("all", steps), *((f"all but: {out.name}", [step for step in steps if step != out]) for out in steps)]
-    if "one-factor" in designs:
+    if "one-factor" in designs or {"ladder", "arms"} <= designs:  # a rung has the step's own name
         chosen += [(f"only: {step.name}", [step]) for step in steps]
-    if "arms" in designs:
+    if "arms" in designs and "ladder" not in designs:
         chosen += [(step.name, [step]) for step in steps]
     if "factorial" in designs:
         chosen += [("", ())]

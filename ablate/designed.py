@@ -174,7 +174,8 @@ def _arms(seen: Seen) -> tuple[pd.DataFrame, dict[str, list[str]], str]:
 
 def _recipes(study: StudySpec) -> dict[str, Any]:
     """What each arm changes of the study's recipe."""
-    return {step.name: step.recipe for step in (*study.steps, *([study.reference] if study.reference else []))}
+    alone = {f"only: {step.name}": step.recipe for step in study.steps}
+    return alone | {step.name: step.recipe for step in (*study.steps, *([study.reference] if study.reference else []))}
 
 
 def _correctness(seen: Seen, records: pd.DataFrame) -> dict[tuple[str, Any, int], Any]:

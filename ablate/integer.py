@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.bitlinear import TOP, BitLinear, carry_hooks, quantize_activations, quantize_weights
+from ablate.bitlinear import TOP, BitLinear, apart, carry_hooks, quantize_activations, quantize_weights
 from ablate.errors import BadInput
 from ablate.spec import LayerSpec
 
@@ -53,6 +53,7 @@ class IntegerLinear(nn.Module):
     beta: Tensor
     bias: Tensor | None
     row_sums: Tensor
+    images: int | None = None  # as of BitLinear
 
     def __init__(self, levels: Tensor, beta: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
         super().__init__()
@@ -82,10 +83,12 @@ class IntegerLinear(nn.Module):
             if spec.activation_bits is None:
                 y = F.linear(x, self.levels) * self.beta
             else:
-                levels, scale, offset = quantize_activations(x, spec.activation_bits, spec.signed, spec.activation_scale)
+                rows, gamma_of = apart(x, spec, self.images)
+                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, gamma_of)
                 y = self._product(levels) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
+                y = y.reshape(*x.shape[:-1], self.out_features)
             return y if self.bias is None else y.add_(self.bias)
 
     def _product(self, levels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ablate.bitlinear import BitLinear
 from ablate.errors import BadInput
+from ablate.image_by_image import image_by_image_
 from ablate.spec import LayerSpec
 from ablate.unquantizable import unquantizable as unquantizable
 from ablate.unquantizable import unused
@@ -155,6 +156,7 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
         if id(module) in layer_of:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer_of[id(module)])
+    image_by_image_(model, chosen.values())
     return [*chosen]
 
 

@@ -20,6 +20,7 @@ from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
+from ablate.image_by_image import image_by_image_
 from ablate.image_size import Fit
 from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
@@ -180,6 +181,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
     model.load_state_dict(rest, strict=False, assign=skeleton is None)  # the names are checked; IntegerLinear adds its own
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:
         raise BadInput(f"{directory} lacks {unset[0]!r}, which the model computes when it is built; give a skeleton")
+    image_by_image_(model, header.layers.values())
     return model.eval().requires_grad_(False)
 
 

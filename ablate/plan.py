@@ -23,12 +23,14 @@ from ablate.fractions import fraction
 from ablate.hardware import cpus
 from ablate.ledger import Record, arm
 from ablate.points import Points
-from ablate.recipe import length
+from ablate.recipe import check_single, length, steps_of
 from ablate.search import Search
 from ablate.space_spec import values
-from ablate.spec import TrialSpec
+from ablate.spec import TrialSpec, Value
 from ablate.study_spec import StudySpec
 from ablate.train import resolve, train
+
+LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")  # parts of a recipe
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
             layers.match(pattern, chosen, "layer group")
     _check_rungs(study, dataset)
     _check_blocks(study, model)
+    if 1 in (len(dataset.train), *_asked(study, "batch_size")):
+        check_single(model, preprocess(torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy())))
     count = Counter(model, preprocess, found)
     search = proposer_of(study, [name for name in found if name in chosen], records, count)
     if isinstance(search, Design):
@@ -102,11 +106,16 @@ def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:
 
 def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
     """Raises BadInput where a recipe asks for the blocks of a model that has none."""
+    for field, off in {"compile": "false", "distill_blocks": "0"}.items():
+        if not layers.blocks(model) and any(_asked(study, field)):
+            raise BadInput(f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}")
+
+
+def _asked(study: StudySpec, field: str) -> list[Value]:
+    """Every value that a study has for a part of the recipe, wherever it is said."""
     steps = (*study.steps, *([study.reference] if study.reference else []))
     recipes = [study.recipe.model_dump(), study.space.recipe, study.tune, *(part for s in steps for part in (s.recipe, s.tune))]
-    for field, off in {"compile": "false", "distill_blocks": "0"}.items():
-        if not layers.blocks(model) and any(any(values(recipe.get(field, 0))) for recipe in recipes):
-            raise BadInput(f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}")
+    return [value for recipe in recipes if field in recipe for value in values(recipe[field])]
 
 
 def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], count: Count) -> Search | Design:
@@ -120,12 +129,14 @@ def estimate(plan: Plan) -> dict[str, Any]:
     """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
 
     The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one, and a search's fraction as the mean of its ends or choices. The
-    training of teachers is left out: one more training for each recipe that is distilled, by however many trials. Early
-    stopping is left out: every trial counts with all of its rungs. So is `compile`: the steps measured are not compiled.
+    evaluated image counts as a third of a trained one, and what a search varies of a trial's length as the mean of its
+    ends or choices. The training of teachers is left out: one more training for each recipe that is distilled, by
+    however many trials. Early stopping is left out: every trial counts with all of its rungs. So is `compile`: the steps
+    measured are not compiled.
     """
-    each, n = [*_views(plan)], plan.study.trials
-    views = sum(each)
+    *each, checkpoints = _views(plan)
+    views, n = sum(each) + checkpoints, plan.study.trials
+    longest = max(_seen(plan, spec) + _of_checkpoint(plan, spec) for spec in _kinds(plan))
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
@@ -140,7 +151,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         **_fraction(plan),
         "cpus": cpus(),
         "minutes": views / rate / 60 / cpus(),
-        "minutes_of_longest_trial": (max(each[:-1]) + each[-1] / plan.study.seeds) / rate / 60,  # with its checkpoint
+        "minutes_of_longest_trial": longest / rate / 60,  # with its checkpoint
     }
 
 
@@ -159,21 +170,41 @@ def _fraction(plan: Plan) -> dict[str, int]:
     return {"points_of_all": 2**factors, "resolution": fraction(factors, plan.study.points)[1]}
 
 
+def _kinds(plan: Plan) -> list[TrialSpec]:
+    """The trials of a design; of a search one of each length: the ends or choices of its fraction and recipe, crossed."""
+    study, space = plan.study, plan.study.space
+    if isinstance(plan.search, Design):
+        return plan.search.planned
+    axes = {key: values(axis) for key, axis in space.recipe.items() if key in LENGTHS}
+    recipes = [study.recipe.model_dump() | dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    fractions = values(space.fraction)
+    return [TrialSpec.model_validate({"recipe": recipe, "fraction": part}) for recipe in recipes for part in fractions]
+
+
 def _views(plan: Plan) -> Iterator[float]:
     """Training images seen by each trial, its evaluated ones as a third, and at last by the checkpoints of all seeds."""
-    study, dataset = plan.study, plan.dataset
+    kinds = _kinds(plan)
+    seen = [_seen(plan, spec) for spec in kinds]
+    yield from seen if isinstance(plan.search, Design) else [statistics.mean(seen)] * plan.study.trials
+    once = {(spec.fraction, spec.recipe.full_epochs): _of_checkpoint(plan, spec) for spec in kinds}
+    yield plan.study.seeds * sum(once.values())
+
+
+def _of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
+    """Training images that the checkpoint sees which a trial begins from."""
+    return spec.recipe.full_epochs * spec.fraction * len(plan.dataset.train)
+
+
+def _seen(plan: Plan, spec: TrialSpec) -> float:
+    """Training images that a trial sees, and its evaluated ones as a third."""
+    study, dataset, recipe = plan.study, plan.dataset, spec.recipe
     rungs = study.early_stopping.one_in if study.early_stopping else ()
-    fraction = statistics.mean(map(float, values(study.space.fraction)))
-    typical = TrialSpec(recipe=study.recipe, fraction=fraction)
-    trials = plan.search.planned if isinstance(plan.search, Design) else [typical] * study.trials
-    for spec in trials:
-        images, recipe = spec.fraction * len(dataset.train), spec.recipe
-        n = math.ceil(images)
-        steps, epochs = length(recipe, n)
-        validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
-        trained = steps * n / math.ceil(n / recipe.batch_size) * (1 + sum(1 / part for part in rungs))
-        yield trained + (validated + spec.test * len(dataset.test)) / 3
-    yield study.seeds * study.recipe.full_epochs * fraction * len(dataset.train)
+    images = spec.fraction * len(dataset.train)
+    n = math.ceil(images)
+    steps, epochs = length(recipe, n)
+    validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
+    trained = steps * n / steps_of(n, recipe.batch_size) * (1 + sum(1 / part for part in rungs))
+    return trained + (validated + spec.test * len(dataset.test)) / 3
 
 
 def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where a run's numbers come from: command, versions, commit and hardware of the driver that began it, and of each resume."""
 
 import json
+import os
 import platform
 import subprocess
 import sys

@@ -3,6 +3,7 @@
 Whatever changes from step to step is a function of the step's number; only the averaged weights are a state.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -46,9 +47,25 @@ def decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
 
 def length(recipe: Recipe, images: int) -> tuple[int, int]:
     """Steps and epochs of a training; with `image_views` the last epoch may be a part of one."""
-    an_epoch = math.ceil(images / recipe.batch_size)
+    an_epoch = steps_of(images, recipe.batch_size)
     steps = math.ceil(recipe.image_views / recipe.batch_size) if recipe.image_views else recipe.epochs * an_epoch
     return steps, math.ceil(steps / an_epoch)
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Steps of an epoch. A single image that is left over joins the step before: batch normalisation has no use for one."""
+    left_over = images > batch_size > 1 and images % batch_size == 1
+    return math.ceil(images / batch_size) - left_over
+
+
+def check_single(model: nn.Module, pixels: Tensor) -> None:
+    """Raises BadInput where a model cannot be trained on a single image, (1, 3, H, W), as with batch normalisation."""
+    try:
+        with torch.no_grad():
+            logits(copy.deepcopy(model).train(), pixels)
+    except ValueError as error:
+        why = f"but a step would have 1: {error}"
+        raise BadInput(f"this model needs 2 images or more a step, {why}; set batch_size = 2, or give more images") from None
 
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:

@@ -66,7 +66,8 @@ class StudySpec(Spec):
     With a `design` nothing is searched: each of its cells is trained with every one of the paired `seeds`, and tested.
     `ladder` takes the steps one after the other from the base point (the space's fixed values and the recipe),
     `leave-one-out` all steps but one, `one-factor` the base and each step alone, `arms` each step alone, and `factorial`
-    none; all are crossed with the space's choices. Of a factorial whose factors have two choices each, `points` takes a
+    none; all are crossed with the space's choices. Beside a ladder, whose rungs have the steps' names, the cells of `arms`
+    are called "only: STEP". Of a factorial whose factors have two choices each, `points` takes a
     regular fraction, a power of two above the number of factors, that keeps their single effects apart. What is in `tune`
     is chosen for each cell by its validation on one more seed. `reference` is one more cell: all steps, and it.
     `sensitivity` takes each layer group in each precision, alone and left out alone; nothing of it is tested, so that a

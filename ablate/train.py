@@ -17,7 +17,7 @@ from ablate.data import Split
 from ablate.errors import NonFinite
 from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
-from ablate.recipe import Objective, Ramp, averaged, compiled, decay, length, optimizer_of, rate
+from ablate.recipe import Objective, Ramp, averaged, check_single, compiled, decay, length, optimizer_of, rate, steps_of
 from ablate.spec import Recipe
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def train(
     forward passes; what else this process has compiled is compiled again when it is next called.
     With the `state` of an epoch it goes on after that one, as if it had not been interrupted.
     Raises NonFinite, with the step, when the loss is not a finite number, and BadInput for a recipe that distills
-    without a teacher.
+    without a teacher, and for steps of one image of a model that needs more.
     """
     device = next(model.parameters()).device
     recipe = resolve(recipe)
@@ -74,6 +74,8 @@ def train(
     steps, epochs = length(recipe, len(images))
     if not steps:
         return
+    if min(recipe.batch_size, len(images)) == 1:
+        check_single(model, preprocess(_tensor(images.images[:1]).to(device)))
     optimizer, average = optimizer_of(model, recipe), averaged(model, recipe.ema)
     objective, ramp = Objective(model, recipe, teacher), Ramp(model, recipe, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe))
@@ -151,7 +153,9 @@ def _restore(state: dict[str, Any] | None, parts: dict[str, Any], rng: np.random
 
 
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    return (order[i : i + size] for i in range(0, len(order), size))
+    last = size * (steps_of(len(order), size) - 1)
+    yield from (order[i : i + size] for i in range(0, last, size))
+    yield order[last:]
 
 
 def _tensor(images: NDArray[np.uint8]) -> Tensor:

@@ -95,6 +95,38 @@ def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
     assert len({spec.model_dump_json() for spec in specs}) == len(specs)
 
 
+def test_a_ladder_beside_arms_has_cells_for_both():
+    names = ["base", "AdamW", "absmean", "smoothing", "only: AdamW", "only: absmean", "only: smoothing"]
+    for designs in (["ladder", "arms"], ["ladder", "one-factor", "arms"]):
+        cells = Design(study(design=designs), GROUPS).cells
+        assert list(cells) == names
+        assert cells["absmean"].spec.recipe.optimizer == "adamw" and cells["only: absmean"].spec.recipe.optimizer == "sgd"
+    assert list(Design(study(design="arms"), GROUPS).cells) == names[1:4]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"design": "ladder", "reference": {"name": "AdamW"}}, "AdamW"),
+        ({"design": "arms", "reference": {"name": "absmean"}}, "absmean"),
+        ({"design": "one-factor", "reference": {"name": "base"}}, "base"),
+        ({"design": ["ladder", "leave-one-out"], "steps": [{"name": "all"}]}, "all"),
+    ],
+)
+def test_no_cell_takes_the_place_of_another(fields, name):
+    with pytest.raises(BadInput, match=f"the cells of a design must differ in their names, but two are called '{name}'"):
+        Design(study(**fields), GROUPS)
+
+
+def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
+    """Counted, not timed: each trial of 512 is written out once when it is asked for and once when it is told."""
+    written = []
+    monkeypatch.setattr("ablate.design.key_of", lambda spec: written.append(spec) or spec.model_dump_json())
+    layer = {"weights": {"each": ["full", "binary"]}}
+    design = Design(study(design="factorial", steps=[], tune={}, layer=layer, seeds=64), GROUPS)
+    assert len(run(design)) == 512 and len(written) == 2 * 512
+
+
 def test_each_cell_is_tuned_on_a_seed_of_its_own_and_tested_with_the_others():
     specs = run(Design(study(design="ladder"), GROUPS))
     tuning, paired_ones = [s for s in specs if not s.test], [s for s in specs if s.test]

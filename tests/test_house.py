@@ -19,6 +19,7 @@ FLOORS = [
     {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "locks"},
     {"unquantizable", "bits", "integer", "fetch"},
+    {"image_by_image"},
     {"layers"},
     {"packed", "cost", "data", "recipe"},
     {"latency", "onnx_export", "run", "train"},

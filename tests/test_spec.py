@@ -7,6 +7,7 @@ import tomli_w
 from ablate import cli
 from ablate.baselines import KNOWN
 from ablate.builtin import bundled, names
+from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.run import _toml
 from ablate.search import Search
@@ -75,6 +76,36 @@ def test_epochs_on_the_command_line_take_the_place_of_image_views():
     assert load_study("search_table").recipe.image_views
     recipe = cli._override("search_table", {}, 3).recipe
     assert recipe.epochs == 3 and recipe.image_views is None
+
+
+def test_epochs_on_the_command_line_are_those_of_every_trial(tmp_path):
+    """Whatever else says how long to train: the space, a step, what is tuned, the reference."""
+    (tmp_path / "s.toml").write_text("""
+question = "?"
+design = ["arms"]
+tune = { epochs = [1, 2], learning_rate = [1e-3, 2e-3] }
+reference = { name = "long", recipe = { image_views = 900 } }
+[[steps]]
+name = "more"
+recipe = { epochs = 9, ema = 0.9 }
+tune = { epochs = [8, 9] }
+[space]
+description = "d"
+layer = { weights = ["full", "binary"] }
+recipe = { epochs = [5, 7], batch_size = 32 }
+""")
+    (tmp_path / "other.toml").write_text("description = 'd'\nlayer = { weights = 'binary' }\nrecipe = { image_views = 500 }\n")
+    for changes in ({}, {"space": str(tmp_path / "other.toml")}):
+        design = Design(cli._override(str(tmp_path / "s.toml"), changes, 3), ["head"])
+        recipes = [spec.recipe for spec in design.planned]
+        assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
+        assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {recipe.ema for recipe in recipes} == {0.9}
+
+
+def test_options_that_would_be_ignored_are_refused():
+    for option in ("--epochs", "--full-epochs"):
+        with pytest.raises(BadInput, match="--as-study trains by the study's own recipe; leave out --epochs"):
+            cli.app(["sensitivity", "--as-study", option, "2", "--dry-run"], standalone_mode=False)
 
 
 def test_none_is_a_word():
