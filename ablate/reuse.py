@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ablate import ledger
 from ablate.effective import effective
-from ablate.errors import BadInput
+from ablate.errors import BadInput, unwritten
 from ablate.ledger import Record, store
 from ablate.plan import Plan, proposer_of
 from ablate.run import check_idle, load_run
@@ -56,7 +56,8 @@ def adopt(path: Path, known: Known) -> None:
                     store(path / file.relative_to(folder), file.read_bytes())
         store(path / "ledger.jsonl", b"".join(map(ledger.line, [record for record, _ in known.values()])))
     except OSError as error:
-        raise BadInput(f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space") from None
+        message = f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space"
+        raise unwritten(error, message) from None
 
 
 def _difference(theirs: TrialSpec, search: Search) -> str:

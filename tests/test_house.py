@@ -9,7 +9,7 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "labels"},
     {"spec", "baselines"},
     {"builtin"},
     {"space_spec"},
@@ -33,7 +33,7 @@ FLOORS = [
     {"verbs"},
     {"cli"},
 ]
-REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "show"}
+REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "show", "figures"}
 REACH_FIGURES = {"figures"}
 
 
