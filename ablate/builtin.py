@@ -1,5 +1,6 @@
 """What comes with the package, by name: search spaces and studies, models and datasets."""
 
+import codecs
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -34,22 +35,30 @@ def absolute_data(name: str, folder: Path) -> str:
 
 def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
     """A built-in file by its name, or one's own by its path, checked. Raises BadInput."""
-    path = Path(name)
-    if path.suffix != ".toml":
-        if name not in names(folder):
-            raise unknown(kind, name, names(folder))
+    path = Path(name).expanduser()
+    if name in names(folder):
         path = Path(__file__).parent / folder / f"{name}.toml"
+    elif not name or not (_is_toml(path) or path.exists()):
+        raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{path}.toml").exists())
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a byte order mark
     except OSError as error:
         raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        is_utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "it is UTF-16, as PowerShell's > writes" if is_utf16 else str(error)
+        raise BadInput(f"{path}: not valid TOML: it must be UTF-8, but {what}; save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
     for key in ("model", "space"):  # a path in a file is relative to the file; a folder that happens to be beside it is none
         if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
             beside = path.parent / value
-            meant = "/" in value or (beside.suffix == ".toml" if key == "space" else (beside / "config.json").exists())
+            meant = "/" in value or (_is_toml(beside) if key == "space" else (beside / "config.json").exists())
             data[key] = str(beside.absolute()) if meant and beside.exists() else value
     if isinstance(value := data.get("data"), str):
         data["data"] = absolute_data(value, path.parent)
     return checked(spec, {"name": path.stem, **data}, path.name)
+
+
+def _is_toml(path: Path) -> bool:
+    return path.suffix.lower() == ".toml"

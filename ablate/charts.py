@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ablate.labels import one_line, shortened
 from ablate.looks import AXES, BLACK, BLUE, GREY, VERMILLION, Axis, colours
 from ablate.seen import Finding
 from ablate.space_spec import OBJECTIVES
@@ -21,6 +22,7 @@ LABEL = {"showarrow": True, "arrowwidth": 1, "arrowhead": 0, "arrowcolor": BLACK
 SIZES = 6  # of training sets that stand at an axis themselves
 LONGEST = 28  # name beside a row
 CLASSES = 100  # of a confusion matrix that can still be read
+NAMED = 30  # classes with a name beside their row
 
 
 Plain = dict[str, Any]
@@ -178,7 +180,7 @@ def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
         for kind, part in rows.groupby("precision", sort=False):
             part = part.set_index("group", drop=False).loc[sorted(part["group"], key=natural)]
             trace: Plain = {
-                "x": list(part["group"]),
+                "x": [_text(group) for group in part["group"]],
                 "y": _list(100 * part["accuracy_cost"]),
                 "mode": "lines+markers",
                 "name": kind,
@@ -189,7 +191,8 @@ def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
             }
             traces.append(trace | {"hovertemplate": "%{x}: %{y:.2f} points<extra>%{fullData.name}</extra>"})
         y: Plain = {"title": {"text": "cost (points)"}, "zeroline": True}
-        order: Plain = {"categoryorder": "array", "categoryarray": sorted(set(rows["group"]), key=natural), "tickangle": -60}
+        groups = [_text(group) for group in sorted(set(rows["group"]), key=natural)]
+        order: Plain = {"categoryorder": "array", "categoryarray": groups, "tickangle": -60}
         panels += [Panel(f"Cost in accuracy, {told}", traces, {"xaxis": order, "yaxis": y}, 380)] if traces else []
     return panels
 
@@ -265,18 +268,21 @@ def _ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
 
 def _confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
     table, panels = finding.tables["confusion"], []
+    classes = list(dict.fromkeys([*table["label"], *table["predicted"]]))
+    if len(classes) > CLASSES:
+        return []
+    names = [_text(one_line(label)) for label in classes]
     for name, rows in table.groupby("model", sort=False):
-        classes = list(dict.fromkeys(rows["label"]))
-        if len(classes) > CLASSES:
-            return []
-        shares = 100 * rows["share"].to_numpy().reshape(len(classes), -1)  # (labels, predictions)
-        counts = rows["count"].to_numpy().reshape(shares.shape)
-        names = [_text(label) for label in classes]
+        square = rows.assign(share=100 * rows["share"]).pivot(index="label", columns="predicted")
+        square = square.reindex(index=classes, columns=pd.MultiIndex.from_product([["share", "count"], classes])).fillna(0)
+        shares, counts = square["share"].to_numpy(), square["count"].to_numpy()  # (labels, predictions)
         trace: Plain = {"type": "heatmap", "x": names, "y": names, "z": [_list(row) for row in shares.round(1)]}
         trace |= {"colorscale": [[0, "#ffffff"], [1, BLUE]], "zmin": 0, "zmax": 100, "showscale": False, "xgap": 1, "ygap": 1}
         trace |= {"text": [_list(row) for row in counts], "texttemplate": "%{text}" if len(classes) <= 12 else ""}
         trace |= {"hovertemplate": "%{y} taken for %{x}: %{text} (%{z} %)<extra></extra>"}
-        axes: Plain = {"type": "category", "showgrid": False, "nticks": 20}
+        shown = list(range(0, len(classes), -(-len(classes) // NAMED)))  # a category's place is its number
+        axes: Plain = {"type": "category", "showgrid": False, "tickvals": shown}
+        axes |= {"ticktext": [_text(shortened(classes[i], LONGEST)) for i in shown]}
         layout: Plain = {"xaxis": axes | {"title": {"text": "predicted"}, "side": "top", "tickangle": -60}}
         layout["yaxis"] = axes | {"title": {"text": "label"}, "autorange": "reversed"}
         panels.append(Panel(str(name), [trace], layout, 420, False))
@@ -308,7 +314,7 @@ def _band(x: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> list[Pl
 
 def _rows(names: Any) -> Plain:
     """A vertical axis of names at 0, 1, ...; of a long name its end."""
-    texts = [_text(name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}") for name in names]
+    texts = [_text(shortened(name, LONGEST)) for name in names]
     return {"tickvals": list(range(len(texts))), "ticktext": texts, "range": [-0.7, len(texts) - 0.3], "zeroline": False}
 
 

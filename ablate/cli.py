@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from ablate import verbs
-from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.errors import DISK, AblateError, BadInput, Interrupted
+from ablate.labels import one_line
 from ablate.space_spec import OBJECTIVES, load_space
 from ablate.spec import checked
 from ablate.study_spec import Step, StudySpec, load_study
-from ablate.terminal import Json, only_json, short
+from ablate.terminal import Json, console_on, only_json, short
 
 if TYPE_CHECKING:
     from ablate.run import Run
@@ -118,7 +118,7 @@ def study(
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
     if dry_run:
         return _dry_run(asked, limits, as_json, known or [])
-    note = Console(stderr=as_json)
+    note = console_on(stderr=as_json)
     space_name = f"Space {asked.space.name}" if asked.space.name else "Its space"
     note.print(f"{asked.question}\n{space_name}: {asked.space.description}", highlight=False, soft_wrap=True)
     _run(lambda **how: _study().run_study(asked, out, known=known or [], **how), limits, max_failed, as_json)
@@ -222,7 +222,8 @@ def status(
 def main() -> NoReturn:
     """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe sees each line when it is printed
+    reconfigure = sys.stdout.reconfigure  # type: ignore[union-attr]
+    reconfigure(line_buffering=True, errors="backslashreplace")  # a pipe sees each line when it is printed, whatever its letters
     try:
         code = app(standalone_mode=False) or 0
         if code == 130:
@@ -230,7 +231,8 @@ def main() -> NoReturn:
     except AblateError as error:
         code = _say(error, 2 if isinstance(error, BadInput) else 130 if isinstance(error, Interrupted) else 1)
     except OSError as error:
-        code = _say(f"{error.strerror}: {str(error.filename)[:80]!r}" if error.filename else error, 2)
+        said = f"{error.strerror}: {str(error.filename)[:80]!r}" if error.filename else error
+        code = _say(said, 1 if error.errno in DISK else 2)
     except KeyboardInterrupt:
         code = _say("interrupted", 130)
     except typer.TyperException as error:
@@ -241,7 +243,7 @@ def main() -> NoReturn:
 
 def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float, as_json: bool) -> None:
     """Run a study under a live view, and show how it ended."""
-    note = Console(stderr=as_json)
+    note = console_on(stderr=as_json)
     note.print("Loading the model and starting Ray ...", highlight=False)
     resources = _resources(limits)
     from ablate import view
@@ -320,5 +322,5 @@ def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Se
 
 
 def _say(error: object, code: int) -> int:
-    print("ablate: " + " ".join(str(error).split()), file=sys.stderr)
+    print("ablate: " + one_line(" ".join(str(error).split())), file=sys.stderr)
     return code

@@ -24,6 +24,7 @@ from ray.util.metrics import Gauge, Histogram
 
 from ablate.errors import AblateError, BadInput
 from ablate.hardware import cpus
+from ablate.labels import ascii_tag
 from ablate.locks import owner
 from ablate.spec import Spec
 from ablate.writer import Writer
@@ -171,7 +172,7 @@ def alone(
 
 
 class Metrics:
-    """A run's metrics, which Ray's agents show to Prometheus. Ray must be connected."""
+    """A run's metrics, which Ray's agents show to Prometheus, with tags in ASCII: Ray takes no others. Ray must be connected."""
 
     def __init__(self, gauges: dict[str, tuple[str, tuple[str, ...]]], run: str) -> None:
         self.gauges = {name: Gauge(name, text, ("run", *labels)) for name, (text, labels) in gauges.items()}
@@ -181,7 +182,7 @@ class Metrics:
     def show(self, readings: Readings) -> None:
         for name, values in readings.items():
             for labels, value in values:
-                self.gauges[name].set(value, {"run": self.run, **labels})
+                self.gauges[name].set(value, {key: ascii_tag(text) for key, text in {"run": self.run, **labels}.items()})
 
     def observe(self, seconds: float) -> None:
-        self.seconds.observe(seconds, {"run": self.run})
+        self.seconds.observe(seconds, {"run": ascii_tag(self.run)})

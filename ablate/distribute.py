@@ -348,7 +348,7 @@ class _Watcher(_Unsaved, TrialProgressCallback):
         """Tune has just written the error to the run's disk, pickled or as text, if it was not full."""
         error, told = None, "for a reason that Ray does not tell"
         with suppress(OSError, EOFError):
-            told = Path(trial.error_file).read_text() if trial.error_file else told
+            told = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else told
             error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else None
         with self.proposer.noting_faults():
             self.proposer.failed(self.proposer.running.pop(trial.trial_id), error, told)

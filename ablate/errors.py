@@ -3,13 +3,17 @@
 AblateError            anything this package raises on purpose; a command exits 1
 ├── BadInput           the caller gave something wrong; a command exits 2 (also a ValueError)
 ├── Interrupted        Ctrl-C or SIGTERM ended a study; a command exits 130
-├── Unwritten          a run's folder could not be written; the study stops, and what was not written runs again
+├── Unwritten          a folder could not be written, as on a full disk; a study stops, and what was not written runs again
 └── NonFinite          a loss became NaN or infinite during training; the trial is recorded as failed
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # faults of a disk, whatever file was asked for
 
 
 class AblateError(Exception):
@@ -29,11 +33,16 @@ class Interrupted(AblateError):
 
 
 class Unwritten(AblateError):
-    """A run's folder could not be written; the message says why."""
+    """A run's folder, or a file that was asked for, could not be written; the message says why."""
 
 
 class NonFinite(AblateError):
     """A metric is NaN or infinite; the message names the metric and the step."""
+
+
+def unwritten(error: OSError, message: str) -> AblateError:
+    """The error for a path that was given to be written and cannot be: bad input, but where the disk is at fault."""
+    return Unwritten(message) if error.errno in DISK else BadInput(message)
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput, unknown, unwritten
 from ablate.sources import SOURCES, Arrays
 
 DATASETS = {"cifar10": "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance"}
@@ -45,7 +45,7 @@ def fetch(name: str) -> Path:
                 _download_to(path)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
-        raise BadInput(f"{name} must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
+        raise unwritten(error, f"{name} must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
     return path
 
 

@@ -1,12 +1,14 @@
 """The figures of a run, from its findings: tables in, pictures out."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from ablate.analysis.confusion import most_confused
 from ablate.errors import BadInput
+from ablate.labels import shortened
 from ablate.paper_figures import (
     fig_confusion,
     fig_examples,
@@ -23,6 +25,8 @@ from ablate.seen import Finding, Seen
 from ablate.words import in_bounds, natural, size
 
 MOST = 30  # trials of a layer map
+CLASSES = 50  # of a confusion matrix whose names can be read on a page
+EXAMPLES = 40  # images that a page holds
 
 
 def draw(run: Run, found: dict[str, Finding], to: Path | None = None) -> list[Path]:
@@ -31,7 +35,7 @@ def draw(run: Run, found: dict[str, Finding], to: Path | None = None) -> list[Pa
     to: a folder, the run's `figures` by default.
     """
     to = to or run.path / "figures"
-    about = f"{Path(run.study.model).name} on {Path(run.study.data).name}"
+    about = f"{shortened(Path(run.study.model).name, 40)} on {shortened(Path(run.study.data).name, 40)}"
     return [path for name, one in FIGURES.items() if found.get(name) for path in one(run, found[name], about, to)]
 
 
@@ -96,20 +100,22 @@ def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path
 
 def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
-    baseline, *others = matrices
+    baseline, *others = slugs = _slugs(matrices)
+    classes = most_confused(found.tables["confusion"], known := Seen(run).classes, CLASSES)
+    some = f"; the {len(classes)} of {len(known):,} classes that are confused most" if len(classes) < len(known) else ""
     for name, rows in matrices.items():
-        path = to / f"confusion_{_slug(name)}"
-        fig_confusion.draw(rows, f"{about}: {name}", path)
+        path = to / f"confusion_{slugs[name]}"
+        fig_confusion.draw(rows, f"{about}: {name}{some}", path, classes)
         yield path
     for name in others:
         rows = found.tables["confusion_difference"][found.tables["confusion_difference"]["model"] == name]
-        path, more = to / f"confusion_{_slug(name)}_less_{_slug(baseline)}", found.tables.get("confused_more")
-        title, pairs = f"{name} less {baseline}", None  # of the first seed
+        path, more = to / f"confusion_{slugs[name]}_less_{slugs[baseline]}", found.tables.get("confused_more")
+        title, pairs = f"{name} less {baseline}{some}", None  # of the first seed
         if more is not None:
             pairs = more[more["model"] == name]
             seeds = pairs["seed"].nunique()
             title += "; framed: p < 5 % over the images, " + (f"on each of {seeds} seeds" if seeds > 1 else "of one seed")
-        fig_confusion.draw_difference(rows, pairs, title, path)
+        fig_confusion.draw_difference(rows, pairs, title, path, classes)
         yield path
     try:
         from ablate.trial import load_data  # it loads torch, which no other figure needs
@@ -122,13 +128,19 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
     images = getattr(dataset, found.tables["examples"]["split"].iloc[0]).images
     for (name, right), rows in found.tables["examples"].groupby(["model", "right"], sort=False):
         kind = "right" if right else "wrong"
-        path = to / f"examples_{kind}_{_slug(str(name))}"
-        fig_examples.draw(rows, images, f"{name}: the first image of each class that it gets {kind}", path)
+        path = to / f"examples_{kind}_{slugs[str(name)]}"
+        which = "each class" if len(rows) <= EXAMPLES else f"each of {EXAMPLES} classes"
+        fig_examples.draw(rows.head(EXAMPLES), images, f"{name}: the first image of {which} that it gets {kind}", path)
         yield path
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name)
+def _slugs(names: Iterable[str]) -> dict[str, str]:
+    """Each name as a part of a file's name: none as long as a disk allows, and no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        slug = re.sub(r"\W+", "_", name)[:60]
+        found[name] = f"{slug}_{len(found)}" if slug in found.values() else slug
+    return found
 
 
 FIGURES: dict[str, Callable[[Run, Finding, str, Path], Iterator[Path]]] = {

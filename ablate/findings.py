@@ -33,5 +33,5 @@ def write_tables(found: dict[str, Finding], folder: Path) -> list[Path]:
     tables = {name: table for finding in found.values() for name, table in finding.tables.items() if len(table)}
     for name, table in tables.items():
         plain = table.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
-        store(folder / f"{name}.csv", plain.to_csv(index=False).encode())
+        store(folder / f"{name}.csv", plain.to_csv(index=False).encode("utf-8", "backslashreplace"))
     return [folder / f"{name}.csv" for name in tables]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import BadInput
+from ablate.errors import unwritten
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {  # gauges: name -> (description, labels beside `run`)
     "ablate_trials": (
@@ -68,10 +68,11 @@ def monitor(directory: Path) -> list[Path]:
     dashboard, rules = directory / "ablate-grafana-dashboard.json", directory / "ablate-prometheus-rules.yml"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        dashboard.write_text(json.dumps(_dashboard(), indent=1) + "\n")
-        rules.write_text(json.dumps(_rules(), indent=1) + "\n")  # YAML contains JSON
+        dashboard.write_text(json.dumps(_dashboard(), indent=1) + "\n", encoding="utf-8")
+        rules.write_text(json.dumps(_rules(), indent=1) + "\n", encoding="utf-8")  # YAML contains JSON
     except OSError as error:
-        raise BadInput(f"--export must be a folder that can be written, but {str(directory)!r}: {error.strerror}") from None
+        message = f"--export must be a folder that can be written, but {str(directory)!r}: {error.strerror}"
+        raise unwritten(error, message) from None
     return [dashboard, rules]
 
 

@@ -58,7 +58,7 @@ def add_resume(path: Path, contents: dict[str, str]) -> None:
 
 def _known(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((path / "provenance.json").read_text(encoding="utf-8")))
+        return dict(json.loads((path / "provenance.json").read_text(encoding="utf-8-sig")))
     except (FileNotFoundError, ValueError):  # a half-copied folder
         return {}
 

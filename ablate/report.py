@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from ablate.charts import Panel, charts, drawn
-from ablate.errors import BadInput
+from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
 from ablate.findings import findings, write_tables
 from ablate.run import ENDED, Run
@@ -46,17 +46,28 @@ PERCENT = {  # columns of shares in [0, 1]
 def report(run: Run, to: Path | None = None) -> Path:
     """Write a run's page, RUN/report.html by default, and every table as CSV in a folder beside it; where the page is.
 
-    The run may still be going on. The same ledger gives the same bytes. Raises BadInput where `to` is a folder.
+    The run may still be going on. The same ledger gives the same bytes. Raises BadInput where `to` cannot be
+    a file, and Unwritten on a full disk.
     """
-    to = (to or run.path / "report.html").absolute()
+    asked, to = to is not None, (to or run.path / "report.html").absolute()
     if to.is_dir():
         raise BadInput(f"--out must be a file, but {str(to)!r} is a folder; give {str(to / 'report.html')!r}")
-    found = findings(run)
-    tables = to.parent / ("tables" if to.parent == run.path else f"{to.stem}_tables")  # elsewhere there may be other pages
+    found, tables = findings(run), tables_of(run, to)
     page = _page(run, found, tables.name)
-    write_tables(found, tables)
-    store(to, page.encode())
+    try:
+        write_tables(found, tables)
+        store(to, page.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
+    except OSError as error:
+        why = f"{str(to)!r}: {error.strerror}"
+        if asked:
+            raise unwritten(error, f"--out must be a file that can be written, but {why}; give another") from None
+        raise Unwritten(f"the page could not be written to {why}") from None
     return to
+
+
+def tables_of(run: Run, page: Path) -> Path:
+    """The folder of the tables of a run's page: outside the run's folder there may be other pages."""
+    return page.parent / ("tables" if page.parent == run.path else f"{page.stem}_tables")
 
 
 def _page(run: Run, found: dict[str, Finding], tables: str) -> str:
@@ -260,7 +271,7 @@ def _kind(layer: dict[str, Any]) -> dict[str, Any]:
 def _provenance(run: Run) -> str:
     """Where the numbers come from, and the command that asks the same question again."""
     try:
-        known = json.loads((run.path / "provenance.json").read_text(encoding="utf-8"))
+        known = json.loads((run.path / "provenance.json").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         known = {}
     study, name = run.study, run.path.name
@@ -277,7 +288,7 @@ def _provenance(run: Run) -> str:
     ]
     terms = "".join(f"<dt>{_text(key)}</dt><dd>{_text('not known' if value is None else value)}</dd>" for key, value in told)
     anew = f"ablate study {shlex.quote(f'{name}/study.toml')} --out {shlex.quote(f'{name}-again')}"
-    asked = _text((run.path / "study.toml").read_text(encoding="utf-8"))
+    asked = _text((run.path / "study.toml").read_text(encoding="utf-8-sig"))
     return (
         f'<section id="provenance"><h2>Where do the numbers come from?</h2><dl>{terms}</dl><p>The same question again:</p>'
         f"<pre>{_text(anew)}</pre><details><summary>The study as it was asked</summary><pre>{asked}</pre></details></section>"

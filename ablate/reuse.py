@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ablate import ledger
 from ablate.effective import effective
-from ablate.errors import BadInput
+from ablate.errors import BadInput, unwritten
 from ablate.files import store
 from ablate.ledger import Record, trial_of
 from ablate.plan import Plan, proposer_of
@@ -61,7 +61,8 @@ def adopt(path: Path, known: Known) -> None:
             lines.flush()
             os.fsync(lines.fileno())
     except OSError as error:
-        raise BadInput(f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space") from None
+        message = f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space"
+        raise unwritten(error, message) from None
 
 
 def _difference(theirs: TrialSpec, search: Search) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import tomli_w
 
 from ablate import ledger
-from ablate.errors import BadInput
+from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
 from ablate.locks import owner
 from ablate.study_spec import StudySpec, load_study
@@ -55,7 +55,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """The driver's last sign of life; {} where there is none that can be read."""
         try:
-            state = json.loads((self.path / "state.json").read_text())
+            state = json.loads((self.path / "state.json").read_text(encoding="utf-8-sig"))
             return state if "counts" in state else {}
         except (OSError, ValueError, TypeError):
             return {}
@@ -75,7 +75,7 @@ class Run:
     def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
         """Copy the packed model of a trial, or of the most accurate one up to a size, to a new folder; the trial's id.
 
-        Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front.
+        Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front; Unwritten on a full disk.
         """
         kept = [folder.name for folder in sorted((self.path / "weights").glob("*"))]
         rows = self.searched[self.searched["trial_id"].isin(kept)].sort_values("accuracy")
@@ -100,11 +100,15 @@ class Run:
             to.mkdir(parents=True)
         except FileExistsError:
             raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
+        except OSError as error:
+            raise unwritten(error, f"--to must be a new folder, but {str(to)!r}: {error.strerror}; give another") from None
         try:
             for file, content in contents.items():
                 (to / file).write_bytes(content)
-        except BaseException:
-            shutil.rmtree(to)
+        except BaseException as error:
+            shutil.rmtree(to, ignore_errors=True)  # nothing half done
+            if isinstance(error, OSError):
+                raise Unwritten(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
             raise
         return name
 
@@ -155,7 +159,7 @@ class Run:
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace state.json in one step, so that a reader never sees half of it."""
         fresh = self.path / ".state.json"
-        fresh.write_text(json.dumps(state))
+        fresh.write_text(json.dumps(state), encoding="utf-8")
         fresh.replace(self.path / "state.json")
 
 
@@ -176,7 +180,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
         store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
         write_study(path, study)
     except OSError as error:
-        raise BadInput(f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
+        raise unwritten(error, f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
     return Run(path)
 
 

@@ -68,7 +68,7 @@ class Seen:
     @cached_property
     def _provenance(self) -> dict[str, Any]:
         try:
-            return dict(json.loads((self.run.path / "provenance.json").read_text()))
+            return dict(json.loads((self.run.path / "provenance.json").read_text(encoding="utf-8-sig")))
         except (OSError, ValueError):
             return {}
 

@@ -13,8 +13,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ablate.labels import one_line
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-console = Console()
+
+
+def console_on(stderr: bool = False) -> Console:
+    """A console that prints text as it is: names hold square brackets and colons that Rich would take for markup and emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+console = console_on()
 
 
 def table(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -24,7 +33,7 @@ def table(rows: list[dict[str, Any]], as_json: bool) -> None:
     shown = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         shown.add_row(
-            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) for value in row.values())
+            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else one_line(str(value)) for value in row.values())
         )
     console.print(shown)
 

@@ -25,7 +25,7 @@ def layer_latencies(
     """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
-        return latency.LatencyTable.restore(json.loads(path.read_text()))
+        return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
     table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile)
     store(path, json.dumps(table.dump()).encode())
     return table

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ablate import builtin
-from ablate.errors import AblateError, BadInput, unknown
+from ablate.errors import AblateError, BadInput, Unwritten, unknown
 from ablate.hardware import cpus
+from ablate.labels import one_line
 from ablate.space_spec import load_space
 from ablate.study_spec import load_study
-from ablate.terminal import Json, console, short, table
+from ablate.terminal import Json, console, console_on, short, table
 
 app = typer.Typer()
 data_app = typer.Typer(help="Datasets. Example: ablate data ls")
@@ -39,11 +39,13 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUN/report.html by default.")] = None,
 ) -> None:
     """One page of what a run shows, also while it runs, and each table beside it as CSV. Example: ablate report RUN"""
-    from ablate.report import report
+    from ablate.report import report, tables_of
     from ablate.run import latest_run, load_run
 
-    page = report(load_run(run) if run else latest_run(), out)
-    console.print(f"The report is {short(page)}, its tables are beside it in tables/", highlight=False, soft_wrap=True)
+    loaded = load_run(run) if run else latest_run()
+    page = report(loaded, out)
+    told = f"The report is {short(page)}, its tables are beside it in {tables_of(loaded, page).name}/"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -70,14 +72,16 @@ def figures(
 
     for run in [load_run(path) for path in runs] if runs else [latest_run()]:
         found = findings(run)
-        for path in [
-            *write_tables(found, run.path / "tables"),
-            *(path.with_suffix(".pdf") for path in figures.draw(run, found)),
-        ]:
+        try:
+            written = write_tables(found, run.path / "tables")
+            written += [path.with_name(f"{path.name}.pdf") for path in figures.draw(run, found)]
+        except OSError as error:
+            raise Unwritten(f"{str(run.path)!r} cannot be written: {error.strerror or error}") from None
+        for path in written:
             print(short(path))
         for name, finding in found.items():
             if finding.sentence:
-                console.print(f"{name}: {finding.sentence}", highlight=False, markup=False, soft_wrap=True)
+                console.print(one_line(f"{name}: {finding.sentence}"), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -171,7 +175,7 @@ def table1(
         raise BadInput(f"--json is a form of its own, but --format is {form!r}; give one of them")
     loaded = [load_run(run) for run in dict.fromkeys(run.absolute() for run in runs or [])]
     _set_threads(threads)
-    note = Console(stderr=True)
+    note = console_on(stderr=True)
     found = table1.table1(loaded, seconds=seconds, batch=batch, tell=lambda name: note.print(f"{name} ...", highlight=False))
     if as_json:
         return print(json.dumps(found.plain(), indent=1))

@@ -16,33 +16,44 @@ LEVEL = 0.05
 
 
 def confusions(predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], classes: Sequence[str]) -> pd.DataFrame:
-    """A row a model, label and prediction: `count`, and `share` of the label's images (the recall where both agree).
+    """A row a model, label and prediction that occurs: `count`, and `share` of the label's images (the recall, on the diagonal).
 
-    predicted: by the model's name, predictions (N,) and labels (N,), as indices of the classes.
+    predicted: by the model's name, predictions (N,) and labels (N,), as indices of the classes. At most N rows a model, in
+    the order of the classes.
     """
-    rows = []
+    names, rows = np.array(classes, dtype=object), []
     for model, (guesses, labels) in predicted.items():
-        counts = np.zeros((len(classes), len(classes)), int)
-        np.add.at(counts, (labels, guesses), 1)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        rows += [
-            (model, classes[i], classes[j], counts[i, j], shares[i, j])
-            for i in range(len(classes))
-            for j in range(len(classes))
-        ]
-    return pd.DataFrame(rows, columns=["model", "label", "predicted", "count", "share"])
+        pairs, counts = np.unique(np.column_stack([labels, guesses]).astype(int), axis=0, return_counts=True)  # (rows, 2)
+        shares = counts / np.bincount(labels.astype(int))[pairs[:, 0]]
+        columns = {"label": names[pairs[:, 0]], "predicted": names[pairs[:, 1]], "count": counts, "share": shares}
+        rows.append(pd.DataFrame({"model": model, **columns}))
+    return pd.concat(rows, ignore_index=True)
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Every further model's counts less those of the first: a row a model, label and prediction, with `difference`.
+    """Every further model's counts less those of the first: a row a model, label and prediction that differs: `difference`.
 
-    table: as `confusions` gives it, of one set of images.
+    table: as `confusions` gives it, of one set of images; rows of 0 may be there or not.
     """
-    first, cell = table["model"].iloc[0], ["label", "predicted"]
-    counts = table[table["model"] == first].set_index(cell)["count"]
-    rows = table[table["model"] != first].reset_index(drop=True)
-    less = counts.reindex(pd.MultiIndex.from_frame(rows[cell])).to_numpy()
-    return rows[["model", *cell]].assign(difference=rows["count"] - less)
+    cell = ["label", "predicted"]
+    counts = {model: rows.set_index(cell)["count"] for model, rows in table.groupby("model", sort=False)}
+    first, *others = counts
+    less = {model: counts[model].sub(counts[first], fill_value=0).astype(int) for model in others}
+    rows = [found[found != 0].rename("difference").reset_index().assign(model=model) for model, found in less.items()]
+    return pd.concat(rows or [pd.DataFrame(columns=[*cell, "difference"])], ignore_index=True).reindex(
+        columns=["model", *cell, "difference"]
+    )
+
+
+def most_confused(table: pd.DataFrame, classes: Sequence[str], most: int) -> list[str]:
+    """At most so many of the classes, in their order: those that are taken for others, and others for them, most often.
+
+    table: as `confusions` gives it; the counts of all its models are added.
+    """
+    wrong = table[table["label"] != table["predicted"]]
+    counts = pd.concat([wrong.groupby(column)["count"].sum() for column in ("label", "predicted")], axis=1).sum(axis=1)
+    chosen = set(counts.reindex(list(classes), fill_value=0).sort_values(ascending=False, kind="stable").index[:most])
+    return [name for name in classes if name in chosen]
 
 
 def changed(guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> pd.DataFrame:

@@ -7,8 +7,11 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from ablate.labels import shortened
 from ablate.looks import VERMILLION
 from ablate.paper_figures.style import figure
+
+MOST = 16  # letters of a class above an image
 
 
 def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -> None:
@@ -24,6 +27,7 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
         for axes, (_, row) in zip(grid.flat, examples.iterrows(), strict=False):
             axes.imshow(images[int(row["image"])], interpolation="nearest")
             wrong = row["label"] != row["predicted"]
-            said = f"{row['label']}\n" + (f"as {row['predicted']}\n" if wrong else "") + f"{row['confidence']:.0%}"
+            label, predicted = (shortened(row[name], MOST) for name in ("label", "predicted"))
+            said = f"{label}\n" + (f"as {predicted}\n" if wrong else "") + f"{row['confidence']:.0%}"
             axes.set_title(said, fontsize=5.5, color=VERMILLION if wrong else "black", pad=2)
         grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)

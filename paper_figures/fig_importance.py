@@ -1,12 +1,13 @@
 """Which parameter sets the best trials apart, in each objective, and what chance alone would show."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ablate.looks import AXES, BLUE, GREY
-from ablate.paper_figures.style import figure
+from ablate.paper_figures.style import LETTERS, figure, named
 
 MOST = 12  # parameters
 
@@ -24,9 +25,9 @@ def draw(importances: pd.DataFrame, title: str, path: Path) -> None:
             clear = [BLUE if row else GREY for row in rows["importance"] > rows["chance"]]
             axes.barh(y, 100 * rows["importance"], color=clear, height=0.6)
             axes.plot(100 * rows["chance"], y, "|", color="black", markersize=7)
-            axes.set_yticks(y, names, fontsize=6)
+            named(axes.yaxis, names)
             axes.set_xlabel("importance (%)")
             axes.set_title(AXES[objective].label.partition(" (")[0], fontsize=7)
         canvas = grid[0, 0].figure
         canvas.legend(grid[0, 0].lines, ["the most that chance shows"], fontsize=6, loc="outside lower right")
-        canvas.suptitle(title, fontsize=7)
+        canvas.suptitle(textwrap.fill(title, (1 if len(objectives) == 1 else 2) * LETTERS), fontsize=7)

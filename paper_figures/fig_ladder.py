@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ablate.labels import shortened
 from ablate.looks import BLUE, GREY, VERMILLION
-from ablate.paper_figures.style import figure
+from ablate.paper_figures.style import LONGEST, figure, set_title
 
 
 def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, reference: str | None = None) -> None:
@@ -31,10 +32,11 @@ def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, refer
         if reference in set(rungs["rung"]):
             top = rungs.loc[rungs["rung"] == reference, "mean"].iloc[0]
             axes.axvline(100 * top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        axes.set(xlabel="test accuracy (%), and the gain over the rung before", yticks=y, yticklabels=rungs["rung"])
+        axes.set(xlabel="test accuracy (%), and the gain over the rung before")
+        axes.set_yticks(y, [shortened(rung, 2 * LONGEST) for rung in rungs["rung"]])
         axes.margins(x=0.05)
         axes.set_xlim(right=axes.get_xlim()[1] + 0.22 * np.diff(axes.get_xlim())[0])
-        axes.set_title(title, fontsize=7)
+        set_title(axes, title)
         if costs:
             axes = grid[0, 1]
             axes.axvline(0, color=GREY, linewidth=0.6)

@@ -9,7 +9,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
 from ablate.looks import PRECISIONS
-from ablate.paper_figures.style import figure
+from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title, thin
 
 
 def draw(precisions: pd.DataFrame, labels: Sequence[str], title: str, path: Path) -> None:
@@ -21,17 +21,17 @@ def draw(precisions: pd.DataFrame, labels: Sequence[str], title: str, path: Path
     codes = precisions.map(list(PRECISIONS).index).to_numpy()
     looks = PRECISIONS | {"full": "#dddddd"}  # what was left as it was stands back
     colours = ListedColormap([*looks.values()])
-    with figure(path, 1.4 + 0.16 * len(precisions), 2) as axes:
+    longest = min(LONGEST, max(len(name) for name in precisions.columns))
+    with figure(path, 1.4 + 0.05 * max(0, longest - 16) + 0.16 * len(precisions), 2) as axes:
         axes.imshow(codes, cmap=colours, norm=BoundaryNorm(np.arange(len(PRECISIONS) + 1) - 0.5, colours.N), aspect="auto")
-        axes.set_xticks(
-            range(precisions.shape[1]), precisions.columns, rotation=60, ha="right", rotation_mode="anchor", fontsize=6
-        )
+        named(axes.xaxis, list(precisions.columns), rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), labels, fontsize=6)
         axes.set_xticks(np.arange(precisions.shape[1] + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1)
+        axes.grid(which="minor", color="white", linewidth=min(1, 40 / precisions.shape[1]))
         axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(title, fontsize=7)
+        set_title(axes, title, 2 * LETTERS)
         patches = [Patch(color=looks[name], label=name) for name in names]
         axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, borderaxespad=0.5)
+        thin(axes)

@@ -1,4 +1,4 @@
-"""The Pareto front of a study: its first objective against its second, its third as colour."""
+"""The Pareto front of a study: its first objective against its second, its third as colour; of one objective its course."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,30 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ablate.looks import AXES, GREY
-from ablate.paper_figures.style import figure, plain
+from ablate.looks import AXES, GREY, Axis
+from ablate.paper_figures.style import figure, plain, set_title
 from ablate.space_spec import OBJECTIVES
+
+TRIAL = Axis("trial", "trial")
 
 
 def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
     trials: a row a complete trial with its objectives, `front` (bool: on the front over all objectives), `stairs` (bool:
-    on the front over the first two) and `label` (text beside the point, or "").
+    on the front over the first two) and `label` (text beside the point, or ""). One objective is drawn trial by trial, in
+    the order of the rows, with the best so far.
     """
-    x, y = (AXES[objectives[i]] for i in (min(1, len(objectives) - 1), 0))
+    trials = trials.assign(trial=np.arange(1, len(trials) + 1))
+    x, y = AXES[objectives[1]] if len(objectives) > 1 else TRIAL, AXES[objectives[0]]
     colour = AXES[objectives[2]] if len(objectives) > 2 else None
     with figure(path) as axes:
         beaten, front = trials[~trials["front"]], trials[trials["front"]]
         stairs = trials[trials["stairs"]].sort_values(x.name)
-        steps = "steps-pre" if OBJECTIVES[x.name] == "max" else "steps-post"  # what a point attains lies on its worse side
+        steps = "steps-pre" if OBJECTIVES.get(x.name) == "max" else "steps-post"  # what a point attains lies on its worse side
+        if x is TRIAL:
+            best = trials[y.name].cummax() if OBJECTIVES[y.name] == "max" else trials[y.name].cummin()
+            stairs = trials.assign(**{y.name: best})
         axes.plot(x(stairs), y(stairs), color=GREY, linewidth=0.8, drawstyle=steps, zorder=1)
         axes.scatter(x(beaten), y(beaten), s=14, color=GREY, marker="x", linewidths=0.8)
         norm = LogNorm() if colour and colour.scale == "log" else None
@@ -37,12 +44,13 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
             bar = axes.figure.colorbar(points, label=colour.label)
             plain(bar.ax.yaxis)
         axes.set(xscale=x.scale, xlabel=x.label, ylabel=y.label)
-        axes.set_title(title, fontsize=7)
+        set_title(axes, title)
         axes.margins(0.1)
         plain(axes.xaxis)
         handles = [Line2D([], [], marker="o", color="none", markeredgecolor="black", markerfacecolor="white", markersize=5)]
         handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(len(beaten))
-        legend = axes.legend(handles, ["on the front", "beaten"][: len(handles)], loc="best", handletextpad=0.1)
+        names = ["the best", "the others"] if x is TRIAL else ["on the front", "beaten"]
+        legend = axes.legend(handles, names[: len(handles)], loc="best", handletextpad=0.1)
         axes.figure.draw_without_rendering()  # from here on a point's place on the page is known
         taken, points = [legend.get_window_extent()], np.column_stack([x(trials), y(trials)])
         for _, trial in trials[trials["label"] != ""].sort_values(x.name, ascending=False, kind="stable").iterrows():

@@ -1,7 +1,9 @@
 """One house style for every figure: column width, embedded TrueType fonts, colours safe for colour blindness."""
 
 import io
-from collections.abc import Iterable, Iterator
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -12,11 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablate.files import store
+from ablate.labels import one_line, shortened
 from ablate.looks import colours
 
 COLUMN_INCHES = 3.5
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MOST_SIZES = 6  # whose numbers stand beside each other in a column
+LONGEST = 28  # letters of a name at an axis or in a legend
+LETTERS = 60  # of a title, a column
 RC: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -25,6 +30,8 @@ RC: Any = {
     "pdf.fonttype": 42,  # TrueType
     "legend.frameon": False,
     "savefig.dpi": 300,
+    "text.parse_math": False,  # a name with two dollars is no formula
+    "text.usetex": False,
 }
 
 
@@ -48,6 +55,35 @@ def sizes(axis: Any, images: Iterable[int]) -> None:
         return plain(axis)
     axis.set_ticks(at, [f"{size:,}" for size in at])
     axis.set_ticks([], minor=True)
+
+
+def set_title(axes: Any, text: str, letters: int = LETTERS) -> None:
+    """A title in lines of at most so many letters."""
+    axes.set_title("\n".join(textwrap.fill(one_line(line), letters) for line in text.split("\n")), fontsize=7)
+
+
+def named(axis: Any, names: Sequence[str], size: float = 6, **how: Any) -> None:
+    """Names at 0, 1, ... of an axis, each in little room."""
+    axis.set_ticks(range(len(names)), [shortened(name, LONGEST) for name in names], fontsize=size, **how)
+
+
+def thin(axes: Any) -> None:
+    """Where names at an axis stand closer than their letters are high, leave every second out, or more, as the page has room."""
+    axes.figure.draw_without_rendering()
+    for axis, pixels in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
+        labels, low_high = axis.get_ticklabels(), axis.get_view_interval()
+        points = 72 / axes.figure.dpi * pixels / abs(low_high[1] - low_high[0])  # from one place to the next
+        step = math.ceil(1.4 * labels[0].get_fontsize() / points)
+        for i, label in enumerate(labels):
+            label.set_visible(i % step == 0)
+
+
+def legend(axes: Any, parts: dict[str, Any], **how: Any) -> Any:
+    """A legend of parts by their names, also of one that begins with an underscore, which matplotlib would leave out."""
+    drawn = axes.legend(list(parts.values()), ["name"] * len(parts), **how)
+    for text, name in zip(drawn.get_texts(), parts, strict=True):
+        text.set_text(name)
+    return drawn
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors", "hardware", "files"},
+    {"errors", "hardware", "files", "labels"},
     {"downloads", "heads"},
     {"spec", "baselines", "tensors", "decoding", "preprocessing"},
     {"builtin", "folder_layout", "image_size"},
@@ -37,7 +37,7 @@ FLOORS = [
     {"verbs"},
     {"cli"},
 ]
-REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "show"}
+REACH_ANALYSIS = {"run", "confirm", "search", "driver", "seen", "searched", "designed", "study", "view", "show", "figures"}
 REACH_FIGURES = {"figures"}
 
 
