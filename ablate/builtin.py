@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ablate.baselines import KNOWN
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput, quoted, unknown
 from ablate.spec import S, checked
 
 IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
@@ -35,6 +35,16 @@ def absolute_data(name: str, folder: Path) -> str:
 
 def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
     """A built-in file by its name, or one's own by its path, checked. Raises BadInput."""
+    try:
+        return _loaded(spec, folder, kind, name)
+    except BadInput:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # a path that is too long, a number of 5,000 digits, ~nobody
+        why = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
+        raise BadInput(f"{kind} {quoted(name)} must be one that can be read, but: {why}; mend the file") from None
+
+
+def _loaded(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
     path = Path(name).expanduser()
     if name in names(folder):
         path = Path(__file__).parent / folder / f"{name}.toml"

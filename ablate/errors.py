@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import Repr
 
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # faults of a disk, whatever file was asked for
@@ -45,9 +46,29 @@ def unwritten(error: OSError, message: str) -> AblateError:
     return Unwritten(message) if error.errno in DISK else BadInput(message)
 
 
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+MOST = 20  # faults in a message
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it: `repr`, shortened where that is long."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of too many digits"
+
+
+def together(faults: Iterable[str]) -> str:
+    """Faults in one line, the first of them where there are many."""
+    found = [*faults]
+    return "; ".join(found[:MOST]) + (f"; and {len(found) - MOST:,} more" if len(found) > MOST else "")
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
     near = [name for name in names if value and value in name][:3] or get_close_matches(value, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
-    return BadInput(f"unknown {kind} {value!r}; {hint}")
+    return BadInput(f"unknown {kind} {quoted(value)}; {hint}")

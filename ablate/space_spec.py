@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, PlainValidator, model_validator
 
 from ablate.builtin import load
-from ablate.errors import unknown
-from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_number
+from ablate.errors import quoted, together, unknown
+from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
 
 Direction = Literal["min", "max"]
 OBJECTIVES: dict[str, Direction] = {
@@ -43,9 +43,9 @@ class Each(Spec):
 
 def _choices(value: Any) -> tuple[Value, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
-        raise ValueError(f"choices must be a list of one value or more, but got {value!r}")
-    if len({repr(item) for item in value}) < len(value):
-        raise ValueError(f"choices must differ, but got {list(value)}")
+        raise ValueError(f"choices must be a list of one value or more, but got {quoted(value)}")
+    if len({(isinstance(item, bool), item) for item in value}) < len(value):  # 1 and 1.0 are one value, true is another
+        raise ValueError(f"choices must differ, but got {quoted(list(value))}")
     return tuple(value)
 
 
@@ -87,15 +87,16 @@ class SpaceSpec(Spec):
                 continue
             if isinstance(axis, Each) and spec is not LayerSpec:
                 faults.append(f"{key}: only fields of [layer] can be decided by each layer group")
-            faults += [f for value in values(axis) if (f := fault(spec, key, value))]
-            if isinstance(axis, Range) and not faults and not is_number(spec, key, axis.low):
+            if isinstance(axis, Range) and not is_numeric(spec, key):
                 faults.append(f"{key}: a range must be of numbers; list the choices")
+            else:
+                faults += [f for value in values(axis) if (f := fault(spec, key, value))]
         if "auto" in values(self.recipe.get("bf16", False)):
             faults.append("recipe.bf16: a space must say true or false, but got 'auto'")
         if "weights" not in self.layer:
             faults.append("[layer] must say which `weights` a layer group may have")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(together(faults))
         return self
 
 
@@ -122,5 +123,5 @@ def objective_faults(objectives: tuple[str, ...]) -> list[str]:
     """What is wrong with a list of objectives, a line each."""
     faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
     if len(set(objectives)) < len(objectives):
-        faults.append(f"objectives must differ, but got {', '.join(objectives)}")
+        faults.append(f"objectives must differ, but got {', '.join(objectives[:12])}")
     return faults

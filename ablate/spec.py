@@ -1,17 +1,27 @@
 """Plain data: what a layer, its training and a trial are. `space_spec` and `study_spec` build on it.
 
 A spec is frozen and is checked once, at the door; all its faults are reported together.
-TOML has no null, so the word "none" stands for None in every field.
+TOML has no null, so the word "none" stands for None in every field. A value is held as it was given: a word or a flag is no
+number, and a number no flag; a whole number may be written 2.0.
 """
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput, quoted, together, unknown
 
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
 Value = bool | int | float | str
+KINDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}  # as pydantic says it
 
 
 class Spec(BaseModel):
@@ -25,6 +35,15 @@ class Spec(BaseModel):
         if not isinstance(data, dict):
             return data
         return {key: None if value == "none" else value for key, value in data.items()}
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        held = handler(value)
+        scalars = isinstance(held, Value) and isinstance(value, Value)
+        if scalars and (held != value or isinstance(held, bool) != isinstance(value, bool)):
+            raise ValueError(f"Input should be a valid {KINDS[type(held)]}, but got {quoted(value)}")
+        return held
 
 
 class LayerSpec(Spec):
@@ -76,7 +95,7 @@ class Recipe(Spec):
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
-    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0  # largest norm of a step's gradient; None: any
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0  # largest norm of a step's gradient; None: any
     augment: bool = True  # random flips and shifts
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
     quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights
@@ -116,10 +135,9 @@ def accepts(spec: type[Spec], key: str, value: object) -> bool:
     return not fault(spec, key, value)
 
 
-def is_number(spec: type[Spec], key: str, value: float) -> bool:
-    """Whether a field of a spec holds a number once it took this one."""
-    held = getattr(spec.model_validate({key: value}), key)
-    return isinstance(held, int | float) and not isinstance(held, bool)
+def is_numeric(spec: type[Spec], key: str) -> bool:
+    """Whether a field of a spec takes numbers."""
+    return accepts(spec, key, 1) or accepts(spec, key, 0.5)
 
 
 def checked(spec: type[S], data: Any, where: str) -> S:
@@ -127,7 +145,7 @@ def checked(spec: type[S], data: Any, where: str) -> S:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_line(spec, found) for found in error.errors())) from None
+        raise BadInput(f"{where}: " + together(_line(spec, found) for found in error.errors())) from None
 
 
 def fault(spec: type[Spec], key: str, value: object) -> str:
@@ -140,7 +158,7 @@ def fault(spec: type[Spec], key: str, value: object) -> str:
 
 
 def _line(spec: type[Spec], fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(str(part)[:80] for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known: Any = spec.model_fields
         if len(fault["loc"]) > 1:  # a key of a table below
@@ -149,4 +167,4 @@ def _line(spec: type[Spec], fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or fault["type"] == "missing":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, but got {fault['input']!r}"
+    return f"{where}: {message}, but got {quoted(fault['input'])}"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ablate.builtin import load
+from ablate.errors import together
 from ablate.space_spec import OBJECTIVES, SPACE_OBJECTIVES, Direction, SpaceSpec, load_space, objective_faults, values, varies
 from ablate.spec import LayerSpec, Recipe, Spec, Value, fault
 
@@ -30,7 +31,7 @@ class Step(Spec):
         faults = [f for key, value in self.layer.items() if (f := fault(LayerSpec, key, value))]
         faults += [f for key, value in self.recipe.items() if (f := fault(Recipe, key, value))]
         if faults := faults + _tune_faults(self.tune):
-            raise ValueError("; ".join(faults))
+            raise ValueError(together(faults))
         return self
 
 
@@ -85,7 +86,7 @@ class StudySpec(Spec):
     data: str = "cifar10-mini"  # a name, or "imagefolder:PATH"
     objectives: tuple[str, ...] = ()  # empty: the space's
     trials: int = Field(12, ge=1, le=1_000_000)  # of a search; a design has as many as it has
-    hours: Annotated[float, Field(gt=0)] | None = None  # no trial starts after as many
+    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # no trial starts after as many
     seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
     recipe: Recipe = Recipe()  # how each trial is trained
     design: tuple[Design, ...] = ()  # empty: a search
@@ -114,7 +115,8 @@ class StudySpec(Spec):
             data = {**data, "design": () if design == "search" else (design,)}
         space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
         its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
-        return {**data, "space": space, "objectives": data.get("objectives") or its or SPACE_OBJECTIVES}
+        asked = data.get("objectives", ())
+        return {**data, "space": space, "objectives": (its or SPACE_OBJECTIVES) if asked in ((), []) else asked}
 
     @property
     def directions(self) -> dict[str, Direction]:
@@ -163,7 +165,7 @@ class StudySpec(Spec):
         if len({self.base, *(step.name for step in self.steps)}) <= len(self.steps):
             faults.append("base and steps must differ in their names")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(together(faults))
         return self
 
     def _rung_faults(self, rule: EarlyStopping) -> list[str]:
