@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablate.bitlinear import BitLinear as BitLinear
+    from ablate.gate import check_study as check_study
     from ablate.layers import quantize_ as quantize_
     from ablate.packed import load_packed as load_packed
     from ablate.packed import pack as pack
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BitLinear": "bitlinear",
     "LayerSpec": "spec",
+    "check_study": "gate",
     "load_packed": "packed",
     "load_run": "run",
     "pack": "packed",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ablate.cluster import Resources
@@ -14,18 +15,19 @@ from ablate.words import how_to_go_on
 
 def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
     """The layer groups, the size of the space, the anchors and the cost, and whether a trial would be ended by its limit."""
+    from ablate.gate import gate
     from ablate.plan import estimate, plan
     from ablate.reuse import reuse
 
     planned = plan(asked)
     reuse(known, planned)
-    result = estimate(planned)
+    result = {"checks": [asdict(check) for check in gate(planned)]} | estimate(planned)
     if as_json:
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
     console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
-    for reason in result["left_out"]:
-        console.print(f"Stays full: {reason}", highlight=False, soft_wrap=True)
+    for check in result["checks"]:
+        console.print(f"{check['about'].capitalize()}: {check['found']}", highlight=False, soft_wrap=True)
     console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
     table(result["anchors"], False)
     if resolution := result.get("resolution"):

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.findings import write_tables
+from ablate.gate import gate
 from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
 from ablate.provenance import provenance
@@ -57,6 +58,10 @@ def run_study(
         cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None
         planned = plan(study)
+        checks = gate(planned)
+        for check in checks:
+            if check.notable:
+                print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
         with cluster.connected(resources) as (dashboard, resources):
             if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
                 there = cluster.alone(resources, resolve, study.recipe)
@@ -65,6 +70,7 @@ def run_study(
             planned, found = reuse(known, planned)
             adopt(path, found)
             about = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
+            about |= {"checks": [asdict(check) for check in checks]}
             run = create_run(path, planned.study, provenance() | about)
             writer, records = cluster.writer_of(path), [record for record, _ in found.values()]
             return drive(run, planned, records, writer, storage, resources, dashboard, view)
