@@ -37,8 +37,8 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
         own = [paths for key, paths in copies.items() if len(labels[key]) == 1]
         if len(own) < len(absent) + 1:
             raise BadInput(
-                f"a class must have an image a split, {len(absent) + 1} in all, but {name!r} has {len(own)}, not counting "
-                "copies; add some"
+                f"a class must have an image a split, {len(absent) + 1} in all, but {name!r} has {len(own)} beside "
+                "copies and images of other classes; add some"
             )
         tenth = max(1, round(len(own) / 10))
         for i, each in enumerate(absent):
