@@ -85,7 +85,7 @@ def where(name: str) -> str:
 
 def _state(name: str) -> object:
     """What changes with the files of a dataset."""
-    if name.startswith(IMAGEFOLDER):
+    if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
         return folder_layout.state(Path(_folder_and_side(name)[0]))
     if name not in fetch.DATASETS or not (path := fetch.cached(name)).exists():
         return None

@@ -148,14 +148,14 @@ class _Walk:
         """Leave out the images that are in a folder itself."""
         for entry in self._visible(folder):
             if not _is_folder(entry) and self._is_image(entry):
-                self.left[entry.path] = "images in no class's folder"
+                self.left[entry.path] = "in no class's folder"
 
     def images(self, folder: Path) -> list[Path]:
         """Images at any depth, each file once, in the order of torchvision's ImageFolder."""
         once: dict[str, _File] = {}
         for file in sorted(self.below(folder), key=lambda file: file.linked):  # a link gives way to what it leads to
             if once.setdefault(file.real, file) is not file:
-                self.left[str(file.path)] = "links to what counts already"
+                self.left[str(file.path)] = "linking to what counts already"
         return sorted((file.path for file in once.values()), key=lambda path: (str(path.parent), path.name))
 
     def below(self, folder: Path, real: str = "", seen: set[str] | None = None, linked: bool = False) -> Iterator[_File]:
@@ -169,7 +169,7 @@ class _Walk:
                 if self._is_image(entry):
                     yield _File(Path(entry.path), target, linked or link)
             elif target in seen or (link and any(Path(each).is_relative_to(target) for each in seen)):
-                self.left[entry.path] = "links to what counts already"
+                self.left[entry.path] = "linking to what counts already"
             else:
                 yield from self.below(Path(entry.path), target, seen, linked or link)
 
@@ -197,7 +197,7 @@ class _Walk:
         if Path(entry.name).suffix.lower() not in extensions():
             self.left[entry.path] = "without the extension of an image"
         elif Path(entry.path).exists() and not Path(entry.path).is_file():
-            self.left[entry.path] = "no files, but pipes or devices"
+            self.left[entry.path] = "not regular files"
         else:
             return True
         return False
