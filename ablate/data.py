@@ -92,10 +92,12 @@ def where(name: str) -> str:
 
 def _state(name: str) -> object:
     """What changes with the files of a dataset."""
-    if name.startswith(IMAGEFOLDER):
+    if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
         return folder_layout.state(Path(_folder_and_side(name)[0]))
-    path = fetch.cached(name)
-    return (path, path.stat()) if name in fetch.DATASETS and path.exists() else path
+    if name not in fetch.DATASETS or not (path := fetch.cached(name)).exists():
+        return None
+    about = path.stat()
+    return path, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def _load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:

@@ -6,7 +6,7 @@
   likewise, and 16 bits a channel of colour.
 - Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers have no range that all agree on: refused.
 - Animations and files of several pages: the first frame. CMYK and LAB: by Pillow's formulas.
-- Colour profiles (ICC) are not applied: neither do the usual training pipelines, which made the pre-trained models.
+- Colour profiles (ICC) and gamma are not applied, as in the pipelines that pre-trained models come from.
 - What a file holds decides, not its extension. Truncated files are refused, and what would take too much memory.
 """
 
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ablate.hardware import memory_bytes
+from ablate.hardware import cpus, memory_bytes
 
 OTHERS = {"EPS", "MPEG"}  # Pillow names them, but Ghostscript decodes the one and nothing the other
 NAMED = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")  # whose files are known by their first bytes
+UNSIGNED = {"I": {"PNG", "PPM"}, "I;16": {"PNG", "PPM", "TIFF", "JPEG2000", "IM"}}  # formats with 0 to 65,535 in a mode
 TURNS = {  # EXIF orientation -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,9 +35,8 @@ TURNS = {  # EXIF orientation -> what makes it upright
 }
 ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 262, 339  # tags of EXIF and TIFF
 BYTES_PER_PIXEL = 16  # while it is decoded: in its own mode, as float32, RGBA and RGB
-MEMORY_SHARE = 0.3  # of the memory of this process, for one image
-LARGE = 2**25  # pixels; of larger images, one is decoded at a time
-ALONE = threading.Lock()
+MEMORY_SHARE = 0.4  # of the memory of this process, for one image
+ALONE = threading.Lock()  # for an image of which there is no room for one a CPU
 MEND = "save it with 8 or 16 bits"
 
 
@@ -70,22 +70,22 @@ def formats() -> list[str]:
 def size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
     with _opened(path) as image:
-        if image.format == "TIFF":  # Pillow turns these by itself
-            return image.size
-        return image.size[::-1] if _orientation(image, path) >= 5 else image.size
+        if image.format == "PNG" and "exif" not in image.info:  # it may stand behind the pixels, and Pillow would decode them
+            raw = path.read_bytes()
+            if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
+                return image.size
+        return image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
 def decode(path: Path) -> Decoded:
     """The pixels of a file. Raises Refused, or one of several kinds of errors of Pillow; see `reason`."""
-    with _opened(path) as image:
-        changes = ["the first frame or page of several"] if getattr(image, "is_animated", False) else []
-        with ALONE if image.width * image.height > LARGE else nullcontext():
-            upright = TURNS.get(_orientation(image, path)) if image.format != "TIFF" else None
-            shown = _in_rgb(image, changes)
-            if upright is not None:
-                changes.append("turned as EXIF says")
-                shown = shown.transpose(upright)
-            return Decoded(shown, tuple(changes))
+    with _opened(path) as image, ALONE if image.width * image.height * cpus() > _most_pixels() else nullcontext():
+        changes = ["of several frames or pages, the first"] if getattr(image, "is_animated", False) else []
+        shown = _in_rgb(image, changes)
+        if (orientation := _orientation(image)) in TURNS:
+            changes.append("turned as EXIF says")
+            shown = shown.transpose(TURNS[orientation])
+        return Decoded(shown, tuple(changes))
 
 
 def reason(error: Exception, path: Path) -> str:
@@ -112,14 +112,12 @@ def _opened(path: Path) -> ImageFile.ImageFile:
     return image
 
 
-def _orientation(image: ImageFile.ImageFile, path: Path) -> int:
-    """1 to 8, by EXIF; 1 where it is lacking or broken."""
-    if image.format == "PNG" and "exif" not in image.info:  # it may stand behind the pixels, and Pillow would decode them
-        raw = path.read_bytes()
-        if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
-            return 1
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """1 to 8, by EXIF; 1 where it is lacking or broken, and where Pillow turns by itself."""
+    if image.format == "TIFF":
+        return 1
     try:
-        found = image.getexif().get(ORIENTATION, 1)
+        found = image.getexif().get(ORIENTATION)
     except Exception:  # broken EXIF; Pillow raises many kinds
         return 1
     return found if found in TURNS else 1
@@ -169,8 +167,8 @@ def _grey(image: Image.Image, raw: str, inverted: bool) -> tuple[np.ndarray, np.
         if not (values.min() >= 0 and values.max() <= 1):  # NaN is refused, too
             raise Refused(f"floats of {values.min():g} to {values.max():g}, but only 0 to 1 is known; {MEND}")
         grey = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # these have 16 bits at most
-        raise Refused(f"32-bit integers, which have no range that all agree on; {MEND}")
+    elif image.format not in UNSIGNED.get(image.mode, UNSIGNED["I;16"]):
+        raise Refused(f"integers of a {image.format} file, which have no range that all agree on; {MEND}")
     else:
         top = 4095 if raw == "I;12" else 65535
         grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)

@@ -11,7 +11,9 @@ class's folder. A file that several links lead to counts once in a class.
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,15 +118,19 @@ def _classes(walk: "_Walk", folder: Path) -> tuple[list[str], Files]:
     names = walk.folders(folder)
     if not names:
         raise BadInput(f"{str(folder)!r} must hold a folder of images a class, but has no folders; make a folder a class")
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):  # control characters; bytes that are no text
+            raise BadInput(f"a class must have a name that can be printed, but {str(folder)!r} has {name!r}; rename the folder")
+        if len({_split(below) for below in walk.folders(folder / name)} - {None}) > 1:
+            raise BadInput(
+                f"splits must stand above classes, but {str(folder / name)!r} holds splits; give it, or move them up"
+            )
     images = [walk.images(folder / name) for name in names]
     if empty := [name for name, found in zip(names, images, strict=True) if not found]:
         rule = "the folder of a class must hold images that Pillow reads"
         raise BadInput(f"{rule}, but {', '.join(map(repr, empty[:3]))} of {str(folder)!r} has none; remove it, or add some")
     if len(names) < 2:
         raise BadInput(f"{str(folder)!r} must hold two classes or more, but has {names}; make a folder a class")
-    for name in names:
-        if not name.isprintable():
-            raise BadInput(f"a class must have a name that can be printed, but {str(folder)!r} has {name!r}; rename the folder")
     return names, [(path, label) for label, paths in enumerate(images) for path in paths]
 
 
@@ -136,20 +142,20 @@ class _Walk:
 
     def folders(self, folder: Path) -> list[str]:
         """Names of the folders in a folder, sorted as torchvision sorts classes."""
-        return sorted(entry.name for entry in self._visible(folder) if entry.is_dir())
+        return sorted(entry.name for entry in self._visible(folder) if _is_folder(entry))
 
     def loose(self, folder: Path) -> None:
         """Leave out the images that are in a folder itself."""
         for entry in self._visible(folder):
-            if not entry.is_dir() and self._is_image(entry):
-                self.left[entry.path] = "images in no class's folder"
+            if not _is_folder(entry) and self._is_image(entry):
+                self.left[entry.path] = "in no class's folder"
 
     def images(self, folder: Path) -> list[Path]:
         """Images at any depth, each file once, in the order of torchvision's ImageFolder."""
         once: dict[str, _File] = {}
         for file in sorted(self.below(folder), key=lambda file: file.linked):  # a link gives way to what it leads to
             if once.setdefault(file.real, file) is not file:
-                self.left[str(file.path)] = "links to what counts already"
+                self.left[str(file.path)] = "linking to what counts already"
         return sorted((file.path for file in once.values()), key=lambda path: (str(path.parent), path.name))
 
     def below(self, folder: Path, real: str = "", seen: set[str] | None = None, linked: bool = False) -> Iterator[_File]:
@@ -159,11 +165,11 @@ class _Walk:
         for entry in sorted(self._visible(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
             link = entry.is_symlink()
             target = os.path.realpath(entry.path) if link else f"{real}/{entry.name}"
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 if self._is_image(entry):
                     yield _File(Path(entry.path), target, linked or link)
             elif target in seen or (link and any(Path(each).is_relative_to(target) for each in seen)):
-                self.left[entry.path] = "links to what counts already"
+                self.left[entry.path] = "linking to what counts already"
             else:
                 yield from self.below(Path(entry.path), target, seen, linked or link)
 
@@ -190,11 +196,17 @@ class _Walk:
         """Also a link that leads nowhere: it is named when it is read."""
         if Path(entry.name).suffix.lower() not in extensions():
             self.left[entry.path] = "without the extension of an image"
-        elif not entry.is_file() and Path(entry.path).exists():
-            self.left[entry.path] = "no files, but pipes or devices"
+        elif Path(entry.path).exists() and not Path(entry.path).is_file():
+            self.left[entry.path] = "not regular files"
         else:
             return True
         return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
 
 
 def _some(paths: list[str]) -> str:

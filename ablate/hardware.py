@@ -1,7 +1,12 @@
-"""What this process may use of the machine: its CPUs and its memory, where a container or a job has less than the host."""
+"""What this process may use of the machine: its CPUs and its memory, where a container or a job has less than the host.
 
+Read once a process.
+"""
+
+import functools
 import math
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +14,7 @@ from pathlib import Path
 ROOT = Path("/")
 
 
+@functools.cache
 def cpus() -> int:
     """CPUs that this process may run on: by its affinity, and by the quota of its control group (1.5 counts as 2)."""
     try:
@@ -19,9 +25,12 @@ def cpus() -> int:
     return max(1, min([affine, *quotas]))
 
 
+@functools.cache
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or the lowest limit of its control group and of those above."""
+    """Memory that this process may use: the machine's, or the lowest limit of `ulimit -v` and of its control groups."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    if (soft := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        limits.append(soft)
     for folder in _groups("memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):  # cgroup v2, v2, v1
             with suppress(OSError, ValueError):  # absent, or "max"

@@ -206,7 +206,7 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
     found = []
     for path in images:
         if isinstance(image := fitted(Path(path), fit), str):
-            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}")
+            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         with torch.inference_mode():
             probabilities = logits(model, preprocess(pixels)).softmax(1)[0]  # (classes,)

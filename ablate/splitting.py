@@ -8,7 +8,7 @@ first ranked of them goes and count as one; those that are in several classes ar
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ablate.errors import BadInput
@@ -37,8 +37,8 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
         own = [paths for key, paths in copies.items() if len(labels[key]) == 1]
         if len(own) < len(absent) + 1:
             raise BadInput(
-                f"a class must have an image a split, {len(absent) + 1} in all, but {name!r} has {len(own)}, not counting "
-                "copies; add some"
+                f"a class must have an image a split, {len(absent) + 1} in all, but {name!r} has {len(own)} beside "
+                "copies and images of other classes; add some"
             )
         tenth = max(1, round(len(own) / 10))
         for i, each in enumerate(absent):
@@ -59,14 +59,12 @@ def notes(splits: dict[str, Files], keys: Keys, folder: Path) -> list[str]:
         lines.append(f"{len(torn):,} images are in several classes, as equal pixels ({_some(torn, folder)})")
     first = {name: {keys[path]: path for path, _ in reversed(files)} for name, files in splits.items()}
     for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
-        if leaked := [path for path, _ in splits[one] if keys[path] in first[other]]:
-            example = _some([leaked[0], first[other][keys[leaked[0]]]], folder)
-            lines.append(
-                f"{len(leaked):,} of {len(splits[one]):,} {one} images are in {other}, too, as equal pixels ({example})"
-            )
-    if again := [path for name, files in splits.items() for path, _ in files if first[name][keys[path]] != path]:
-        example = _some([again[0], next(each[keys[again[0]]] for each in first.values() if keys[again[0]] in each)], folder)
-        lines.append(f"{len(again):,} images are copies of others in their split, as equal pixels ({example})")
+        if pairs := [(path, there) for path, _ in splits[one] if (there := first[other].get(keys[path]))]:
+            n = f"{len(pairs):,} of {len(splits[one]):,} {one} images"
+            lines.append(f"{n} are in {other}, too, as equal pixels ({_some(pairs[0], folder)})")
+    again = ((path, first[name][keys[path]]) for name, files in splits.items() for path, _ in files)
+    if pairs := [(path, there) for path, there in again if path != there]:
+        lines.append(f"{len(pairs):,} images are copies of others in their split, as equal pixels ({_some(pairs[0], folder)})")
     return lines
 
 
@@ -74,7 +72,7 @@ def _rank(path: Path, root: Path) -> str:
     return hashlib.sha256(os.fsencode(path.relative_to(root).as_posix())).hexdigest()
 
 
-def _some(paths: list[Path], folder: Path) -> str:
+def _some(paths: Sequence[Path], folder: Path) -> str:
     return ", ".join(repr(path.relative_to(folder).as_posix()) for path in paths[:3]) + ", ..." * (len(paths) > 3)
 
 
