@@ -88,6 +88,8 @@ def test_the_size_asked_for_holds(model, tmp_path):
     found = load_data(name, model)
     assert found.train.images.shape[1:] == (40, 40, 3) and preprocess_of(model, found).source == (40, 40)
     assert found.digest == data.load(name).digest
+    found = load_data(folder(tmp_path, PHOTOS) + "?size=32", model)  # as large as the model takes, but not squeezed
+    assert found.covered and preprocess_of(model, found).source == (32, 32)
 
 
 def test_the_id_says_which_rule_holds(model, tmp_path):
