@@ -56,6 +56,7 @@ class Dataset:
     digest: str  # sha256 of all pixels and labels, in split order
     notes: tuple[str, ...] = ()  # what a user should know of it, a line each
     at_decoding: bool = False  # each image was resized and cropped from its own size, by the image processor of a model
+    covered: bool = False  # images were made to cover one size, and cropped in the middle
 
 
 def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
@@ -181,4 +182,4 @@ def _imagefolder(folder: str, side: str, preprocess: Optional["Preprocess"]) -> 
     digest = _digest((train, validation, test))
     if found.at_decoding:  # pixels of images that are to be resized and cropped yet may be equal to these
         digest = hashlib.sha256(f"{digest} as the model takes them".encode()).hexdigest()
-    return Dataset(found.classes, train, validation, test, digest, found.notes, found.at_decoding)
+    return Dataset(found.classes, train, validation, test, digest, found.notes, found.at_decoding, found.covered)

@@ -40,7 +40,8 @@ class Contents(NamedTuple):
     classes: list[str]
     arrays: dict[str, Arrays]
     notes: tuple[str, ...]
-    at_decoding: bool  # whether the model's image processor made them
+    at_decoding: bool  # whether the model's image processor resized and cropped them
+    covered: bool  # whether they were made to cover one size, and cropped in the middle
 
 
 class _Read(NamedTuple):
@@ -86,7 +87,8 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
     notes = (*found.notes, *shown, *image_size.notes(sizes, fit, preprocess), *splitting.notes(splits, keys, folder))
     for note in notes:
         print(f"{folder}: {note}", file=sys.stderr)
-    return Contents(found.classes, arrays, notes, at_decoding=fit.processor is not None)
+    at_decoding = fit.processor is not None
+    return Contents(found.classes, arrays, notes, at_decoding, covered=not at_decoding and set(sizes) != {fit.size})
 
 
 def fitted(path: Path, fit: Fit) -> NDArray[np.uint8] | str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,7 +63,6 @@ class Images(Spec):
     swapped: bool = False
     crop: bool = True
     crop_first: tuple[Part, Part] | None = None
-    at_decoding: bool = False
 
 
 class Architecture(Spec):
@@ -196,12 +195,13 @@ def load_preprocess(directory: str | Path) -> Preprocess:
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
     """The class and its probability of each image file. Raises BadInput for a file that is no image.
 
-    An image is brought to what the model takes as those were that it was trained on: from its own size, as the model's image
-    processor does it; or, where they were not, it is first made to cover the size of those, and cropped in the middle.
+    An image is resized and cropped as the model's image processor does it, from its own size. Where those that the model was
+    trained on came in at another size (`source`), it first covers that size, and is cropped in the middle.
     """
     model, preprocess = load_packed(directory), load_preprocess(directory)
     height, width = preprocess.source or preprocess.size
-    fit = Fit((width, height), preprocess if preprocess.at_decoding else None)
+    fit = Fit((width, height), None if preprocess.source else preprocess)
+    preprocess = replace(preprocess, at_decoding=fit.processor is not None)
     names = getattr(getattr(model, "config", None), "id2label", {})
     found = []
     for path in images:
@@ -278,9 +278,14 @@ def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Prepr
         "dtype": dtype,
         "layers": {name: _stored(spec) for name, spec in layers.items()},
         "model": _architecture(model),
-        "preprocess": preprocess
-        and {f.name: value for f in fields(preprocess) if (value := getattr(preprocess, f.name)) != f.default},
+        "preprocess": preprocess and _images(preprocess),
     }
+
+
+def _images(preprocess: Preprocess) -> dict[str, Any]:
+    """Its fields, but those that came after the first version only where they are set."""
+    values = {field: getattr(preprocess, field.name) for field in fields(preprocess) if field.name in Images.model_fields}
+    return {field.name: value for field, value in values.items() if value != field.default}
 
 
 def _stored(spec: LayerSpec) -> dict[str, Any]:

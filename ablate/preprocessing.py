@@ -30,18 +30,22 @@ class Preprocess:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source: tuple[int, int] | None = None  # (height, width) of the images that come in, where it is not that of what comes out
+    source: tuple[int, int] | None = None  # (height, width) that an image covers first; None: it comes from its own size
     swapped: bool = False  # blue, green, red instead of red, green, blue
     crop: bool = True  # to `size`; without it, images that are not of this size once they are resized are refused
     crop_first: tuple[float, float] | None = None  # before resizing: (height, width) to keep, as parts of the shorter side
-    at_decoding: bool = False  # images come in resized and cropped, each from its file's own size
+    at_decoding: bool = False  # images come in resized and cropped, each from its file's own size; never packed
 
-    def of(self, images: NDArray[np.uint8], at_decoding: bool = False) -> "Preprocess":
-        """The same, for images like these: (N, H, W, 3); at_decoding: they came out of `decoded`. Raises what `check` does."""
+    def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
+        """The same, for images like these: (N, H, W, 3). Raises what `check` does.
+
+        at_decoding: they came out of `decoded`. covered: they were made to cover their size, and cropped in the middle, so
+        that others must be, too, even where it is the size of what comes out.
+        """
         source = (images.shape[1], images.shape[2])
         if not at_decoding:
             self.check(*source)
-        return replace(self, source=None if source == self.size else source, at_decoding=at_decoding)
+        return replace(self, source=None if source == self.size and not covered else source, at_decoding=at_decoding)
 
     def __call__(self, images: Tensor) -> Tensor:
         """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size). Raises what `check` does."""

@@ -3,7 +3,8 @@
 Where a folder has no split of its own for validation or testing, it is taken from the training images. Within each class,
 images are ranked by the sha256 of their path below the folder ("cat/001.png"): the first tenth is the test set, the next
 tenth is for validation, at least one image each, and the rest is for training. Copies, whose pixels are equal, go where the
-first ranked of them goes and count as one; those that are in several classes are for training.
+first ranked of them goes and count as one; those that are in several classes are for training. A class with too few images
+that differ is split as if it had no copies.
 """
 
 import hashlib
@@ -35,15 +36,15 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
         for path in sorted((path for path, each in files["train"] if each == label), key=lambda path: _rank(path, layout.root)):
             copies.setdefault(keys[path], []).append(path)
         own = [paths for key, paths in copies.items() if len(labels[key]) == 1]
+        shared = [paths for key, paths in copies.items() if len(labels[key]) > 1]
+        if len(own) < len(absent) + 1:  # too few that differ: copies count, and `notes` says that they are apart
+            own, shared = [[path] for paths in copies.values() for path in paths], []
         if len(own) < len(absent) + 1:
-            raise BadInput(
-                f"a class must have an image a split, {len(absent) + 1} in all, but {name!r} has {len(own)} beside "
-                "copies and images of other classes; add some"
-            )
+            rule = f"a class must have an image a split, {len(absent) + 1} in all"
+            raise BadInput(f"{rule}, but {name!r} has {len(own)}; add some")
         tenth = max(1, round(len(own) / 10))
         for i, each in enumerate(absent):
             found[each] += _sorted(own[i * tenth : (i + 1) * tenth], label)
-        shared = [paths for key, paths in copies.items() if len(labels[key]) > 1]
         found["train"] += _sorted(own[len(absent) * tenth :] + shared, label)
     return found
 

@@ -45,7 +45,7 @@ def load_data(name: str, model: str) -> data.Dataset:
 
 def preprocess_of(model: str, dataset: data.Dataset) -> models.Preprocess:
     """What is left to do of the model's image processing, for the images of a dataset that `load_data` gave."""
-    return models.preprocess(model).of(dataset.train.images, dataset.at_decoding)
+    return models.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
 
 
 def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:

@@ -143,8 +143,8 @@ def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
     assert set(json.loads((tmp_path / "packed.json").read_text())["preprocess"]) == {
         *("size", "resize", "interpolation", "scale", "mean", "std")
     }
-    other = replace(plain, swapped=True, crop=False, crop_first=(0.9, 0.8), interpolation="nearest-exact", at_decoding=True)
-    pack(model, tmp_path, preprocess=other)
+    other = replace(plain, swapped=True, crop=False, crop_first=(0.9, 0.8), interpolation="nearest-exact")
+    pack(model, tmp_path, preprocess=replace(other, at_decoding=True))
     assert load_preprocess(tmp_path) == other
 
 

@@ -231,7 +231,8 @@ def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys
     short = {"minutes_per_trial": 1e-9}
     for limits, told in ((short, True), ({}, False), (short | {"gpus_per_trial": 1}, False)):
         dry_run(asked, False, Resources(**limits))
-        assert ("is ended after" in capsys.readouterr().out) == told
+        out = capsys.readouterr().out
+        assert ("is ended after" in out) == told and "Images: 32 x 32 pixels\n" in out
 
 
 def test_the_longest_trial_has_its_own_checkpoint_alone(tiny_study, tmp_path):
