@@ -90,18 +90,24 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
         torch.manual_seed(seed)
         loaded = read(name, labels)
     model, last = loaded.model, heads.outputs(loaded.model, len(labels))
+    if not last:
+        raise BadInput(
+            f"the head of model {name!r} must have {len(labels)} outputs, but a {type(model).__name__} cannot; give another"
+        )
     ends = {f"{layer}.{key}" for layer, module in last.items() for key, _ in module.named_parameters()}
     if loaded.missing or (loaded.resized and found.fate != "new"):
         lacks = "has none" if ends <= loaded.missing else f"lacks {few(sorted(loaded.missing))}"
-        size = f"has {max(loaded.resized.values(), default=(0,))[0]} outputs, the data {len(labels)} classes"
-        fate, note = "new", f"The head is new: the checkpoint {lacks if loaded.missing else size}"
+        other = (
+            f"'s number of outputs is {max(loaded.resized.values(), default=(0,))[0]}, and the data's of classes {len(labels)}"
+        )
+        fate, note = "new", f"The head is new: the checkpoint{f' {lacks}' if loaded.missing else other}"
     if fate == "new" and not ends <= loaded.random:
         heads.renew(model, last.values(), seed)
     notes = [note]
     if others := sorted(loaded.random - ends):
         notes.append(f"New as well, and part of the head: {few(others)}")
     if loaded.surplus:
-        notes.append(f"Left out are {len(loaded.surplus)} tensors that the classifier has no use for: {few(loaded.surplus)}")
+        notes.append(f"The classifier has no use for {len(loaded.surplus)} of the checkpoint's tensors: {few(loaded.surplus)}")
     if fate != "new" and config.get("problem_type") == "multi_label_classification":
         notes.append("The head was trained to give an image several labels; here the largest output is the class")
     names = dict(enumerate(labels))
@@ -215,7 +221,10 @@ def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[A
     classes = [MAPPING[kind]] if isinstance(MAPPING[kind], str) else MAPPING[kind]
     chosen = next((each for each in config.get("architectures") or () if each in classes), classes[0])
     classifier = getattr(transformers, chosen)
-    return classifier, classifier.config_class.from_dict(config), renamed
+    settings = classifier.config_class.from_dict(config)
+    if settings.id2label and settings.num_labels != len(settings.id2label):  # PVT counts them apart
+        settings.num_labels = len(settings.id2label)
+    return classifier, settings, renamed
 
 
 def _dtypes(where: str) -> dict[str, torch.dtype]:
@@ -254,7 +263,8 @@ def files(name: str) -> dict[str, bytes]:
 
 def provide(name: str, files: dict[str, bytes]) -> None:
     """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
-    if not files or name in _provided:
+    before = _provided.get(name)
+    if not files or (before and files == {file.name: file.read_bytes() for file in before.iterdir()}):
         return
     folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

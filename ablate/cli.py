@@ -219,6 +219,7 @@ def status(
 def main() -> NoReturn:
     """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what matters of a checkpoint is said by us
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe sees each line when it is printed
     try:
         code = app(standalone_mode=False) or 0

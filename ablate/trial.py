@@ -58,11 +58,12 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
     """
     spec = resolved(spec)
     steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data), rungs=rungs)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value.record
+    with torch.random.fork_rng():  # the caller's random state stays as it is
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.record
 
 
 def trial_steps(
