@@ -16,6 +16,7 @@ FLOORS = [
     {"space_spec"},
     {"study_spec"},
     {"words", "looks", "printed"},
+    {"model_files"},
     {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"layers", "bits", "integer", "fetch"},
