@@ -4,16 +4,11 @@ What the model has and the file lacks may be the head alone; what the file has a
 transformers' models for the same configuration has: anything else is refused by its name.
 """
 
-import atexit
-import hashlib
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +16,11 @@ import torch
 from torch import nn
 
 from ablate import baselines, heads, tensors
-from ablate.builtin import bundled
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput
 from ablate.heads import few
+from ablate.model_files import config_of, first_line, source
 
-ASSETS = Path(__file__).parent / "assets"
-SUFFIXES = (".json", ".safetensors", ".bin")  # of the files that a model and its processor are loaded from
 TOWERS = ("clip", "siglip", "metaclip_2")  # dual encoders whose image tower has checkpoints of its own
-_provided: dict[str, tuple[bytes, Path]] = {}  # folders of another machine -> sha256 of their files, and where they were put
 _one_at_a_time = threading.RLock()  # what transformers shows, and torch's generator, belong to the process
 
 
@@ -56,11 +48,6 @@ class Loaded:
     @property
     def random(self) -> frozenset[str]:
         return self.missing | self.resized.keys()
-
-
-def known() -> dict[str, str]:
-    """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
-    return bundled("model") | baselines.KNOWN
 
 
 def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
@@ -91,18 +78,24 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
         torch.manual_seed(seed)
         loaded = read(name, labels)
     model, last = loaded.model, heads.outputs(loaded.model, len(labels))
+    if not last:
+        raise BadInput(
+            f"the head of model {name!r} must have {len(labels)} outputs, but a {type(model).__name__} cannot; give another"
+        )
     ends = {f"{layer}.{key}" for layer, module in last.items() for key, _ in module.named_parameters()}
     if loaded.missing or (loaded.resized and found.fate != "new"):
         lacks = "has none" if ends <= loaded.missing else f"lacks {few(sorted(loaded.missing))}"
-        size = f"has {max(loaded.resized.values(), default=(0,))[0]} outputs, the data {len(labels)} classes"
-        fate, note = "new", f"The head is new: the checkpoint {lacks if loaded.missing else size}"
+        other = (
+            f"'s number of outputs is {max(loaded.resized.values(), default=(0,))[0]}, and the data's of classes {len(labels)}"
+        )
+        fate, note = "new", f"The head is new: the checkpoint{f' {lacks}' if loaded.missing else other}"
     if fate == "new" and not ends <= loaded.random:
         heads.renew(model, last.values(), seed)
     notes = [note]
     if others := sorted(loaded.random - ends):
         notes.append(f"New as well, and part of the head: {few(others)}")
     if loaded.surplus:
-        notes.append(f"Left out are {len(loaded.surplus)} tensors that the classifier has no use for: {few(loaded.surplus)}")
+        notes.append(f"The classifier has no use for {len(loaded.surplus)} of the checkpoint's tensors: {few(loaded.surplus)}")
     if fate != "new" and config.get("problem_type") == "multi_label_classification":
         notes.append("The head was trained to give an image several labels; here the largest output is the class")
     names = dict(enumerate(labels))
@@ -151,51 +144,6 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     return loaded
 
 
-def config_of(name: str) -> dict[str, Any]:
-    """What the checkpoint's config.json holds; nothing for a baseline. Raises BadInput for what is not to be loaded."""
-    if name in baselines.KNOWN:
-        return {}
-    where = Path(source(name))
-    config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
-    if "quantization_config" in config:
-        raise BadInput(
-            f"checkpoint {name!r} must be in floating point, but its config.json has a quantization_config; give the original"
-        )
-    if "AutoModelForImageClassification" in (config.get("auto_map") or {}):
-        raise BadInput(f"model {name!r} brings code of its own (auto_map in config.json), which is never run; give another")
-    return config
-
-
-def _of_folder(folder: Path) -> dict[str, Any]:
-    files = {file.name for file in folder.iterdir()}
-    if "adapter_config.json" in files:
-        raise BadInput(f"{str(folder)!r} holds an adapter; merge it into its model (merge_and_unload in PEFT) and save that")
-    if "config.json" not in files:
-        raise BadInput(f"{str(folder)!r} must be a folder that save_pretrained wrote, but has no config.json")
-    if not any(file.endswith((".safetensors", ".bin")) for file in files):
-        others = few(sorted(files - {"config.json"})) or "nothing else"
-        mend = "load the model in PyTorch and save it with save_pretrained"
-        raise BadInput(f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again") from None
-    if not isinstance(config, dict):
-        raise BadInput(f"{str(folder / 'config.json')!r} must be an object; save the model again")
-    return config
-
-
-@lru_cache
-def _of_hub(name: str) -> dict[str, Any]:
-    from transformers import PreTrainedConfig
-
-    try:
-        return PreTrainedConfig.get_config_dict(name)[0]
-    except Exception as error:  # of the network and of the hub
-        mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
-        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None
-
-
 def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[Any, Any, dict[str, str] | None]:
     """transformers' class for the checkpoint, its configuration, and how the file's tensors are to be renamed."""
     import transformers
@@ -216,7 +164,10 @@ def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[A
     classes = [MAPPING[kind]] if isinstance(MAPPING[kind], str) else MAPPING[kind]
     chosen = next((each for each in config.get("architectures") or () if each in classes), classes[0])
     classifier = getattr(transformers, chosen)
-    return classifier, classifier.config_class.from_dict(config), renamed
+    settings = classifier.config_class.from_dict(config)
+    if settings.id2label and settings.num_labels != len(settings.id2label):  # PVT counts them apart
+        settings.num_labels = len(settings.id2label)
+    return classifier, settings, renamed
 
 
 def _dtypes(where: str) -> dict[str, torch.dtype]:
@@ -239,57 +190,10 @@ def _dtypes(where: str) -> dict[str, torch.dtype]:
     return {}
 
 
-def absolute(name: str) -> str:
-    """A model's name as every process understands it: the path of a local folder becomes absolute."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if name not in known() and path.is_dir() else name
-
-
-def files(name: str) -> dict[str, bytes]:
-    """The files of a model's local folder, without what a training left beside them; none for any other."""
-    path = Path(name).expanduser()
-    if name in known() or not path.is_dir():
-        return {}
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file() and file.suffix in SUFFIXES}
-
-
-def provide(name: str, files: dict[str, bytes]) -> None:
-    """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
-    if not files:
-        return
-    sha = hashlib.sha256()
-    for file, content in files.items():
-        sha.update(f"{file} {len(content)} ".encode() + content)
-    if name in _provided and _provided[name][0] == sha.digest():
-        return
-    folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for file, content in files.items():
-        (folder / file).write_bytes(content)
-    _provided[name] = sha.digest(), folder
-
-
-def source(name: str) -> str:
-    """Where a model is loaded from: a folder, or its name on the hub. Raises BadInput for an unknown name."""
-    if name in bundled("model"):
-        return str(ASSETS / name)
-    if name in _provided:
-        return str(_provided[name][1])
-    if Path(name).expanduser().is_dir():
-        return absolute(name)
-    if "/" not in name or name.startswith(("/", ".", "~")):
-        raise unknown("model", name, [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"])
-    return name
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
 @contextmanager
 def _alone() -> Iterator[None]:
     """Within: no other thread is here, and the random state of the process is put back afterwards."""
-    with _one_at_a_time, torch.random.fork_rng():
+    with _one_at_a_time, torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
 
 

@@ -13,13 +13,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._pytree import tree_leaves
 
 from ablate import baselines, heads
-from ablate.checkpoints import ASSETS as ASSETS
-from ablate.checkpoints import absolute as absolute
-from ablate.checkpoints import config_of, first_line, read, source
-from ablate.checkpoints import files as files
 from ablate.checkpoints import load as load
-from ablate.checkpoints import provide as provide
+from ablate.checkpoints import read
 from ablate.errors import BadInput
+from ablate.model_files import ASSETS as ASSETS
+from ablate.model_files import absolute as absolute
+from ablate.model_files import config_of, first_line, source
+from ablate.model_files import files as files
+from ablate.model_files import provide as provide
 from ablate.preprocessing import Preprocess as Preprocess
 from ablate.preprocessing import followed
 

@@ -211,6 +211,13 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
     """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        return _measured(plan, spec, seconds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +238,6 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
 
     fit = int(seconds * rate(2, 0))  # a whole batch of a large model would take minutes
     found = rate(max(2, min(fit, spec.recipe.batch_size)), seconds)
-    torch.set_num_threads(threads)
     kept = [group for group in plan.search.groups if group not in spec.layers]
     name = f"{arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else arm(spec)
     row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}

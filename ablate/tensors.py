@@ -17,11 +17,10 @@ def check(model: Any, info: Mapping[str, Any], config: Mapping[str, Any], stored
     info: what transformers says of the loading. stored: the types of the file's tensors.
     """
     surplus = sorted(info["unexpected_keys"])
-    beside = f", and {len(surplus)} that it has not, {surplus[0]!r} first" if surplus else ""
     if lacks := sorted(key for key in info["missing_keys"] if not heads.is_part(model, key)):
-        raise BadInput(
-            f"lacks {len(lacks)} of the model's tensors, {lacks[0]!r} first{beside}; save the model again, without a wrapper"
-        )
+        beside = f" and has {len(surplus)} that the model does not have, {surplus[0]!r} first" if surplus else ""
+        mend = "give a checkpoint of this model, saved without a wrapper"
+        raise BadInput(f"lacks {len(lacks)} of the model's tensors, {lacks[0]!r} first{beside}; {mend}")
     for key, shape, wanted in sorted(info["mismatched_keys"]):
         if not heads.is_part(model, key):
             rule = f"has {key!r} in the shape {tuple(shape)}, but by its config.json that must be {tuple(wanted)}"

@@ -69,11 +69,12 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
     """
     spec = resolved(spec)
     steps = trial_steps(spec, trial_id(spec), dataset or load_data(spec.data, spec.model), rungs=rungs)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value.record
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state stays as it is
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.record
 
 
 def trial_steps(
@@ -183,10 +184,12 @@ def worker_steps(
 
 def compare(record: Record) -> list[dict[str, Any]]:
     """Run a recorded trial again with as many threads, and set what came out beside the record, field by field."""
-    if record["threads"]:
-        torch.set_num_threads(int(record["threads"]))
-    spec = trial_of(record)
-    again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])
+    spec, threads = trial_of(record), torch.get_num_threads()
+    torch.set_num_threads(int(record["threads"] or threads))
+    try:
+        again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])
+    finally:
+        torch.set_num_threads(threads)
     before, now = (_outcome(r) for r in (record, again))
     return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]
 

@@ -1,6 +1,10 @@
 """torchvision's models: what they are, where they stay full, and how they are counted, packed and refused."""
 
+import hashlib
 import socket
+import threading
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -73,6 +77,32 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
     with pytest.raises(BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"):
         models.load("resnet18", TEN)
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
+    """It waits so long for an answer, but no other socket of the process does; the file's name says what it must hold."""
+    content, seen = b"weights", []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(socket.getdefaulttimeout())
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        (thread := threading.Thread(target=server.serve_forever)).start()
+        for name in (good := f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth", "net-00000000.pth"):
+            with nullcontext() if name == good else pytest.raises(OSError, match="sha256 must begin with 00000000"):
+                baselines._fetch(f"http://127.0.0.1:{server.server_port}/{name}", tmp_path / "checkpoints" / name)
+        server.shutdown()
+        thread.join()
+    assert seen == [None, None]
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == [good]
+    assert (tmp_path / "checkpoints" / good).read_bytes() == content
 
 
 def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypatch):

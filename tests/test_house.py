@@ -16,6 +16,7 @@ FLOORS = [
     {"space_spec", "splitting"},
     {"study_spec"},
     {"words", "looks", "printed", "lines", "effective"},
+    {"model_files"},
     {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "locks"},
     {"unquantizable", "bits", "integer", "fetch"},
