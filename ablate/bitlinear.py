@@ -239,7 +239,9 @@ def unfit(linear: nn.Linear) -> str | None:
         return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
     if tensors != {"weight", "bias"}:
         held = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
-        return f"a layer whose weight or bias is computed from {held} would lose that; remove the pruning or normalisation first"
+        return (
+            f"a layer that computes its weight or bias from {held} would lose that; remove its pruning or normalisation first"
+        )
     if linear._modules or "forward" in vars(linear):
         return "a layer with modules or a forward of its own would lose them"
     if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:

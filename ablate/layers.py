@@ -1,5 +1,6 @@
 """Layer groups found from a model's own structure, and `quantize_`, which replaces layers by name pattern."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -39,7 +40,7 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
     depth = {block: i for i, block in enumerate(dict.fromkeys(block for block in block_of.values() if block))}
     last = max((i for i, block in enumerate(block_of.values()) if block), default=-1)
     classes = list(layers.values())[-1].out_features if layers else 0
-    roles = {}
+    roles: dict[str, str] = {}
     for block in depth:
         roles |= _roles(model, block, {name: layers[name] for name in layers if block_of[name] == block})
     found: dict[str, list[str]] = {}
@@ -65,10 +66,10 @@ def unnormalised(model: nn.Module) -> list[str]:
     """
     found = []
     for group, names in groups(model).items():
-        if group.endswith(".fc2") or not group.startswith(("block", "head")):
-            found += names
-        elif group != "head" and not group.endswith(".fc1"):
+        if re.fullmatch(r"block\d+\.(?!fc[12]$).*", group):
             found += names[1:][-1:]
+        elif group != "head" and not group.endswith(".fc1"):
+            found += names
     return found
 
 
@@ -93,7 +94,7 @@ def _roles(model: nn.Module, block: str, layers: Mapping[str, nn.Linear]) -> dic
         parts.setdefault(name.removeprefix(f"{block}.").split(".")[0], []).append(name)
     alone = [names[0] for names in parts.values() if len(names) == 1]  # an MLP may lie open in its block
     called_attention = len(alone) == len(layers) and _called_attention(model.get_submodule(block))
-    roles = {}
+    roles: dict[str, str] = {}
     for child, names in parts.items():
         if called_attention or _is_attention(model, f"{block}.{child}", [layers[name] for name in names], names[-1]):
             roles |= {name: _network(model, f"{block}.{child}", name, names) or "attention" for name in names}
@@ -122,9 +123,9 @@ def _between(child: str, name: str) -> list[str]:
 def _network(model: nn.Module, child: str, name: str, names: list[str]) -> str:
     """The sequence of layers that holds this one within an attention, but not all of its layers; "" for none."""
     for path in _between(child, name):
-        if isinstance(model.get_submodule(path), nn.Sequential):
-            if 1 < sum(other.startswith(f"{path}.") for other in names) < len(names):
-                return path.rpartition(".")[2]
+        inside = sum(other.startswith(f"{path}.") for other in names)
+        if isinstance(model.get_submodule(path), nn.Sequential) and 1 < inside < len(names):
+            return path.rpartition(".")[2]
     return ""
 
 
@@ -179,7 +180,7 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
 
 
 def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]) -> None:
-    """A pattern for everything must not leave a layer that matters full unsaid; one for nothing else names what cannot be had."""
+    """A pattern for everything must not leave a layer that matters full unsaid; one for nothing else says why it cannot."""
     hits = {name: why for name, why in unfit.items() if fnmatchcase(name, pattern)}
     if any(fnmatchcase(name, pattern) for name in layers):
         needed = {name: why for name, why in hits.items() if name not in unused(model)}

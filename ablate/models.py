@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,18 @@ from ablate.model_files import provide as provide
 from ablate.preprocessing import Preprocess as Preprocess
 from ablate.preprocessing import followed
 
-REFUSED = {
-    "auto_map",
-    "quantization_config",
-    "attn_implementation",
-    "num_labels",
-}  # keys that load code or files, or fill memory
+REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
+MOST_LABELS = 2**16  # that a configuration may name by their number alone
+MOST_COMPUTED = 2**30  # bytes that a model computes when it is built, such as the positions in its windows
 Stamp = tuple[tuple[str, int, int], ...]  # name, bytes and time of each file
 
 
+@torch.inference_mode(False)
 def from_config(name: str, attention: str, config: dict[str, Any], parameters: int) -> nn.Module:
     """An image classifier by the name of its transformers class, or a baseline by its own; on the meta device, no values.
 
-    The description may come from a stranger: only classes that load nothing are built, and no more of them than twice
+    Only what is stored nowhere, because the model computes it when it is built, has its values, on the CPU. The
+    description may come from a stranger: only classes that load nothing are built, and no more of them than twice
     `parameters` parameters (a model may replace one while it is built). Raises BadInput for anything else.
     """
     if name in baselines.KNOWN:
@@ -47,8 +47,7 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     classes = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
     if name not in classes - {"TimmWrapperForImageClassification"}:  # it loads the files that its configuration names
         raise BadInput(f"the model must be an image classifier of transformers, but got {name[:80]!r}; give a skeleton")
-    if refused := [key for key in config if key.startswith("_") or key in REFUSED]:
-        raise BadInput(f"the configuration must not hold {refused[0][:80]!r}; pack the model again")
+    _check_config(config)
     left = 2 * parameters
 
     def bounded(module: nn.Module, key: str, parameter: nn.Parameter) -> None:
@@ -62,11 +61,45 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
         with torch.device("meta"):
             settings = getattr(transformers, name).config_class.from_dict(dict(config))
             settings._attn_implementation = attention
-            return getattr(transformers, name)(settings)
+            model = getattr(transformers, name)(settings)
+        _compute_buffers(model)
+        return model
     except Exception as error:  # each model checks its configuration in its own way
         raise BadInput(f"cannot build {name} from its configuration: {first_line(error)[:200]}") from None
     finally:
         handle.remove()
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raises BadInput where a configuration, or one inside it, has a key that loads code or files, or fills memory."""
+    for key, value in config.items():
+        if key.startswith("_") or key in REFUSED:
+            raise BadInput(f"the configuration must not hold {key[:80]!r}; pack the model again")
+        if key == "num_labels" and not (type(value) is int and 0 <= value <= MOST_LABELS):
+            raise BadInput(f"num_labels must be at most {MOST_LABELS}, but got {str(value)[:80]}; pack the model again")
+        if key not in ("id2label", "label2id"):
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, dict):
+                    _check_config(part)
+
+
+def _compute_buffers(model: Any) -> None:
+    """Give the buffers that no file holds the values that a model of transformers computes for them when it is built."""
+    unset = [
+        (module, key)
+        for module in model.modules()
+        for key, value in module._buffers.items()
+        if key in module._non_persistent_buffers_set and value is not None and value.is_meta
+    ]
+    if (needed := sum(module._buffers[key].nbytes for module, key in unset)) > MOST_COMPUTED:
+        raise BadInput(f"its buffers must take at most {MOST_COMPUTED} bytes, but take {needed}")
+    for module, key in unset:
+        module._buffers[key] = torch.empty_like(module._buffers[key], device="cpu")
+        module._is_hf_initialized = False
+    if unset:
+        model.initialize_weights()  # as transformers does when it loads a checkpoint; parameters are still without values
+    if left := [key for module, key in unset if module._buffers[key]._version == 0]:
+        raise BadInput(f"it computes {left[0]!r} in a way that cannot be repeated; give a skeleton")
 
 
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -88,8 +121,23 @@ class Logits(nn.Module):
 
 def sharing_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules with the model's own tensors: quick, and what is done to a module is done to the copy alone."""
-    held = (leaf for module in model.modules() for leaf in tree_leaves(vars(module)))
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in held if isinstance(tensor, Tensor)})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in _held(model)})
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device, where it takes no memory and running it no time, and has no values."""
+    return copy.deepcopy(model, {id(tensor): _on_meta(tensor) for tensor in _held(model)})
+
+
+def _held(model: nn.Module) -> list[Tensor]:
+    """The tensors of a model, those included that its modules keep in lists and dictionaries."""
+    leaves = (leaf for module in model.modules() for leaf in tree_leaves(vars(module)))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    value = tensor.detach().to("meta")
+    return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
 
 
 def preprocess(name: str) -> Preprocess:

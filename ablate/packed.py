@@ -6,6 +6,7 @@ Nothing in the files is code: they are checked against the model they claim to h
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,16 +18,16 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ablate.baselines import Named
-from ablate.bitlinear import BitLinear, quantize_weights
+from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
 from ablate.errors import BadInput
 from ablate.image_by_image import image_by_image_
 from ablate.image_size import Fit
 from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
-from ablate.layers import linear_layers
 from ablate.models import Preprocess, from_config, logits
 from ablate.spec import LayerSpec, Spec, checked
+from ablate.unquantizable import inside_fused
 
 FORMAT = 1  # version of the layout below
 JSON, TENSORS = "packed.json", "model.safetensors"
@@ -103,12 +104,14 @@ def pack(
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and its
     bias; every other tensor is stored as it is, floating point in `dtype`. Raises BadInput where beta is not finite.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, BitLinear)}
     if any(isinstance(module, IntegerLinear) for module in model.modules()):
         raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
     full = getattr(torch, dtype)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
+        if value.is_meta:
+            raise BadInput(f"a model must have values to be packed, but {key!r} is on the meta device; load its weights first")
         name = key.removesuffix(".weight")
         if name in layers and name != key:
             value = value.to(torch.promote_types(value.dtype, torch.float32))
@@ -119,7 +122,9 @@ def pack(
             tensors[f"{name}.beta"] = beta.float().flatten()
         else:
             tensors[key] = value.to(full if value.is_floating_point() else value.dtype).contiguous()
-    data = save(tensors)
+    storages = {key: value.untyped_storage().data_ptr() for key, value in tensors.items()}
+    shared = Counter(storages.values())
+    data = save({key: value.clone() if shared[storages[key]] > 1 else value for key, value in tensors.items()})
     header = _header(model, {name: layer.spec for name, layer in layers.items()}, preprocess, dtype)
     files = {JSON: _dumps(header | {"sha256": _digest(header, data)}), TENSORS: data}
     directory = Path(directory)
@@ -140,6 +145,9 @@ def packed_bytes(
 
     Counted from shapes and names, whatever the values, so it can be known before training.
     """
+    names = {id(module): name for name, module in model.named_modules() if name in layers}
+    every = [(name, names.get(id(module))) for name, module in model.named_modules(remove_duplicate=False)]
+    layers = {name: layers[first] for name, first in every if first}  # a shared layer is stored under all its names
     order, offset, about = [*DTYPES], 0, {}
     layout = _layout(model, layers, dtype).items()
     for name, (kind, shape) in sorted(layout, key=lambda item: (order.index(item[1][0]), item[0])):
@@ -163,7 +171,9 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         if header.model is None:
             raise BadInput(f"{directory} holds a model that transformers has no class for; give its skeleton")
         model = from_config(**header.model.model_dump(), parameters=len(tensors))
-    linear = linear_layers(model)
+    fused = inside_fused(model)  # what earlier versions quantized and this one leaves full loads as well
+    modules = model.named_modules(remove_duplicate=False)
+    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
     if wrong := [name for name, spec in header.layers.items() if name not in linear or spec.weights == "full"]:
         raise BadInput(f"{directory}: packed layers must be linear layers of the model, but {wrong[0][:80]!r} is none")
     _check_tensors(tensors, model, header)
@@ -175,6 +185,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         layer = IntegerLinear(levels, beta, bias, spec)
+        carry_hooks(old, layer)
         setattr(model.get_submodule(parent), child, layer if skeleton is None else layer.to(old.weight.device))
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     model.load_state_dict(rest, strict=False, assign=skeleton is None)  # the names are checked; IntegerLinear adds its own

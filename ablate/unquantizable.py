@@ -3,6 +3,8 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import unfit
-from ablate.models import logits, sharing_copy
+from ablate.models import logits, meta_copy, sharing_copy
 
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIDES = (32, 64, 128, 224, 384)  # pixels: what is tried beside the size that a model's configuration names
+SMALL = 10**7  # parameters: below, computing takes less time than torch needs to find out what it would compute
 
 Seen = tuple[list[str], list[str]]  # names of linear layers: those without effect on the logits, and those never called
 _seen: WeakKeyDictionary[nn.Module, tuple[list[str], Seen]] = WeakKeyDictionary()  # beside all of the model's
@@ -96,11 +99,15 @@ def _look(model: nn.Module) -> Seen:
 def _run(model: nn.Module, linear: list[str]) -> Seen:
     config = getattr(model, "config", None)
     named = [getattr(part, "image_size", None) for part in (config, getattr(config, "vision_config", None))]
-    for size in dict.fromkeys([*((side, side) for side in SIDES), *(_pair(size) for size in named if size)]):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the model's own, about a size that is not its
+    sizes = dict.fromkeys([*((side, side) for side in SIDES), *(_pair(size) for size in named if size)])
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    ways = (sharing_copy, meta_copy) if small else (meta_copy, sharing_copy)  # a model that looks at values can't run on meta
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model's own, about a size that is not its
+        for copied, size in product(ways, sizes):
             try:
-                return _probe(sharing_copy(model).eval(), linear, size)
+                silent, uncalled = _without_gradient(copied(model).eval(), linear, size)
+                return _without_effect(model, silent, size), [name for name in uncalled if name not in silent]
             except Exception:  # each model refuses an image in its own way
                 continue
     return [], []
@@ -110,13 +117,16 @@ def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def _pixels(model: nn.Module, size: tuple[int, int]) -> Tensor:
+    first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(first.device, first.dtype)
+
+
 @torch.inference_mode(False)
 @torch.enable_grad()
-def _probe(model: nn.Module, linear: list[str], size: tuple[int, int]) -> Seen:
-    """Run a copy of the model, which is changed, on a random image, and ask where the logits' gradient comes by."""
-    first = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
-    pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(first)
-    layers = {name: module for name in linear if _owns_weight(module := model.get_submodule(name))}
+def _without_gradient(model: nn.Module, linear: list[str], size: tuple[int, int]) -> Seen:
+    """Linear layers through which no gradient of an image's logits comes, and those not called; `model` is changed."""
+    layers: dict[str, Any] = {name: module for name in linear if _owns_weight(module := model.get_submodule(name))}
     added: dict[str, Tensor] = {}
 
     def add_zero(name: str, output: Tensor) -> Tensor:
@@ -126,14 +136,12 @@ def _probe(model: nn.Module, linear: list[str], size: tuple[int, int]) -> Seen:
     for name, layer in layers.items():
         layer.weight = nn.Parameter(layer.weight.detach())  # has a gradient where the model's is frozen
         layer.register_forward_hook(lambda _, __, output, name=name: add_zero(name, output))
-    with torch.random.fork_rng([first.device] if first.is_cuda else []):
-        out = logits(model, pixels)
-        leaves = [added.get(name, layer.weight) for name, layer in layers.items()]
-        grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True) if out.requires_grad else [None] * len(leaves)
-        silent = [name for name, grad in zip(layers, grads, strict=True) if grad is None]
-        if not first.is_meta and _matter(model, silent, pixels, out):  # gradients may be cut off before the logits are
-            silent = [name for name in silent if not _matter(model, [name], pixels, out)]
-    return silent, [name for name in layers if name not in added and name not in silent]
+    with torch.random.fork_rng([]):
+        out = logits(model, _pixels(model, size))
+    leaves = [added.get(name, layer.weight) for name, layer in layers.items()]
+    grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True) if out.requires_grad else [None] * len(leaves)
+    silent = [name for name, grad in zip(layers, grads, strict=True) if grad is None]
+    return silent, [name for name in layers if name not in added]
 
 
 def _owns_weight(layer: nn.Module) -> bool:
@@ -141,13 +149,24 @@ def _owns_weight(layer: nn.Module) -> bool:
     return weight is not None and weight.is_floating_point()
 
 
-def _matter(model: nn.Module, names: list[str], pixels: Tensor, out: Tensor) -> bool:
-    """Whether the logits differ when these layers have other weights."""
-    layers = [model.get_submodule(name) for name in names]
-    before = [layer.weight for layer in layers]
-    for layer in layers:
-        layer.weight = nn.Parameter(torch.randn_like(layer.weight))
-    differ = not torch.equal(logits(model, pixels), out)
-    for layer, weight in zip(layers, before, strict=True):
-        layer.weight = weight
-    return differ
+@torch.no_grad()
+def _without_effect(model: nn.Module, silent: list[str], size: tuple[int, int]) -> list[str]:
+    """Those of the layers whose weights may be anything: a gradient may also be cut off on its way."""
+    if not silent or next(model.parameters()).is_meta:
+        return silent
+    twin = sharing_copy(model).eval()
+    pixels = _pixels(model, size)
+    layers: dict[str, Any] = {name: twin.get_submodule(name) for name in silent}
+
+    def matter(names: list[str]) -> bool:
+        before = {name: layers[name].weight for name in names}
+        for name, weight in before.items():
+            layers[name].weight = nn.Parameter(torch.randn_like(weight))
+        differ = not torch.equal(logits(twin, pixels), out)
+        for name, weight in before.items():
+            layers[name].weight = weight
+        return differ
+
+    with torch.random.fork_rng([pixels.device] if pixels.is_cuda else []):
+        out = logits(twin, pixels)
+        return [name for name in silent if not matter([name])] if matter(silent) else silent

@@ -3,6 +3,7 @@
 What each can do is the table in docs/families.md.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ PYRAMID = {**FOUR, "image_size": 64, "num_attention_heads": [1, 2, 2, 4], "mlp_r
 
 def hugging_face(family: str, task: str = "ForImageClassification", **config: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        settings = getattr(transformers, f"{family}Config")(num_labels=10, **config)
+        settings = getattr(transformers, f"{family}Config")(num_labels=10, **copy.deepcopy(config))  # LeViT's changes its lists
         return getattr(transformers, f"{family}{task}")(settings)
 
     return build
