@@ -105,9 +105,12 @@ def read(path: Path) -> list[Record]:
 
     A last line without its newline (a torn write) is left out; any other bad line raises BadInput.
     """
-    if not path.exists():
-        return []
-    *whole, _torn = _split(path, path.read_bytes())
+    return parse(path.read_bytes(), path) if path.exists() else []
+
+
+def parse(content: bytes, path: Path) -> list[Record]:
+    """The records of a ledger's content, as `read` does."""
+    *whole, _torn = _split(path, content)
     records = []
     for number, text in enumerate(whole, 1):
         try:

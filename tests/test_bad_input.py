@@ -221,7 +221,7 @@ def test_an_address_where_something_else_answers(run):
     server.server_close()
 
 
-@pytest.mark.parametrize("line", ["3", "null", "[]", "{}", "{", '{"schema": 2}'])
+@pytest.mark.parametrize("line", ["3", "null", "[]", "{}", "{"])
 def test_a_ledger_that_is_none(run, tmp_path, line):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "study.toml").write_text(STUDY)

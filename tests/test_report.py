@@ -1,7 +1,6 @@
 """A run as a page, in a real browser."""
 
 import base64
-import fcntl
 import html
 import json
 import re
@@ -16,6 +15,7 @@ import pytest
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import append, blank_record
+from ablate.locks import hold
 from ablate.provenance import add_resume
 from ablate.report import report
 from ablate.run import create_run, load_run
@@ -181,7 +181,8 @@ def test_the_page_says_with_which_commit_a_run_went_on(tmp_path):
     run = searched(tmp_path / "run", 2)
     add_resume(run.path, {"model_sha256": "abc"})
     known = json.loads((run.path / "provenance.json").read_text())["resumed"][0]
-    assert f"{known['started_at']} at commit {known['git_commit'] or 'not known'}" in report(run).read_text()
+    changed = " with changes that are not committed" if known["git_dirty"] else ""
+    assert f"{known['started_at']} at commit {known['git_commit'] or 'not known'}{changed}" in report(run).read_text()
 
 
 def test_every_table_is_beside_the_page(page_of_a_design):
@@ -294,8 +295,7 @@ def test_a_live_run_says_how_far_it_is(tmp_path):
     import socket
 
     run.write_state(state | {"host": socket.gethostname()})
-    with (run.path / "ledger.jsonl").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with hold(run.path, "driver"):
         assert "5 of 9 trials recorded (5 complete); running, 1 under way, as of 2026" in report(run).read_text()
 
 

@@ -16,7 +16,7 @@ from conftest import wait, workers
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import load_run
-from ablate.writer import lock
+from ablate.locks import hold
 
 FAULTS = Path(__file__).parent.parent / "benchmarks" / "faults.py"
 
@@ -155,7 +155,7 @@ def test_a_driver_elsewhere_counts_as_alive_by_its_heartbeat(finished, tmp_path)
     for age, alive in ((5, True), (300, False)):
         (path / "state.json").write_text(json.dumps(state | {"heartbeat": time.time() - age}))
         assert load_run(path).alive is alive
-    lock(path).close()
+    hold(path, "driver").close()
     (path / "state.json").write_text(json.dumps(state | {"heartbeat": time.time() - 5}))
     resumed = ablate("resume", str(path), cwd=tmp_path)
     _, error = resumed.communicate()

@@ -1,0 +1,158 @@
+"""A run's folder belongs to one process: claimed once, locked while it is driven, and asked about without a lock."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from threading import Thread, Timer
+
+import pytest
+
+from ablate import claim
+from ablate.claim import claimed, reclaimed
+from ablate.errors import BadInput
+from ablate.locks import hold, owner
+from ablate.run import create_run
+from ablate.study_spec import StudySpec
+
+STUDY = StudySpec(question="?", space="layers_bits")
+TWO = Path(__file__).parent.parent / "benchmarks" / "two_at_once.py"
+
+
+class Noon(datetime):
+    @classmethod
+    def now(cls, zone=None):
+        return cls(2026, 11, 28, 12)
+
+
+def test_studies_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claim, "datetime", Noon)
+    (tmp_path / "runs" / "20261128-120000-bits-2").mkdir(parents=True)  # of whomever
+    with claimed(None, "bits") as first, claimed(None, "bits") as second:
+        assert [path.name for path in (first, second)] == ["20261128-120000-bits", "20261128-120000-bits-3"]
+        assert first.parent == tmp_path / "runs"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_is_claimed_once(exists, tmp_path):
+    path = tmp_path / "some" / "run"
+    if exists:
+        path.mkdir(parents=True)
+    begun = f"--out must be a new or an empty folder, but another study, process {os.getpid()}, has begun in .*; give another"
+    with claimed(path, ""), pytest.raises(BadInput, match=begun), claimed(path, ""):
+        pass
+    with claimed(path, ""):  # as after a kill: an empty ledger, and no lock
+        create_run(path, STUDY, {})
+    with pytest.raises(BadInput, match="holds another run; give another"), claimed(path, ""):
+        pass
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("error", [BadInput("no"), KeyboardInterrupt()])
+def test_a_study_that_does_not_begin_leaves_what_there_was(exists, error, tmp_path):
+    path = tmp_path / "some" / "run"
+    if exists:
+        path.mkdir(parents=True)
+    with pytest.raises(type(error)), claimed(path, ""):
+        (path / "predictions").mkdir()
+        create_run(path, STUDY, {})
+        raise error
+    assert list(tmp_path.rglob("*")) == ([path.parent, path] if exists else [])
+    with pytest.raises(type(error)), claimed(path, ""):
+        (path / "log.txt").touch()  # somebody else's
+        raise error
+    assert [file.name for file in path.iterdir()] == ["log.txt"]
+
+
+def test_a_study_that_began_stays(tmp_path):
+    with pytest.raises(RuntimeError), claimed(tmp_path / "run", "") as path:
+        create_run(path, STUDY, {}).write_state({"counts": {}})
+        raise RuntimeError
+    assert {file.name for file in path.iterdir()} == {"ledger.jsonl", "provenance.json", "state.json", "study.toml"}
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "below a file", "below a dangling link"])
+def test_what_can_be_no_folder(kind, tmp_path):
+    if "link" in kind:
+        (tmp_path / "it").symlink_to("nowhere")
+    else:
+        (tmp_path / "it").touch()
+    path = tmp_path / "it" / "run" if "below" in kind else tmp_path / "it"
+    with pytest.raises(BadInput, match="--out must be"), claimed(path, ""):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["it"]
+
+
+def test_the_owner_of_a_run_is_who_has_its_lock(tmp_path):
+    """And not who wrote the state: a process that is gone by now."""
+    run = create_run(tmp_path, STUDY, {})
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    state = {"counts": {}, "pid": int(gone.stdout), "host": os.uname().nodename, "status": "running", "heartbeat": 0}
+    run.write_state(state)
+    assert not run.alive and owner(tmp_path) is None
+    with reclaimed(run):
+        assert run.alive and owner(tmp_path) == ("driver", os.getpid())
+        with pytest.raises(BadInput, match=f"is driven by process {os.getpid()}; wait"), reclaimed(run):
+            pass
+        run.write_state(state | {"pid": os.getpid()})
+        with (
+            pytest.raises(BadInput, match=f"is driven by process {os.getpid()} on {os.uname().nodename}"),
+            reclaimed(run),
+        ):
+            pass
+    assert not run.alive
+
+
+def test_a_reader_is_never_in_the_way(tmp_path):
+    run, over = create_run(tmp_path, STUDY, {}), False
+
+    def look():
+        while not over:
+            assert run.alive in (True, False)
+
+    readers = [Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(300):
+            with reclaimed(run):
+                pass
+    finally:
+        over = True
+        for reader in readers:
+            reader.join()
+
+
+def test_a_killed_driver_lets_go_and_its_writer_is_waited_for(tmp_path, monkeypatch):
+    run = create_run(tmp_path, STUDY, {})
+    writer = hold(tmp_path, "writer")  # lives on for a moment
+    assert run.alive
+    monkeypatch.setattr(claim, "PATIENCE_SECONDS", 0)
+    with pytest.raises(BadInput, match=f"process {os.getpid()}, the writer of a driver that ended, goes on"), reclaimed(run):
+        pass
+    monkeypatch.setattr(claim, "PATIENCE_SECONDS", 60)
+    Timer(0.1, writer.close).start()
+    with reclaimed(run):
+        assert owner(tmp_path, "writer") is None
+
+
+def test_two_at_once(tmp_path):
+    """Bare processes in short; its full result is benchmarks/results/two-at-once-*.json."""
+    short = ["--rounds", "36", "--repeats", "0", "--out", str(tmp_path / "result.json")]
+    done = subprocess.run([sys.executable, TWO, *short], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())["bare"]
+    assert sum(counts["rounds"] for counts in result.values() if isinstance(counts, dict)) == 36
+    assert not any(counts["faults"] for counts in result.values() if isinstance(counts, dict)), done.stderr
+
+
+@pytest.mark.slow
+def test_two_commands_at_once(tmp_path):
+    done = subprocess.run([sys.executable, TWO, "--out", str(tmp_path / "result.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    for part in ("bare", "commands"):
+        assert not any(counts["faults"] for counts in result[part].values() if isinstance(counts, dict)), done.stderr

@@ -1,0 +1,181 @@
+"""The ledger: what is read is what was written, or it is refused; ledgers of other versions load."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ablate import figures, ledger, lines, load_run
+from ablate.errors import BadInput
+from ablate.findings import findings
+from ablate.ledger import blank_record
+from ablate.plan import proposer_of
+from ablate.report import report
+from ablate.show import outcome
+from ablate.spec import TrialSpec
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def records(n=2):
+    """Complete records, small, with text that is not ASCII."""
+    for i in range(n):
+        found = {"status": "complete", "accuracy": 0.1 * i, "loss": 1e-7, "size_bytes": 1000 + i, "error": 'a "quoted" \n ü J*'}
+        yield blank_record(TrialSpec(seed=i), f"trial{i}") | found
+
+
+SMALL = [{"schema": 1, "trial_id": f"a{i}", "status": "failed", "spec": {"seed": i}} for i in range(2)]
+
+
+def test_a_line_holds_a_checksum_and_the_record_does_not(tmp_path):
+    whole = list(records())
+    for record in whole:
+        ledger.append(tmp_path / "ledger.jsonl", record)
+    assert ledger.read(tmp_path / "ledger.jsonl") == whole
+    for line in (tmp_path / "ledger.jsonl").read_text().splitlines():
+        assert re.fullmatch(r'\{"schema":1,.*,"crc32":"[0-9a-f]{8}"\}', line)
+        assert lines.encode(json.loads(line)) == f"{line}\n".encode()  # a record that was read by other means
+
+
+def every_changed_bit_is_refused(content):
+    """Each of the bits in turn, the newlines' too."""
+    first = content.index(b"\n")
+    for i in range(len(content)):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[i] ^= 1 << bit
+            with pytest.raises(BadInput, match=rf"^ledger:{1 + (i > first)}: not a record: .*; restore the ledger from a copy"):
+                ledger.parse(bytes(changed), Path("ledger"))
+
+
+def test_every_changed_bit_is_refused():
+    every_changed_bit_is_refused(b"".join(map(ledger.line, SMALL)))
+
+
+@pytest.mark.slow
+def test_every_changed_bit_of_whole_records_is_refused():
+    every_changed_bit_is_refused(b"".join(map(ledger.line, records())))
+
+
+def test_every_cut_leaves_the_records_before_it(tmp_path):
+    content = b"".join(map(ledger.line, SMALL))
+    whole, path = ledger.parse(content, Path("ledger")), tmp_path / "ledger.jsonl"
+    for n in range(len(content)):
+        for tail in (b"", bytes(9)):  # zeros are what a power cut leaves of blocks that were not written
+            kept, last = whole[: content[:n].count(b"\n")], n - (content[:n].rfind(b"\n") + 1) + len(tail)
+            assert ledger.parse(content[:n] + tail, path) == kept
+            path.write_bytes(content[:n] + tail)
+            assert ledger.recover(path) == last
+            assert ledger.read(path) == kept
+
+
+SPEC = '"schema":1,"trial_id":"a","spec":{}'
+GOOD = f'{SPEC},"status":"failed"'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("[]", "it is not an object"),
+        ('"text"', "it is not an object"),
+        ("", "it is not JSON: Expecting value at character 0"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ("\0" * 40, "it is not JSON"),
+        (f"{{{GOOD}}}{{{GOOD}}}", "it is not JSON: Extra data"),
+        (f'{{{GOOD},"status":"complete"}}', "it has a field twice"),
+        (f'{{{GOOD},"accuracy":NaN}}', "it has NaN, which is no number"),
+        (f'{{{GOOD},"accuracy":1e999}}', "accuracy must be a finite number, but got inf"),
+        (f'{{{GOOD},"accuracy":"0.5"}}', "accuracy must be a finite number, but got '0.5'"),
+        (f'{{{GOOD},"accuracy":true}}', "accuracy must be a finite number, but got True"),
+        (f'{{{GOOD},"error":[1]}}', "error must be text, but got [1]"),
+        (f'{{{GOOD},"seed":null}}', "seed must be a finite number, but got None"),
+        (f'{{{GOOD},"curve":[3]}}', "curve must be a list of epochs, but got [3]"),
+        (f'{{{GOOD},"curve":{{}}}}', "curve must be a list of epochs, but got {}"),
+        (f'{{{SPEC},"status":"complete"}}', "accuracy must be a finite number, but got None"),
+        (f'{{{SPEC},"status":"done"}}', "status must be one of complete, pruned, failed, but got 'done'"),
+        (f"{{{SPEC}}}", "status must be text, but got None"),
+        ("{}", "schema must be 1, but got None"),
+        (f"{{{GOOD}}}".replace("1", "true", 1), "schema must be 1, but got True"),
+        (f"{{{GOOD}}}".replace('"a"', "3"), "trial_id must be text, but got 3"),
+        (f"{{{GOOD}}}".replace("{}", "[]"), "spec must be an object"),
+        (f"{{{GOOD}}}".replace("{}", '{"recipe":3}'), "spec must be an object"),
+        (f"{{{GOOD}}}".replace("{}", '{"layers":{"head":3}}'), "spec.layers.head must be an object, but got 3"),
+        (f"{{{GOOD}}}".replace("{}", '{"layers":{"head":{"weights":"one"}}}'), "spec: layers.head.weights: Input should be"),
+        (f"{{{GOOD}}}".replace("{}", '{"seed":"x"}'), "spec: seed: Input should be a valid integer"),
+        (f'{{{GOOD},"crc32":"00000000"}}', "it was changed after it was written"),
+        (f'{{{GOOD},"crc32":null}}', "it was changed after it was written"),
+        (lines.encode(SMALL[0]).decode()[:-1].replace(",", ", "), "it was changed after it was written"),
+    ],
+)
+def test_what_is_no_record(line, reason):
+    with pytest.raises(BadInput) as told:
+        ledger.parse(f"{line}\n".encode(), Path("ledger"))
+    assert str(told.value).startswith(f"ledger:1: not a record: {reason}") and "\n" not in str(told.value)
+    assert str(told.value).endswith("; restore the ledger from a copy or delete this line")
+
+
+def test_a_record_of_a_newer_version_is_not_to_be_deleted():
+    newer = f"{{{GOOD}}}".replace("1", "2", 1)
+    with pytest.raises(BadInput, match=r"^ledger:1: it was written by a newer version, .* schema 2 .*; upgrade"):
+        ledger.parse(f"{newer}\n".encode(), Path("ledger"))
+
+
+def test_what_editors_add_is_no_part_of_the_lines():
+    content = b"".join(map(ledger.line, SMALL))
+    edited = b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n")
+    assert ledger.parse(edited, Path("ledger")) == ledger.parse(content, Path("ledger"))
+    with pytest.raises(BadInput, match="ledger:1: not a record: it is not UTF-8"):
+        ledger.parse(content.decode().encode("utf-16"), Path("ledger"))
+
+
+def test_a_ledger_without_checksums_loads_as_it_is():
+    old = RESULTS / "paper_micro" / "ledger.jsonl"
+    for record, line in zip(ledger.read(old), old.read_text().splitlines(), strict=True):
+        plain = json.loads(line)
+        added = {"full_epochs": 0, "compile": False}  # recipe fields that came later, switched off
+        assert record == plain | {"spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"]}}
+
+
+def rewritten(path, change):
+    """A run's ledger with each record changed in place, as another version would have written it."""
+    file = path / "ledger.jsonl"
+    plain = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in plain:
+        record.pop("crc32", None)
+        change(record)
+    file.write_text("".join(json.dumps(record) + "\n" for record in plain))
+
+
+def looked_at(path):
+    """All that reads a run: status, findings, the page, the figures, and what resume begins with."""
+    run = load_run(path)
+    outcome(run, False)
+    outcome(run, True)
+    report(run)
+    figures.draw(run, findings(run))
+    known = ledger.read(run.path / "ledger.jsonl")
+    proposer_of(run.study, ["block0.attention", "block0.fc1", "block0.fc2", "head"], known, lambda spec: {})
+    best_by_size = ledger.best_by_size(known, run.study.within)
+    return run, best_by_size
+
+
+LATER = [*(name for name in ledger.FIELDS if name not in ("schema", "trial_id", "spec", "status", "accuracy"))]
+
+
+@pytest.mark.parametrize("missing", [*LATER, *("spec.test", "spec.fraction", "spec.recipe", "all")])
+def test_a_ledger_that_lacks_a_field_loads(missing, finished, tmp_path):
+    path = shutil.copytree(finished[0], tmp_path / "run")
+    before = load_run(path).records
+
+    def older(record):
+        for name in LATER if missing == "all" else [missing]:
+            within, _, name = name.rpartition(".")
+            (record[within] if within else record).pop(name)
+
+    rewritten(path, older)
+    run, _ = looked_at(path)
+    for name in ("arm", "seed", "fraction", "epochs"):
+        assert list(run.records[name]) == list(before[name]) or missing.startswith("spec")
+    assert list(run.records["trial_id"]) == list(before["trial_id"])
