@@ -9,7 +9,7 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors", "labels"},
+    {"errors", "labels", "ray_folder"},
     {"spec", "baselines"},
     {"builtin"},
     {"space_spec"},
