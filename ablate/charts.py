@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ablate.labels import one_line, shortened
+from ablate.labels import one_line, shortened_alike
 from ablate.looks import AXES, BLACK, BLUE, GREY, VERMILLION, Axis, colours
 from ablate.seen import Finding
 from ablate.space_spec import OBJECTIVES
@@ -22,7 +22,9 @@ LABEL = {"showarrow": True, "arrowwidth": 1, "arrowhead": 0, "arrowcolor": BLACK
 SIZES = 6  # of training sets that stand at an axis themselves
 LONGEST = 28  # name beside a row
 CLASSES = 100  # of a confusion matrix that can still be read
-NAMED = 30  # classes with a name beside their row
+COUNTED = 12  # of one whose counts stand in the cells
+NAMED = 20  # classes with a name beside their row
+CLASS = 16  # letters of it
 
 
 Plain = dict[str, Any]
@@ -271,21 +273,20 @@ def _confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
     classes = list(dict.fromkeys([*table["label"], *table["predicted"]]))
     if len(classes) > CLASSES:
         return []
-    names = [_text(one_line(label)) for label in classes]
+    names, step, many = [_text(one_line(label)) for label in classes], -(-len(classes) // NAMED), len(classes) > COUNTED
     for name, rows in table.groupby("model", sort=False):
         square = rows.assign(share=100 * rows["share"]).pivot(index="label", columns="predicted")
         square = square.reindex(index=classes, columns=pd.MultiIndex.from_product([["share", "count"], classes])).fillna(0)
         shares, counts = square["share"].to_numpy(), square["count"].to_numpy()  # (labels, predictions)
         trace: Plain = {"type": "heatmap", "x": names, "y": names, "z": [_list(row) for row in shares.round(1)]}
         trace |= {"colorscale": [[0, "#ffffff"], [1, BLUE]], "zmin": 0, "zmax": 100, "showscale": False, "xgap": 1, "ygap": 1}
-        trace |= {"text": [_list(row) for row in counts], "texttemplate": "%{text}" if len(classes) <= 12 else ""}
+        trace |= {"text": [_list(row) for row in counts], "texttemplate": "" if many else "%{text}"}
         trace |= {"hovertemplate": "%{y} taken for %{x}: %{text} (%{z} %)<extra></extra>"}
-        shown = list(range(0, len(classes), -(-len(classes) // NAMED)))  # a category's place is its number
-        axes: Plain = {"type": "category", "showgrid": False, "tickvals": shown}
-        axes |= {"ticktext": [_text(shortened(classes[i], LONGEST)) for i in shown]}
+        axes: Plain = {"type": "category", "showgrid": False, "tickvals": names[::step], "tickfont": {"size": 10 if many else 12}}
+        axes |= {"ticktext": [_text(name) for name in shortened_alike(classes[::step], CLASS)]}
         layout: Plain = {"xaxis": axes | {"title": {"text": "predicted"}, "side": "top", "tickangle": -60}}
         layout["yaxis"] = axes | {"title": {"text": "label"}, "autorange": "reversed"}
-        panels.append(Panel(str(name), [trace], layout, 420, False))
+        panels.append(Panel(str(name), [trace], layout, 620 if many else 420, many))
     return panels
 
 
@@ -314,7 +315,7 @@ def _band(x: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> list[Pl
 
 def _rows(names: Any) -> Plain:
     """A vertical axis of names at 0, 1, ...; of a long name its end."""
-    texts = [_text(shortened(name, LONGEST)) for name in names]
+    texts = [_text(name) for name in shortened_alike(list(names), LONGEST)]
     return {"tickvals": list(range(len(texts))), "ticktext": texts, "range": [-0.7, len(texts) - 0.3], "zeroline": False}
 
 

@@ -26,6 +26,7 @@ from ablate.errors import AblateError, BadInput
 from ablate.hardware import cpus
 from ablate.labels import ascii_tag
 from ablate.locks import owner
+from ablate.ray_folder import ray_folder, room
 from ablate.spec import Spec
 from ablate.writer import Writer
 
@@ -73,7 +74,10 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     Raises BadInput when no Ray answers at the address, and when no trial fits; AblateError when Ray does not start here.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the ledger
-    here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
+    here: dict[str, Any] = {}
+    if not resources.address:
+        here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
+        here |= {"_temp_dir": str(ray_folder())}
     there = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
     try:
         context = ray.init(
@@ -87,7 +91,7 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         if resources.address:
             rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
             raise BadInput(f"{rule}: {reason}") from None
-        raise AblateError(f"Ray did not start on this machine, which may be too busy or short of memory: {reason}") from None
+        raise AblateError(f"Ray did not start on this machine: {reason}; {room(Path(here['_temp_dir']))}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         yield url, _resolved(resources)

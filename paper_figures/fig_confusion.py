@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import shortened_alike
 from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title
 
 COLUMN = 12  # classes of a matrix as wide as a column
@@ -25,8 +25,8 @@ def draw(confusion: pd.DataFrame, title: str, path: Path, classes: Sequence[str]
     with _matrix(path, len(counts)) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         _cells(axes, counts, shares.to_numpy() > 0.6, "{:d}")
-        recalls = zip(shares.index, np.diag(shares), strict=True)
-        labels = [f"{shortened(name, LONGEST)}  {share:.0%}" for name, share in recalls]
+        recalls = zip(shortened_alike(counts.index, LONGEST), np.diag(shares), strict=True)
+        labels = [f"{name}  {share:.0%}" for name, share in recalls]
         _frame(axes, labels, list(shares.columns), title)
         axes.set_ylabel("label, and its recall")
 
@@ -51,13 +51,13 @@ def draw_difference(
             for j, predicted in enumerate(difference.columns):
                 if frozenset((label, predicted)) in sure and i != j:
                     axes.add_patch(_box(i, j))
-        _frame(axes, [shortened(name, LONGEST) for name in difference.index], list(difference.columns), title)
+        _frame(axes, shortened_alike(difference.index, LONGEST), list(difference.columns), title)
         axes.set_ylabel("label")
 
 
 def _matrix(path: Path, classes: int) -> AbstractContextManager[Any]:
     """Axes in a column; across the page where there are more classes than a column has room for."""
-    return figure(path, 3.4) if classes <= COLUMN else figure(path, 1.8 + max(0.11 * classes, min(4.4, 0.2 * classes)), 2)
+    return figure(path, 3.4) if classes <= COLUMN else figure(path, 1.8 + max(0.1 * classes, min(4.4, 0.2 * classes)), 2)
 
 
 def _square(confusion: pd.DataFrame, column: str, classes: Sequence[str] | None) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def _frame(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("prediction")
-    set_title(axes, title, 44 if len(rows) <= COLUMN else LETTERS)  # the matrix is narrower than the column
+    set_title(axes, title, 44 if len(rows) <= COLUMN else 2 * LETTERS)  # the matrix is narrower than the column
 
 
 def _box(i: int, j: int) -> Any:

@@ -11,7 +11,7 @@ from ablate.labels import shortened
 from ablate.looks import VERMILLION
 from ablate.paper_figures.style import figure
 
-MOST = 16  # letters of a class above an image
+MOST = 13  # letters above an image
 
 
 def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -> None:
@@ -27,7 +27,7 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
         for axes, (_, row) in zip(grid.flat, examples.iterrows(), strict=False):
             axes.imshow(images[int(row["image"])], interpolation="nearest")
             wrong = row["label"] != row["predicted"]
-            label, predicted = (shortened(row[name], MOST) for name in ("label", "predicted"))
+            label, predicted = shortened(row["label"], MOST), shortened(row["predicted"], MOST - 3)
             said = f"{label}\n" + (f"as {predicted}\n" if wrong else "") + f"{row['confidence']:.0%}"
             axes.set_title(said, fontsize=5.5, color=VERMILLION if wrong else "black", pad=2)
         grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablate.files import store
-from ablate.labels import one_line, shortened
+from ablate.labels import one_line, shortened_alike
 from ablate.looks import colours
 
 COLUMN_INCHES = 3.5
@@ -64,7 +64,7 @@ def set_title(axes: Any, text: str, letters: int = LETTERS) -> None:
 
 def named(axis: Any, names: Sequence[str], size: float = 6, **how: Any) -> None:
     """Names at 0, 1, ... of an axis, each in little room."""
-    axis.set_ticks(range(len(names)), [shortened(name, LONGEST) for name in names], fontsize=size, **how)
+    axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **how)
 
 
 def thin(axes: Any) -> None:

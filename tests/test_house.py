@@ -9,7 +9,7 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors", "hardware", "files", "labels"},
+    {"errors", "hardware", "files", "labels", "ray_folder"},
     {"downloads", "heads"},
     {"spec", "baselines", "tensors", "decoding", "preprocessing"},
     {"builtin", "folder_layout", "image_size"},
@@ -23,6 +23,7 @@ FLOORS = [
     {"image_by_image"},
     {"layers"},
     {"packed", "cost", "data", "recipe"},
+    {"round_trip"},
     {"latency", "onnx_export", "run", "train"},
     {"teacher", "writer", "claim"},
     {"trial", "constraints", "points", "confirm", "asha", "fractions"},
@@ -31,7 +32,7 @@ FLOORS = [
     {"search", "cluster", "actors"},
     {"design"},
     {"plan", "timing", "distribute", "seen", "provenance"},
-    {"driver", "reuse", "searched", "designed", "table1"},
+    {"driver", "reuse", "gate", "searched", "designed", "table1"},
     {"findings", "figures", "charts"},
     {"study", "view", "typeset", "report", "terminal"},
     {"resume", "show"},

@@ -1,0 +1,41 @@
+"""Where a Ray that is started here keeps its sockets and logs: their paths must be short and ASCII, and TMPDIR need not be."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+SOCKET_BYTES = 107  # of an address of AF_UNIX; Darwin has 103, and no TMPDIR for Ray
+BELOW = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead")  # the longest that Ray adds
+SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
+
+
+def ray_folder() -> Path:
+    """The folder that RAY_TMPDIR or TMPDIR gives, as Ray takes it; where it will not do, /tmp/ray, which is said on stderr."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    if name is None:
+        return SHORT
+    folder = Path(os.environ[name])
+    if why := _fault(folder):
+        print(f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(folder)!r}", file=sys.stderr)
+        return SHORT
+    return folder / "ray"
+
+
+def room(folder: Path) -> str:
+    """What is free where a folder is or would be, and how to have another one."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free / 1e6
+    return f"its files are in {str(folder)!r}, where {free:,.0f} MB are free; TMPDIR or RAY_TMPDIR names another folder"
+
+
+def _fault(folder: Path) -> str:
+    """Why Ray cannot keep its files in a folder; "" where it can."""
+    if not folder.is_absolute():
+        return "is not an absolute path"
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        return "is no folder that can be written"
+    if not str(folder).isascii():
+        return "has letters that are not ASCII"
+    longest = len(os.fsencode(folder / "ray")) + BELOW
+    return f"makes the paths of sockets {longest} bytes long, and {SOCKET_BYTES} are the most" if longest > SOCKET_BYTES else ""
