@@ -10,7 +10,6 @@
 - What a file holds decides, not its extension. Truncated files are refused, and what would take too much memory.
 """
 
-import functools
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -51,14 +50,12 @@ class Decoded(NamedTuple):
     changes: tuple[str, ...]
 
 
-@functools.cache
 def extensions() -> frozenset[str]:
     """Extensions of the formats that Pillow decodes by itself: ".jpg" and so on, in lower case."""
     known = set(formats())
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
 
 
-@functools.cache
 def formats() -> list[str]:
     """Formats that Pillow decodes by itself."""
     Image.init()

@@ -128,7 +128,9 @@ def _classes(walk: "_Walk", folder: Path) -> tuple[list[str], Files]:
     images = [walk.images(folder / name) for name in names]
     if empty := [name for name, found in zip(names, images, strict=True) if not found]:
         rule = "the folder of a class must hold images that Pillow reads"
-        raise BadInput(f"{rule}, but {', '.join(map(repr, empty[:3]))} of {str(folder)!r} has none; remove it, or add some")
+        instead = [path for path in walk.left if Path(path).is_relative_to(folder / empty[0])]
+        having = f"{str(folder / empty[0])!r} has none" + (f" ({instead[0]!r} was left out)" if instead else "")
+        raise BadInput(f"{rule}, but {having}; remove it, or add some")
     if len(names) < 2:
         raise BadInput(f"{str(folder)!r} must hold two classes or more, but has {names}; make a folder a class")
     return names, [(path, label) for label, paths in enumerate(images) for path in paths]
@@ -139,6 +141,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.left: dict[str, str] = {}
+        self.extensions = extensions()
 
     def folders(self, folder: Path) -> list[str]:
         """Names of the folders in a folder, sorted as torchvision sorts classes."""
@@ -194,7 +197,7 @@ class _Walk:
 
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
         """Also a link that leads nowhere: it is named when it is read."""
-        if Path(entry.name).suffix.lower() not in extensions():
+        if Path(entry.name).suffix.lower() not in self.extensions:
             self.left[entry.path] = "without the extension of an image"
         elif Path(entry.path).exists() and not Path(entry.path).is_file():
             self.left[entry.path] = "not regular files"
