@@ -72,7 +72,7 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
     config = config_of(name)
     found = heads.match(config, labels)
     fate, note = found.fate, found.note
-    loaded = read(name, None if found.rows else labels)
+    loaded = read(name, found.own or labels)
     if found.rows and (loaded.random or not heads.select(loaded.model, found.rows)):
         fate, note = "new", f"The head is new: the rows of a {type(loaded.model).__name__}'s cannot be told apart"
         torch.manual_seed(seed)
@@ -111,10 +111,9 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     The random state of the process is as it was. Raises BadInput as `load` does.
     """
     config, where = config_of(name), source(name)
-    names = None if labels is None else {str(i): label for i, label in enumerate(labels)}
     with _alone(), _quiet():
         try:
-            classifier, settings, renamed = _classifier(config, names)
+            classifier, settings, renamed = _classifier(config, labels)
             # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA.
             sdpa = torch.cuda.is_available() and classifier._supports_sdpa
             model, info = classifier.from_pretrained(
@@ -144,7 +143,7 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     return loaded
 
 
-def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[Any, Any, dict[str, str] | None]:
+def _classifier(config: dict[str, Any], labels: Sequence[str] | None) -> tuple[Any, Any, dict[str, str] | None]:
     """transformers' class for the checkpoint, its configuration, and how the file's tensors are to be renamed."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
@@ -158,13 +157,11 @@ def _classifier(config: dict[str, Any], names: dict[str, str] | None) -> tuple[A
         renamed = {r"^(?=(embeddings|encoder|head|pre_layrnorm|post_layernorm)\.)": "vision_model."}
     if kind not in MAPPING:
         raise BadInput(f"transformers has no image classifier of model_type {kind!r}; give one of {few(sorted(MAPPING), 100)}")
-    if names is not None:
-        config = {key: value for key, value in config.items() if key != "num_labels"}
-        config |= {"id2label": names, "label2id": {label: int(i) for i, label in names.items()}}
     classes = [MAPPING[kind]] if isinstance(MAPPING[kind], str) else MAPPING[kind]
     chosen = next((each for each in config.get("architectures") or () if each in classes), classes[0])
     classifier = getattr(transformers, chosen)
-    settings = classifier.config_class.from_dict(config)
+    names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {v: i for i, v in enumerate(labels)}}
+    settings = classifier.config_class.from_dict(dict(config), **names)
     if settings.id2label and settings.num_labels != len(settings.id2label):  # PVT counts them apart
         settings.num_labels = len(settings.id2label)
     return classifier, settings, renamed

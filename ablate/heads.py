@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 Fate = Literal["kept", "permuted", "taken", "new"]
+_NEW: Literal["new"] = "new"
 OUTPUTS = (nn.Linear, nn.Conv2d)  # what may end in the logits
 
 
@@ -18,12 +19,13 @@ OUTPUTS = (nn.Linear, nn.Conv2d)  # what may end in the logits
 class Match:
     """What becomes of a head, decided by names alone, before a tensor is read.
 
-    rows: for "permuted" and "taken", the output of each of the data's labels. note: a sentence about it.
+    rows: for "permuted" and "taken", which of the checkpoint's own labels each of the data's is. note: a sentence about it.
     changed: what a trial's id holds of it: nothing where the head is what it always was, in order or of another size.
     """
 
     fate: Fate
     note: str
+    own: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
     changed: tuple[int, ...] | Literal["new"] | None = None
 
@@ -35,26 +37,21 @@ def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
     underscores or hyphens are between words; single letters keep their case.
     """
     own, doubt = _own_labels(config)
-    n, data = len(own), f"the data's {len(labels)} ({few(labels)})"
-    changed: Literal["new"] | None = "new" if n == len(labels) else None
+    n, changed = len(own), _NEW if len(own) == len(labels) else None
     if doubt:
         return Match("new", f"The head is new: {doubt}", changed=changed)
-    rows = _rows(own, labels)
-    if rows and rows == tuple(range(n)):
-        return Match("kept", "The head is kept: the checkpoint's labels are the data's")
-    if rows and len(rows) == n:
+    if rows := _rows(own, labels):
+        if rows == tuple(range(n)):
+            return Match("kept", "The head is kept: the checkpoint's labels are the data's")
+        fate: Fate = "permuted" if len(rows) == n else "taken"
         order = f"The head is kept, its rows in the data's order of the classes; the checkpoint's is {few(own)}"
-        return Match("permuted", order, rows, rows)
-    if rows:
-        return Match(
-            "taken", f"The head is made of the {len(rows)} rows of the data's classes among the checkpoint's {n}", rows, rows
-        )
+        part = f"The head is made of the {len(rows)} rows of the data's classes among the checkpoint's {n}"
+        return Match(fate, order if fate == "permuted" else part, tuple(own), rows, rows)
     if _is_generic(own):
-        said = f"they are {few(own)}" if own else "it has none"
-        return Match(
-            "kept", f"The head is kept as it is, for {few(labels)} in this order: the checkpoint's labels name no class, {said}"
-        )
-    return Match("new", f"The head is new: the checkpoint's {n} labels ({few(own)}) are not {data}", changed=changed)
+        said = f"the checkpoint's labels name no class, {f'they are {few(own)}' if own else 'it has none'}"
+        return Match("kept", f"The head is kept as it is, for {few(labels)} in this order: {said}")
+    note = f"The head is new: the checkpoint's {n} labels ({few(own)}) are not the data's {len(labels)} ({few(labels)})"
+    return Match("new", note, changed=changed)
 
 
 def few(names: Sequence[str], most: int = 4) -> str:

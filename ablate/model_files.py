@@ -92,7 +92,7 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         mend = "load the model in PyTorch and save it with save_pretrained"
         raise BadInput(f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again") from None
     if not isinstance(config, dict):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from ablate import baselines, heads
 from ablate.checkpoints import load as load
+from ablate.checkpoints import load_with_report as load_with_report
 from ablate.checkpoints import read
 from ablate.errors import BadInput
 from ablate.model_files import ASSETS as ASSETS

@@ -346,6 +346,9 @@ def test_a_head_for_several_labels_is_kept_and_one_output_is_not(vit, copy, tmp_
     (copy / "config.json").write_text(json.dumps(config))
     model, report = load_with_report(str(copy), sorted(OWN))
     assert report.head == "permuted" and "several labels" in report.notes[1] and model.config.problem_type is None
+    config |= {"id2label": {"0": "emu", "1": "cat"}, "label2id": {}}  # two labels, four outputs: which ones?
+    (copy / "config.json").write_text(json.dumps(config))
+    assert load_with_report(str(copy), ["cat", "emu"])[1].head == "new"
     folder = tmp_path_factory.mktemp("one")
     save(folder, "ViTForImageClassification", SMALL, num_labels=1)
     assert load_with_report(str(folder), ["cat", "dog"])[1].notes == (
