@@ -73,7 +73,7 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
         if name in baselines.KNOWN:
             return baselines.build(name, labels)
         names = dict(enumerate(labels))
-        model, info = _from_pretrained(name, id2label=names, label2id={v: k for k, v in names.items()})
+        model, info = _from_pretrained(name, num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()})
     linear = {key: module for key, module in model.named_modules() if isinstance(module, nn.Linear)}
     heads = tuple(f"{key}." for key, module in linear.items() if module.out_features == len(labels))
     absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})

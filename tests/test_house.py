@@ -19,7 +19,7 @@ FLOORS = [
     {"unquantizable", "bits", "integer", "fetch"},
     {"layers"},
     {"packed", "cost", "data", "recipe"},
-    {"latency", "onnx_export", "run", "train"},
+    {"latency", "onnx_export", "round_trip", "run", "train"},
     {"teacher", "writer"},
     {"trial", "constraints", "points", "confirm", "asha", "fractions"},
     {"samplers", "effects"},
