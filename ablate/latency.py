@@ -93,7 +93,7 @@ def layer_table(model: nn.Module, size: tuple[int, int], specs: list[LayerSpec],
         layer.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
         for name, layer in layers.items()
     ]
-    with torch.inference_mode():
+    with torch.no_grad():
         logits(model, torch.randn(1, 3, *size, device=device))
     for handle in handles:
         handle.remove()
@@ -120,8 +120,10 @@ def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
 def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.device, wait: bool = True) -> Timing:
     synchronise: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: list[float] = []
+    with torch.no_grad():
+        call()  # what a model keeps from its first call, as BEiT does, must be of use to a training
     with torch.inference_mode():
-        for _ in range(3):  # warm-up
+        for _ in range(2):  # warm-up
             call()
         synchronise()
         limit = time.perf_counter() + seconds

@@ -32,7 +32,7 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
             why = str(error).strip().partition("\n")[0].replace(folder, "the file") or type(error).__name__
             raise BadInput(f"a model must be usable once it is quantized and packed, but: {why}; take another model") from None
     if not (found - expected).abs().max() <= ROUNDING * expected.abs().max():  # nor NaN
+        name, off = type(model).__name__, (found - expected).abs().max()
         raise BadInput(
-            f"a packed model must compute what the model did, but {type(model).__name__} loaded again gives other logits, by up "
-            f"to {(found - expected).abs().max():.2g}; it computes something when it is built that is not stored"
+            f"a packed model must compute what it did, but {name} gives logits that are off by {off:.2g}; take another"
         )

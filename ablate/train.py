@@ -120,8 +120,8 @@ def train(
 def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan) -> Epoch:
     """Loss and accuracy over a split, in float32 and with integer levels. Raises NonFinite when the loss is not finite."""
     device = next(model.parameters()).device
-    model.eval()
-    with torch.inference_mode(), as_integers(model):
+    model.train().eval()  # LeViT keeps what it computed in evaluation until it is trained again
+    with torch.no_grad(), as_integers(model):  # not in inference mode: BEiT would keep tensors that cannot be trained with
         n = AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
         batches = (_tensor(split.images[i : i + n]).to(device) for i in range(0, len(split), n))
         output = torch.cat([logits(model, preprocess(pixels)).float().cpu() for pixels in batches])  # (N, classes)

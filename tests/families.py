@@ -1,16 +1,25 @@
 """Tiny models of many families with random weights: their width and depth shrunk, every branch of them kept.
 
-What each can do is the table in docs/families.md.
+What each can do is found out here, and stands in docs/families.md.
 """
 
 import copy
+import re
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
+
+from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
+from ablate.layers import groups, linear_layers
+from ablate.onnx_export import to_onnx
+from ablate.packed import packed_bytes
 
 DEEP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES = {"image_size": 32, "patch_size": 8, **DEEP}
@@ -25,7 +34,9 @@ PYRAMID = {**FOUR, "image_size": 64, "num_attention_heads": [1, 2, 2, 4], "mlp_r
 
 def hugging_face(family: str, task: str = "ForImageClassification", **config: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        settings = getattr(transformers, f"{family}Config")(num_labels=10, **copy.deepcopy(config))  # LeViT's changes its lists
+        labels = {i: f"LABEL_{i}" for i in range(10)}
+        fields = copy.deepcopy(config)  # LeViT changes its lists
+        settings = getattr(transformers, f"{family}Config")(num_labels=10, id2label=labels, **fields)
         return getattr(transformers, f"{family}{task}")(settings)
 
     return build
@@ -91,8 +102,8 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
         64,
     ),
     "MobileViT": (
-        hugging_face("MobileViT", image_size=64, hidden_sizes=[8, 16, 24], neck_hidden_sizes=[4, 8, 8, 8, 16, 16, 32]),
-        64,
+        hugging_face("MobileViT", image_size=128, hidden_sizes=[8, 16, 24], neck_hidden_sizes=[4, 8, 8, 8, 16, 16, 32]),
+        128,
     ),
     "MobileViTV2": (hugging_face("MobileViTV2", image_size=64, width_multiplier=0.25, n_attn_blocks=[1, 1, 1]), 64),
     "ConvNeXt": (hugging_face("ConvNext", image_size=32, **FOUR), 32),
@@ -106,6 +117,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
         hugging_face("SwiftFormer", image_size=64, depths=[1, 1, 1, 1], embed_dims=[8, 16, 24, 32]),
         64,
     ),
+    "DiNAT": (hugging_face("Dinat", embed_dim=16, depths=[1, 1], num_heads=[1, 2], dilations=[[1], [2]]), 32),
     "PoolFormer": (hugging_face("PoolFormer", **FOUR), 64),
     "ResNet": (hugging_face("ResNet", embedding_size=8, **FOUR), 32),
     "BiT": (hugging_face("Bit", embedding_size=8, num_groups=2, **{**FOUR, "hidden_sizes": [16, 32, 48, 64]}), 32),
@@ -119,3 +131,99 @@ def build(family: str) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return FAMILIES[family][0]().eval()
+
+
+YES, NO = "yes", "no"
+REASONS = {  # why a family cannot do what the table says no to
+    "SigLIP 2, NaFlex": "takes patches and their positions, not images; SigLIP 2 of fixed size is a SigLIP",
+    "DiNAT": "needs the package natten",
+    "torchvision's ViT": "goes by its name, such as vit_b_16; another one is packed with its skeleton; attention stays full",
+    "torchvision's Swin": "goes by its name, such as swin_t; another one is packed with its skeleton; attention stays full",
+    **dict.fromkeys(("MobileViTV2", "PoolFormer", "ResNet", "BiT"), "all but the head is convolutions"),
+}
+
+
+def attempt(check: Callable[..., bool], *given: Any) -> str:
+    try:
+        return YES if check(*given) else NO
+    except Exception:  # each family fails in its own way; the reason is in REASONS
+        return NO
+
+
+def row(family: str, folder: Path) -> dict[str, str]:
+    """What a family can do, but for ONNX: column -> cell."""
+    checks = {"loads": loads, "trains": trains, "packs and loads": packs}
+    can = {column: attempt(check, family, folder / column) for column, check in checks.items()}
+    try:
+        model = build(family)
+    except ImportError:
+        return {"layers": "-", "groups": "-", **can}
+    every = sum(isinstance(module, nn.Linear) for module in model.modules())
+    return {"layers": f"{len(linear_layers(model))} of {every}", "groups": roles(model), **can}
+
+
+def roles(model: nn.Module) -> str:
+    """The layer groups, counted: "2 x attention, 2 x fc1, 2 x fc2, 1 x head"."""
+    found = Counter(re.sub(r"^block\d+\.|.*\.(?=[a-z])", "", group) for group in groups(model))
+    return ", ".join(f"{count} {role}" for role, count in found.items())
+
+
+def pixels(family: str, n: int = 3) -> torch.Tensor:
+    return torch.randn(n, 3, *2 * [FAMILIES[family][1]], generator=torch.Generator().manual_seed(0))
+
+
+def quantized(family: str) -> nn.Module:
+    """The family's model with all that can be quantized binary."""
+    model = build(family)
+    names = [*linear_layers(model)]
+    assert quantize_(model, dict.fromkeys(names, LayerSpec(weights="binary"))) == names
+    return model
+
+
+def loads(family: str, folder: Path) -> bool:
+    """Whether a checkpoint is loaded: for the same classes as it is, for others with a new head."""
+    model, side = build(family), FAMILIES[family][1]
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+    labels = [*model.config.id2label.values()]
+    with torch.no_grad():
+        same = models.logits(models.load(str(folder), labels).eval(), pixels(family))
+        other = models.logits(models.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
+        return torch.allclose(same, models.logits(model, pixels(family)), atol=1e-5) and other.shape == (3, 3)
+
+
+def trains(family: str, folder: Path) -> bool:
+    """Whether a step moves the weights of each quantized layer, each of which is called."""
+    model, called = quantized(family).train(), set()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    F.cross_entropy(models.logits(model, pixels(family, 4)), torch.arange(4)).backward()
+    grads = [layer.weight.grad for layer in layers.values()]
+    return called == set(layers) and all(grad.isfinite().all() and grad.any() for grad in grads)
+
+
+def packs(family: str, folder: Path) -> bool:
+    """Whether a packed model has the size counted beforehand, and is loaded without a skeleton with the same logits."""
+    model = quantized(family)
+    specs = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    if pack(model, folder) != packed_bytes(build(family), specs):
+        return False
+    with torch.no_grad():
+        return torch.equal(models.logits(load_packed(folder), pixels(family)), models.logits(model, pixels(family)))
+
+
+def exports(family: str, folder: Path) -> bool:
+    """Whether onnxruntime computes from an exported file what the packed model does, but for levels that rounding flips."""
+    import onnxruntime
+
+    model, size = build(family), (FAMILIES[family][1],) * 2
+    some = [name for group, names in groups(model).items() if group.startswith("block0.") or group == "head" for name in names]
+    quantize_(model, dict.fromkeys(some, LayerSpec(weights="binary")))  # all of them would take a minute
+    pack(model, folder, preprocess=models.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+    to_onnx(folder, folder / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    theirs = torch.from_numpy(session.run(None, {"pixels": pixels(family).numpy()})[0])
+    with torch.no_grad():
+        ours = models.logits(load_packed(folder), pixels(family))
+    return bool((theirs - ours).norm() < 0.05 * ours.norm())

@@ -1,127 +1,80 @@
-"""BitLinear in other people's transformers: tiny models with random weights, converted, run, trained a step, packed."""
+"""BitLinear in other people's transformers: tiny models with random weights, and what docs/families.md says of them."""
 
-from collections.abc import Callable
+import runpy
+from pathlib import Path
 
+import families
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from families import FAMILIES, NO, build, exports, pixels, quantized, row
 from torch import nn
-from torchvision.models import SwinTransformer, VisionTransformer
 
 from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
 from ablate.cost import count
+from ablate.data import Split
 from ablate.errors import BadInput
-from ablate.integer import IntegerLinear
-from ablate.layers import groups, linear_layers
+from ablate.layers import linear_layers
+from ablate.round_trip import check_round_trip
 from ablate.timing import _measure_packed
+from ablate.train import evaluate
 
-SMALL = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-STAGES = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-
-
-def hugging_face(family: str, **config: object) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        torch.manual_seed(0)
-        settings = getattr(transformers, f"{family}Config")(num_labels=10, **config)
-        return getattr(transformers, f"{family}ForImageClassification")(settings)
-
-    return build
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def vit() -> nn.Module:
-    torch.manual_seed(0)
-    model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10)
-    nn.init.normal_(model.heads.head.weight)  # torchvision has zeros, through which no gradient comes
-    return model
+def documented():
+    """The table of docs/families.md: family -> column -> cell."""
+    lines = [line for line in (DOCS / "families.md").read_text().splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {cells[0]: dict(zip(head[1:], cells[1:], strict=True)) for cells in rows}
 
 
-def swin() -> nn.Module:
-    torch.manual_seed(0)
-    return SwinTransformer([4, 4], 16, [1, 1], [1, 2], [4, 4], num_classes=10)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_can_do_what_the_table_says(family, tmp_path):
+    said = documented()[family]
+    assert row(family, tmp_path) == {column: said[column] for column in said if column not in ("ONNX", "why not")}
+    assert said["why not"] == families.REASONS.get(family, "")
 
 
-# model -> how to build it, and how many linear layers can be quantized: in its blocks and elsewhere
-HF = {
-    "ViT": (hugging_face("ViT", intermediate_size=64, **SMALL), 2 * 6 + 1),
-    "DeiT": (hugging_face("DeiT", intermediate_size=64, **SMALL), 2 * 6 + 1),
-    "BEiT": (hugging_face("Beit", intermediate_size=64, **SMALL), 2 * 6 + 1),
-    "DINOv2": (hugging_face("Dinov2", mlp_ratio=2, **SMALL), 2 * 6 + 1),
-    "Swin": (hugging_face("Swin", **STAGES), 2 * 6 + 1 + 1),  # one layer between its stages
-}
-TORCHVISION = {"vit_b_16": (vit, 2 * 2 + 1), "swin_t": (swin, 2 * 2 + 1 + 1)}
-EVERY = HF | TORCHVISION
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_can_be_exported_as_the_table_says(family, tmp_path):
+    assert families.attempt(exports, family, tmp_path) == documented()[family]["ONNX"]
 
 
-def converted(name: str, weights: str = "binary") -> nn.Module:
-    """All linear layers that can be, quantized."""
-    model = EVERY[name][0]()
-    names = list(linear_layers(model))
-    assert quantize_(model, {name: LayerSpec(weights=weights, norm="unnormalised") for name in names}) == names
-    return model
+def test_the_table_is_whole():
+    rows = documented()
+    assert [*rows] == [*FAMILIES] and len(rows) >= 20
+    assert all(bool(cells["why not"]) or NO not in cells.values() for cells in rows.values())
+    head = runpy.run_path(str(DOCS / "make_families.py"))["HEAD"]
+    assert (DOCS / "families.md").read_text().startswith(head), "run python docs/make_families.py"
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_linear_layer_is_found_and_is_in_a_group(name):
-    build, n = EVERY[name]
-    model = build()
-    assert len(linear_layers(model)) == n == sum(map(len, groups(model).values()))
-    if name in HF:  # by looking: no other module multiplies a matrix
-        assert n == sum(isinstance(module, nn.Linear) for module in model.modules())
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_converted_model_calls_each_bitlinear_and_trains(name):
-    model, called = converted(name).train(), set()
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
-    assert len(layers) == EVERY[name][1]
-    for layer_name, layer in layers.items():
-        layer.register_forward_hook(lambda *_, layer_name=layer_name: called.add(layer_name))
-    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loss = F.cross_entropy(models.logits(model, torch.randn(4, 3, 32, 32)), torch.arange(4))
-    loss.backward()
-    optimizer.step()
-    assert called == set(layers)
-    assert all(layer.weight.grad.isfinite().all() and layer.weight.grad.any() for layer in layers.values())
-    assert not any(layer.weight.equal(before[name]) for name, layer in layers.items())
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_quantizing_changes_what_a_model_says(name):
+@pytest.mark.parametrize("family", ["ViT", "SwinV2", "SigLIP", "Hiera", "LeViT", "torchvision's ViT", "torchvision's Swin"])
+def test_quantizing_changes_what_a_model_says(family):
     """A layer that is converted and then passed by would leave the output as it was: layer by layer, it must not."""
-    build, pixels = EVERY[name][0], torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        plain = models.logits(build().eval(), pixels)
-        for layer in linear_layers(build()):
-            model = build().eval()
+    with torch.no_grad():
+        for layer in linear_layers(build(family)):
+            model = build(family)
             nn.init.normal_(model.get_submodule(layer).weight)
-            loud = models.logits(model, pixels)
+            loud = models.logits(model, pixels(family))
             quantize_(model, {layer: LayerSpec(weights="binary", activation_bits=2)})
-            assert not models.logits(model, pixels).equal(loud), layer
-        assert plain.isfinite().all()
+            assert not models.logits(model, pixels(family)).equal(loud), layer
 
 
-NEED_SKELETON = {"Swin": "computes when it is built", **dict.fromkeys(TORCHVISION, "give its skeleton")}
+def test_a_model_of_torchvision_is_loaded_into_its_skeleton(tmp_path):
+    for family in ("torchvision's ViT", "torchvision's Swin"):
+        model = quantized(family)
+        pack(model, tmp_path / family)
+        with pytest.raises(BadInput, match="give its skeleton"):
+            load_packed(tmp_path / family)
+        loaded = load_packed(tmp_path / family, build(family))
+        assert models.logits(loaded, pixels(family)).equal(models.logits(model, pixels(family)))
 
 
-@pytest.mark.parametrize("weights", ["binary", "int4"])
-@pytest.mark.parametrize("name", EVERY)
-def test_pack_and_load(name, weights, tmp_path):
-    model, pixels, skeleton = converted(name, weights).eval(), torch.randn(3, 3, 32, 32), None
-    pack(model, tmp_path)
-    if name in NEED_SKELETON:
-        with pytest.raises(BadInput, match=NEED_SKELETON[name]):
-            load_packed(tmp_path)
-        skeleton = EVERY[name][0]()
-    loaded = load_packed(tmp_path, skeleton)
-    assert sum(isinstance(module, IntegerLinear) for module in loaded.modules()) == EVERY[name][1]
-    with torch.inference_mode():
-        assert torch.allclose(models.logits(loaded, pixels), models.logits(model, pixels), atol=1e-6)
-
-
-def test_a_front_of_models_that_need_their_checkpoint_is_timed(tmp_path):
-    EVERY["Swin"][0]().save_pretrained(tmp_path / "swin")
+def test_a_front_is_timed(tmp_path):
+    build("Swin").save_pretrained(tmp_path / "swin")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "swin")
     name, classes = str(tmp_path / "swin"), [str(i) for i in range(10)]
     model = models.load(name, classes)
@@ -132,17 +85,54 @@ def test_a_front_of_models_that_need_their_checkpoint_is_timed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"),
-    [("vit_b_16", "*"), ("vit_b_16", "*out_proj"), ("swin_t", "*"), ("swin_t", "*attn.qkv"), ("swin_t", "*.proj")],
+    ("family", "pattern"),
+    [
+        ("torchvision's ViT", "*"),
+        ("torchvision's ViT", "*out_proj"),
+        ("torchvision's Swin", "*"),
+        ("torchvision's Swin", "*attn.qkv"),
+        ("torchvision's Swin", "*.proj"),
+    ],
 )
-def test_attention_that_reads_its_weights_by_itself_is_refused(name, pattern):
-    model = EVERY[name][0]()
+def test_attention_that_reads_its_weights_by_itself_is_refused(family, pattern):
+    model = build(family)
     with pytest.raises(BadInput, match=r"(MultiheadAttention|ShiftedWindowAttention) reads the weights .* would do nothing"):
         quantize_(model, {pattern: LayerSpec(weights="binary")})
     assert not any(isinstance(module, BitLinear) for module in model.modules())
 
 
-def test_a_layer_that_its_model_never_calls_is_refused_when_it_is_counted():
+def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
+    processing = models.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    model = build("SwinV2")
+    check_round_trip(model, processing)
+    assert not any(isinstance(module, BitLinear) for module in model.modules())
+    model.register_forward_hook(lambda _, __, output: setattr(output, "logits", output.logits.flip(1)))
+    with pytest.raises(BadInput, match="gives logits that are off by"):
+        check_round_trip(model, processing)
+    for family, match in (("SigLIP 2, NaFlex", "must be usable"), ("torchvision's ViT", "the file holds a model .* no class")):
+        with pytest.raises(BadInput, match=match):
+            check_round_trip(build(family), processing)
+
+
+def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_training():
+    """BEiT keeps its positions for the whole process, LeViT its position biases until it is trained again."""
+    split = Split(torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8).numpy(), torch.arange(2).numpy())
+    processing = models.Preprocess((48, 48), (48, 48), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    beit = families.hugging_face("Beit", **{**families.RELATIVE, "image_size": 48})().eval()
+    evaluate(beit, split, processing)
+    F.cross_entropy(models.logits(beit.train(), torch.randn(2, 3, 48, 48)), torch.arange(2)).backward()
+    levit, processing = build("LeViT"), models.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    before = evaluate(levit, split, processing).loss
+    values = {key: value + 1 if "attention_biases" in key else value for key, value in levit.state_dict().items()}
+    values = {
+        key: value * torch.arange(value.shape[-1]) if "attention_biases" in key else value for key, value in values.items()
+    }
+    levit.load_state_dict(values)
+    assert evaluate(levit, split, processing).loss != before
+    assert count(levit, (64, 64)).macs > 0  # what it keeps belongs to no optimizer, and is no leaf
+
+
+def test_a_layer_that_its_model_never_calls_stays_full():
     """Someone's own attention may do what torch's does."""
 
     class Reads(nn.Module):
@@ -154,8 +144,11 @@ def test_a_layer_that_its_model_never_calls_is_refused_when_it_is_counted():
             return self.head(F.linear(pixels.mean((2, 3)), self.project.weight))
 
     model = Reads()
+    assert [*linear_layers(model)] == ["head"]
+    with pytest.raises(BadInput, match="its model never calls 'project'"):
+        quantize_(model, {"project": LayerSpec(weights="binary")})
     quantize_(model, {"head": LayerSpec(weights="binary")})
     assert count(model, (4, 4)).macs == 6
-    quantize_(model, {"project": LayerSpec(weights="binary")})
+    model.project = BitLinear.from_linear(model.project)
     with pytest.raises(BadInput, match="layer 'project' must be called"):
         count(model, (4, 4))
