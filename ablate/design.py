@@ -23,6 +23,7 @@ from ablate.spec import Recipe, TrialSpec, Value
 from ablate.study_spec import Step, StudySpec
 
 MOST = 100_000  # points of a design
+MOST_TRIALS = 1_000_000
 Tuned = dict[str, Any]  # a field of the recipe -> its value
 
 
@@ -57,6 +58,7 @@ class Design:
         self.study, self.groups = study, groups
         self.cells = _by_name(_cells(study, groups))
         self.asked: set[str] = set()
+        _check_count(study, self.cells.values())
         self.found: dict[str, Record] = {}
         self._open: set[str] = set()  # asked and not told
         self._keys = {name: [*map(key_of, self._tuning(cell))] for name, cell in self.cells.items()}
@@ -218,8 +220,21 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
         chosen += [("", ())]
     if study.reference:
         chosen += [(study.reference.name, (*steps, study.reference))]
-    for name, changes in chosen:
-        yield from _after(study, groups, name, changes)
+    cells = itertools.chain.from_iterable(_after(study, groups, name, changes) for name, changes in chosen)
+    for number, cell in enumerate(cells):
+        if number == MOST:
+            raise BadInput(f"a design must have {MOST:,} cells at most, but got more; take fewer steps or choices")
+        yield cell
+
+
+def _check_count(study: StudySpec, cells: Iterable[Cell]) -> None:
+    """Raises BadInput where a design has more trials than a search may have."""
+    tunings = (math.prod(map(len, cell.tune.values())) for cell in cells)
+    count = sum(study.seeds + (n if n > 1 else 0) for n in tunings)
+    if count > MOST_TRIALS:
+        raise BadInput(
+            f"a design must have {MOST_TRIALS:,} trials at most, but got {count:,}; take fewer seeds, cells or tunings"
+        )
 
 
 def _one_by_one(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:

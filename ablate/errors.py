@@ -49,7 +49,7 @@ def unwritten(error: OSError, message: str) -> AblateError:
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
-MOST = 20  # faults in a message
+MOST = 8  # faults in a message
 
 
 def quoted(value: object) -> str:
@@ -69,6 +69,6 @@ def together(faults: Iterable[str]) -> str:
 def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
-    near = [name for name in names if value and value in name][:3] or get_close_matches(value, names, n=3, cutoff=0.5)
+    near = [name for name in names if value and value in name][:3] or get_close_matches(value[:200], names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
     return BadInput(f"unknown {kind} {quoted(value)}; {hint}")

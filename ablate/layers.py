@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ablate.bitlinear import BitLinear
-from ablate.errors import BadInput
+from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
 from ablate.spec import LayerSpec
 from ablate.unquantizable import unquantizable as unquantizable
@@ -195,6 +195,6 @@ def match(pattern: str, names: Mapping[str, object], kind: str) -> list[str]:
     """The names that a shell-style pattern matches; BadInput, with the nearest names, when there is none."""
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        near = get_close_matches(pattern, list(names), n=3, cutoff=0) or ["none at all"]
-        raise BadInput(f"pattern {pattern!r} matches no {kind}; nearest: {', '.join(near)}")
+        near = get_close_matches(pattern[:200], list(names), n=3, cutoff=0) or ["none at all"]
+        raise BadInput(f"pattern {quoted(pattern)} matches no {kind}; nearest: {', '.join(near)}")
     return found

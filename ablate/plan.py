@@ -140,7 +140,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
     groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
-    points = plan.search.size if math.isfinite(plan.search.size) else None
+    points = None if plan.search.size == math.inf else plan.search.size
     total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": _short(rate)}
     return {
         "groups": groups,

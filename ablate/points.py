@@ -26,7 +26,8 @@ class Points:
     @property
     def size(self) -> float:
         """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
-        return math.prod(levels(axis) for axis in self.axes.values())
+        counts = [levels(axis) for axis in self.axes.values()]
+        return math.inf if math.inf in counts else math.prod(counts)  # a product of many is beyond what a float holds
 
     def spec_at(self, point: Point) -> TrialSpec | None:
         """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""

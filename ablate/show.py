@@ -10,7 +10,7 @@ from ablate.fractions import APART
 from ablate.run import Run
 from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
-from ablate.words import how_to_go_on
+from ablate.words import count, how_to_go_on
 
 
 def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
@@ -33,8 +33,7 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     if resolution := result.get("resolution"):
         told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
         console.print(f"{told}: {APART[resolution]}.", highlight=False, soft_wrap=True)
-    points = "infinitely many" if result["points"] is None else f"{result['points']:,.0f}"
-    console.print(f"Points of the space: {points}", highlight=False)
+    console.print(f"Points of the space: {count(result['points'])}", highlight=False)
     views = (
         f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
     )

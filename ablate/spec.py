@@ -40,9 +40,9 @@ class Spec(BaseModel):
     @classmethod
     def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         held = handler(value)
-        scalars = isinstance(held, Value) and isinstance(value, Value)
-        if scalars and (held != value or isinstance(held, bool) != isinstance(value, bool)):
-            raise ValueError(f"Input should be a valid {KINDS[type(held)]}, but got {quoted(value)}")
+        for given, read in zip(_listed(value), _listed(held), strict=False):
+            if isinstance(given, Value) and isinstance(read, Value) and (given != read or _is_flag(given) != _is_flag(read)):
+                raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")
         return held
 
 
@@ -128,6 +128,14 @@ class TrialSpec(Spec):
 
 
 S = TypeVar("S", bound=Spec)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _is_flag(value: Value) -> bool:
+    return isinstance(value, bool)
 
 
 def accepts(spec: type[Spec], key: str, value: object) -> bool:

@@ -90,7 +90,9 @@ class StudySpec(Spec):
     seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
     recipe: Recipe = Recipe()  # how each trial is trained
     design: tuple[Design, ...] = ()  # empty: a search
-    points: Annotated[int, Field(ge=2)] | None = None  # of a factorial: a regular fraction of so many; None: all of them
+    points: Annotated[int, Field(ge=2, le=2**16)] | None = (
+        None  # of a factorial: a regular fraction of so many; None: all of them
+    )
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = Field({})  # fields of the recipe
     base: str = Field("base", min_length=1)  # what the base point is called, as the cell of a ladder or of one factor

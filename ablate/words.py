@@ -38,6 +38,13 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
 
 
+def count(number: float | None) -> str:
+    """How many points, of which there may be more than a float holds; None: infinitely many."""
+    if number is None:
+        return "infinitely many"
+    return f"{number:,.0f}" if number < 10**15 else f"about 10^{math.log10(number):.0f}"
+
+
 def in_bounds(within: dict[str, float]) -> str:
     """Bounds in a few words: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
     return " and ".join(f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items())

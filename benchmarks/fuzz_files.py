@@ -161,11 +161,11 @@ def extreme(kind: str, random: Random) -> tuple[str, bytes]:
         "many patterns": head + "groups = [" + "'*', " * n + "]\n" + below + "weights = 'binary'\n",
         "many steps": head
         + "design = 'arms'\nspace = 'head_only'\n"
-        + "".join(f"[[steps]]\nname = '{i}'\n" for i in range(5000)),
+        + "".join(f"[[steps]]\nname = '{i}'\n" for i in range(1000)),
         "many seeds": cells.format("") + crossed,
         "many tunings": cells.format("[tune]\n" + crossed + "ema = [" + ", ".join(f"0.{i}" for i in range(1, 1000)) + "]\n")
         + "epochs = [1, 2]\n",
-        "many points": cells.format("points = 65536\n").replace("seeds = 10000", "seeds = 1")
+        "many points": cells.format("points = 4096\n").replace("seeds = 10000", "seeds = 1")
         + "".join(f"{k} = [{v[0]}, {v[1]}]\n" for k, v in _two().items()),
         "a number of many digits": head + f"trials = {'9' * n}\n",
         "a hexadecimal number of many digits": head + f"trials = 0x{'f' * n}\n",

@@ -22,6 +22,7 @@ from ablate.search import Search
 from ablate.space_spec import load_space
 from ablate.spec import TrialSpec
 from ablate.study_spec import StudySpec, load_study
+from ablate.words import count
 
 FEW = ["block0.attention", "block0.fc1", "block0.fc2", "head"]
 MANY = [f"block{i}.{part}" for i in range(24) for part in ("attention", "fc1", "fc2")] + ["head"]
@@ -120,7 +121,7 @@ def _proposes(study: StudySpec, space: dict[str, Any], groups: list[str]) -> Non
     """Points counted; a few trials proposed and told; each within the space, with an id that JSON keeps."""
     proposer = proposer_of(study, groups, [], lambda spec: {"size_bytes": 1000, "latency_ms": 1.0, "bitops": 1000})
     size = proposer.size
-    f"{size if math.isfinite(size) else 0:,.0f}"  # as a dry run counts and prints it
+    count(None if size == math.inf else size)  # as a dry run prints it
     if isinstance(proposer, Search) and size != (expected := _size(space, groups)):
         raise Wrong(f"the space has {expected:g} points, and {size:g} were counted")
     seen = []
