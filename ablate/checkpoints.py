@@ -162,6 +162,8 @@ def _classifier(config: dict[str, Any], labels: Sequence[str] | None) -> tuple[A
     classifier = getattr(transformers, chosen)
     names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {v: i for i, v in enumerate(labels)}}
     settings = classifier.config_class.from_dict(dict(config), **names)
+    for key, value in names.items():  # timm's count of classes has overwritten them
+        setattr(settings, key, value)
     if settings.id2label and settings.num_labels != len(settings.id2label):  # PVT counts them apart
         settings.num_labels = len(settings.id2label)
     return classifier, settings, renamed

@@ -62,7 +62,8 @@ def few(names: Sequence[str], most: int = 4) -> str:
 def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
     """The labels of a checkpoint by the number of their output; and why they can't be trusted, where they can't."""
     try:
-        names = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
+        given = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # the latter is timm's
+        names = {int(i): str(name) for i, name in given.items()}
         ids = {int(i): str(name) for name, i in (config.get("label2id") or {}).items()}
     except (AttributeError, TypeError, ValueError):
         return [], "the checkpoint's id2label and label2id must number its labels"
@@ -128,8 +129,7 @@ def is_part(model: nn.Module, key: str) -> bool:
 
 def select(model: Any, rows: Sequence[int]) -> bool:
     """Cut or permute the model's outputs in place; whether its logits are then those of before, in this order."""
-    size = getattr(model.config, "image_size", None) or getattr(getattr(model.config, "vision_config", None), "image_size", 64)
-    pixels = torch.randn(2, 3, *(size if isinstance(size, list | tuple) else (size, size)))
+    pixels = torch.randn(2, 3, *_size(model.config))
     try:
         with torch.no_grad():
             before = model(pixels).logits[:, list(rows)]  # (2, classes)
@@ -141,6 +141,14 @@ def select(model: Any, rows: Sequence[int]) -> bool:
     except Exception:  # a model that takes no such images, or whose head is of another make
         return False
     return after.shape == before.shape and torch.allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+def _size(config: Any) -> tuple[int, int]:
+    """(height, width) of images that a model takes, by its configuration."""
+    timm = getattr(config, "pretrained_cfg", None) or {}
+    size = getattr(config, "image_size", None) or getattr(getattr(config, "vision_config", None), "image_size", None)
+    size = size or timm.get("input_size", (3, 64, 64))[1:]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def renew(model: Any, layers: Iterable[nn.Module], seed: int) -> None:

@@ -33,7 +33,7 @@ class Storage:
         """Keep a trial's state in place of what was kept of it, in one step."""
         content = io.BytesIO()
         torch.save(state, content)
-        fresh = f"{self._file(name)}.part"
+        fresh = f"{self._file(name)}.{uuid4().hex}.part"  # another study may have the same trial under way
         with self.files.open_output_stream(fresh) as file:
             file.write(content.getbuffer())
         self.files.move(fresh, self._file(name))
@@ -51,8 +51,8 @@ class Storage:
 
     def drop(self, name: str) -> None:
         """Forget a trial."""
-        for info in self.files.get_file_info([self._file(name), f"{self._file(name)}.part"]):
-            if info.type == fs.FileType.File:
+        for info in self.files.get_file_info(fs.FileSelector(self.path)):
+            if info.base_name.startswith(f"{name}.pt") and info.type == fs.FileType.File:  # and parts of it
                 self.files.delete_file(info.path)
 
     def _file(self, name: str) -> str:

@@ -2,12 +2,13 @@
 
 import pytest
 
-from ablate import cluster, load_run
+from ablate import cluster, load_run, study
 from ablate.cluster import Resources
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
 from ablate.plan import plan
 from ablate.run import create_run
+from ablate.show import outcome
 from ablate.study import drive
 from ablate.study_spec import load_study
 
@@ -28,18 +29,46 @@ def driven(path, text, resources, view=None):
     return drive(run, planned, [], writer, None, resources, "", view)
 
 
-@pytest.mark.parametrize("fault", [RuntimeError("it broke\nhere"), BadInput("it broke"), OSError(5, "it broke")])
-@pytest.mark.parametrize("stage", ["ask", "tell", "judge", "watch", "view"])
-def test_a_failure_of_the_study_is_no_interruption(stage, fault, ray_of_one, tiny_study, tmp_path, monkeypatch, capsys):
+def failing(stage, fault, resources, tiny_study, path, monkeypatch):
+    """The study whose stage raises a fault, and what its caller is told."""
+
     def fail(*given):
         raise fault
 
-    view = fail if stage == "view" else None
     if stage != "view":
         monkeypatch.setattr(Driver, stage, fail)
     text = tiny_study.replace("trials = 4", "trials = 4\nearly_stopping = {reduction = 2}").replace("epochs = 1", "epochs = 2")
     with pytest.raises(AblateError) as told:
-        driven(tmp_path / "work", text, ray_of_one, view)
-    print(str(told.value))
-    run = load_run(tmp_path / "work" / "run")
-    print(run.state["status"], run.state.get("reason"))
+        driven(path, text, resources, fail if stage == "view" else None)
+    assert not isinstance(told.value, BadInput)  # exit 1
+    return load_run(path / "run"), str(told.value)
+
+
+def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_path, monkeypatch, capsys):
+    run, told = failing("tell", BadInput("it broke"), ray_of_one, tiny_study, tmp_path / "work", monkeypatch)
+    assert told.startswith("the study stopped: it broke; what is recorded is kept") and "ablate resume" in told
+    assert run.state["status"] == "failed" and run.state["reason"] == "it broke"
+    assert len(run.records) == 1  # it was written before it was told
+    capsys.readouterr()
+    outcome(run, False)
+    assert "The study stopped: it broke; what is recorded is kept" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ask", "tell", "judge", "watch", "view"])
+@pytest.mark.parametrize("fault", [RuntimeError("it broke\nhere"), OSError(5, "it broke")], ids=["runtime", "os"])
+def test_a_failure_at_any_stage(stage, fault, ray_of_one, tiny_study, tmp_path, monkeypatch):
+    run, told = failing(stage, fault, ray_of_one, tiny_study, tmp_path / "work", monkeypatch)
+    reason = f"{type(fault).__name__}: {fault}".partition("\n")[0]
+    assert told.startswith(f"the study stopped: {reason}; ") and "\n" not in told
+    assert run.state["status"] == "failed" and run.state["reason"] == reason
+
+
+def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, tmp_path, monkeypatch):
+    def full(run):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(study, "finish", full)
+    with pytest.raises(AblateError, match=r"the study is over, but .*No space left .*`ablate figures .*` writes them"):
+        driven(tmp_path / "work", tiny_study.replace("trials = 4", "trials = 1"), ray_of_one)
+    assert load_run(tmp_path / "work" / "run").state["status"] == "finished"
