@@ -160,8 +160,8 @@ class Design:
         for seed in self._seeds:
             for name, cell in self.cells.items():
                 chosen = best[name]
-                spec = None if chosen is None else self._trial(cell, chosen, seed)
-                yield {"cell": name, "role": "seed", "tuned": chosen or {}, "spec": spec}
+                paired = None if chosen is None else self._trial(cell, chosen, seed)
+                yield {"cell": name, "role": "seed", "tuned": chosen or {}, "spec": paired}
 
     @property
     def _seeds(self) -> range:

@@ -1,4 +1,4 @@
-"""Users' names where not every letter may stand: on a line of its own, in little room, in metrics. Files keep the true names."""
+"""Users' names where not every letter may stand: on one line, in little room, in metrics. Files keep the true names."""
 
 import hashlib
 import os
