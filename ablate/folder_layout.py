@@ -5,7 +5,7 @@ datasets name them: train or training; val, valid, validation or dev; test, test
 with "set", "data" or "images" behind. Beside train, a split may be lacking.
 
 Left out and counted, at any depth: what is hidden or the system's, files without the extension of an image, images in no
-class's folder. A file that several links lead to counts once in a class.
+class's folder. A file that links lead to counts once in a class, a folder beside it once.
 """
 
 import hashlib
@@ -145,7 +145,14 @@ class _Walk:
 
     def folders(self, folder: Path) -> list[str]:
         """Names of the folders in a folder, sorted as torchvision sorts classes."""
-        return sorted(entry.name for entry in self._visible(folder) if _is_folder(entry))
+        real, once = os.path.realpath(folder), dict[str, str]()
+        for entry in sorted(filter(_is_folder, self._visible(folder)), key=lambda entry: (entry.is_symlink(), entry.name)):
+            target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
+            if target in once or Path(real).is_relative_to(target):
+                self.left[entry.path] = "linking to what counts already"
+            else:
+                once[target] = entry.name
+        return sorted(once.values())
 
     def loose(self, folder: Path) -> None:
         """Leave out the images that are in a folder itself."""
@@ -199,7 +206,7 @@ class _Walk:
         """Also a link that leads nowhere: it is named when it is read."""
         if Path(entry.name).suffix.lower() not in self.extensions:
             self.left[entry.path] = "without the extension of an image"
-        elif Path(entry.path).exists() and not Path(entry.path).is_file():
+        elif not (Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()) and Path(entry.path).exists():
             self.left[entry.path] = "not regular files"
         else:
             return True

@@ -125,7 +125,7 @@ def test_what_pillow_reads_is_read_and_the_rest_is_counted(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path}: {note}\n"
 
 
-def test_a_file_counts_once_in_a_class(tmp_path):
+def test_a_file_counts_once(tmp_path):
     fill(tmp_path)
     (tmp_path / "cat" / "again").symlink_to(".")
     (tmp_path / "cat" / "up").symlink_to("..")
@@ -134,10 +134,13 @@ def test_a_file_counts_once_in_a_class(tmp_path):
     (tmp_path / "cat" / "A").symlink_to("Z")
     (tmp_path / "cat" / "0 again.png").symlink_to("0.png")
     (tmp_path / "dog" / "itself").symlink_to("itself")
+    (tmp_path / "all").symlink_to(".")
+    (tmp_path / "hound").symlink_to("dog")
     found = layout(tmp_path)
+    assert found.classes == ["cat", "dog"]
     names = [path.relative_to(tmp_path).as_posix() for path, _ in found.files["train"]]
     assert names == [f"cat/{name}" for name in ("0.png", "1.png", "2.png", "Z/3.png")] + [f"dog/{i}.png" for i in range(4)]
-    assert "4 linking to what counts already ('cat/0 again.png', 'cat/A', 'cat/again', ...)" in found.notes[0]
+    assert "6 linking to what counts already ('all', 'cat/0 again.png', 'cat/A', ...)" in found.notes[0]
 
 
 def test_links_to_files_elsewhere_are_read(tmp_path):
