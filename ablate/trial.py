@@ -67,8 +67,8 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
 
     rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
     """
-    spec = resolved(spec)
-    steps = trial_steps(spec, trial_id(spec), dataset or load_data(spec.data, spec.model), rungs=rungs)
+    spec, dataset = resolved(spec), dataset or load_data(spec.data, spec.model)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state stays as it is
         while True:
             try:
