@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from ablate import decoding, imagefolder, models
 from ablate.errors import BadInput
+from ablate.image_size import Fit
 from ablate.packed import pack, predict
 
 ODD = odd_images()
@@ -40,7 +41,7 @@ def test_what_a_file_shows(folder, odd):
     high, wide, _ = odd.shown.shape
     with warnings.catch_warnings(action="ignore"):  # of Pillow
         assert decoding.size(folder / odd.name) == (wide, high)
-    found = imagefolder.fitted(folder / odd.name, (wide, high))
+    found = imagefolder.fitted(folder / odd.name, Fit((wide, high)))
     assert not isinstance(found, str), found
     worst = np.abs(found.astype(int) - odd.shown).max()
     assert worst <= odd.near
@@ -48,7 +49,7 @@ def test_what_a_file_shows(folder, odd):
 
 @pytest.mark.parametrize("odd", REFUSED, ids=lambda odd: ascii(odd.name))
 def test_what_is_refused(folder, odd):
-    found = imagefolder.fitted(folder / odd.name, (8, 6))
+    found = imagefolder.fitted(folder / odd.name, Fit((8, 6)))
     assert isinstance(found, str) and odd.shown in found and "\n" not in found
 
 
