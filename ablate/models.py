@@ -26,7 +26,7 @@ from ablate.errors import BadInput, unknown
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
-MOST_COMPUTED = 2**30  # bytes that a model computes when it is built, such as the positions in its windows
+MOST_COMPUTED = 2**28  # bytes that a model computes when it is built, such as the positions in its windows
 ASSETS = Path(__file__).parent / "assets"
 _provided: dict[str, Path] = {}  # folders of another machine -> where their files were put
 
