@@ -28,7 +28,7 @@ from ablate.preprocessing import followed
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
-MOST_COMPUTED = 2**30  # bytes that a model computes when it is built, such as the positions in its windows
+MOST_COMPUTED = 2**28  # bytes that a model computes when it is built, such as the positions in its windows
 Stamp = tuple[tuple[str, int, int], ...]  # name, bytes and time of each file
 
 

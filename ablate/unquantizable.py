@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import unfit
@@ -100,7 +101,7 @@ def _run(model: nn.Module, linear: list[str]) -> Seen:
     config = getattr(model, "config", None)
     named = [getattr(part, "image_size", None) for part in (config, getattr(config, "vision_config", None))]
     sizes = dict.fromkeys([*((side, side) for side in SIDES), *(_pair(size) for size in named if size)])
-    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    small = sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter)) < SMALL
     ways = (sharing_copy, meta_copy) if small else (meta_copy, sharing_copy)  # a model that looks at values can't run on meta
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model's own, about a size that is not its

@@ -15,7 +15,7 @@ branch is kept ([tests/families.py](../tests/families.py)); tests hold that the 
 - loads: a checkpoint with its image processor is loaded, for its own classes with its head, for others with a new one
 - trains: all layers binary, a step gives each a gradient
 - packs and loads: packed at the size counted beforehand, loaded without a skeleton, with equal logits
-- ONNX: exported, onnxruntime computes the same, but for levels that rounding flips
+- ONNX: exported, onnxruntime computes the same, but for levels that rounding flips; "-" where that was not tried
 """
 
 

@@ -48,9 +48,7 @@ def two_towers(family: str, **config: Any) -> Callable[[], nn.Module]:
 
 
 def torchvision_vit() -> nn.Module:
-    model = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10)
-    nn.init.normal_(model.heads.head.weight)  # torchvision has zeros, through which no gradient comes
-    return model
+    return VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10)
 
 
 def torchvision_swin() -> nn.Module:
@@ -127,10 +125,16 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def build(family: str) -> nn.Module:
-    """The family's model in evaluation mode, always the same."""
-    with torch.random.fork_rng():
+    """The family's model in evaluation mode, always the same: its logits of order 1, and no parameter zero."""
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        return FAMILIES[family][0]().eval()
+        model = FAMILIES[family][0]()
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            else:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
 
 
 YES, NO = "yes", "no"

@@ -38,7 +38,7 @@ def test_a_family_can_do_what_the_table_says(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family, cells in documented().items() if cells["ONNX"] != "-"])
 def test_a_family_can_be_exported_as_the_table_says(family, tmp_path):
     assert families.attempt(exports, family, tmp_path) == documented()[family]["ONNX"]
 

@@ -292,7 +292,20 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
         ("ViTModel", {}, "must be an image classifier"),
         ("os.system", {}, "must be an image classifier"),
         ("TimmWrapperForImageClassification", {}, "must be an image classifier"),
-        ("ViTForImageClassification", {"num_labels": 10**10}, "must not hold 'num_labels'"),
+        ("ViTForImageClassification", {"num_labels": 10**10}, "num_labels must be at most 65536"),
+        ("ViTForImageClassification", {"num_labels": True}, "num_labels must be at most 65536"),
+        ("CLIPForImageClassification", {"vision_config": {"num_labels": 10**10}}, "num_labels must be at most 65536"),
+        (
+            "CLIPForImageClassification",
+            {"vision_config": {"_attn_implementation": "kernels/evil"}},
+            "must not hold '_attn_impl",
+        ),
+        ("CLIPForImageClassification", {"text_config": [{"auto_map": {}}]}, "must not hold 'auto_map'"),
+        (
+            "SwinForImageClassification",
+            {"window_size": 2**7, "depths": [1], "num_heads": [1], "image_size": 2**10},
+            "its buffers must take at most",
+        ),
         ("ViTForImageClassification", {"auto_map": {"AutoModel": "evil/model"}}, "must not hold 'auto_map'"),
         ("ViTForImageClassification", {"num_hidden_layers": 10**9}, "more parameters than"),
         ("ViTForImageClassification", {"hidden_size": 10**30}, "cannot build|must be"),
@@ -300,8 +313,10 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
     ],
 )
 def test_hostile_models_are_refused(name, config, match, good, tmp_path):
+    """Nor does a configuration inside another, or what a model computes when it is built, load code or fill memory."""
     model = json.loads(good["packed.json"])["model"]
-    model |= {"name": name, "config": model["config"] | config}
+    own = model["config"] if name.startswith("ViT") else {"id2label": model["config"]["id2label"]}
+    model |= {"name": name, "config": own | config}
     refused(tmp_path, forge(good, {"model": model}), match)
 
 
