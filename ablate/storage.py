@@ -1,6 +1,7 @@
 """Where unfinished trials are kept from epoch to epoch, so that they go on after a death instead of starting again."""
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -51,9 +52,10 @@ class Storage:
 
     def drop(self, name: str) -> None:
         """Forget a trial."""
-        for info in self.files.get_file_info(fs.FileSelector(self.path)):
+        for info in self.files.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
             if info.base_name.startswith(f"{name}.pt") and info.type == fs.FileType.File:  # and parts of it
-                self.files.delete_file(info.path)
+                with suppress(FileNotFoundError):
+                    self.files.delete_file(info.path)
 
     def _file(self, name: str) -> str:
         return f"{self.path}/{name}.pt"

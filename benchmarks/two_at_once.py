@@ -252,7 +252,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of each pair of commands")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
     asked = parser.parse_args()
-    result: dict[str, Any] = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    from ablate.trial import device_name
+
+    result: dict[str, Any] = {
+        "hardware": device_name(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
     result |= {name: version(name) for name in ("ablate-vit", "ray")}
     with tempfile.TemporaryDirectory() as name:
         for part, n in ((bare, asked.rounds), (commands, asked.repeats)):

@@ -286,12 +286,12 @@ def test_in_80_columns_no_number_is_cut(table):
 def test_failed_seeds_are_told(designed, tmp_path):
     shutil.copytree(designed.path, tmp_path / "some")
     ledger = tmp_path / "some" / "ledger.jsonl"
-    records = [json.loads(line) for line in ledger.read_text().splitlines()]
+    records = read(ledger)
     tested = [record for record in records if record["arm"] == "binary" and record["spec"]["test"]]
 
     def fail(record):
         record |= {"status": "failed", "accuracy": None, "test_accuracy": None, "error": "NonFinite: as if"}
-        ledger.write_text("".join(json.dumps(record) + "\n" for record in records))
+        ledger.write_bytes(b"".join(map(line, records)))
         return table1.table1([load_run(tmp_path / "some")], seconds=0)
 
     some = fail(tested[0])
