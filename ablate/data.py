@@ -7,7 +7,7 @@ one is never tested with the other.
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 from ablate import fetch, imagefolder
 from ablate.builtin import IMAGEFOLDER, absolute_data, bundled
 from ablate.errors import BadInput, unknown
+from ablate.mirrored import mirrored_classes
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 ASSETS = Path(__file__).parent / "assets"
@@ -50,6 +51,12 @@ class Dataset:
     validation: Split
     test: Split
     digest: str  # sha256 of all pixels and labels, in split order
+
+    @cached_property
+    def mirrored(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of classes that are each other's mirror images; none in the datasets that have a name."""
+        known = self.digest in DIGESTS.values()
+        return () if known else mirrored_classes(self.classes, self.train.images, self.train.labels)
 
 
 def load(name: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import platform
 import tempfile
 import time
@@ -13,18 +14,20 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost, data, layers, models, packed
+from ablate import cost, data, flips, layers, models, packed
 from ablate.bitlinear import BitLinear
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record
+from ablate.mirrored import augmentation
 from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
 from ablate.words import after
 
+log = logging.getLogger(__name__)
 CURVES = ("curve", "rungs")  # of a record, as it was seen while training; `rungs` only where there are some
 
 
@@ -40,14 +43,18 @@ class Outcome:
 def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
-    contents = {"data": (dataset or data.load(spec.data)).digest, "model": models.digest(spec.model)}
-    whole = {"spec": asked(resolved(spec), exclude=names), **contents}
+    dataset = dataset or data.load(spec.data)
+    contents = {"data": dataset.digest, "model": models.digest(spec.model)}
+    whole = {"spec": asked(resolved(spec, dataset), exclude=names), **contents}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def resolved(spec: TrialSpec) -> TrialSpec:
-    """The trial with bf16="auto" decided for this machine, and without traces of what changes nothing."""
-    return effective(spec.model_copy(update={"recipe": resolve(spec.recipe)}))
+def resolved(spec: TrialSpec, dataset: data.Dataset | None = None) -> TrialSpec:
+    """The trial with bf16="auto" decided for this machine, and flips for a dataset; without traces of what changes nothing."""
+    recipe = resolve(spec.recipe)
+    if dataset and recipe.augment in (True, "both"):
+        recipe = recipe.model_copy(update={"augment": augmentation(recipe.augment, dataset.mirrored)})
+    return effective(spec.model_copy(update={"recipe": recipe}))
 
 
 def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
@@ -55,8 +62,11 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
 
     rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
     """
-    spec = resolved(spec)
-    steps = trial_steps(spec, trial_id(spec), dataset or data.load(spec.data), rungs=rungs)
+    dataset = dataset or data.load(spec.data)
+    asked_for, spec = spec.recipe.augment, resolved(spec, dataset)
+    if note := flips.notice([asked_for], dataset.mirrored):
+        log.warning(note)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
     while True:
         try:
             next(steps)
@@ -174,6 +184,8 @@ def compare(record: Record) -> list[dict[str, Any]]:
     if record["threads"]:
         torch.set_num_threads(int(record["threads"]))
     spec = TrialSpec.model_validate(record["spec"])
+    if spec.recipe.augment is True:  # a record says what was done: there were flips
+        spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"augment": "both"})})
     again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])
     before, now = (_outcome(r) for r in (record, again))
     return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]

@@ -9,12 +9,12 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "mirrored"},
     {"spec", "baselines"},
     {"builtin"},
     {"space_spec"},
     {"study_spec"},
-    {"words", "looks", "printed"},
+    {"words", "looks", "printed", "flips"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "effective"},
     {"bits", "integer", "fetch"},
     {"image_by_image"},
