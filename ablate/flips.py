@@ -1,4 +1,4 @@
-"""Where classes are each other's mirror images, a study flips no image unless it is told to."""
+"""Where classes are each other's mirror images, a study augments no image unless it is told how."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def notice(asked: Sequence[Augment | Any], mirrored: Pairs) -> str:
     (a, b), more = mirrored[0], f" (and {len(mirrored) - 1} more pairs)" if len(mirrored) > 1 else ""
     what = f"The classes {a!r} and {b!r}{more} are mirror images of each other"
     if any(value is True for value in asked):
-        return f"{what}, so no image is flipped in training; recipe.augment = 'both' flips them all the same."
+        return f"{what}, so recipe.augment = true augments nothing here; 'shift' shifts without flips, 'both' does both."
     if {"both", "flip"} & {*asked}:
         return f"{what}, and flips in training mix them up; recipe.augment = 'shift' leaves the flips out."
     return ""

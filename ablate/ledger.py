@@ -15,10 +15,12 @@ from ablate.words import size_class
 Record = dict[str, Any]
 SCHEMA = 1
 ASKED = ("schema", "trial_id", "spec", "status", "arm", "seed", "fraction", "epochs")
+LATER = ("evaluation_batch",)  # fields that older ledgers lack
 FOUND = (
     *("images", "steps", "accuracy", "loss", "test_accuracy", "test_loss"),
     *("size_bytes", "parameters", "macs", "bitops", "latency_ms"),
     *("train_seconds", "threads", "device", "error"),
+    *LATER,
 )
 FIELDS = (*ASKED, *FOUND, "curve", "started_at")
 
@@ -88,7 +90,7 @@ def read(path: Path) -> list[Record]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = dict.fromkeys(LATER) | json.loads(line)
             if record["schema"] != SCHEMA or not set(FIELDS) <= set(record):
                 raise KeyError
             records.append(record)

@@ -32,9 +32,12 @@ def mirrored_classes(
 
 
 def augmentation(asked: Augment, mirrored: Sequence[object]) -> Augment:
-    """What a recipe's `augment` comes to on data with these mirrored classes: true flips only where there are none."""
+    """What a recipe's `augment` comes to on data with these mirrored classes: true is false where there are any.
+
+    Shifts are left out, too: where mirrored classes differ is often a place in the image.
+    """
     if asked is True and mirrored:
-        return "shift"
+        return False
     return True if asked == "both" and not mirrored else asked
 
 

@@ -78,7 +78,7 @@ class Recipe(Spec):
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0  # largest norm of a step's gradient; None: any
     augment: bool | Literal["shift", "flip", "both"] = (
-        True  # random shifts, and flips unless classes are each other's mirror images; "both": flips even then
+        True  # random shifts and flips, but none where classes are each other's mirror images; "both": even there
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
     quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights

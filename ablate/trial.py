@@ -18,6 +18,7 @@ from ablate import cost, data, flips, layers, models, packed
 from ablate.bitlinear import BitLinear
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
+from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record
 from ablate.mirrored import augmentation
@@ -97,6 +98,7 @@ def trial_steps(
     record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
     record["images"] = len(data.subset(dataset.train.labels, spec.fraction, spec.seed))
     record |= {"threads": torch.get_num_threads(), "device": device_name()}
+    record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None  # images that share a scale
     started = time.perf_counter()
     outcome = Outcome(record)
     try:

@@ -140,7 +140,9 @@ def bench(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
     seconds: Annotated[float, typer.Option(help="Time to spend on each figure.")] = 1.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile, which takes a minute.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="All of them under torch.compile as well, which takes minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
