@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from ablate.errors import BadInput
 from ablate.ledger import blank_record
+from ablate.samplers import sampler_of
 from ablate.search import Search, key_of
 from ablate.spec import checked
 from ablate.study_spec import StudySpec
@@ -39,6 +41,11 @@ def run(search, n, status="complete"):
 @pytest.mark.parametrize(
     ("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)]
 )
+def test_an_unknown_name_is_no_sampler():
+    with pytest.raises(BadInput, match="unknown sampler 'tpee'; did you mean 'tpe'"):
+        sampler_of("tpee", {}, 0)
+
+
 def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, at):
     asked = study(sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
     undisturbed = run(Search(asked, GROUPS), n)
