@@ -44,7 +44,9 @@ class LayerSpec(Spec):
     )
     beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times beta
     beta_per: Literal["tensor", "channel"] = "tensor"  # one for the layer, or one a row of its weights
-    activation_scale: Literal["token", "tensor"] = "token"  # gamma of each token, or of the whole input (figure 4)
+    activation_scale: Literal["token", "tensor"] = (
+        "token"  # gamma of each token, or of the whole input (figure 4); in evaluation, of each image
+    )
     signed: bool = True  # false: levels from 0 up (figure 5)
     norm: bool | Literal["unnormalised"] = False  # a LayerNorm, without parameters, before the quantization (figure 7)
     straight_through: Literal["plain", "clipped"] = "plain"  # gradients

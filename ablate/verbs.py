@@ -104,8 +104,12 @@ def rerun(
     if record["status"] != "complete":
         ended = f"a {record['status']} trial ({record['error']})"
         raise AblateError(f"the record is that of {ended}, so there is no outcome to compare")
+    layers = record["spec"]["layers"]
     if not all(row["same"] for row in rows):
-        raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
+        why = "other hardware, versions or threads change the last digits"
+        if record["evaluation_batch"] is None and any(spec["activation_scale"] == "tensor" for spec in layers.values()):
+            why = 'with activation_scale = "tensor" older versions evaluated many images at a time, with one scale'
+        raise AblateError(f"the trial did not repeat its record; {why}")
 
 
 @app.command()

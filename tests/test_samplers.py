@@ -41,11 +41,6 @@ def run(search, n, status="complete"):
 @pytest.mark.parametrize(
     ("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)]
 )
-def test_an_unknown_name_is_no_sampler():
-    with pytest.raises(BadInput, match="unknown sampler 'tpee'; did you mean 'tpe'"):
-        sampler_of("tpee", {}, 0)
-
-
 def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, at):
     asked = study(sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
     undisturbed = run(Search(asked, GROUPS), n)
@@ -133,3 +128,8 @@ def test_a_single_objective_and_an_infinite_space():
         )
         search = Search(asked, GROUPS)
         assert search.size == math.inf and len(run(search, 13)) == 13
+
+
+def test_an_unknown_name_is_no_sampler():
+    with pytest.raises(BadInput, match="unknown sampler 'tpee'; did you mean 'tpe'"):
+        sampler_of("tpee", {}, 0)
