@@ -7,6 +7,7 @@ one is never tested with the other.
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -17,6 +18,7 @@ from PIL import Image
 from ablate import fetch, folder_layout, imagefolder
 from ablate.builtin import IMAGEFOLDER, absolute_data, bundled
 from ablate.errors import BadInput, unknown
+from ablate.mirrored import mirrored_classes
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
     from ablate.preprocessing import Preprocess
@@ -57,6 +59,12 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what a user should know of it, a line each
     at_decoding: bool = False  # each image was resized and cropped from its own size, by the image processor of a model
     covered: bool = False  # images were made to cover one size, and cropped in the middle
+
+    @cached_property
+    def mirrored(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of classes that are each other's mirror images; none in the datasets that have a name."""
+        known = self.digest in DIGESTS.values()
+        return () if known else mirrored_classes(self.classes, self.train.images, self.train.labels)
 
 
 def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:

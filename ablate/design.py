@@ -154,8 +154,8 @@ class Design:
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Each cell's tunings, then seed after seed all cells; `spec` is None where the tuning has not ended."""
         for name, cell in self.cells.items():
-            for tuned, spec in zip(cell.tunings, self._tuning(cell), strict=True):
-                yield {"cell": name, "role": "tune", "tuned": tuned, "spec": spec}
+            for tuned, trial in zip(cell.tunings, self._tuning(cell), strict=True):
+                yield {"cell": name, "role": "tune", "tuned": tuned, "spec": trial}
         best = {name: self._best(name) for name in self.cells}
         for seed in self._seeds:
             for name, cell in self.cells.items():

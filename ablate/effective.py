@@ -56,6 +56,8 @@ def asked(spec: TrialSpec, *, exclude: set[str]) -> dict[str, Any]:
         return {key: value for key, value in fields.items() if key not in OFF or value != OFF[key]}
 
     plain = effective(spec).model_dump(exclude=exclude)
+    if plain["recipe"]["augment"] == "both":  # what true does, and did on any data
+        plain["recipe"]["augment"] = True
     return plain | {"recipe": on(plain["recipe"]), "layers": {group: on(layer) for group, layer in plain["layers"].items()}}
 
 

@@ -142,7 +142,7 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A packed model beside its twins in full precision, float32 and bfloat16, whose weights are random: rows of a table.
 
-    compiled: a row for the packed model under torch.compile as well. File sizes and bytes in memory (parameters and
+    compiled: a row for each of the three under torch.compile as well. File sizes and bytes in memory (parameters and
     buffers) are counted, latencies are medians in ms. Raises BadInput where the directory holds no packed model, or one
     without architecture or image processing.
     """
@@ -157,17 +157,19 @@ def bench(
     for buffer in twin.buffers():
         buffer.zero_()
     on_disk = sum((Path(directory) / file).stat().st_size for file in (packed.JSON, packed.TENSORS))
-    models: dict[str, tuple[nn.Module, int | None]] = {"packed": (packed.load_packed(directory).to(device), on_disk)}
-    if compiled:
-        models["packed, compiled"] = (again := packed.load_packed(directory).to(device), on_disk)
-        again.compile(dynamic=False, options={"freezing": True})  # the weights are constants
-    models["full, float32"] = (twin.eval(), held(twin))
-    models["full, bfloat16"] = (half := copy.deepcopy(twin).bfloat16(), held(half))
+    half = copy.deepcopy(twin.eval()).bfloat16()
+    models = {"packed": packed.load_packed(directory).to(device), "full, float32": twin, "full, bfloat16": half}
+    sizes = {name: held(model) for name, model in models.items()} | {"packed": on_disk}
+    if compiled:  # like beside like
+        for name, model in [*models.items()]:
+            models[f"{name}, compiled"] = (again := copy.deepcopy(model))
+            sizes[f"{name}, compiled"] = sizes[name]
+            again.compile(dynamic=False, options={"freezing": True})  # the weights are constants
     rows = []
-    for name, (model, size_bytes) in models.items():
-        row: dict[str, Any] = {"model": name, "size_bytes": size_bytes, "memory_bytes": held(model)}
+    for name, model in models.items():
+        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": held(model)}
         for batch in batches:
-            dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+            dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
             timing = measure(model, size, batch, seconds=seconds, dtype=dtype)
             row |= {f"latency_ms at batch {batch}": timing.median_ms, f"n at batch {batch}": timing.n}
         rows.append(row | {"threads": timing.threads, "device": timing.device})

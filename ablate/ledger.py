@@ -18,10 +18,12 @@ from ablate.words import size_class
 Record = dict[str, Any]
 SCHEMA = 1
 ASKED = ("schema", "trial_id", "spec", "status", "arm", "seed", "fraction", "epochs")
+LATER = ("evaluation_batch",)  # fields that older ledgers lack
 FOUND = (
     *("images", "steps", "accuracy", "loss", "test_accuracy", "test_loss"),
     *("size_bytes", "parameters", "macs", "bitops", "latency_ms"),
     *("train_seconds", "threads", "device", "error"),
+    *LATER,
 )
 FIELDS = (*ASKED, *FOUND, "curve", "started_at")
 STATUSES = ("complete", "pruned", "failed")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import cost, data, layers, models, packed, trial
+from ablate import cost, data, flips, layers, models, packed, trial
 from ablate.builtin import absolute_data
 from ablate.confirm import is_searched
 from ablate.constraints import Count, Counter
@@ -43,6 +43,7 @@ class Plan:
     search: Search | Design
     count: Counter  # what is bounded of a trial's cost, before it is trained
     left_out: tuple[str, ...] = ()  # why some layers of the model can't be quantized
+    notices: tuple[str, ...] = ()  # what the user should know before anything is trained
 
     @property
     def contents(self) -> dict[str, str]:
@@ -62,6 +63,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     absolute = {"model": models.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = trial.load_data(study.data, study.model)
+    study, notices = _flips(study, dataset, records)
     model, preprocess = models.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
     try:
         cost.count(model, preprocess.size)
@@ -83,13 +85,21 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         if study.trials not in (search.size, StudySpec.model_fields["trials"].default):
             raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
         study = study.model_copy(update={"trials": search.size})
-    planned = Plan(study, found, dataset, search, count, tuple(dict.fromkeys(layers.unquantizable(model).values())))
+    planned = Plan(study, found, dataset, search, count, tuple(dict.fromkeys(layers.unquantizable(model).values())), notices)
     if not planned.anchors:
         unbounded = proposer_of(study.model_copy(update={"max_size_bytes": None}), search.groups, [], count)
         if not (sizes := [count(spec)["size_bytes"] for _ in range(10) if (spec := unbounded.ask())]):
             raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
         raise BadInput(f"max_size_bytes must leave a point, but got {study.max_size_bytes}; one has {min(sizes)}, so try that")
     return planned
+
+
+def _flips(study: StudySpec, dataset: data.Dataset, records: Sequence[Record]) -> tuple[StudySpec, tuple[str, ...]]:
+    """The study with its flips decided, and what to say of it. Raises BadInput for records that were decided otherwise."""
+    note = flips.notice(_asked(study, "augment"), dataset.mirrored)
+    if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
+        raise BadInput(f"a version that flipped images began this run. {note} Begin a new run")
+    return flips.decided(study, dataset.mirrored), (note,) if note else ()
 
 
 def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:

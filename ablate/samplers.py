@@ -7,15 +7,20 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from ablate.errors import unknown
 from ablate.points import Point
 
 WEIGHTS = ("binary", "ternary", "int4", "int8", "full")  # from the least bits to the most
 POPULATION = 20  # of NSGA-II: a study has tens or hundreds of trials
+SAMPLERS = ("additive", "tpe", "nsga2", "gp", "random")
 STARTUP = 10  # trials at random before TPE and the Gaussian process propose
 
 
 def sampler_of(name: str, axes: Mapping[str, BaseDistribution], seed: int, warned: int = 0) -> optuna.samplers.BaseSampler:
-    """A sampler, new for each proposal, so that no state is left in it. `warned`: points told before the first trial."""
+    """A sampler, new for each proposal, so that no state is left in it. `warned`: points told before the first trial.
+
+    Raises BadInput for a name that is none.
+    """
     startup = STARTUP + warned
     known = {axis: values for axis, values in axes.items() if not values.single()}
     if name in ("random", "additive"):
@@ -24,7 +29,9 @@ def sampler_of(name: str, axes: Mapping[str, BaseDistribution], seed: int, warne
         return _NSGA2(known, seed=seed, population_size=POPULATION)
     if name == "gp":
         return _GP(known, seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
-    return _TPE(known, seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
+    if name == "tpe":
+        return _TPE(known, seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
+    raise unknown("sampler", name, SAMPLERS)
 
 
 def attributes(name: str, number: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the command line prints of a study before it runs, and of a run."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     planned = plan(asked)
     reuse(known, planned)
     result = {"checks": [asdict(check) for check in gate(planned)]} | estimate(planned)
+    for notice in planned.notices:
+        print(notice, file=sys.stderr)
     if as_json:
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]

@@ -63,7 +63,9 @@ class LayerSpec(Spec):
     )
     beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times beta
     beta_per: Literal["tensor", "channel"] = "tensor"  # one for the layer, or one a row of its weights
-    activation_scale: Literal["token", "tensor"] = "token"  # gamma of each token, or of the whole input (figure 4)
+    activation_scale: Literal["token", "tensor"] = (
+        "token"  # gamma of each token, or of the whole input (figure 4); in evaluation, of each image
+    )
     signed: bool = True  # false: levels from 0 up (figure 5)
     norm: bool | Literal["unnormalised"] = False  # a LayerNorm, without parameters, before the quantization (figure 7)
     straight_through: Literal["plain", "clipped"] = "plain"  # gradients
@@ -96,7 +98,9 @@ class Recipe(Spec):
     momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0  # largest norm of a step's gradient; None: any
-    augment: bool = True  # random flips and shifts
+    augment: bool | Literal["shift", "flip", "both"] = (
+        True  # random shifts and flips, but none where classes are each other's mirror images; "both": even there
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
     quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights
     quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: as weight_decay

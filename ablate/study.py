@@ -91,6 +91,8 @@ def drive(
     Ray must be connected, and `planned` know the records.
     """
     say_if_slow(planned.study, resources)
+    for notice in planned.notices:
+        print(notice, file=sys.stderr)
     driver = Driver(run, planned.search, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
     study, dataset, status, reason, begun = driver.study, planned.dataset, "interrupted", "", False

@@ -91,7 +91,7 @@ def train(
                 ramp.at(schedule.last_epoch)  # the number of steps done
                 decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
                 pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
-                pixels = (_augment(pixels, rng) if recipe.augment else pixels).to(device)
+                pixels = (_augment(pixels, rng, recipe.augment) if recipe.augment else pixels).to(device)
                 labels = torch.from_numpy(images.labels[batch]).to(device)  # (B,)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
                     loss = objective(preprocess(pixels), labels)
@@ -162,12 +162,19 @@ def _tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())  # (B, H, W, 3) -> (B, 3, H, W)
 
 
-def _augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip half of the images; shift each by up to an eighth of its side, reflecting at the edges. uint8 (B, 3, H, W)."""
+def _augment(pixels: Tensor, rng: np.random.Generator, parts: bool | str = True) -> Tensor:
+    """Flip half of the images; shift each by up to an eighth of its side, reflecting at the edges. uint8 (B, 3, H, W).
+
+    parts: "shift" or "flip" does only that, with the same draws.
+    """
     b, _, h, w = pixels.shape
     rows = np.arange(h) + rng.integers(-(h // 8), h // 8 + 1, (b, 1))  # (B, H)
     columns = np.arange(w) + rng.integers(-(w // 8), w // 8 + 1, (b, 1))  # (B, W)
-    columns = np.where(rng.random((b, 1)) < 0.5, columns[:, ::-1], columns)
+    flipped = rng.random((b, 1)) < 0.5
+    if parts == "flip":
+        rows, columns = np.arange(h)[None], np.arange(w)[None]
+    if parts != "shift":
+        columns = np.where(flipped, columns[:, ::-1], columns)
     y, x = torch.from_numpy(_reflect(rows, h)), torch.from_numpy(_reflect(columns, w))
     image = torch.arange(b)[:, None, None]
     return pixels.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)  # (B, 3, H, W)

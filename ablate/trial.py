@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import platform
 import tempfile
 import time
@@ -13,19 +14,22 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost, data, layers, models, packed
+from ablate import cost, data, flips, layers, models, packed
 from ablate.bitlinear import BitLinear
 from ablate.builtin import IMAGEFOLDER
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
+from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
+from ablate.mirrored import augmentation
 from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
 from ablate.words import after
 
+log = logging.getLogger(__name__)
 CURVES = ("curve", "rungs")  # of a record, as it was seen while training; `rungs` only where there are some
 
 
@@ -53,13 +57,16 @@ def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     names = {"model", "data"}  # their contents count, not what they are called
     dataset = dataset or load_data(spec.data, spec.model)
     contents = {"data": dataset.digest, "model": models.start(spec.model, dataset.classes)}
-    whole = {"spec": asked(resolved(spec), exclude=names), **contents}
+    whole = {"spec": asked(resolved(spec, dataset), exclude=names), **contents}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def resolved(spec: TrialSpec) -> TrialSpec:
-    """The trial with bf16="auto" decided for this machine, and without traces of what changes nothing."""
-    return effective(spec.model_copy(update={"recipe": resolve(spec.recipe)}))
+def resolved(spec: TrialSpec, dataset: data.Dataset | None = None) -> TrialSpec:
+    """The trial with bf16="auto" decided for this machine, and flips for a dataset; without traces of what changes nothing."""
+    recipe = resolve(spec.recipe)
+    if dataset and recipe.augment in (True, "both"):
+        recipe = recipe.model_copy(update={"augment": augmentation(recipe.augment, dataset.mirrored)})
+    return effective(spec.model_copy(update={"recipe": recipe}))
 
 
 def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
@@ -67,7 +74,10 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
 
     rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
     """
-    spec, dataset = resolved(spec), dataset or load_data(spec.data, spec.model)
+    dataset = dataset or load_data(spec.data, spec.model)
+    asked_for, spec = spec.recipe.augment, resolved(spec, dataset)
+    if note := flips.notice([asked_for], dataset.mirrored):
+        log.warning(note)
     steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state stays as it is
         while True:
@@ -100,6 +110,7 @@ def trial_steps(
     record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
     record["images"] = len(data.subset(dataset.train.labels, spec.fraction, spec.seed))
     record |= {"threads": torch.get_num_threads(), "device": device_name()}
+    record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None  # images that share a scale
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
@@ -185,6 +196,8 @@ def worker_steps(
 def compare(record: Record) -> list[dict[str, Any]]:
     """Run a recorded trial again with as many threads, and set what came out beside the record, field by field."""
     spec, threads = trial_of(record), torch.get_num_threads()
+    if spec.recipe.augment is True:  # a record says what was done: there were flips
+        spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"augment": "both"})})
     torch.set_num_threads(int(record["threads"] or threads))
     try:
         again = run_trial(spec, rungs=[*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))])

@@ -108,8 +108,12 @@ def rerun(
     if record["status"] != "complete":
         ended = f"a {record['status']} trial ({record['error']})"
         raise AblateError(f"the record is that of {ended}, so there is no outcome to compare")
+    layers = record["spec"]["layers"]
     if not all(row["same"] for row in rows):
-        raise AblateError("the trial did not repeat its record; other hardware, versions or threads change the last digits")
+        why = "other hardware, versions or threads change the last digits"
+        if record["evaluation_batch"] is None and any(spec["activation_scale"] == "tensor" for spec in layers.values()):
+            why = 'with activation_scale = "tensor" older versions evaluated many images at a time, with one scale'
+        raise AblateError(f"the trial did not repeat its record; {why}")
 
 
 @app.command()
@@ -144,7 +148,9 @@ def bench(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed model's folder.")],
     seconds: Annotated[float, typer.Option(help="Time to spend on each figure.")] = 1.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile, which takes a minute.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="All of them under torch.compile as well, which takes minutes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""

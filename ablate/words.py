@@ -6,6 +6,8 @@ import shlex
 from collections import Counter
 from typing import Any
 
+from ablate.errors import unknown
+
 COLUMNS = {
     "accuracy": "accuracy",
     "size_bytes": "size",
@@ -57,7 +59,9 @@ def size_class(size_bytes: int) -> str:
 
 
 def cell(objective: str, value: float) -> str:
-    """An objective's value with its unit."""
+    """An objective's value with its unit. Raises BadInput for an objective that is none."""
+    if objective not in COLUMNS:
+        raise unknown("objective", objective, COLUMNS)
     if objective == "size_bytes":
         return size(value)
     giga = f"{value / 1e9:,.1f} G" if value >= 1e10 else f"{value / 1e9:.3g} G"

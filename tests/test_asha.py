@@ -18,9 +18,9 @@ from ablate.asha import Rungs, best
 from ablate.cluster import Resources
 from ablate.distribute import distribute
 from ablate.driver import Driver
-from ablate.errors import AblateError
+from ablate.errors import AblateError, BadInput
 from ablate.ledger import append, blank_record, read
-from ablate.plan import estimate, plan
+from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.search import Search
@@ -120,6 +120,31 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
     trained, validated, tested = map(len, (planned.dataset.train, planned.dataset.validation, planned.dataset.test))
     views = 4 * 3 * (0.1 + 0.5) * trained + 2 * (4 * validated + 2 * tested) / 3
     assert planned.study.trials == 8 and estimate(planned)["image_views"] == round(views)
+
+
+def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
+    space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": 0.02}
+    axes = {"epochs": [1, 5], "batch_size": 40, "full_epochs": [0, 2], "validate_every": 5}
+    asked = StudySpec(question="?", model=str(tiny_vit), space=space | {"recipe": axes}, trials=2, recipe={"epochs": 99})
+    planned = plan(asked)
+    images, validated = round(0.02 * len(planned.dataset.train)), len(planned.dataset.validation)
+    *each, checkpoints = _views(planned)
+    assert each == [3 * images + validated / 3] * 2 and checkpoints == 2 * images
+    found = estimate(planned)
+    longest = found["minutes_of_longest_trial"] * 60 * found["images_per_second_of_a_cpu"]
+    assert longest == pytest.approx(7 * images + validated / 3, rel=0.05)
+
+
+def test_a_study_of_single_images_is_refused_where_the_model_normalises_over_them(tmp_path):
+    import transformers
+
+    sizes = {"hidden_sizes": [16, 32, 48], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8] * 3}
+    config = transformers.LevitConfig(image_size=64, mlp_ratio=[2] * 3, attention_ratio=[2] * 3, **sizes)
+    transformers.LevitForImageClassification(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    space = {"description": "d", "layer": {"weights": ["full", "binary"]}, "recipe": {"batch_size": [1, 16]}}
+    with pytest.raises(BadInput, match="this model needs 2 images or more a step, but a step would have 1"):
+        plan(StudySpec(question="?", model=str(tmp_path), space=space))
 
 
 def test_rungs_are_where_the_study_says():

@@ -15,7 +15,7 @@ from PIL import Image
 from ablate import LayerSpec, cli, data, load_packed, load_run, models, pack, quantize_, run_study
 from ablate.cluster import Resources
 from ablate.errors import BadInput
-from ablate.latency import LatencyTable, layer_table, measure
+from ablate.latency import LatencyTable, bench, layer_table, measure
 from ablate.layers import linear_layers
 from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
@@ -60,6 +60,17 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
     parameters = smallest["parameters"]
     assert rows["full, float32"]["size_bytes"] == 4 * parameters and rows["full, bfloat16"]["size_bytes"] == 2 * parameters
     assert all(row[f"latency_ms at batch {b}"] > 0 and row[f"n at batch {b}"] >= 5 for row in rows.values() for b in (1, 8, 32))
+
+
+@pytest.mark.slow
+def test_compiled_stands_beside_compiled(tiny_vit, tmp_path):
+    model, preprocess = models.load(str(tiny_vit), data.CIFAR10), models.preprocess(str(tiny_vit))
+    quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
+    pack(model, tmp_path, preprocess=preprocess)
+    rows = bench(tmp_path, batches=(1,), seconds=0.01, compiled=True)
+    names = ["packed", "full, float32", "full, bfloat16"]
+    assert [row["model"] for row in rows] == [*names, *(f"{name}, compiled" for name in names)]
+    assert [row["size_bytes"] for row in rows[:3]] == [row["size_bytes"] for row in rows[3:]]
 
 
 @pytest.mark.parametrize(

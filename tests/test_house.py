@@ -9,13 +9,13 @@ import ablate
 
 ROOT = Path(ablate.__file__).parent
 FLOORS = [
-    {"errors", "hardware", "files", "labels", "ray_folder"},
+    {"errors", "hardware", "files", "labels", "ray_folder", "mirrored"},
     {"downloads", "heads"},
     {"spec", "baselines", "tensors", "decoding", "preprocessing"},
     {"builtin", "folder_layout", "image_size"},
     {"space_spec", "splitting"},
     {"study_spec"},
-    {"words", "looks", "printed", "lines", "effective"},
+    {"words", "looks", "printed", "lines", "effective", "flips"},
     {"model_files"},
     {"checkpoints"},
     {"ledger", "bitlinear", "models", "sources", "imagefolder", "storage", "monitor", "locks"},

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from ablate.errors import BadInput
 from ablate.ledger import blank_record
+from ablate.samplers import sampler_of
 from ablate.search import Search, key_of
 from ablate.spec import checked
 from ablate.study_spec import StudySpec
@@ -126,3 +128,8 @@ def test_a_single_objective_and_an_infinite_space():
         )
         search = Search(asked, GROUPS)
         assert search.size == math.inf and len(run(search, 13)) == 13
+
+
+def test_an_unknown_name_is_no_sampler():
+    with pytest.raises(BadInput, match="unknown sampler 'tpee'; did you mean 'tpe'"):
+        sampler_of("tpee", {}, 0)

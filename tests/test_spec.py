@@ -4,14 +4,14 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
-from ablate import cli
+from ablate import cli, words
 from ablate.baselines import KNOWN
 from ablate.builtin import bundled, names
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.run import _toml
 from ablate.search import Search
-from ablate.space_spec import load_space
+from ablate.space_spec import OBJECTIVES, load_space
 from ablate.spec import LayerSpec, TrialSpec, checked
 from ablate.study_spec import StudySpec, load_study
 
@@ -100,6 +100,12 @@ recipe = { epochs = [5, 7], batch_size = 32 }
         recipes = [spec.recipe for spec in design.planned]
         assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
         assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {recipe.ema for recipe in recipes} == {0.9}
+
+
+def test_an_unknown_objective_has_no_unit():
+    assert words.cell("train_seconds", 90) == "1 min 30 s" and {*words.COLUMNS} == {*OBJECTIVES}
+    with pytest.raises(BadInput, match="unknown objective 'energy_j'"):
+        words.cell("energy_j", 1e6)
 
 
 def test_options_that_would_be_ignored_are_refused():

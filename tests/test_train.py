@@ -12,7 +12,7 @@ from ablate.models import Preprocess
 from ablate.recipe import length, rate
 from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.storage import Storage
-from ablate.train import _augment, _reflect, train
+from ablate.train import _augment, _batches, _reflect, train
 from ablate.trial import compare, resolved, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -56,6 +56,27 @@ def test_as_many_steps_whatever_the_number_of_images():
         assert epochs[-1].state["schedule"]["last_epoch"] == 13
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(33, [16, 17]), (17, [17]), (34, [16, 16, 2]), (32, [16, 16]), (1, [1])])
+def test_a_single_image_that_is_left_over_joins_the_step_before(n, sizes):
+    batches = [len(batch) for batch in _batches(np.arange(n), 16)]
+    assert batches == sizes and length(Recipe(epochs=3, batch_size=16), n) == (3 * len(sizes), 3)
+    assert [len(batch) for batch in _batches(np.arange(3), 1)] == [1, 1, 1]
+
+
+def test_batch_normalisation_needs_two_images_a_step():
+    def normalised():
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+    recipe = Recipe(epochs=1, batch_size=16, bf16=False)
+    [ended] = train(normalised(), splits(33), splits(1), recipe, PLAIN, 0)
+    assert ended.state["schedule"]["last_epoch"] == 2
+    for n, size in ((33, 1), (1, 16)):
+        alone = recipe.model_copy(update={"batch_size": size})
+        with pytest.raises(BadInput, match=r"2 images or more a step, but a step would have 1: Expected .* set batch_size = 2"):
+            next(train(normalised(), splits(n), splits(2), alone, PLAIN, 0))
+        assert list(train(net(), splits(n), splits(2), alone, PLAIN, 0))
+
+
 def test_validating_less_often_changes_nothing_else():
     often, seldom = (
         {e.epoch: e.loss for e in train(net(), splits(), splits(), Recipe(epochs=5, validate_every=n, bf16=False), PLAIN, 0)}
@@ -91,6 +112,11 @@ def test_augmentation_shifts_and_flips_and_reflects():
     assert out.shape == image.shape and out.dtype == torch.uint8
     kinds = {bytes(o.numpy().tobytes()) for o in out}
     assert len(kinds) == 18  # 3 shifts down x 3 across x 2 flips
+    for part, kinds in (("shift", 9), ("flip", 2)):
+        apart = _augment(image, np.random.default_rng(0), part)
+        assert len({bytes(o.numpy().tobytes()) for o in apart}) == kinds
+    same = (_augment(image, np.random.default_rng(0), "shift") == out).flatten(1).all(1)
+    assert 60 < same.sum() < 140  # those that are not flipped: the draws are the same
     assert _reflect(np.arange(-2, 7), 5).tolist() == [2, 1, 0, 1, 2, 3, 4, 3, 2]
 
 

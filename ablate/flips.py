@@ -1,0 +1,46 @@
+"""Where classes are each other's mirror images, a study augments no image unless it is told how."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablate.mirrored import Augment, augmentation
+from ablate.study_spec import Step, StudySpec
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def decided(study: StudySpec, mirrored: Pairs) -> StudySpec:
+    """The study with `augment` as data with these mirrored classes want it, wherever it is said."""
+
+    def axis(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(dict.fromkeys(augmentation(choice, mirrored) for choice in value))
+        return augmentation(value, mirrored)
+
+    def recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: axis(value) if key == "augment" else value for key, value in fields.items()}
+
+    def step(change: Step) -> Step:
+        return change.model_copy(update={"recipe": recipe(change.recipe), "tune": recipe(change.tune)})
+
+    parts = {
+        "recipe": study.recipe.model_copy(update={"augment": axis(study.recipe.augment)}),
+        "space": study.space.model_copy(update={"recipe": recipe(study.space.recipe)}),
+        "tune": recipe(study.tune),
+        "steps": tuple(map(step, study.steps)),
+        "reference": study.reference and step(study.reference),
+    }
+    return study.model_copy(update=parts)
+
+
+def notice(asked: Sequence[Augment | Any], mirrored: Pairs) -> str:
+    """What to say of values of `augment` on data with these mirrored classes; "" where there is nothing to say."""
+    if not mirrored:
+        return ""
+    (a, b), more = mirrored[0], f" (and {len(mirrored) - 1} more pairs)" if len(mirrored) > 1 else ""
+    what = f"The classes {a!r} and {b!r}{more} are mirror images of each other"
+    if any(value is True for value in asked):
+        return f"{what}, so recipe.augment = true augments nothing here; 'shift' shifts without flips, 'both' does both."
+    if {"both", "flip"} & {*asked}:
+        return f"{what}, and flips in training mix them up; recipe.augment = 'shift' leaves the flips out."
+    return ""
