@@ -220,7 +220,9 @@ def main() -> NoReturn:
     """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     reconfigure = sys.stdout.reconfigure  # type: ignore[union-attr]
-    reconfigure(line_buffering=True, errors="backslashreplace")  # a pipe sees each line when it is printed, whatever its letters
+    reconfigure(
+        line_buffering=True, errors="backslashreplace"
+    )  # a pipe sees each line when it is printed, whatever its letters
     try:
         code = app(standalone_mode=False) or 0
         if code == 130:

@@ -87,7 +87,8 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         if resources.address:
             rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
             raise BadInput(f"{rule}: {reason}") from None
-        raise AblateError(f"Ray did not start on this machine ({room(folder)}): {reason}") from None
+        where = f" ({room(folder)})" if folder else ""
+        raise AblateError(f"Ray did not start on this machine{where}: {reason}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         yield url, _resolved(resources)

@@ -138,7 +138,11 @@ def test_a_run_without_a_record(finished, tmp_path):
 
 def test_confusions_count():
     table = confusions({"m": (np.array([0, 1, 1]), np.array([0, 0, 1]))}, ["cat", "dog"])
-    assert table.set_index(["label", "predicted"])["count"].to_dict() == {("cat", "cat"): 1, ("cat", "dog"): 1, ("dog", "dog"): 1}
+    assert table.set_index(["label", "predicted"])["count"].to_dict() == {
+        ("cat", "cat"): 1,
+        ("cat", "dog"): 1,
+        ("dog", "dog"): 1,
+    }
     assert list(table["share"]) == [0.5, 0.5, 1]
 
 
@@ -162,7 +166,9 @@ def test_tables_of_many_classes_grow_with_the_images_and_not_with_the_pairs():
     found, worst = differences(table), most_confused(table, classes, 50)
     assert tracemalloc.get_traced_memory()[1] < 50e6  # a square of 10,000 has 800 MB
     tracemalloc.stop()
-    assert len(table) <= 2 * labels.size >= len(found) and table["count"].sum() == 2 * labels.size and (table["count"] > 0).all()
+    assert (
+        len(table) <= 2 * labels.size >= len(found) and table["count"].sum() == 2 * labels.size and (table["count"] > 0).all()
+    )
     assert len(worst) == 50 and worst == sorted(worst, key=classes.index)
 
 
