@@ -175,7 +175,7 @@ def alone(
 
 
 class Metrics:
-    """A run's metrics, which Ray's agents show to Prometheus, with tags in ASCII: Ray takes no others. Ray must be connected."""
+    """A run's metrics, which Ray's agents show to Prometheus, with tags in ASCII. Ray must be connected."""
 
     def __init__(self, gauges: dict[str, tuple[str, tuple[str, ...]]], run: str) -> None:
         self.gauges = {name: Gauge(name, text, ("run", *labels)) for name, (text, labels) in gauges.items()}

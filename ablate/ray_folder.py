@@ -14,7 +14,7 @@ SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Within, Ray may be started: the folder that RAY_TMPDIR or TMPDIR gives; where it will not do, /tmp/ray, as stderr is told.
+    """Within, Ray may be started: the folder that RAY_TMPDIR or TMPDIR gives; where it won't do, /tmp/ray, as stderr is told.
 
     Processes of Ray have sockets of their own in TMPDIR: within, one that will not do is /tmp.
     """
