@@ -282,7 +282,12 @@ def _confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
         trace |= {"colorscale": [[0, "#ffffff"], [1, BLUE]], "zmin": 0, "zmax": 100, "showscale": False, "xgap": 1, "ygap": 1}
         trace |= {"text": [_list(row) for row in counts], "texttemplate": "" if many else "%{text}"}
         trace |= {"hovertemplate": "%{y} taken for %{x}: %{text} (%{z} %)<extra></extra>"}
-        axes: Plain = {"type": "category", "showgrid": False, "tickvals": names[::step], "tickfont": {"size": 10 if many else 12}}
+        axes: Plain = {
+            "type": "category",
+            "showgrid": False,
+            "tickvals": names[::step],
+            "tickfont": {"size": 10 if many else 12},
+        }
         axes |= {"ticktext": [_text(name) for name in shortened_alike(classes[::step], CLASS)]}
         layout: Plain = {"xaxis": axes | {"title": {"text": "predicted"}, "side": "top", "tickangle": -60}}
         layout["yaxis"] = axes | {"title": {"text": "label"}, "autorange": "reversed"}

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -74,24 +74,23 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     Raises BadInput when no Ray answers at the address, and when no trial fits; AblateError when Ray does not start here.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is in the ledger
-    here: dict[str, Any] = {}
-    if not resources.address:
-        here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
-        here |= {"_temp_dir": str(ray_folder())}
+    here = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
     there = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
     try:
-        context = ray.init(
-            address=resources.address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            **(there if resources.address else here),
-        )
+        with nullcontext() if resources.address else ray_folder() as folder:
+            context = ray.init(
+                address=resources.address or "local",
+                log_to_driver=False,
+                logging_level="ERROR",
+                **(there if resources.address else here | {"_temp_dir": str(folder)}),
+            )
     except Exception as error:  # of Ray's own: it raises many kinds, plain Exception among them
         reason = str(error).strip().partition("\n")[0]
         if resources.address:
             rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
             raise BadInput(f"{rule}: {reason}") from None
-        raise AblateError(f"Ray did not start on this machine: {reason}; {room(Path(here['_temp_dir']))}") from None
+        where = f" ({room(folder)})" if folder else ""
+        raise AblateError(f"Ray did not start on this machine{where}: {reason}") from None
     try:
         url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         yield url, _resolved(resources)
@@ -176,7 +175,7 @@ def alone(
 
 
 class Metrics:
-    """A run's metrics, which Ray's agents show to Prometheus, with tags in ASCII: Ray takes no others. Ray must be connected."""
+    """A run's metrics, which Ray's agents show to Prometheus, with tags in ASCII. Ray must be connected."""
 
     def __init__(self, gauges: dict[str, tuple[str, tuple[str, ...]]], run: str) -> None:
         self.gauges = {name: Gauge(name, text, ("run", *labels)) for name, (text, labels) in gauges.items()}

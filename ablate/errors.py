@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from reprlib import Repr
 
-
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # faults of a disk, whatever file was asked for
 
 

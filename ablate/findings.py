@@ -1,5 +1,6 @@
 """What a run shows: each finding a sentence and tables, or the reason why there is none."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -33,5 +34,8 @@ def write_tables(found: dict[str, Finding], folder: Path) -> list[Path]:
     tables = {name: table for finding in found.values() for name, table in finding.tables.items() if len(table)}
     for name, table in tables.items():
         plain = table.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
-        store(folder / f"{name}.csv", plain.to_csv(index=False).encode("utf-8", "backslashreplace"))
+        text = plain.to_csv(index=False)
+        if "\r" in text:  # which ends a row for those who read it, unless it is quoted
+            text = plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+        store(folder / f"{name}.csv", text.encode("utf-8", "backslashreplace"))
     return [folder / f"{name}.csv" for name in tables]

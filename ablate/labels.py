@@ -22,7 +22,7 @@ def shortened(text: str, most: int) -> str:
 
 def shortened_alike(names: Sequence[str], most: int) -> list[str]:
     """Names side by side, shortened; where one is too long, without what all begin with, up to its last dot or space."""
-    shared = os.path.commonprefix(names) if len(names) > 1 and max(map(len, names)) > most else ""
+    shared = os.path.commonprefix(names) if len(names) > 1 and max(map(len, names)) > most else ""  # noqa: RUF071
     shared = shared[: max(map(shared.rfind, "./ _-")) + 1]
     return [shortened(f"…{name[len(shared) :]}" if shared else name, most) for name in names]
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET_BYTES = 107  # of an address of AF_UNIX; Darwin has 103, and no TMPDIR for Ray
@@ -10,16 +12,23 @@ BELOW = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEvents
 SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
 
-def ray_folder() -> Path:
-    """The folder that RAY_TMPDIR or TMPDIR gives, as Ray takes it; where it will not do, /tmp/ray, which is said on stderr."""
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
-    if name is None:
-        return SHORT
-    folder = Path(os.environ[name])
-    if why := _fault(folder):
-        print(f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(folder)!r}", file=sys.stderr)
-        return SHORT
-    return folder / "ray"
+@contextmanager
+def ray_folder() -> Iterator[Path]:
+    """Within, Ray may be started: the folder that RAY_TMPDIR or TMPDIR gives; where it won't do, /tmp/ray, as stderr is told.
+
+    Processes of Ray have sockets of their own in TMPDIR: within, one that will not do is /tmp.
+    """
+    given = {name: Path(os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ}
+    faults = {name: why for name, folder in given.items() if (why := _fault(folder))}
+    for name, why in faults.items():
+        print(f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(given[name])!r}", file=sys.stderr)
+    first = next(iter(given), None)
+    kept = {name: os.environ[name] for name in faults}
+    os.environ.update(dict.fromkeys(faults, str(SHORT.parent)))
+    try:
+        yield SHORT if first is None or first in faults else given[first] / "ray"
+    finally:
+        os.environ.update(kept)
 
 
 def room(folder: Path) -> str:

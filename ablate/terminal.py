@@ -33,7 +33,10 @@ def table(rows: list[dict[str, Any]], as_json: bool) -> None:
     shown = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         shown.add_row(
-            *(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else one_line(str(value)) for value in row.values())
+            *(
+                f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else one_line(str(value))
+                for value in row.values()
+            )
         )
     console.print(shown)
 

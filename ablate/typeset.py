@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from typing import Literal, get_args
 
 from rich.console import Group
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.errors import unknown
+from ablate.labels import one_line
 from ablate.table1 import QUANTITIES, Cell, Table1
 
 Format = Literal["text", "csv", "markdown", "latex"]
@@ -24,7 +26,9 @@ HEADS = {
 }
 ABOUT = ("split", "sd", "failed")  # of an accuracy
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
+MARKDOWN = re.compile(r"([\\|`*<\[\]~]|(?<!\w)_|_(?!\w))")  # what formats text, or ends a cell
 LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {"±": r"$\pm$", "`": "'", "<": "$<$", ">": "$>$", "|": "$|$"}
+LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", "\n": " "}  # what begins a row is not to be taken for an option of the row before
 LATEX |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
 
 
@@ -94,7 +98,8 @@ def _csv(table: Table1) -> str:
 def _markdown(table: Table1) -> str:
     heads = ["model", *(HEADS[name] for name in _columns(table))]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *_body(table)]
-    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in lines)
+    rows = [" | ".join(MARKDOWN.sub(r"\\\1", one_line(cell)) for cell in cells) for cells in lines]
+    body = "\n".join(f"| {row} |" for row in rows)
     return body + f"\n\n{LEGEND}.\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
 
 

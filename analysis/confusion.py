@@ -16,7 +16,7 @@ LEVEL = 0.05
 
 
 def confusions(predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], classes: Sequence[str]) -> pd.DataFrame:
-    """A row a model, label and prediction that occurs: `count`, and `share` of the label's images (the recall, on the diagonal).
+    """A row a model, label and prediction that occurs: `count`, and `share` of the label's images (on the diagonal, recall).
 
     predicted: by the model's name, predictions (N,) and labels (N,), as indices of the classes. At most N rows a model, in
     the order of the classes.

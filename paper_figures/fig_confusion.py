@@ -25,7 +25,7 @@ def draw(confusion: pd.DataFrame, title: str, path: Path, classes: Sequence[str]
     with _matrix(path, len(counts)) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         _cells(axes, counts, shares.to_numpy() > 0.6, "{:d}")
-        recalls = zip(shortened_alike(counts.index, LONGEST), np.diag(shares), strict=True)
+        recalls = zip(shortened_alike(list(counts.index), LONGEST), np.diag(shares), strict=True)
         labels = [f"{name}  {share:.0%}" for name, share in recalls]
         _frame(axes, labels, list(shares.columns), title)
         axes.set_ylabel("label, and its recall")
@@ -51,7 +51,7 @@ def draw_difference(
             for j, predicted in enumerate(difference.columns):
                 if frozenset((label, predicted)) in sure and i != j:
                     axes.add_patch(_box(i, j))
-        _frame(axes, shortened_alike(difference.index, LONGEST), list(difference.columns), title)
+        _frame(axes, shortened_alike(list(difference.index), LONGEST), list(difference.columns), title)
         axes.set_ylabel("label")
 
 

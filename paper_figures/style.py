@@ -68,7 +68,7 @@ def named(axis: Any, names: Sequence[str], size: float = 6, **how: Any) -> None:
 
 
 def thin(axes: Any) -> None:
-    """Where names at an axis stand closer than their letters are high, leave every second out, or more, as the page has room."""
+    """Where names at an axis stand closer than their letters are high, leave every second out, or more."""
     axes.figure.draw_without_rendering()
     for axis, pixels in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
         labels, low_high = axis.get_ticklabels(), axis.get_view_interval()

@@ -230,11 +230,11 @@ def test_a_full_disk(trusted, cache, monkeypatch, capsys):
     monkeypatch.setattr(fetch, "SOURCES", {"here": lambda folder: trusted})
     monkeypatch.setattr(np, "savez", full)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
-    assert code == 2 and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
+    assert code == 1 and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
     assert [file.name for file in cache.iterdir()] == [".lock"]
     monkeypatch.setattr(fetch, "NEEDED_BYTES", 10**18)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
-    assert code == 2 and error.count("\n") == 1 and "MB are free" in error
+    assert code == 1 and error.count("\n") == 1 and "MB are free" in error
 
 
 def test_a_cache_that_is_no_folder(cache, monkeypatch, capsys):

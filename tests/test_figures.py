@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ablate.figures import draw
+from ablate.analysis.confusion import confusions, most_confused
+from ablate.figures import CLASSES, _slugs, draw
 from ablate.findings import findings, write_tables
-from ablate.paper_figures import fig_confusion, fig_ladder, fig_pareto
+from ablate.paper_figures import fig_confusion, fig_ladder, fig_layers, fig_pareto, fig_scaling, fig_sensitivity
 from ablate.paper_figures.style import figure
 from ablate.run import load_run
 
@@ -96,6 +98,87 @@ def test_labels_hide_neither_points_nor_each_other(tmp_path):
     for box in boxes:
         assert box.count_contains(places) == 0 and box.count_overlaps(boxes) == 1  # itself
         assert inside.fully_containsx(box.x0) and inside.fully_containsx(box.x1)
+
+
+NAMES = ["US$ 5 to US$ 10^", "a$^$b", "$x_1", "\\frac{1}", "100 %", "_hidden", "new\nline", "größe", "<b>x</b>", ""]
+
+
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """Class names, step names and layer groups that are formulas to matplotlib, or that its legends leave out."""
+    seen = []
+
+    def looked(canvas, path, **how):
+        if path.endswith(".pdf"):
+            canvas.draw_without_rendering()  # parses what it takes for a formula
+            seen.append({text.get_text() for text in canvas.findobj(Text) if text.get_visible()})
+
+    monkeypatch.setattr(Figure, "savefig", looked)
+    names = [name.replace("\n", "\\n") for name in NAMES]
+    cells = pd.DataFrame([(a, b, 1, 0.1) for a in NAMES for b in NAMES], columns=["label", "predicted", "count", "share"])
+    fig_confusion.draw(cells, NAMES[0], tmp_path / "confusion")
+    assert seen.pop() >= {*names, NAMES[0]}
+    fig_layers.draw(pd.DataFrame([["binary"] * 10], columns=NAMES), [NAMES[0]], NAMES[1], tmp_path / "layers")
+    assert seen.pop() >= {*names}
+    points = pd.DataFrame([(arm, size, 1 / size) for arm in NAMES for size in (10, 20)], columns=["arm", "images", "error"])
+    bands = points.assign(low=0.01, high=0.2)
+    fig_scaling.draw(points, bands, pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"}), "", tmp_path / "scaling")
+    drawn = seen.pop()
+    assert drawn >= set(names[2:]) and r"US\$ 5 to US\$ 10^: $a N^{-\beta}$" in drawn
+
+
+def crowded(axis):
+    """Pairs of an axis' names that lie on each other, seen across the direction in which they run."""
+    labels = [label for label in axis.get_ticklabels() if label.get_visible() and label.get_text()]
+    places = [label.get_window_extent().p0 for label in labels]
+    turn = np.deg2rad(labels[0].get_rotation())
+    across = np.diff([[-np.sin(turn), np.cos(turn)] @ place for place in places])
+    return (np.abs(across) < labels[0].get_fontsize() * labels[0].figure.dpi / 72).sum()
+
+
+@pytest.mark.parametrize("classes", [10, 25, 102])
+def test_a_confusion_matrix_can_be_read_whatever_its_classes(classes, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
+    names = [f"{i} a class whose name has about sixty letters, as some have, {i}" for i in range(classes)]
+    random = np.random.default_rng(0)
+    table = confusions({"m": tuple(random.integers(0, classes, (2, 2000)))}, names)
+    kept = most_confused(table, names, CLASSES)
+    fig_confusion.draw(table, "title", tmp_path / "figure", kept)
+    [axes] = (canvas := seen[0]).axes
+    canvas.draw_without_rendering()
+    assert len(axes.get_yticklabels()) == min(classes, CLASSES) and not crowded(axes.xaxis) and not crowded(axes.yaxis)
+    assert axes.bbox.width > 0.4 * canvas.bbox.width and canvas.get_size_inches()[1] < 9
+
+
+@pytest.mark.parametrize("groups", [37, 150])
+def test_layer_maps_can_be_read_whatever_the_groups(groups, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
+    names = [f"vision_model.with_a_long_path.encoder.layers.{i}.mlp.fc1" for i in range(groups)]
+    fig_layers.draw(pd.DataFrame([["binary"] * groups] * 3, columns=names), ["50.0%, 1 KiB"] * 3, "title", tmp_path / "layers")
+    costs = pd.DataFrame({"how": "alone", "group": names, "precision": "binary", "accuracy_cost": 0.1, "accuracy_high": np.nan})
+    fig_sensitivity.draw(costs, names, "title", tmp_path / "sensitivity")
+    for canvas in seen[::2]:
+        canvas.draw_without_rendering()
+        shown = [label.get_text() for label in canvas.axes[-1].get_xticklabels() if label.get_visible()]
+        assert not crowded(canvas.axes[-1].xaxis) and len(shown) >= min(groups, 30) and len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize(("objective", "course"), [("accuracy", [20, 30, 30, 40]), ("loss", [2, 2, 1, 1])])
+def test_one_objective_is_drawn_trial_by_trial(objective, course, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
+    trials = pd.DataFrame({"accuracy": [0.2, 0.3, 0.1, 0.4], "loss": [2.0, 3.0, 1.0, 4.0], "label": ["all full", "", "", ""]})
+    best = trials.index == (2 if objective == "loss" else 3)
+    fig_pareto.draw(trials.assign(front=best, stairs=best), [objective], "", tmp_path / "pareto")
+    [axes] = seen[0].axes
+    assert axes.get_xlabel() == "trial" != axes.get_ylabel()
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4] and list(axes.lines[0].get_ydata()) == pytest.approx(course)
+
+
+def test_files_of_names_that_are_alike_do_not_replace_each_other():
+    slugs = _slugs(["a b", "a_b", "a-b", "größe", "x" * 300])
+    assert len(set(slugs.values())) == 5 and slugs["a b"] == "a_b" and max(map(len, slugs.values())) <= 62
 
 
 def test_bad_input():

@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ablate.analysis import paired
-from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
+from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
 from ablate.design import Design
 from ablate.findings import findings
 from ablate.ledger import append, blank_record
@@ -140,9 +141,9 @@ def test_confusions_count():
     assert table.set_index(["label", "predicted"])["count"].to_dict() == {
         ("cat", "cat"): 1,
         ("cat", "dog"): 1,
-        ("dog", "cat"): 0,
         ("dog", "dog"): 1,
     }
+    assert list(table["share"]) == [0.5, 0.5, 1]
 
 
 def test_a_difference_of_two_matrices_is_taken_cell_by_cell():
@@ -150,13 +151,32 @@ def test_a_difference_of_two_matrices_is_taken_cell_by_cell():
     table = confusions({"full": (labels, labels), "m": (np.array([0, 1, 1, 1]), labels)}, ["cat", "dog"])
     found = differences(table.sample(frac=1, random_state=0).sort_values("model", kind="stable"))  # cells in another order
     assert set(found["model"]) == {"m"}
-    assert found.set_index(["label", "predicted"])["difference"].to_dict() == {
-        ("cat", "cat"): -2,
-        ("cat", "dog"): 2,
-        ("dog", "cat"): 0,
-        ("dog", "dog"): 0,
-    }
+    assert found.set_index(["label", "predicted"])["difference"].to_dict() == {("cat", "cat"): -2, ("cat", "dog"): 2}
+    zero = pd.DataFrame({"model": ["full", "m"], "label": "dog", "predicted": "cat", "count": 0, "share": 0.0})
+    assert differences(pd.concat([table, zero])).equals(differences(table))  # as files of earlier versions have them
     assert differences(table[table["model"] == "full"]).empty
+
+
+def test_tables_of_many_classes_grow_with_the_images_and_not_with_the_pairs():
+    classes, random = [f"class {i}" for i in range(10_000)], np.random.default_rng(0)
+    labels = np.repeat(np.arange(10_000), 2)
+    guesses = {name: (random.integers(0, 10_000, labels.size), labels) for name in ("full", "m")}
+    tracemalloc.start()
+    table = confusions(guesses, classes)
+    found, worst = differences(table), most_confused(table, classes, 50)
+    assert tracemalloc.get_traced_memory()[1] < 50e6  # a square of 10,000 has 800 MB
+    tracemalloc.stop()
+    assert (
+        len(table) <= 2 * labels.size >= len(found) and table["count"].sum() == 2 * labels.size and (table["count"] > 0).all()
+    )
+    assert len(worst) == 50 and worst == sorted(worst, key=classes.index)
+
+
+def test_the_classes_that_are_confused_most():
+    labels = np.array([0, 0, 0, 1, 2, 3])
+    table = confusions({"m": (np.array([2, 2, 0, 1, 2, 1]), labels)}, ["a", "b", "c", "d"])
+    assert most_confused(table, ["a", "b", "c", "d", "unseen"], 2) == ["a", "c"]
+    assert most_confused(table, ["a", "b", "c", "d", "unseen"], 9) == ["a", "b", "c", "d", "unseen"]
 
 
 @pytest.mark.parametrize("design", [["ladder", "leave-one-out"], ["leave-one-out"]])

@@ -297,15 +297,18 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     assert load_run(tmp_path / "run").state["status"] == "interrupted"
 
 
-def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path):
-    study = with_options(tiny_study, tmp_path).model_copy(update={"hours": 1e-9})
-    ended = run_study(study, tmp_path / "run", resources=Resources(concurrency=1))
+def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path, monkeypatch):
+    """Whatever the letters of its folder, which Ray's metrics refuse, and wherever temporary files are, if too deep for Ray."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("deep" * 10)))
+    (tmp_path / ("deep" * 10)).mkdir()
+    study, folder = with_options(tiny_study, tmp_path).model_copy(update={"hours": 1e-9}), tmp_path / "größe [b] 猫"
+    ended = run_study(study, folder, resources=Resources(concurrency=1))
     assert len(ended.records) == 0 and ended.state["status"] == "finished"
     with pytest.raises(BadInput, match="hours: Input should be greater than 0, but got -1"):
-        resume_study(tmp_path / "run", hours=-1)
+        resume_study(folder, hours=-1)
     with pytest.raises(BadInput, match=r"--hours must be above the .* that the run has spent, but got 1e-09; give more"):
-        resume_study(tmp_path / "run")
-    resumed, _ = resume_study(tmp_path / "run", hours=1, resources=Resources(concurrency=1))
+        resume_study(folder)
+    resumed, _ = resume_study(folder, hours=1, resources=Resources(concurrency=1))
     assert len(resumed.records) == study.trials and resumed.study.hours == 1
 
 
