@@ -45,6 +45,14 @@ def unwritten(error: OSError, message: str) -> AblateError:
     return Unwritten(message) if error.errno in DISK else BadInput(message)
 
 
+def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that does not exist, with the nearest names that do."""
+    names = sorted(known)
+    near = [name for name in names if value and value in name][:3] or get_close_matches(value[:200], names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
+    return BadInput(f"unknown {kind} {quoted(value)}; {hint}")
+
+
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
@@ -63,11 +71,3 @@ def together(faults: Iterable[str]) -> str:
     """Faults in one line, the first of them where there are many."""
     found = [*faults]
     return "; ".join(found[:MOST]) + (f"; and {len(found) - MOST:,} more" if len(found) > MOST else "")
-
-
-def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
-    """The error for a name that does not exist, with the nearest names that do."""
-    names = sorted(known)
-    near = [name for name in names if value and value in name][:3] or get_close_matches(value[:200], names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
-    return BadInput(f"unknown {kind} {quoted(value)}; {hint}")

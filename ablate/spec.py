@@ -40,6 +40,8 @@ class Spec(BaseModel):
     @classmethod
     def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         held = handler(value)
+        if type(held) is type(value) and not isinstance(held, tuple):
+            return held
         for given, read in zip(_listed(value), _listed(held), strict=False):
             if isinstance(given, Value) and isinstance(read, Value) and (given != read or _is_flag(given) != _is_flag(read)):
                 raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")

@@ -69,7 +69,10 @@ def run_study(
                     planned = plan(study.model_copy(update={"recipe": there}))
             planned, found = reuse(known, planned)
             adopt(path, found)
-            about: dict[str, Any] = planned.contents | {"classes": list(planned.dataset.classes), "layer_groups": planned.search.groups}
+            about: dict[str, Any] = planned.contents | {
+                "classes": list(planned.dataset.classes),
+                "layer_groups": planned.search.groups,
+            }
             about |= {"checks": [asdict(check) for check in checks]}
             run = create_run(path, planned.study, provenance() | about)
             writer, records = cluster.writer_of(path), [record for record, _ in found.values()]

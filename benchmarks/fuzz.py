@@ -109,6 +109,8 @@ def fuzz(name: str, target: Any, seed: int, count: int, seconds: float = 0) -> t
         ends[end if end in ("accepted", "refused") else "faults"] += 1
         if end not in ("accepted", "refused"):
             ends[end] += 1
+            if end not in faults:
+                print(f"{name}: {end} ({given.kind}: {given.what})", file=sys.stderr, flush=True)
             if end not in faults or len(given.content) < len(faults[end].content):
                 faults[end] = given
     found = {"inputs": count, "kinds": dict(sorted(kinds.items()))}

@@ -82,5 +82,15 @@ def test_light_imports():
 
 
 def test_exported_names():
-    assert dir(ablate) == ["BitLinear", "LayerSpec", "check_study", "load_packed", "load_run", "pack", "quantize_", "run_study", "run_trial"]
+    assert dir(ablate) == [
+        "BitLinear",
+        "LayerSpec",
+        "check_study",
+        "load_packed",
+        "load_run",
+        "pack",
+        "quantize_",
+        "run_study",
+        "run_trial",
+    ]
     assert all(getattr(ablate, name).__name__ == name for name in dir(ablate))
