@@ -291,7 +291,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
 
     def fail(record):
         record |= {"status": "failed", "accuracy": None, "test_accuracy": None, "error": "NonFinite: as if"}
-        ledger.write_bytes(b"".join(map(line, records)))
+        ledger.write_bytes(b"".join(map(encode, records)))
         return table1.table1([load_run(tmp_path / "some")], seconds=0)
 
     some = fail(tested[0])
