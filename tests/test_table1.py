@@ -18,6 +18,7 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.latency import measure
 from ablate.ledger import append, read
+from ablate.lines import encode
 from ablate.printed import notes
 from ablate.run import create_run
 from ablate.spec import checked
