@@ -18,6 +18,7 @@ from ablate.errors import BadInput
 from ablate.hardware import cpus
 from ablate.latency import measure
 from ablate.ledger import append, read
+from ablate.lines import encode
 from ablate.printed import notes
 from ablate.run import create_run
 from ablate.spec import checked
@@ -291,7 +292,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
 
     def fail(record):
         record |= {"status": "failed", "accuracy": None, "test_accuracy": None, "error": "NonFinite: as if"}
-        ledger.write_bytes(b"".join(map(line, records)))
+        ledger.write_bytes(b"".join(map(encode, records)))
         return table1.table1([load_run(tmp_path / "some")], seconds=0)
 
     some = fail(tested[0])
