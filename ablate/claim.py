@@ -14,7 +14,7 @@ from ablate.errors import BadInput
 from ablate.locks import hold, owner
 from ablate.run import RUNS, Run, driven
 
-FILES = ("study.toml", "provenance.json", "state.json", "ledger.jsonl")  # the ledger last: it is the lock
+FILES = ("study.toml", "provenance.json", "state.json", ".writer.lock", "ledger.jsonl")  # the ledger last: it is the lock
 FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")
 PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
 
@@ -107,7 +107,11 @@ def _lock(path: Path, made: list[Path]) -> IO[bytes]:
 
 def _begun(path: Path) -> str:
     found = owner(path)
-    return f"another study, process {found.pid}, has begun in {str(path)!r}" if found else f"another study is in {str(path)!r}"
+    return (
+        f"another study, process {found.pid}, has begun in {str(path)!r}"
+        if found and found.pid
+        else f"another study is in {str(path)!r}"
+    )
 
 
 def _make(folder: Path, made: list[Path]) -> None:

@@ -1,13 +1,17 @@
-"""Who writes into a run's folder: locks on its ledger, which others can see without taking any.
+"""Who writes into a run's folder: locks that end with the process that holds them, however it ends.
 
-They are `fcntl`'s locks of an open file (F_OFD_SETLK), so they end with the process that holds them, however it ends, and
-reach other machines on NFS. A driver locks the ledger from the claim of the folder to its end. The writer that it starts has
-a lock of its own: after a driver is killed, it lives on for a few seconds.
+On Linux they are `fcntl`'s locks of an open file (F_OFD_SETLK) on the ledger: others ask who holds one without taking any,
+and they reach other machines on NFS. Elsewhere they are `flock`'s, which `owner` must try for a moment. A driver holds a lock
+from the claim of the folder to its end. The writer that it starts has a lock of its own: after a driver is killed, it lives
+on for a few seconds.
 """
 
 import fcntl
+import json
 import os
 import struct
+import sys
+import time
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -16,24 +20,25 @@ from ablate.errors import BadInput
 Role = Literal["driver", "writer"]
 BEGIN: dict[Role, int] = {"driver": 0, "writer": 2**32}  # of the locked bytes; they need not exist
 FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
+OPEN_FILE_LOCKS = sys.platform == "linux"
+GLIMPSE_SECONDS = 1.0  # for another process that tries a lock without wanting it
 
 
 class Owner(NamedTuple):
-    """A process that holds a lock."""
+    """A process that holds a lock; pid 0 where it is not known."""
 
     role: Role
     pid: int
 
 
 def hold(path: Path, role: Role) -> IO[bytes] | None:
-    """Lock a run's ledger, which is made where there is none, until the file is closed; None where another process holds it.
+    """Lock a run's folder until the file is closed; None where another process holds it. Makes the ledger where there is none.
 
     Raises BadInput where the file system has no locks.
     """
-    file = (path / "ledger.jsonl").open("ab")
+    file = _file(path, role).open("ab")
     try:
-        # as many bytes as the process's number, so that `owner` can tell it
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0))
+        _lock(file, role)
         return file
     except (BlockingIOError, PermissionError):
         file.close()
@@ -47,14 +52,46 @@ def hold(path: Path, role: Role) -> IO[bytes] | None:
 
 
 def owner(path: Path, *roles: Role) -> Owner | None:
-    """Who holds a lock on a run's ledger, in any role by default, asked without taking one; None where nobody is seen to."""
-    try:
-        with (path / "ledger.jsonl").open("rb") as file:
-            for role in roles or BEGIN:
-                asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], 2**32, 0)
-                kind, _, _, length, _ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))
-                if kind != fcntl.F_UNLCK:
-                    return Owner(role, length)
-    except OSError:
-        pass
+    """Who holds a lock on a run's folder, in any role by default; None where nobody is seen to."""
+    for role in roles or BEGIN:
+        try:
+            with _file(path, role).open("rb") as file:
+                if (pid := _holder(path, file, role)) is not None:
+                    return Owner(role, pid)
+        except OSError:  # no such file, or no locks
+            continue
     return None
+
+
+def _file(path: Path, role: Role) -> Path:
+    return path / ("ledger.jsonl" if OPEN_FILE_LOCKS or role == "driver" else ".writer.lock")
+
+
+def _lock(file: IO[bytes], role: Role) -> None:
+    """Raises BlockingIOError or PermissionError where another process holds the lock."""
+    if OPEN_FILE_LOCKS:  # as many bytes as the process's number, so that `owner` can tell it
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0))
+        return
+    limit = time.monotonic() + GLIMPSE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.01)
+
+
+def _holder(path: Path, file: IO[bytes], role: Role) -> int | None:
+    if OPEN_FILE_LOCKS:
+        asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], 2**32, 0)
+        kind, _, _, length, _ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else int(length)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        try:
+            return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["pid"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0

@@ -97,4 +97,4 @@ def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: A
         yield canvas.subplots(**panels)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
             canvas.savefig(drawn := io.BytesIO(), format=suffix, metadata=metadata)
-            store(path.with_suffix(f".{suffix}"), drawn.getvalue())
+            store(path.with_name(f"{path.name}.{suffix}"), drawn.getvalue())

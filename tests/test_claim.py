@@ -1,5 +1,6 @@
 """A run's folder belongs to one process: claimed once, locked while it is driven, and asked about without a lock."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from threading import Thread, Timer
 
 import pytest
 
-from ablate import claim
+from ablate import claim, locks
 from ablate.claim import claimed, reclaimed
 from ablate.errors import BadInput
 from ablate.locks import hold, owner
@@ -156,3 +157,19 @@ def test_two_commands_at_once(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     for part in ("bare", "commands"):
         assert not any(counts["faults"] for counts in result[part].values() if isinstance(counts, dict)), done.stderr
+
+
+def test_locks_where_open_files_have_none(tmp_path, monkeypatch):
+    """As on macOS: a reader tries the lock for a moment, which refuses no driver."""
+    monkeypatch.setattr(locks, "OPEN_FILE_LOCKS", False)
+    for role in ("driver", "writer"):
+        with hold(tmp_path, role):
+            (tmp_path / "state.json").write_text('{"pid": 7}')
+            assert hold(tmp_path, role) is None
+            assert owner(tmp_path, role) == (role, 7)
+        assert owner(tmp_path, role) is None
+        with (tmp_path / locks._file(tmp_path, role).name).open("rb") as reader:
+            fcntl.flock(reader, fcntl.LOCK_SH)
+            Timer(0.1, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
+            with hold(tmp_path, role) as held:
+                assert held is not None
