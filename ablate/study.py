@@ -59,9 +59,6 @@ def run_study(
         storage = Storage.tried(resources.storage) if resources.storage else None
         planned = plan(study)
         checks = gate(planned)
-        for check in checks:
-            if check.notable:
-                print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
         with cluster.connected(resources) as (dashboard, resources):
             if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
                 there = cluster.alone(resources, resolve, study.recipe)
@@ -76,6 +73,9 @@ def run_study(
             about |= {"checks": [asdict(check) for check in checks]}
             run = create_run(path, planned.study, provenance() | about)
             writer, records = cluster.writer_of(path), [record for record, _ in found.values()]
+            for check in checks:
+                if check.notable:
+                    print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
             return drive(run, planned, records, writer, storage, resources, dashboard, view)
 
 

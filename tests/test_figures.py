@@ -107,8 +107,8 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
     """Class names, step names and layer groups that are formulas to matplotlib, or that its legends leave out."""
     seen = []
 
-    def looked(canvas, path, **how):
-        if path.endswith(".pdf"):
+    def looked(canvas, to, *, format, metadata):
+        if format == "pdf":
             canvas.draw_without_rendering()  # parses what it takes for a formula
             seen.append({text.get_text() for text in canvas.findobj(Text) if text.get_visible()})
 

@@ -192,7 +192,8 @@ def test_of_a_ladder_its_ends_are_compared_and_not_every_rung(tmp_path, design):
         record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
         record |= {"accuracy": 0.5, "test_accuracy": 0.5}
         append(run.path / "ledger.jsonl", record)
-        kept = {"test_logits": np.eye(2)[[0, 1, 1]], "test_labels": np.array([0, 1, 0])}
+        said = [0, 1, 1] if spec.layers else [1, 1, 1]  # the reference is another, so that each differs from it
+        kept = {"test_logits": np.eye(2)[said], "test_labels": np.array([0, 1, 0])}
         np.savez(tmp_path / "predictions" / f"{record['trial_id']}.npz", **kept)
         planned.tell(record)
     tables = findings(load_run(tmp_path))["confusion"].tables
