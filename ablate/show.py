@@ -29,9 +29,11 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
     console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
-    for check in result["checks"]:
-        console.print(f"{check['about'].capitalize()}: {check['found']}", highlight=False, soft_wrap=True)
     console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
+    said = {*planned.dataset.notes, *planned.notices}  # on standard error
+    for check in result["checks"]:
+        if check["found"] not in said:
+            console.print(f"{check['about'].capitalize()}: {check['found']}", highlight=False, soft_wrap=True)
     table(result["anchors"], False)
     if resolution := result.get("resolution"):
         told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
@@ -42,7 +44,8 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     )
     if asked.confirm:
         console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
-    console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
+    minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
+    console.print(f"{views} and CPU: {minutes} on {result['cpus']} CPUs", highlight=False)
     longest, limit = result["minutes_of_longest_trial"] / resources.cpus_per_trial, resources.minutes_per_trial
     if longest > limit and not resources.gpus_per_trial:
         end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
