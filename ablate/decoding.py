@@ -94,7 +94,8 @@ def reason(error: Exception, path: Path) -> str:
         return f"a {known} file that is broken or of a kind that Pillow does not read" if known else "no image"
     if isinstance(error, Image.DecompressionBombError):
         return f"an image of more than {_most_pixels() / 1e6:.0f} million pixels; make it smaller"
-    return " ".join(str(error).split()) or type(error).__name__
+    told = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(told.split()) or type(error).__name__
 
 
 def _most_pixels() -> int:

@@ -329,11 +329,9 @@ def _digest(fields: dict[str, Any], tensors: bytes) -> str:
 def _bytes(path: Path, most: float = math.inf) -> bytes:
     try:
         if not path.is_file():
-            raise BadInput(f"{path} must be a file, and is not; give a folder that `pack` wrote")
-        if path.stat().st_size > most:
-            raise BadInput(
-                f"{path} must be at most {most} bytes long, but is {path.stat().st_size}; give a folder that `pack` wrote"
-            )
+            raise ValueError("it must be a file, and is not; give a folder that `pack` wrote")
+        if (long := path.stat().st_size) > most:
+            raise ValueError(f"it must be at most {most} bytes long, but is {long}; give a folder that `pack` wrote")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise BadInput(f"cannot read {path}: {error}") from None

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablate.cluster import Resources
 from ablate.fractions import APART
@@ -12,6 +13,10 @@ from ablate.run import Run
 from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
 from ablate.words import count, how_to_go_on
+
+if TYPE_CHECKING:  # they load torch
+    from ablate.gate import Check
+    from ablate.plan import Plan
 
 
 def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
@@ -22,16 +27,17 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
 
     planned = plan(asked)
     reuse(known, planned)
-    result = {"checks": [asdict(check) for check in gate(planned)]} | estimate(planned)
+    checks = gate(planned)
+    result = {"checks": [asdict(check) for check in checks]} | estimate(planned)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
     if as_json:
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
     console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
-    for check in result["checks"]:
-        console.print(f"{check['about'].capitalize()}: {check['found']}", highlight=False, soft_wrap=True)
     console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
+    for line in _checks(checks, planned):
+        console.print(line, highlight=False, soft_wrap=True)
     table(result["anchors"], False)
     if resolution := result.get("resolution"):
         told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
@@ -42,12 +48,19 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     )
     if asked.confirm:
         console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
-    console.print(f"{views} and CPU: about {result['minutes']:.0f} minutes on {result['cpus']} CPUs", highlight=False)
+    minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
+    console.print(f"{views} and CPU: {minutes} on {result['cpus']} CPUs", highlight=False)
     longest, limit = result["minutes_of_longest_trial"] / resources.cpus_per_trial, resources.minutes_per_trial
     if longest > limit and not resources.gpus_per_trial:
         end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
         where = f"{resources.cpus_per_trial} of these CPUs"
         console.print(f"A trial takes about {longest:.0f} minutes on {where}, but {end}", highlight=False, soft_wrap=True)
+
+
+def _checks(checks: "Sequence[Check]", planned: "Plan") -> list[str]:
+    """What was found, but for what standard error has already."""
+    said = {*planned.dataset.notes, *planned.notices}
+    return [f"{check.about.capitalize()}: {check.found}" for check in checks if check.found not in said]
 
 
 def _images(in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_models_processor: bool) -> str:

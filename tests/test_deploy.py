@@ -97,6 +97,8 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
     (tmp_path / "x.png").write_text("no image")
     code, out = command(capsys, monkeypatch, "predict", folder, tmp_path / "x.png")
     assert code == 2 and "an image must be a file that Pillow reads" in out.err
+    code, out = command(capsys, monkeypatch, "predict", folder, "nope.png")
+    assert code == 2 and out.err.endswith("'nope.png': No such file or directory; give another\n")
 
 
 def test_the_layer_table_adds_up():

@@ -10,9 +10,10 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ablate import check_study
+from ablate import check_study, show
 from ablate.cli import app
 from ablate.errors import BadInput
+from ablate.plan import plan
 from ablate.study_spec import load_study
 
 
@@ -65,19 +66,22 @@ def test_layers_without_effect_stay_full_with_the_reason(tmp_path):
     assert any("vision_model.head" in line and "never reaches the logits" in line for line in said)
 
 
-def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path):
+def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(4):
             Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(tmp_path / "pets" / name / f"{i}.png")
     (tmp_path / "pets" / "cat" / "notes.txt").write_text("no image")
-    checks = check_study(study(tmp_path, tiny_vit, f"imagefolder:{tmp_path / 'pets'}"))
+    asked = study(tmp_path, tiny_vit, f"imagefolder:{tmp_path / 'pets'}")
+    checks = check_study(asked)
     images = found(checks, "images")
     assert images[0] == "4 to train on, 2 to validate, 2 to test; 2 classes"
     assert any("notes.txt" in line for line in images)
     assert any("scaled up" in line for line in images)  # from 30 x 20 to the model's 32 x 32
     assert [check for check in checks if check.about == "checkpoint"]
+    assert capsys.readouterr().err.count("notes.txt") == 1
+    assert not any("notes.txt" in line or "scaled up" in line for line in show._checks(checks, plan(asked)))  # said once
 
 
 def test_a_dry_run_prints_the_checks_and_writes_nothing(tiny_study, tmp_path, monkeypatch, capsys):
