@@ -217,7 +217,8 @@ class _Walk:
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
         """Also a link that leads nowhere: it is named when it is read."""
         if Path(entry.name).suffix.lower() not in self.extensions:
-            self.left[entry.path] = "without the extension of an image"
+            lost = entry.is_symlink() and not Path(entry.path).exists()
+            self.left[entry.path] = "linking to what is not there" if lost else "without the extension of an image"
         elif not (Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()) and Path(entry.path).exists():
             self.left[entry.path] = "not regular files"
         else:
