@@ -105,6 +105,8 @@ def apart(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Liter
     x: (..., features). Where the spec's scale is the tensor's, and x is of so many `images`, one after the other, it is
     (images, rows, features), and the scale is each image's: what the tensor's would be if the image came alone.
     """
+    if x.ndim == 1 or not x.numel():  # one token, or none
+        return x, "token"
     if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:  # nothing to tell apart
         return x, spec.activation_scale
     return x.reshape(images, -1, x.shape[-1]), "image"

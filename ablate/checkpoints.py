@@ -18,7 +18,7 @@ from torch import nn
 from ablate import baselines, heads, tensors
 from ablate.errors import BadInput
 from ablate.heads import few
-from ablate.model_files import config_of, first_line, source
+from ablate.model_files import config_of, first_line, source, unread
 
 TOWERS = ("clip", "siglip", "metaclip_2")  # dual encoders whose image tower has checkpoints of its own
 _one_at_a_time = threading.RLock()  # what transformers shows, and torch's generator, belong to the process
@@ -96,6 +96,8 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
         notes.append(f"New as well, and part of the head: {few(others)}")
     if loaded.surplus:
         notes.append(f"The classifier has no use for {len(loaded.surplus)} of the checkpoint's tensors: {few(loaded.surplus)}")
+    if others := unread(name):
+        notes.append(f"The folder has its weights more than once; not read: {few(others)}")
     if fate != "new" and config.get("problem_type") == "multi_label_classification":
         notes.append("The head was trained to give an image several labels; here the largest output is the class")
     names = dict(enumerate(labels))

@@ -2,7 +2,8 @@
 
 Classes are folders, in the order of torchvision's ImageFolder. Folders above them may be splits, named as Hugging Face's
 datasets name them: train or training; val, valid, validation or dev; test, testing, eval or evaluation; in any case, also
-with "set", "data" or "images" behind. Beside train, a split may be lacking.
+with "set", "data" or "images" behind or, where folders of classes are in them, beside other words and numbers, as in
+seg_train or val2017. Beside train, a split may be lacking.
 
 Left out and counted, at any depth: what is hidden or the system's, files without the extension of an image, images in no
 class's folder. A file that links lead to counts once in a class, a folder beside it once.
@@ -52,10 +53,13 @@ class _File(NamedTuple):
 def layout(folder: Path) -> Layout:
     """The classes and images of a folder. Raises BadInput where it has another layout."""
     if not folder.is_dir():
-        raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; give imagefolder:PATH")
+        mend = "unpack it, and give the folder" if folder.is_file() else "give imagefolder:PATH or imagefolder:PATH?size=N"
+        raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; {mend}")
     walk = _Walk()
     names = walk.folders(folder)
     words = {name: split for name in names if (split := _split(name))}
+    if len(set(words.values())) < 2:
+        words = _among(walk, folder, names) or words
     if len(set(words.values())) > 1 or any(walk.folders(folder / name) for name in words):
         roots, notes = _splits(walk, folder, words)
     else:
@@ -64,7 +68,8 @@ def layout(folder: Path) -> Layout:
     classes = found["train"][0]
     for split, (others, _) in found.items():
         if differ := sorted(set(classes) ^ set(others)):
-            raise BadInput(f"train and {split} of {str(folder)!r} must have the same classes, but differ in {differ[0]!r}")
+            rule = f"train and {split} of {str(folder)!r} must have the same classes"
+            raise BadInput(f"{rule}, but differ in {differ[0]!r}; add or remove its folder")
     for root in {folder, *roots.values()}:
         walk.loose(root)
     return Layout(classes, {split: files for split, (_, files) in found.items()}, roots["train"], [*walk.notes(folder), *notes])
@@ -88,6 +93,13 @@ def _split(name: str) -> str | None:
     """The split that a folder's name means."""
     word = re.sub(r"[ ._-]*(set|data|images)?$", "", name.strip().lower())
     return next((split for split, words in SPLITS.items() if word in words), None)
+
+
+def _among(walk: "_Walk", folder: Path, names: list[str]) -> dict[str, str]:
+    """The split that is a word of each folder's name, as in seg_train or val2017; none where one of them holds no folders."""
+    found = {name: {split for word in re.split(r"[\W\d_]+", name) if (split := _split(word))} for name in names}
+    words = {name: splits.pop() for name, splits in found.items() if len(splits) == 1}
+    return words if len(set(words.values())) > 1 and all(walk.folders(folder / name) for name in words) else {}
 
 
 def _splits(walk: "_Walk", folder: Path, words: dict[str, str]) -> tuple[dict[str, Path], list[str]]:
@@ -205,7 +217,8 @@ class _Walk:
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
         """Also a link that leads nowhere: it is named when it is read."""
         if Path(entry.name).suffix.lower() not in self.extensions:
-            self.left[entry.path] = "without the extension of an image"
+            lost = entry.is_symlink() and not Path(entry.path).exists()
+            self.left[entry.path] = "linking to what is not there" if lost else "without the extension of an image"
         elif not (Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()) and Path(entry.path).exists():
             self.left[entry.path] = "not regular files"
         else:

@@ -91,8 +91,12 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
     return Contents(found.classes, arrays, notes, at_decoding, covered=not at_decoding and set(sizes) != {fit.size})
 
 
-def fitted(path: Path, fit: Fit) -> NDArray[np.uint8] | str:
-    """uint8 (H, W, 3), or what is wrong with the file. Raises BadInput as `fit` does."""
+def fitted(path: Path, fit: Fit | image_size.Size) -> NDArray[np.uint8] | str:
+    """uint8 (H, W, 3), or what is wrong with the file; fit: how it gets its size, or the (width, height) that it covers.
+
+    Raises BadInput as `fit` does.
+    """
+    fit = fit if isinstance(fit, Fit) else Fit(fit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about files that it reads all the same
         found = _attempt(partial(_read, fit=fit), path)

@@ -62,6 +62,14 @@ def source(name: str) -> str:
     return name
 
 
+def unread(name: str) -> list[str]:
+    """The files of weights in a checkpoint's folder that are not read, as the first of the names that transformers knows is."""
+    where = Path(source(name))
+    held = {file.name for file in where.iterdir()} if where.is_dir() else set()
+    known = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    return [file for file in known if file in held][1:]
+
+
 def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 

@@ -29,7 +29,7 @@ from ablate.preprocessing import followed
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
 MOST_COMPUTED = 2**28  # bytes that a model computes when it is built, such as the positions in its windows
-Stamp = tuple[tuple[str, int, int], ...]  # name, bytes and time of each file
+Stamp = tuple[tuple[str, int, int, int, int], ...]  # name, number, bytes and times of each file
 
 
 @torch.inference_mode(False)
@@ -189,11 +189,11 @@ def start(name: str, labels: list[str]) -> str:
 
 
 def _at(name: str) -> tuple[str, Stamp]:
-    """Where a checkpoint is, and its files' names, sizes and times there: what is kept of one is valid for these alone."""
+    """Where a checkpoint is, and its files' names, numbers, sizes and times there: what is kept of one is valid for these."""
     if name in baselines.KNOWN:
         where, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
     else:
         where = source(name)
         paths = sorted(Path(where).iterdir()) if Path(where).is_dir() else []
     stats = {path.name: path.stat() for path in paths if path.is_file()}
-    return where, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items())
+    return where, tuple((file, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file, s in stats.items())

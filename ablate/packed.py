@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
 from ablate.bits import PER_BYTE, checked_levels, pack_levels
-from ablate.errors import BadInput
+from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
 from ablate.image_size import Fit
 from ablate.imagefolder import fitted
@@ -43,6 +43,7 @@ DTYPES = {  # safetensors' names, in the order in which it stores them
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+Dtype = Literal["float32", "float16", "bfloat16"]
 LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
 
 Side = Annotated[int, Field(ge=1, le=2**14)]
@@ -86,7 +87,7 @@ class Header(Spec):
 
     format: Literal[1]
     sha256: str
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Dtype
     layers: dict[str, Stored]
     model: Architecture | None
     preprocess: Images | None
@@ -97,13 +98,17 @@ def pack(
     directory: str | Path,
     *,
     preprocess: Preprocess | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: Dtype = "float32",
 ) -> int:
     """Write `model` to a directory as packed.json and model.safetensors; their size in bytes.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and its
-    bias; every other tensor is stored as it is, floating point in `dtype`. Raises BadInput where beta is not finite.
+    bias; every other tensor is stored as it is, floating point in `dtype`. Raises BadInput where a value is not finite, or
+    would not be in `dtype`, and where the directory has a model's file that `pack` did not write.
     """
+    if dtype not in get_args(Dtype):
+        raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {quoted(dtype)}")
+    _check_target(directory := Path(directory))
     layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, BitLinear)}
     if any(isinstance(module, IntegerLinear) for module in model.modules()):
         raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
@@ -121,17 +126,30 @@ def pack(
             tensors[f"{name}.packed"] = pack_levels(levels, layers[name].spec.weights)
             tensors[f"{name}.beta"] = beta.float().flatten()
         else:
-            tensors[key] = value.to(full if value.is_floating_point() else value.dtype).contiguous()
+            tensors[key] = kept = value.to(full if value.is_floating_point() else value.dtype).contiguous()
+            if kept.isnan().any() or not kept.isfinite().equal(value.isfinite()):  # a mask may hold infinities
+                raise BadInput(
+                    f"weights must be finite in {dtype}, but those of {key!r} are not; train it again, or in float32"
+                )
     storages = {key: value.untyped_storage().data_ptr() for key, value in tensors.items()}
     shared = Counter(storages.values())
     data = save({key: value.clone() if shared[storages[key]] > 1 else value for key, value in tensors.items()})
     header = _header(model, {name: layer.spec for name, layer in layers.items()}, preprocess, dtype)
     files = {JSON: _dumps(header | {"sha256": _digest(header, data)}), TENSORS: data}
-    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return sum(map(len, files.values()))
+
+
+def _check_target(directory: Path) -> None:
+    """Raises BadInput where a file is in the way, or a model would be overwritten that is not a packed one."""
+    if directory.exists() and not directory.is_dir():
+        raise BadInput(f"a model must be packed to a folder, but {str(directory)!r} is a file; give another")
+    if (directory / TENSORS).exists() and not (directory / JSON).exists():
+        raise BadInput(
+            f"packing must not overwrite a model, but {str(directory)!r} has a {TENSORS} of another kind; give another"
+        )
 
 
 def packed_bytes(
@@ -139,7 +157,7 @@ def packed_bytes(
     layers: Mapping[str, LayerSpec],
     *,
     preprocess: Preprocess | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: Dtype = "float32",
 ) -> int:
     """The bytes that `pack` will write once these layers of `model` are BitLinear, their norm decided: exactly.
 

@@ -107,11 +107,20 @@ def _run(model: nn.Module, linear: list[str]) -> Seen:
         warnings.simplefilter("ignore")  # the model's own, about a size that is not its
         for copied, size in product(ways, sizes):
             try:
-                silent, uncalled = _without_gradient(copied(model).eval(), linear, size)
+                silent, uncalled = _without_gradient(_unhooked(copied(model)).eval(), linear, size)
                 return _without_effect(model, silent, size), [name for name in uncalled if name not in silent]
             except Exception:  # each model refuses an image in its own way
                 continue
     return [], []
+
+
+def _unhooked(copied: nn.Module) -> nn.Module:
+    """A copy without hooks: those of its user are not to see the images that are tried here."""
+    for module in copied.modules():
+        for name, value in vars(module).items():
+            if "hook" in name and isinstance(value, dict):
+                value.clear()
+    return copied
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -155,7 +164,7 @@ def _without_effect(model: nn.Module, silent: list[str], size: tuple[int, int]) 
     """Those of the layers whose weights may be anything: a gradient may also be cut off on its way."""
     if not silent or next(model.parameters()).is_meta:
         return silent
-    twin = sharing_copy(model).eval()
+    twin = _unhooked(sharing_copy(model)).eval()
     pixels = _pixels(model, size)
     layers: dict[str, Any] = {name: twin.get_submodule(name) for name in silent}
 

@@ -1,6 +1,7 @@
 """What a checkpoint holds and what becomes of it: its labels, its head, its other tensors."""
 
 import json
+import os
 import threading
 
 import numpy as np
@@ -382,3 +383,18 @@ def test_the_files_that_another_machine_gets(copy, monkeypatch):
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
     models.provide("/elsewhere/model", models.files(str(copy)))  # the folder's content is another now
     assert not models.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
+
+
+def test_weights_that_are_not_read_are_named(copy):
+    assert not any("not read" in note for note in load_with_report(str(copy), OWN)[1].notes)
+    torch.save({}, copy / "pytorch_model.bin")
+    assert load_with_report(str(copy), OWN)[1].notes[-1].endswith("not read: pytorch_model.bin")
+
+
+def test_a_checkpoint_changed_in_place_is_seen(copy):
+    """Also where its size and the time of its last change stay what they were."""
+    file, before = copy / "model.safetensors", models.digest(str(copy))
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    edit(copy, lambda tensors: {key: value + 1 for key, value in tensors.items()})
+    os.utime(file, ns=times)
+    assert file.stat().st_mtime_ns == times[1] and models.digest(str(copy)) != before

@@ -49,6 +49,9 @@ def refused(folder, *parts):
         (("train", "dev", "eval"), [8, 8, 8]),
         (("training_set", "val images", "test-data"), [8, 8, 8]),
         (("training", "testing"), [6, 2, 8]),
+        (("seg_train", "seg_test"), [6, 2, 8]),
+        (("train2017", "val2017"), [6, 8, 2]),
+        (("train", "val (1)", "my-test"), [8, 8, 8]),
         (("train", "val"), [6, 8, 2]),
         (("train",), [4, 2, 2]),
     ],
@@ -154,6 +157,8 @@ def test_links_to_files_elsewhere_are_read(tmp_path):
     (tmp_path / "links" / "cat" / "9.png").symlink_to("nowhere")
     refused(tmp_path / "links", "9.png", "No such file")
     (tmp_path / "alias").symlink_to("raw")
+    (tmp_path / "raw" / "emu").symlink_to("nowhere")
+    assert "1 linking to what is not there ('emu')" in layout(tmp_path / "raw").notes[0]
     assert imagefolder.read(tmp_path / "alias")[0] == ["cat", "dog"]
 
 

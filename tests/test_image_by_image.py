@@ -47,6 +47,15 @@ def test_in_training_the_scale_is_the_batchs():
     assert torch.equal(model.train()(x), model[0].train()(x)) and not torch.equal(model.eval()(x), model[0].eval()(x))
 
 
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8)])
+def test_one_token_or_none(shape):
+    model, x = torch.nn.Sequential(torch.nn.Linear(8, 4)), torch.randn(shape)
+    quantize_(model, {"0": TENSOR})
+    model.eval()
+    assert model(x).shape == (*shape[:-1], 4)
+    torch.testing.assert_close(model(x), model(x[None])[0])
+
+
 def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monkeypatch):
     spec = TrialSpec(
         model=str(tiny_vit), layers={"block0.fc1": TENSOR}, fraction=0.01, recipe=Recipe(epochs=1, bf16=False, validate_every=9)

@@ -47,6 +47,11 @@ def test_what_a_file_shows(folder, odd):
     assert worst <= odd.near
 
 
+def test_a_size_alone_is_what_an_image_covers(tmp_path):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "a.png")
+    assert imagefolder.fitted(tmp_path / "a.png", (4, 6)).shape == (6, 4, 3)
+
+
 @pytest.mark.parametrize("odd", REFUSED, ids=lambda odd: ascii(odd.name))
 def test_what_is_refused(folder, odd):
     found = imagefolder.fitted(folder / odd.name, Fit((8, 6)))

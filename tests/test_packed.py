@@ -191,6 +191,35 @@ def test_weights_that_are_not_finite_are_not_packed(tmp_path):
         pack(nn.Sequential(layer), tmp_path)
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, "float32"), (1e6, "float16")])
+def test_what_is_not_finite_as_it_is_stored_is_not_packed(value, dtype, tmp_path):
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, value)
+    with pytest.raises(BadInput, match=f"must be finite in {dtype}, but those of '0.weight' are not"):
+        pack(nn.Sequential(layer), tmp_path, dtype=dtype)
+
+
+def test_a_mask_of_infinities_is_packed(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_buffer("mask", torch.full((2,), -torch.inf))
+    pack(model, tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["mask"].equal(model.mask)
+
+
+def test_a_type_that_is_none_of_floats_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="dtype must be one of float32, float16, bfloat16, but got 'int8'"):
+        pack(nn.Sequential(nn.Linear(2, 2)), tmp_path, dtype="int8")
+
+
+def test_a_checkpoint_is_not_overwritten(tiny_vit):
+    before = (tiny_vit / "model.safetensors").read_bytes()
+    with pytest.raises(BadInput, match=r"must not overwrite a model, .* has a model.safetensors"):
+        pack(models.load(str(tiny_vit), ["a", "b"]), tiny_vit)
+    assert (tiny_vit / "model.safetensors").read_bytes() == before
+    with pytest.raises(BadInput, match="must be packed to a folder"):
+        pack(nn.Sequential(nn.Linear(2, 2)), tiny_vit / "config.json")
+
+
 @pytest.fixture(scope="module")
 def good(tiny_vit, tmp_path_factory):
     """A packed model with a layer of every precision: its folder and its two files."""

@@ -186,6 +186,15 @@ def test_hooks_flags_and_types_of_a_replaced_layer_go_on():
     assert seen == ["forward", "backward"]
 
 
+def test_hooks_do_not_see_the_images_that_are_tried():
+    model, seen = Classifier(), []
+    model.body.register_forward_pre_hook(lambda *_: seen.append("before"))
+    model.register_forward_hook(lambda *_: seen.append("after"))
+    assert "pooler" in unquantizable(model)
+    quantize_(model, {"body": BINARY})
+    assert not seen
+
+
 def test_hooks_go_on_in_evaluation():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
     model[0].register_forward_hook(lambda _, __, output: output + 1)
