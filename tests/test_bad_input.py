@@ -1,7 +1,9 @@
 """Bad input: exit 2, one line on standard error that names the rule, the value and the nearest names; nothing written."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +120,7 @@ def test_arguments(run, tmp_path, arguments, parts):
         (b"\xff\xfe", ["not valid TOML"]),
         ("space = 'bits'", ["question: Field required"]),
         ("question = '?'", ["space: Field required"]),
+        (STUDY + "design = 'arms'\n[[steps]]\nname = ''", ["steps.0.name", "at least 1 character"]),
         (STUDY + "trails = 3", ["unknown key 'trails'", "'trials'"]),
         (STUDY + "[recipe]\nlearning_rate = -1.0", ["recipe.learning_rate", "greater than 0", "-1.0"]),
         (STUDY + "[recipe]\noptimizer = 'adam'", ["recipe.optimizer", "'adamw'", "'adam'"]),
@@ -261,3 +264,21 @@ def test_the_beginning_of_several_trials(run, finished):
     refused(
         run("rerun", str(finished[0]), "--trial", ""), "--trial must name one trial", *load_run(finished[0]).records["trial_id"]
     )
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_standard_streams_may_be_closed(closed, tmp_path):
+    def close():
+        for number in closed:
+            os.close(number)
+
+    command = [sys.executable, "-m", "ablate", "study", "stduy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=close)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == (2 not in closed)
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ablate", "study", "stduy"]
+        assert subprocess.run(command, cwd=tmp_path, stderr=full).returncode == 2

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ablate import models
 from ablate.checkpoints import LoadReport, load_with_report
 from ablate.errors import BadInput
-from ablate.heads import match
+from ablate.heads import few, match
 from ablate.spec import Recipe, TrialSpec
 from ablate.trial import run_trial
 
@@ -383,3 +383,8 @@ def test_the_files_that_another_machine_gets(copy, monkeypatch):
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
     models.provide("/elsewhere/model", models.files(str(copy)))  # the folder's content is another now
     assert not models.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
+
+
+def test_labels_are_shown_in_a_line():
+    assert few(["a\nb", "\x1b[31m", "c\u202e"]) == "a\\nb, \\x1b[31m, c\\u202e"
+    assert len(few(["x" * 999] * 9)) < 400
