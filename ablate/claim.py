@@ -16,6 +16,7 @@ from ablate.run import RUNS, Run, driven
 
 FILES = ("study.toml", "provenance.json", "state.json", ".writer.lock", "ledger.jsonl")  # the ledger last: it is the lock
 FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")
+LETTERS = 50  # of a study's name in that of its folder: 255 bytes are the most that a file system takes
 PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
 
 
@@ -57,7 +58,7 @@ def reclaimed(run: Run) -> Iterator[None]:
 
 def _claim_new(name: str) -> tuple[Path, list[Path], IO[bytes]]:
     """A folder below runs/ that nobody else made."""
-    first = RUNS.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    first = RUNS.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{name[:LETTERS]}"
     for number in itertools.count(1):
         path = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if os.path.lexists(path):

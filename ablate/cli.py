@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -223,6 +223,7 @@ def main() -> NoReturn:
     """Run the command line: exits 0, 1 when the work failed, 2 on bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what matters of a checkpoint is said by us
+    _open_streams()
     reconfigure = sys.stdout.reconfigure  # type: ignore[union-attr]
     reconfigure(line_buffering=True, errors="backslashreplace")  # a pipe sees each line at once, whatever its letters
     try:
@@ -244,6 +245,8 @@ def main() -> NoReturn:
 
 def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float, as_json: bool) -> None:
     """Run a study under a live view, and show how it ended."""
+    if not 0 <= max_failed <= 1:
+        raise BadInput(f"--max-failed must be a share from 0 to 1, but got {max_failed:g}; 0.5 is half of the trials")
     note = console_on(stderr=as_json)
     note.print("Loading the model and starting Ray ...", highlight=False)
     resources = _resources(limits)
@@ -322,6 +325,16 @@ def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Se
     dry_run(asked, as_json, _resources(limits), known)
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed lead to /dev/null, or the next file that is opened would be one of them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def _say(error: object, code: int) -> int:
-    print("ablate: " + one_line(" ".join(str(error).split())), file=sys.stderr)
+    with suppress(OSError):  # the exit code says it, too
+        print("ablate: " + one_line(" ".join(str(error).split())), file=sys.stderr)
     return code

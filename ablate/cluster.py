@@ -40,9 +40,9 @@ class Resources(Spec):
 
     address: str | None = None
     cpus_per_trial: int = Field(1, ge=1)
-    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None  # None: one where the cluster has any
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: one where the cluster has any
     concurrency: Annotated[int, Field(ge=1)] | None = None
-    minutes_per_trial: float = Field(120.0, gt=0)  # then the trial counts as hung and is ended
+    minutes_per_trial: float = Field(120.0, gt=0, le=10_000_000)  # then the trial counts as hung and is ended
     storage: str | None = None  # where unfinished trials are kept; None: they start again
     dashboard_host: str = "127.0.0.1"
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ablate.labels import shortened
+
 Fate = Literal["kept", "permuted", "taken", "new"]
 _NEW: Literal["new"] = "new"
 OUTPUTS = (nn.Linear, nn.Conv2d)  # what may end in the logits
@@ -55,8 +57,8 @@ def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
-    """The names, or the first of many."""
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+    """The names in a line, or the first of many; long ones without their middle."""
+    return ", ".join([*(shortened(name, 80) for name in names[:most]), *(["..."] if len(names) > most else [])])
 
 
 def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:

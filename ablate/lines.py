@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 KEY = "crc32"  # of the line before it, in eight hexadecimal digits; always the last field
 LAST = re.compile(rb'[^"]*":"([0-9a-f]{8})"}')
-ENDED = re.compile(rb',"crc32":"[0-9a-f]{8}"}[^\0]', re.DOTALL)  # zeros are blocks that a power cut left unwritten
+ENDED = re.compile(rb'(,"crc32":"[0-9a-f]{8}"}|\r)[^\0]', re.DOTALL)  # zeros are blocks that a power cut left unwritten
 
 
 def encode(fields: dict[str, Any]) -> bytes:

@@ -52,6 +52,8 @@ def report(run: Run, to: Path | None = None) -> Path:
     asked, to = to is not None, (to or run.path / "report.html").absolute()
     if to.is_dir():
         raise BadInput(f"--out must be a file, but {str(to)!r} is a folder; give {str(to / 'report.html')!r}")
+    if to.exists() and not to.is_file():  # a device or a pipe would be replaced
+        raise BadInput(f"--out must be a file, but {str(to)!r} is none; give another")
     found, tables = findings(run), tables_of(run, to)
     page = _page(run, found, tables.name)
     try:

@@ -19,7 +19,7 @@ class Step(Spec):
     With `groups`, shell-style patterns as those of the space and within them, it is these layer groups that are quantized.
     """
 
-    name: str
+    name: str = Field(min_length=1)
     source: str = ""  # paper, section, figure
     groups: tuple[str, ...] = ()  # from this step on
     layer: dict[str, Value] = Field({})  # fields of LayerSpec

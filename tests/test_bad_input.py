@@ -1,7 +1,9 @@
 """Bad input: exit 2, one line on standard error that names the rule, the value and the nearest names; nothing written."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +77,10 @@ def refused(result, *parts):
         (["study", "--concurrency", "0"], ["concurrency", "greater than or equal to 1", "0"]),
         (["study", "--cpus-per-trial", "0"], ["cpus_per_trial", "0"]),
         (["study", "--gpus-per-trial", "-1"], ["gpus_per_trial", "-1"]),
+        (["study", "--gpus-per-trial", "inf"], ["gpus_per_trial", "finite", "inf"]),
+        (["study", "--minutes-per-trial", "inf"], ["minutes_per_trial", "less than or equal to 10000000", "inf"]),
+        (["study", "--max-failed", "nan"], ["--max-failed must be a share from 0 to 1", "nan"]),
+        (["study", "--max-failed", "50"], ["--max-failed must be a share from 0 to 1", "50"]),
         (["study", "missing.toml"], ["cannot read study 'missing.toml'", "No such file"]),
         (["study", "--space", "missing/space.toml"], ["cannot read search space", "No such file"]),
         (["study", "--address", "ray://head:10001"], ["HOST:PORT", "'ray://head:10001'", "ray job submit"]),
@@ -114,6 +120,7 @@ def test_arguments(run, tmp_path, arguments, parts):
         (b"\xff\xfe", ["not valid TOML"]),
         ("space = 'bits'", ["question: Field required"]),
         ("question = '?'", ["space: Field required"]),
+        (STUDY + "design = 'arms'\n[[steps]]\nname = ''", ["steps.0.name", "at least 1 character"]),
         (STUDY + "trails = 3", ["unknown key 'trails'", "'trials'"]),
         (STUDY + "[recipe]\nlearning_rate = -1.0", ["recipe.learning_rate", "greater than 0", "-1.0"]),
         (STUDY + "[recipe]\noptimizer = 'adam'", ["recipe.optimizer", "'adamw'", "'adam'"]),
@@ -257,3 +264,21 @@ def test_the_beginning_of_several_trials(run, finished):
     refused(
         run("rerun", str(finished[0]), "--trial", ""), "--trial must name one trial", *load_run(finished[0]).records["trial_id"]
     )
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_standard_streams_may_be_closed(closed, tmp_path):
+    def close():
+        for number in closed:
+            os.close(number)
+
+    command = [sys.executable, "-m", "ablate", "study", "stduy"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=close)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == (2 not in closed)
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ablate", "study", "stduy"]
+        assert subprocess.run(command, cwd=tmp_path, stderr=full).returncode == 2

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ablate import models
 from ablate.checkpoints import LoadReport, load_with_report
 from ablate.errors import BadInput
-from ablate.heads import match
+from ablate.heads import few, match
 from ablate.spec import Recipe, TrialSpec
 from ablate.trial import run_trial
 
@@ -398,3 +398,8 @@ def test_a_checkpoint_changed_in_place_is_seen(copy):
     edit(copy, lambda tensors: {key: value + 1 for key, value in tensors.items()})
     os.utime(file, ns=times)
     assert file.stat().st_mtime_ns == times[1] and models.digest(str(copy)) != before
+
+
+def test_labels_are_shown_in_a_line():
+    assert few(["a\nb", "\x1b[31m", "c\u202e"]) == "a\\nb, \\x1b[31m, c\\u202e"
+    assert len(few(["x" * 999] * 9)) < 400

@@ -37,6 +37,13 @@ def test_studies_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
         assert first.parent == tmp_path / "runs"
 
 
+def test_a_long_name_is_cut_in_that_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claim, "datetime", Noon)
+    with claimed(None, "ü" * 200) as path:  # 400 bytes
+        assert path.name == "20261128-120000-" + "ü" * 50
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_folder_is_claimed_once(exists, tmp_path):
     path = tmp_path / "some" / "run"

@@ -210,3 +210,12 @@ def test_what_a_newer_version_added_is_kept_and_no_trial_of_it_is_repeated(finis
     outcome(run, False)
     with pytest.raises(BadInput, match=r"trial \w+, maybe of a newer version of ablate: .*unknown key 'power'"):
         begun_again(run)
+
+
+def test_a_ledger_whose_newlines_are_others_is_not_cut_off(tmp_path):
+    old = [{key: value for key, value in record.items() if key != lines.KEY} for record in records(3)]  # without checksums
+    content = "".join(json.dumps(record) + "\r" for record in old).encode()
+    (path := tmp_path / "ledger.jsonl").write_bytes(content)
+    with pytest.raises(BadInput, match="its newline was changed"):
+        ledger.recover(path)
+    assert path.read_bytes() == content

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -324,3 +325,10 @@ def test_the_command_writes_the_page_of_the_newest_run(tmp_path):
     assert done.returncode == 0 and "runs/one/report.html" in done.stdout, done.stderr
     assert (tmp_path / "runs" / "one" / "tables" / "trials.csv").exists()
     assert not list((tmp_path / "runs" / "one").glob(".*"))
+
+
+def test_a_page_replaces_no_pipe(finished, tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(BadInput, match="--out must be a file, but"):
+        report(load_run(finished[0]), pipe)
+    assert pipe.is_fifo()
