@@ -243,10 +243,12 @@ class Search:
     def _unseen(self, rng: np.random.Generator) -> Iterator[Point]:
         """Points at random: all that a small space has, and a few of a large one."""
         if self.size <= (COUNTABLE if self._limits else ENUMERABLE):
-            listed = [choices(axis) for axis in self.axes.values()]
+            listed = {name: choices(axis) for name, axis in self.axes.items()}
+            varied = {name: c for name, c in listed.items() if len(c) > 1}  # NumPy counts in 64 dimensions at most
             for number in rng.permutation(int(self.size)):
-                index = np.unravel_index(number, [len(c) for c in listed] or [1])
-                yield {name: c[i] for name, c, i in zip(self.axes, listed, index, strict=False)}
+                index = np.unravel_index(number, [len(c) for c in varied.values()] or [1])
+                chosen = {name: c[i] for (name, c), i in zip(varied.items(), index, strict=False)}
+                yield {name: c[0] for name, c in listed.items()} | chosen
         else:
             for _ in range(MOVES):
                 yield {name: draw(axis, rng) for name, axis in self.axes.items()}

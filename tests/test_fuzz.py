@@ -11,6 +11,7 @@ from ablate.builtin import load
 from ablate.design import Design
 from ablate.errors import BadInput, quoted
 from ablate.points import Points
+from ablate.search import Search
 from ablate.spec import LayerSpec, Recipe, checked
 from ablate.study_spec import StudySpec
 from ablate.words import count
@@ -111,6 +112,13 @@ def test_more_points_than_a_float_holds_are_counted():
 def test_a_design_of_too_many_trials(parts):
     with pytest.raises(BadInput, match="1,000,000 trials at most"):
         Design(StudySpec(**{"question": "?", "space": SPACE, **parts}), ["head"])
+
+
+def test_a_space_of_many_axes_of_one_choice_ends():
+    layer = {"weights": {"each": ["binary"]}, "activation_bits": [4, 8]}
+    search = Search(StudySpec(question="?", space=SPACE | {"layer": layer}), [f"block{i}.fc1" for i in range(80)])
+    found = [spec.layers["block79.fc1"].activation_bits for spec in iter(search.ask, None)]
+    assert sorted(found) == [4, 8]
 
 
 def test_what_a_message_quotes_is_short():
