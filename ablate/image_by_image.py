@@ -24,7 +24,7 @@ def image_by_image_(model: nn.Module, specs: Iterable[LayerSpec]) -> None:
     known = any(hook is _tell for hook in model._forward_pre_hooks.values())
     if not known and any(map(shares_scales, specs)):
         model.register_forward_pre_hook(_tell, with_kwargs=True)
-        model.register_forward_hook(_forget)
+        model.register_forward_hook(_forget, always_call=True)  # also after an exception
 
 
 def shares_scales(spec: LayerSpec) -> bool:

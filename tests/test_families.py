@@ -1,6 +1,8 @@
 """BitLinear in other people's transformers: tiny models with random weights, and what docs/families.md says of them."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import families
@@ -112,6 +114,17 @@ def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
     for family, match in (("SigLIP 2, NaFlex", "must be usable"), ("torchvision's ViT", "the file holds a model .* no class")):
         with pytest.raises(BadInput, match=match):
             check_round_trip(build(family), processing)
+
+
+def test_a_full_disk_is_not_the_models_fault():
+    """In a process of its own: no file of it may grow."""
+    code = (
+        "import resource, signal; from test_families import *; model = build('SwinV2');"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9));"
+        "check_round_trip(model, models.Preprocess((32, 32), (32, 32), 'bilinear', 1, (0.5,) * 3, (0.5,) * 3))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert "Unwritten: a packed model must fit into" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_training():
