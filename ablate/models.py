@@ -142,9 +142,16 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 
 def preprocess(name: str) -> Preprocess:
-    """The image processing that the model's checkpoint asks for, held against its own image processor.
+    """Read the image processing that a model's checkpoint asks for; once a process, until its files change.
 
-    Raises BadInput when it has none that we can follow.
+    Args:
+        name: As of `load`.
+
+    Returns:
+        The processing, for images of any size; `Preprocess.of` fits it to those of a dataset.
+
+    Raises:
+        BadInput: The checkpoint has no image processor, or one that can't be followed.
     """
     if name in baselines.KNOWN:
         return Preprocess(**baselines.image_processing(name))
