@@ -18,13 +18,13 @@ from ablate.checkpoints import load as load
 from ablate.checkpoints import load_with_report as load_with_report
 from ablate.checkpoints import read
 from ablate.errors import BadInput
+from ablate.image_processors import followed
 from ablate.model_files import ASSETS as ASSETS
 from ablate.model_files import absolute as absolute
 from ablate.model_files import config_of, first_line, source
 from ablate.model_files import files as files
 from ablate.model_files import provide as provide
 from ablate.preprocessing import Preprocess as Preprocess
-from ablate.preprocessing import followed
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
