@@ -26,7 +26,12 @@ _one_at_a_time = threading.RLock()  # what transformers shows, and torch's gener
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint: of its head, and in plain sentences whatever a user should know."""
+    """What became of a checkpoint.
+
+    Attributes:
+        head: "kept", "permuted" into the data's order, "taken" where only some of its rows are, or made "new".
+        notes: What a user should know, a sentence each; the first is about the head.
+    """
 
     head: heads.Fate
     notes: tuple[str, ...]
@@ -59,7 +64,19 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
 
 
 def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Module, LoadReport]:
-    """As `load`, and what became of the checkpoint."""
+    """Load a checkpoint as a classifier of the data's classes.
+
+    Args:
+        name: A bundled name, one of torchvision's, a `save_pretrained` folder or a hub name.
+        labels: Names of the data's classes, in order.
+        seed: Of the random values that no checkpoint gives, such as those of a new head.
+
+    Returns:
+        The model in float32 on the CPU, ready for evaluation, and what became of the checkpoint and of its head.
+
+    Raises:
+        BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more than the model.
+    """
     with _alone():
         torch.manual_seed(seed)
         if name in baselines.KNOWN:

@@ -24,9 +24,18 @@ PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
 def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
     """Within: a run's folder that is this process's alone.
 
-    It is `out`, new or empty, or by default a new one below runs/ that is called by the time and `name`. An exception
-    that comes before the study has begun, and BadInput, which says that there was nothing to begin, remove what was made.
-    Raises BadInput when `out` is neither new nor empty, or cannot be written.
+    If the study does not begin, because of BadInput or of any exception before it has a state file, what was made is
+    removed.
+
+    Args:
+        out: The folder, new or empty; None: a new one below runs/, called by the time and `name`.
+        name: Of the study or its space, as part of a file's name.
+
+    Yields:
+        The absolute path of the folder.
+
+    Raises:
+        BadInput: `out` is neither new nor empty, or cannot be written, or another study has begun in it.
     """
     path, made, lock = _claim(Path(out).absolute()) if out else _claim_new(name)
     with lock:

@@ -68,11 +68,19 @@ class Dataset:
 
 
 def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
-    """A dataset by its name: bundled, `cifar10` once it was fetched, or "imagefolder:PATH", with "?size=N" for another size.
+    """Load a dataset, once a process and again when its files have changed. Nothing is downloaded here.
 
-    preprocess: what a model's image processor does, which says at what size the images of a folder are decoded.
-    Loaded once a process, and again when its files have changed; then its notes are printed on standard error.
-    Raises BadInput when it is unknown, missing or not what it should be. Nothing is downloaded here.
+    The notes of a folder of images are printed on standard error each time that it is decoded.
+
+    Args:
+        name: A bundled name, "cifar10" once it was fetched, or "imagefolder:PATH", with "?size=N" for another size.
+        preprocess: What a model's image processor does, which says at what size the images of a folder are decoded.
+
+    Returns:
+        The images of training, validation and test, as uint8.
+
+    Raises:
+        BadInput: The dataset is unknown, missing or not what it should be.
     """
     name = absolute_data(name, Path())
     key = name, preprocess if name.startswith(IMAGEFOLDER) else None

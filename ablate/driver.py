@@ -16,11 +16,11 @@ from ablate.analysis import pareto
 from ablate.asha import Rungs
 from ablate.cluster import Metrics, Readings, Resources
 from ablate.confirm import confirmations, is_searched
-from ablate.design import Design
 from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
 from ablate.ledger import Record, best_by_size, trial_of
 from ablate.monitor import METRICS
+from ablate.plan import Plan
 from ablate.run import Run
 from ablate.search import Search
 from ablate.spec import TrialSpec, checked
@@ -34,9 +34,10 @@ class Driver:
     """Proposes, learns, keeps the state file fresh, and feeds the view and the metrics. Ray must be connected."""
 
     def __init__(
-        self, run: Run, search: Search | Design, records: list[Record], resources: Resources, dashboard: str, view: View | None
+        self, run: Run, planned: Plan, records: list[Record], resources: Resources, dashboard: str, view: View | None
     ) -> None:
-        self.run, self.study, self.search, self.records, self.view = run, run.study, search, list(records), view
+        self.run, self.study, self.records, self.view = run, run.study, list(records), view
+        self.search, self.dataset = planned.search, planned.dataset
         self.asked, self.exhausted, self.stopped = sum(map(self.is_searched, records)), False, False
         self.confirming: dict[str, TrialSpec] = {}  # by trial id, those under way
         self.front: list[Record] = []  # never more than this is needed to tell whether a new record is on it
@@ -72,18 +73,21 @@ class Driver:
         while self.unfinished:
             if self.search.again(spec := self.unfinished.pop(0)):
                 self.asked += 1
-                return trial_id(spec), spec
+                return self._named(spec)
         if (next_spec := self.search.ask()) is None:
             self.exhausted = not self.search.waits
             return self._confirm()
         self.asked += 1
-        return trial_id(next_spec), next_spec
+        return self._named(next_spec)
+
+    def _named(self, spec: TrialSpec) -> Asked:
+        return trial_id(spec, self.dataset), spec
 
     def _confirm(self) -> Asked | None:
         """The next trial that confirms the front, once the search's last trial has ended."""
         if not self.study.confirm or self.search.under_way:
             return None
-        left = {trial_id(spec): spec for spec in confirmations(self.study, self.front)}
+        left = dict(map(self._named, confirmations(self.study, self.front)))
         done = {record["trial_id"] for record in self.records}
         left = {name: spec for name, spec in left.items() if name not in done}
         self.state["trials"] = len(self.records) + len(left)

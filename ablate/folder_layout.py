@@ -51,7 +51,17 @@ class _File(NamedTuple):
 
 
 def layout(folder: Path) -> Layout:
-    """The classes and images of a folder. Raises BadInput where it has another layout."""
+    """List the classes and images of a folder, and what was left out.
+
+    Args:
+        folder: A folder of a folder a class, or of folders of splits above these.
+
+    Returns:
+        The classes in order, and the images of each split that the folder has.
+
+    Raises:
+        BadInput: The folder has another layout, or can't be read; the message names the rule and what to rename or move.
+    """
     if not folder.is_dir():
         mend = "unpack it, and give the folder" if folder.is_file() else "give imagefolder:PATH or imagefolder:PATH?size=N"
         raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; {mend}")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate import baselines, checkpoints, trial
+from ablate.image_processors import TOLERANCE
 from ablate.plan import Plan, plan
-from ablate.preprocessing import TOLERANCE
 from ablate.round_trip import check_round_trip
 from ablate.study_spec import StudySpec, load_study
 

@@ -33,10 +33,17 @@ class Match:
 
 
 def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
-    """Hold the labels of a config.json against the data's.
+    """Compare the labels of a checkpoint with the data's.
 
-    Names are the same as they stand or, where that tells them apart, without regard to case and to whether spaces,
-    underscores or hyphens are between words; single letters keep their case.
+    Names are compared as they stand, and then, where that leaves them distinct, without regard to case and to whether
+    spaces, underscores or hyphens are between words. Single letters keep their case.
+
+    Args:
+        config: What the checkpoint's config.json holds.
+        labels: Names of the data's classes, in order.
+
+    Returns:
+        What becomes of the head, and a sentence that says so.
     """
     own, doubt = _own_labels(config)
     n, changed = len(own), _NEW if len(own) == len(labels) else None

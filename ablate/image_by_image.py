@@ -16,15 +16,19 @@ from ablate.spec import LayerSpec
 
 
 def image_by_image_(model: nn.Module, specs: Iterable[LayerSpec]) -> None:
-    """From now on `model`, with layers of these specs, tells its layers how many images they are given.
+    """Make a model tell its quantized layers how many images they are given, by hooks around its forward.
 
-    The first dimension of its first tensor is taken for the number of images; a layer that is called by itself, and not
-    through the model, knows of none. Does nothing where every scale is a token's.
+    The number of images is the first dimension of the first tensor that the model is called with. A layer that is called
+    by itself, and not through the model, knows of none. Nothing is done where every scale is a token's.
+
+    Args:
+        model: The model, changed in place; it may have these hooks already.
+        specs: Of its quantized layers.
     """
     known = any(hook is _tell for hook in model._forward_pre_hooks.values())
     if not known and any(map(shares_scales, specs)):
         model.register_forward_pre_hook(_tell, with_kwargs=True)
-        model.register_forward_hook(_forget)
+        model.register_forward_hook(_forget, always_call=True)  # also after an exception
 
 
 def shares_scales(spec: LayerSpec) -> bool:

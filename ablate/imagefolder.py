@@ -59,10 +59,19 @@ def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Ar
 
 
 def contents(folder: Path, side: int | None = None, preprocess: Optional["Preprocess"] = None) -> Contents:
-    """What a folder holds; `side` in pixels; preprocess: what the model's image processor does.
+    """Decode all images of a folder to one size. What a user should know is printed on standard error as well.
 
-    Its notes are printed on standard error as well. Raises BadInput for a folder of another layout, for files that are no
-    images, for what does not fit in memory, and for images that the processor does not bring to one size.
+    Args:
+        folder: In a layout that `folder_layout` knows.
+        side: Of the square images to make, in pixels; None: by the rule of `image_size`.
+        preprocess: What the model's image processor does, where a model is known.
+
+    Returns:
+        The classes, and of each split images, uint8 (N, H, W, 3), and labels, int64 (N,).
+
+    Raises:
+        BadInput: The folder has another layout, files are no images, the images do not fit in memory, or the processor
+            does not bring them to one size.
     """
     found = layout(folder)
     files = [path for each in found.files.values() for path, _ in each]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 SIDE = 8  # pixels of a thumbnail
 IMAGES = 4_000  # looked at, of all classes together, and of each class from FEW up to MANY
 FEW, MANY = 16, 200
+AT_ONCE = 16  # images in floating point
 SURE = 1.5  # standard errors above one half, for two classes; more of them have more chances to be mistaken for a pair
 OTHER = {"left": "right", "right": "left"}
 Augment = bool | Literal["shift", "flip", "both"]
@@ -22,12 +23,20 @@ Array = NDArray[np.float32]
 def mirrored_classes(
     classes: Sequence[str], images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs of classes of which each, mirrored, is the other, by their names or by their images.
+    """Find pairs of classes of which each, mirrored, is the other.
 
-    images: (N, H, W, 3); labels: (N,). By the names where "left" stands in one as "right" does in the other. By the images
-    where, on thumbnails, those of either class are nearest to their own and their mirror images to those of the other.
+    By their names: "left" stands in one where "right" stands in the other. By their images: on thumbnails, the images of
+    either class are nearest to their own class, and their mirror images to the other one.
+
+    Args:
+        classes: Names of the classes.
+        images: Training images, (N, H, W, 3). At most IMAGES of them are looked at.
+        labels: Their classes as numbers, (N,).
+
+    Returns:
+        Pairs of names, in the order of the classes.
     """
-    found = {*_by_name(classes), *_by_image(images, labels, len(classes))}
+    found = {*_by_name(classes), *_by_image(images, labels)}
     return tuple((classes[a], classes[b]) for a, b in sorted(found))
 
 
@@ -49,11 +58,13 @@ def _by_name(classes: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> Iterator[tuple[int, int]]:
+def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    present = np.unique(labels)  # a class may have no image
+    classes = len(present)
     most = int(np.clip(IMAGES // classes, FEW, MANY))
-    members = [np.flatnonzero(labels == label)[:most] for label in range(classes)]
+    members = [np.flatnonzero(labels == label)[:most] for label in present]
     sizes = np.array([len(m) for m in members])
-    own = np.concatenate([_thumbnails(images[m]) for m in members])  # (n, SIDE, SIDE, 3), class after class
+    own = _thumbnails(images, np.concatenate(members))  # (n, SIDE, SIDE, 3), class after class
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat, flipped = own.reshape(len(own), -1), own[:, :, ::-1].reshape(len(own), -1)
     alike, swapped = np.zeros((classes, classes)), np.zeros((classes, classes))
@@ -66,13 +77,14 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int
     sure = SURE + 0.4 * np.log10(classes / 2)
     clear = 0.5 + sure / (2 * np.sqrt(sizes))  # of fair coins, a share above that is rare
     both = (alike > clear[:, None]) & (swapped > clear[:, None])
-    yield from ((int(a), int(b)) for a, b in np.argwhere(np.triu(both & both.T, 1)))
+    yield from ((int(present[a]), int(present[b])) for a, b in np.argwhere(np.triu(both & both.T, 1)))
 
 
-def _thumbnails(images: NDArray[np.uint8]) -> Array:
-    """(n, H, W, 3) -> (n, SIDE, SIDE, 3), each of mean 0 a colour and of deviation 1."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    small = F.adaptive_avg_pool2d(pixels, SIDE)  # (n, 3, SIDE, SIDE)
+def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
+    """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
+    some = (images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE))  # as floats, all would fill the memory
+    pixels = (torch.from_numpy(each).permute(0, 3, 1, 2).float() for each in some)  # (b, 3, H, W)
+    small = torch.cat([F.adaptive_avg_pool2d(each, SIDE) for each in pixels])  # (n, 3, SIDE, SIDE)
     small = small - small.mean((2, 3), keepdim=True)
     small = small / small.flatten(1).std(1).clamp(min=1e-3)[:, None, None, None]
     return small.permute(0, 2, 3, 1).numpy()

@@ -18,13 +18,13 @@ from ablate.checkpoints import load as load
 from ablate.checkpoints import load_with_report as load_with_report
 from ablate.checkpoints import read
 from ablate.errors import BadInput
+from ablate.image_processors import followed
 from ablate.model_files import ASSETS as ASSETS
 from ablate.model_files import absolute as absolute
 from ablate.model_files import config_of, first_line, source
 from ablate.model_files import files as files
 from ablate.model_files import provide as provide
 from ablate.preprocessing import Preprocess as Preprocess
-from ablate.preprocessing import followed
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
@@ -142,9 +142,16 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 
 def preprocess(name: str) -> Preprocess:
-    """The image processing that the model's checkpoint asks for, held against its own image processor.
+    """Read the image processing that a model's checkpoint asks for; once a process, until its files change.
 
-    Raises BadInput when it has none that we can follow.
+    Args:
+        name: As of `load`.
+
+    Returns:
+        The processing, for images of any size; `Preprocess.of` fits it to those of a dataset.
+
+    Raises:
+        BadInput: The checkpoint has no image processor, or one that can't be followed.
     """
     if name in baselines.KNOWN:
         return Preprocess(**baselines.image_processing(name))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SOCKET_BYTES = 107  # of an address of AF_UNIX; Darwin has 103, and no TMPDIR for Ray
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of an address of AF_UNIX
 BELOW = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead")  # the longest that Ray adds
 SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
@@ -21,6 +21,8 @@ def ray_folder() -> Iterator[Path]:
     given = {name: Path(os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ}
     faults = {name: why for name, folder in given.items() if (why := _fault(folder))}
     for name, why in faults.items():
+        if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray has /tmp
+            continue
         print(f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(given[name])!r}", file=sys.stderr)
     first = next(iter(given), None)
     kept = {name: os.environ[name] for name in faults}

@@ -5,7 +5,7 @@ import tempfile
 import torch
 from torch import nn
 
-from ablate.errors import BadInput
+from ablate.errors import BadInput, unwritten
 from ablate.layers import linear_layers, quantize_
 from ablate.models import Preprocess, logits, sharing_copy
 from ablate.packed import load_packed, pack
@@ -15,10 +15,17 @@ ROUNDING = 1e-3  # of the largest logit
 
 
 def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
-    """Make every layer of a copy of the model binary, pack it, load it, and compare the logits of two random images.
+    """Quantize a copy of the model, pack it, load it, and compare the logits of two random images.
 
-    The model stays as it is. Raises BadInput where the copy cannot be packed, loaded without a skeleton or run, and
-    where what is loaded computes something else.
+    All layers of the copy become binary. The model itself stays as it is.
+
+    Args:
+        model: A classifier in full precision.
+        preprocess: The image processing that is packed with it; its `size` is that of the random images.
+
+    Raises:
+        BadInput: The copy cannot be packed, loaded without a skeleton or run, or computes something else once it is loaded.
+        Unwritten: There is no room for the packed copy in the temporary folder.
     """
     copy = sharing_copy(model).eval()
     quantize_(copy, dict.fromkeys(linear_layers(copy), LayerSpec(weights="binary")))
@@ -28,6 +35,9 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
         try:
             pack(copy, folder, preprocess=preprocess)
             expected, found = (logits(each, pixels) for each in (copy, load_packed(folder).to(device)))
+        except OSError as error:
+            room = f"a packed model must fit into {tempfile.gettempdir()!r}, but: {error.strerror or error}"
+            raise unwritten(error, f"{room}; free some space, or set TMPDIR to another folder") from None
         except Exception as error:  # each model fails in its own way
             why = str(error).strip().partition("\n")[0].replace(folder, "the file") or type(error).__name__
             raise BadInput(f"a model must be usable once it is quantized and packed, but: {why}; take another model") from None

@@ -19,9 +19,17 @@ Keys = Mapping[Path, bytes]  # equal for copies
 
 
 def split(layout: Layout, keys: Keys) -> dict[str, Files]:
-    """Train, validation and test: those that the folder has, and what the others get of train by the rule above.
+    """Divide a folder's images into train, validation and test, by the rule at the top of this file.
 
-    Raises BadInput where a class has too few images.
+    Args:
+        layout: The classes and images of the folder; splits that it has stay as they are.
+        keys: By image, what is equal for copies.
+
+    Returns:
+        By split, its images with their classes.
+
+    Raises:
+        BadInput: A class has too few images for a split that is taken from train.
     """
     files = layout.files
     absent = [name for name in ("test", "validation") if name not in files]

@@ -96,7 +96,7 @@ def drive(
     say_if_slow(planned.study, resources)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
-    driver = Driver(run, planned.search, records, resources, dashboard, view)
+    driver = Driver(run, planned, records, resources, dashboard, view)
     beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
     study, dataset, status, reason, begun = driver.study, planned.dataset, "interrupted", "", False
     try:

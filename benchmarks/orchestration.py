@@ -75,7 +75,7 @@ def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[
     run = create_run(path, planned.study, {})
     resources = Resources(concurrency=concurrency, gpus_per_trial=0.0)
     started = time.monotonic()
-    driver = Driver(run, planned.search, [], resources, "", None)
+    driver = Driver(run, planned, [], resources, "", None)
     driver.show([])
     cpu = time.process_time()
     after: dict[int, int] = {}  # resident bytes, by how many trials are recorded

@@ -1,5 +1,6 @@
 """BitLinear in other people's transformers: tiny models with random weights, and what docs/families.md says of them."""
 
+import resource
 import runpy
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
 from ablate.cost import count
 from ablate.data import Split
-from ablate.errors import BadInput
+from ablate.errors import BadInput, Unwritten
 from ablate.layers import linear_layers
 from ablate.round_trip import check_round_trip
 from ablate.timing import _measure_packed
@@ -112,6 +113,16 @@ def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
     for family, match in (("SigLIP 2, NaFlex", "must be usable"), ("torchvision's ViT", "the file holds a model .* no class")):
         with pytest.raises(BadInput, match=match):
             check_round_trip(build(family), processing)
+
+
+def test_a_full_disk_is_not_the_models_fault():
+    model, before = build("ViT"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))  # no file may grow
+    try:
+        with pytest.raises(Unwritten, match="a packed model must fit into"):
+            check_round_trip(model, models.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_training():

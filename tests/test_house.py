@@ -12,7 +12,7 @@ FLOORS = [
     {"errors", "hardware", "files", "labels", "ray_folder", "mirrored"},
     {"downloads", "heads"},
     {"spec", "baselines", "tensors", "decoding", "preprocessing"},
-    {"builtin", "folder_layout", "image_size"},
+    {"builtin", "folder_layout", "image_size", "image_processors"},
     {"space_spec", "splitting"},
     {"study_spec"},
     {"words", "looks", "printed", "lines", "effective", "flips"},

@@ -40,6 +40,15 @@ def test_together_is_as_alone(family):
     assert {layer.images for layer in model.modules() if isinstance(layer, BitLinear)} == {None}
 
 
+def test_after_an_exception_a_layer_knows_of_no_images():
+    model, x = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(5, 3)), torch.randn(6, 8)
+    quantize_(model, {"0": TENSOR})
+    alone = model.eval()[0](x)
+    with pytest.raises(RuntimeError):
+        model(x)
+    assert model[0].images is None and torch.equal(model[0](x), alone)
+
+
 def test_in_training_the_scale_is_the_batchs():
     model = torch.nn.Sequential(torch.nn.Linear(8, 4))
     quantize_(model, {"0": TENSOR})

@@ -1,6 +1,7 @@
 """Users' names where not every letter may stand, and the folder of a Ray that takes but short paths."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def test_a_shortened_name_keeps_both_ends():
     long = [f"a.model.of.many.parts.encoder.block{i}.fc1" for i in range(3)]
     assert shortened_alike(long, 28) == ["…block0.fc1", "…block1.fc1", "…block2.fc1"]
     assert shortened_alike(["block0.fc1", "block1.fc1"], 28) == ["block0.fc1", "block1.fc1"] and shortened_alike([], 28) == []
+
+
+def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, capsys):
+    (folder := tmp_path / ("x" * 60)).mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with ray_folder() as found:
+        assert found == SHORT and os.environ["TMPDIR"] == str(SHORT.parent)
+    assert os.environ["TMPDIR"] == str(folder) and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ def test_mirrored_classes_are_seen_in_the_images():
     assert mirrored_classes(["x", "y", "z"], *arrows(24)) == (("x", "y"),)
 
 
+def test_a_class_without_images_is_nobodys_mirror_image():
+    images, labels = arrows(24)
+    for gone in range(3):
+        kept = labels != gone
+        assert mirrored_classes(["x", "y", "z"], images[kept], labels[kept]) == ((("x", "y"),) if gone == 2 else ())
+    assert mirrored_classes(["w", "x", "y", "z"], images, labels + 1) == (("x", "y"),)
+
+
 def test_no_other_classes_are():
     rng, mini = np.random.default_rng(0), data.load("cifar10-mini")
     assert mini.mirrored == mirrored_classes(mini.classes, mini.train.images, mini.train.labels) == ()
