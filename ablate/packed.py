@@ -273,7 +273,8 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
     try:
         return header, load(data)
     except Exception as error:  # safetensors raises several kinds
-        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {str(error)[:100]}") from None
+        why = " ".join(str(error).split())[:100]
+        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {why}") from None
 
 
 def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header) -> None:
