@@ -39,9 +39,9 @@ LINE = 2000  # characters of a message
 PACKAGES = ("ablate-vit", "pydantic", "optuna", "pandas", "torch", "transformers", "safetensors", "pillow", "tomli-w")
 READERS = {
     "toml": ("builtin", "spec", "space_spec", "study_spec", "points"),
-    "ledger": ("ledger", "run"),
+    "ledger": ("ledger", "lines"),
     "packed": ("packed", "bits"),
-    "images": ("imagefolder",),
+    "images": ("imagefolder", "decoding", "folder_layout", "splitting"),
 }
 
 
