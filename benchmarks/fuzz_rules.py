@@ -97,7 +97,7 @@ RECIPE = {
     "momentum": real(0, 1, below=True),
     "warmup": real(0, 1, below=True),
     "clip_norm": optional(real(0, above=True)),
-    "augment": flag,
+    "augment": either(flag, word("shift", "flip", "both")),
     "label_smoothing": real(0, 1, below=True),
     "quantized_rate_multiplier": real(0, above=True),
     "quantized_weight_decay": optional(real(0)),
@@ -128,7 +128,14 @@ SPACE = {
     "fraction": axis(FRACTION, False),
 }
 TUNE = table({key: listed(rule, 1) for key, rule in RECIPE.items()})
-STEP = {"name": text, "source": text, "groups": listed(text), "layer": table(LAYER), "recipe": table(RECIPE), "tune": TUNE}
+STEP = {
+    "name": lambda v: text(v) and bool(v),
+    "source": text,
+    "groups": listed(text),
+    "layer": table(LAYER),
+    "recipe": table(RECIPE),
+    "tune": TUNE,
+}
 STOPPING = {"over": word("epochs", "fraction"), "reduction": whole(2, 1000), "first": whole(1), "rungs": whole(1, 10)}
 STUDY = {
     **dict.fromkeys(("name", "question", "source", "cost", "expected", "command", "model", "data"), text),
