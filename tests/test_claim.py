@@ -158,8 +158,10 @@ def test_two_at_once(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_commands_at_once(tmp_path):
-    done = subprocess.run([sys.executable, TWO, "--out", str(tmp_path / "result.json")], capture_output=True, text=True)
+    once = [sys.executable, TWO, "--repeats", "1", "--out", str(tmp_path / "result.json")]  # the benchmark does it three times
+    done = subprocess.run(once, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     for part in ("bare", "commands"):
