@@ -49,7 +49,8 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
     near = [name for name in names if value and value in name][:3] or get_close_matches(value[:200], names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names[:12])}"
+    others = f"known: {', '.join(names[:12])}" if names else "leave it out"
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else others
     return BadInput(f"unknown {kind} {quoted(value)}; {hint}")
 
 
@@ -68,6 +69,6 @@ def quoted(value: object) -> str:
 
 
 def together(faults: Iterable[str]) -> str:
-    """Faults in one line, the first of them where there are many."""
-    found = [*faults]
+    """Faults in one line, each once, and the first of them where there are many."""
+    found = [*dict.fromkeys(faults)]
     return "; ".join(found[:MOST]) + (f"; and {len(found) - MOST:,} more" if len(found) > MOST else "")

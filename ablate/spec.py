@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from ablate.errors import BadInput, quoted, together, unknown
+from ablate.labels import one_line
 
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
 Value = bool | int | float | str
@@ -172,7 +173,7 @@ def fault(spec: type[Spec], key: str, value: object) -> str:
 
 
 def _line(spec: type[Spec], fault: Any) -> str:
-    where = ".".join(str(part)[:80] for part in fault["loc"])
+    where = one_line(".".join(str(part)[:80] for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known: Any = spec.model_fields
         if len(fault["loc"]) > 1:  # a key of a table below

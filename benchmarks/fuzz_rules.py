@@ -52,6 +52,10 @@ def text(value: Any) -> bool:
     return type(value) is str and value != "none"
 
 
+def pattern(value: Any) -> bool:
+    return type(value) is str
+
+
 def numeric(rule: Rule) -> bool:
     """Whether a field's values may be numbers, as those of a range are."""
     return any(rule(v) for v in (0.5, 1, 2, 10))
@@ -122,7 +126,7 @@ SPACE = {
     "name": text,
     "description": text,
     "objectives": lambda v: OBJECTIVES(v) and len(set(v)) == len(v),
-    "groups": listed(text, 1),
+    "groups": listed(pattern, 1),
     "layer": table({key: axis(rule, True) for key, rule in LAYER.items()}, "weights"),
     "recipe": table({key: axis(rule, False) for key, rule in IN_SPACES.items()}),
     "fraction": axis(FRACTION, False),
@@ -131,7 +135,7 @@ TUNE = table({key: listed(rule, 1) for key, rule in RECIPE.items()})
 STEP = {
     "name": lambda v: text(v) and bool(v),
     "source": text,
-    "groups": listed(text),
+    "groups": listed(pattern),
     "layer": table(LAYER),
     "recipe": table(RECIPE),
     "tune": TUNE,

@@ -123,3 +123,13 @@ def test_a_space_of_many_axes_of_one_choice_ends():
 
 def test_what_a_message_quotes_is_short():
     assert len(quoted("x" * 10_000)) < 250 and len(quoted([0] * 10_000)) < 250 and quoted("mine.toml") == "'mine.toml'"
+
+
+def test_faults_are_told_once_and_on_one_line():
+    with pytest.raises(BadInput) as refused:
+        checked(StudySpec, {"question": "?", "space": SPACE | {"layer": {"weights": "full", "a\nb": [1, "x"]}}}, "mine.toml")
+    assert "a\\nb" in str(refused.value) and "\n" not in str(refused.value)
+    step = {"name": "s", "tune": {"x" * 200: [1, 2, 3, 4, 5]}}
+    with pytest.raises(BadInput) as refused:
+        checked(StudySpec, {"question": "?", "space": SPACE, "steps": [step]}, "mine.toml")
+    assert str(refused.value).count("unknown key") == 1
