@@ -1,6 +1,7 @@
 """A record as a line of text: JSON with a checksum, so that what a disk or an editor changed is not taken for a result."""
 
 import json
+import math
 import re
 import zlib
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ def encode(fields: dict[str, Any]) -> bytes:
 def decode(line: bytes) -> dict[str, Any]:
     """The fields of a line without its newline; a line without a checksum, of an older version, has any. Raises ValueError."""
     try:
-        fields = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        fields = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -56,3 +57,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it has {constant}, which is no number")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:40]} is more than a number holds")
+    return value
