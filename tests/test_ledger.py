@@ -87,7 +87,7 @@ GOOD = f'{SPEC},"status":"failed"'
         (f'{{{GOOD},"status":"complete"}}', "it has a field twice"),
         (f'{{{GOOD},"accuracy":NaN}}', "it has NaN, which is no number"),
         (f'{{{GOOD},"later":[1e999]}}', "1e999 is more than a number holds"),
-        (f'{{{GOOD},"accuracy":1e999}}', "accuracy must be a finite number, but got inf"),
+        (f'{{{GOOD},"accuracy":1e999}}', "1e999 is more than a number holds"),
         (f'{{{GOOD},"accuracy":"0.5"}}', "accuracy must be a finite number, but got '0.5'"),
         (f'{{{GOOD},"accuracy":true}}', "accuracy must be a finite number, but got True"),
         (f'{{{GOOD},"error":[1]}}', "error must be text, but got [1]"),
