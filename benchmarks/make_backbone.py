@@ -33,7 +33,7 @@ from ablate import LayerSpec, models, quantize_
 from ablate.data import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.models import Preprocess
-from ablate.recipe import Objective, compiled, length, optimizer_of, rate
+from ablate.recipe import Objective, compiled, optimizer_of, rate
 from ablate.spec import Recipe
 from ablate.train import evaluate
 from ablate.trial import device, device_name
@@ -77,7 +77,7 @@ def pretrain(
     model: nn.Module, images: Split, validation: Split, epochs: int, state: dict[str, Any] | None, compile: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Trains in place; after each epoch yields what it goes on from, with a row for each epoch so far."""
-    steps, _ = length(RECIPE.model_copy(update={"epochs": epochs}), len(images))
+    steps = epochs * math.ceil(len(images) / RECIPE.batch_size)
     recipe = RECIPE.model_copy(update={"epochs": epochs, "warmup": min(WARMUP, steps // 10) / steps})
     device = next(model.parameters()).device
     rng = np.random.default_rng(SEED)  # order, augmentation and dropped patches; the model itself draws nothing
