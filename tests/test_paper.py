@@ -62,11 +62,11 @@ def test_a_trial_does_every_step(cells, few, caplog):
     recipe = spec.recipe.model_copy(update={"batch_size": 1, "learning_rate": 0.01, "bf16": False})
     assert type(optimizer_of(build(spec, few.classes), recipe)) is torch.optim.SGD
     assert recipe.distill == recipe.label_smoothing == 0  # cross-entropy alone
-    seen = []
+    calls = []
 
     def look(module, inputs):
         if isinstance(module, ViTForImageClassification):
-            seen.append((module.training, inputs[0]))
+            calls.append((module, module.training, inputs[0]))
 
     caplog.set_level(logging.INFO, "ablate")
     handle = register_module_forward_pre_hook(look)
@@ -75,6 +75,9 @@ def test_a_trial_does_every_step(cells, few, caplog):
     finally:
         handle.remove()
     assert record["status"] == "complete" and record["error"] is None
+    models = [module for module, *_ in calls]
+    trained = max(models, key=models.count)  # the others are copies, on which a random image was tried
+    seen = [(training, pixels) for module, training, pixels in calls if module is trained]
     assert {pixels.shape[1:] for _, pixels in seen} == {(3, 224, 224)}  # steps 3 and 5: resized, a tensor, normalised
     image = torch.from_numpy(few.validation.images[0]).permute(2, 0, 1)
     expected = tv.resize(image, [224, 224], tv.InterpolationMode.BILINEAR, antialias=True) / 255 * 2 - 1  # mean and SD 0.5
