@@ -1,7 +1,9 @@
 """A run's folder belongs to one study: claimed once, before anything is loaded, and left as it was if nothing begins."""
 
+import errno
 import itertools
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -86,33 +88,64 @@ def _claim_new(name: str) -> tuple[Path, list[Path], IO[bytes]]:
 
 def _claim(path: Path) -> tuple[Path, list[Path], IO[bytes]]:
     """The folder, those of it and above it that were made, and the lock that makes it ours."""
-    made: list[Path] = []
     for attempt in range(100):
         try:
-            return path, made, _lock(path, made)
+            return (path, [], _lock(path)) if path.exists() else (path, *_make(path))
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and attempt < 99:  # another study has just removed what it had made
-                continue
-            _remove(made)
+            if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) and attempt < 99:
+                continue  # another study has just removed or made it
             rule = "--out must be a folder that can be written"
             raise BadInput(f"{rule}, but {str(path)!r}: {error.strerror}; give another") from None
     raise AssertionError
 
 
-def _lock(path: Path, made: list[Path]) -> IO[bytes]:
-    """The lock of a vacant folder, which is made where there is none."""
-    _make(path, made)
+def _make(path: Path) -> tuple[list[Path], IO[bytes]]:
+    """Make a folder and those above it that are missing, under another name until it is locked: who makes it has it.
+
+    Raises OSError where another study made one of them meanwhile.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
+    if not missing:
+        raise FileExistsError(errno.EEXIST, "another study made it")
+    hidden = _hidden(missing[0])
+    try:
+        hidden.mkdir()
+        inner = hidden / path.relative_to(missing[0])
+        inner.mkdir(parents=True, exist_ok=True)
+        lock = _hold(inner)
+        try:
+            hidden.rename(missing[0])
+        except OSError:
+            lock.close()
+            raise
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    return missing, lock
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".ablate-{secrets.token_hex(8)}")
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """The lock of a vacant folder."""
     _check_vacant(path)
-    if (lock := hold(path, "driver")) is None:
-        raise BadInput(f"--out must be a new or an empty folder, but {_begun(path)}; give another")
+    lock = _hold(path)
     try:
         _check_vacant(path)  # no other study can fill it now
         if not os.path.samestat(os.fstat(lock.fileno()), (path / "ledger.jsonl").stat()):
-            raise FileNotFoundError
+            raise FileNotFoundError(errno.ENOENT, "another study removes it")
         return lock
     except BaseException:
         lock.close()
         raise
+
+
+def _hold(path: Path) -> IO[bytes]:
+    if (lock := hold(path, "driver")) is None:
+        raise BadInput(f"--out must be a new or an empty folder, but {_begun(path)}; give another")
+    return lock
 
 
 def _begun(path: Path) -> str:
@@ -122,14 +155,6 @@ def _begun(path: Path) -> str:
         if found and found.pid
         else f"another study is in {str(path)!r}"
     )
-
-
-def _make(folder: Path, made: list[Path]) -> None:
-    """Make a folder and those above it that are missing; note the ones that were made, from the top."""
-    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        with suppress(FileExistsError):
-            path.mkdir()
-            made.append(path)
 
 
 def _check_vacant(path: Path) -> None:
@@ -142,16 +167,17 @@ def _check_vacant(path: Path) -> None:
 
 
 def _leave(path: Path, made: list[Path]) -> None:
-    """Remove what a study that came to nothing made."""
+    """Remove what a study that came to nothing made; what is not its own stays, and the folder with it."""
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in FILES:
-        with suppress(OSError):
-            (path / name).unlink()
-    _remove(made)
-
-
-def _remove(made: list[Path]) -> None:
-    for folder in reversed(made):
-        with suppress(OSError):  # something else is in it
+    *others, ledger = FILES
+    with suppress(OSError):  # gone, or something else is in it
+        for name in others:
+            (path / name).unlink(missing_ok=True)
+        if made and [file.name for file in path.iterdir()] == [
+            ledger
+        ]:  # goes at once, so that no other study finds it half removed
+            path = path.rename(_hidden(path))
+        (path / ledger).unlink()
+        for folder in (path, *made[-2::-1]) if made else ():
             folder.rmdir()

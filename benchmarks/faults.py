@@ -11,21 +11,19 @@ Needs pip install --editable '.[test]'.
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 from ray.cluster_utils import Cluster  # what Ray's own tests use
+from setting import machine, make_model
 
 from ablate.run import load_run
-from ablate.trial import device_name
 
 STUDY = """
 question = "does it survive?"
@@ -196,20 +194,6 @@ def count(runs: list[Path]) -> dict:
     }
 
 
-def make_model(folder: Path) -> Path:
-    """A ViT of 2 blocks and width 32 with random weights."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
-    )
-    ViTForImageClassification(config).save_pretrained(folder / "tiny-vit")
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "tiny-vit")
-    return folder / "tiny-vit"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for part, n in (("drivers", 20), ("workers", 20), ("raylets", 5)):
@@ -219,9 +203,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    packages = ("ablate-vit", "ray", "optuna", "torch")
-    result = {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    result |= {name: version(name) for name in packages} | {"seed": asked.seed, "trials": asked.trials}
+    result = machine("ablate-vit", "ray", "optuna", "torch") | {"seed": asked.seed, "trials": asked.trials}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "study.toml").write_text(STUDY.format(model=make_model(folder), trials=asked.trials))

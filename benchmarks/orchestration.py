@@ -9,8 +9,6 @@ ledger:  with 10,000 records of points at random: how long `ablate resume` takes
 
 import argparse
 import json
-import os
-import platform
 import random
 import resource
 import statistics
@@ -20,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Generator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +27,7 @@ import optuna
 import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
+from setting import machine
 
 from ablate import cluster
 from ablate.cluster import Resources
@@ -42,7 +40,6 @@ from ablate.run import create_run, load_run
 from ablate.search import key_of
 from ablate.spec import TrialSpec
 from ablate.study_spec import load_study
-from ablate.trial import device_name
 
 
 def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:
@@ -196,8 +193,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the runs stay; else they are deleted")
     parser.add_argument("--out", type=Path, help="a JSON file for the result; parts that it has already are kept")
     asked = parser.parse_args()
-    result = {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
-    result |= {name: version(name) for name in ("ablate-vit", "ray", "optuna")}
+    result = machine("ablate-vit", "ray", "optuna")
     if asked.out and asked.out.exists():
         result = json.loads(asked.out.read_text()) | result
     with tempfile.TemporaryDirectory() as name:

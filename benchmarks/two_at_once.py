@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -21,10 +20,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+from setting import machine, make_model
 
 from ablate import ledger
 from ablate.claim import claimed, reclaimed
@@ -232,35 +232,13 @@ def _ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
     return ("wrote", "") if process.returncode == 0 else ("failed", error)
 
 
-def make_model(folder: Path) -> Path:
-    """A ViT of 2 blocks and width 32 with random weights."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
-    )
-    ViTForImageClassification(config).save_pretrained(folder / "tiny-vit")
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "tiny-vit")
-    return folder / "tiny-vit"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200, help="of bare processes")
     parser.add_argument("--repeats", type=int, default=3, help="of each pair of commands")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
     asked = parser.parse_args()
-    from ablate.trial import device_name
-
-    result: dict[str, Any] = {
-        "hardware": device_name(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
-    result |= {name: version(name) for name in ("ablate-vit", "ray")}
+    result = machine("ablate-vit", "ray")
     with tempfile.TemporaryDirectory() as name:
         for part, n in ((bare, asked.rounds), (commands, asked.repeats)):
             (folder := Path(name) / part.__name__).mkdir()

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from threading import Thread, Timer
@@ -73,6 +74,24 @@ def test_a_study_that_does_not_begin_leaves_what_there_was(exists, error, tmp_pa
         (path / "log.txt").touch()  # somebody else's
         raise error
     assert [file.name for file in path.iterdir()] == ["log.txt"]
+
+
+def test_who_makes_a_folder_has_it(tmp_path, monkeypatch):
+    """Another study makes it meanwhile, and leaves later: nothing is left over."""
+    path, other, real = tmp_path / "some" / "run", ExitStack(), claim._hold
+
+    def late(folder):
+        monkeypatch.setattr(claim, "_hold", real)
+        other.enter_context(claimed(path, ""))
+        return real(folder)
+
+    monkeypatch.setattr(claim, "_hold", late)
+    with pytest.raises(BadInput, match="no"), other:
+        with pytest.raises(BadInput, match="another study, process"), claimed(path, ""):
+            pass
+        assert [*tmp_path.rglob("*")] == [path.parent, path, path / "ledger.jsonl"]
+        raise BadInput("no")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_study_that_began_stays(tmp_path):
