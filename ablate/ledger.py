@@ -140,14 +140,14 @@ def _record(found: dict[str, Any]) -> Record:
     """What a line holds as a record. Raises ValueError with what is wrong."""
     schema = found.get("schema")
     if type(schema) is int and schema > SCHEMA:
-        raise _Newer(f"it was written by a newer version, whose records have schema {schema} and not {SCHEMA}")
+        raise _Newer(f"it was written by a newer version, whose records have schema {str(schema)[:60]} and not {SCHEMA}")
     if type(schema) is not int or schema != SCHEMA:
-        raise ValueError(f"schema must be {SCHEMA}, but got {schema!r}")
+        raise ValueError(f"schema must be {SCHEMA}, but got {schema!r:.60}")
     for name in ("trial_id", "status"):
         if not isinstance(found.get(name), str):
-            raise ValueError(f"{name} must be text, but got {found.get(name)!r}")
+            raise ValueError(f"{name} must be text, but got {found.get(name)!r:.60}")
     if found["status"] not in STATUSES:
-        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {found['status']!r}")
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {found['status']!r:.60}")
     spec, plain = _spec(found.get("spec"))
     record = dict.fromkeys(FIELDS) | _of(spec) | found | {"spec": plain, "curve": found.get("curve", [])}
     needed = ("arm", "seed", "fraction", "curve", *(["accuracy"] if record["status"] == "complete" else []))

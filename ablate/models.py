@@ -28,6 +28,7 @@ from ablate.preprocessing import Preprocess as Preprocess
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
+SIZES = ("image_size", "patch_size", "num_channels")
 MOST_COMPUTED = 2**28  # bytes that a model computes when it is built, such as the positions in its windows
 Stamp = tuple[tuple[str, int, int, int, int], ...]  # name, number, bytes and times of each file
 
@@ -78,6 +79,8 @@ def _check_config(config: Mapping[str, Any]) -> None:
             raise BadInput(f"the configuration must not hold {key[:80]!r}; pack the model again")
         if key == "num_labels" and not (type(value) is int and 0 <= value <= MOST_LABELS):
             raise BadInput(f"num_labels must be at most {MOST_LABELS}, but got {str(value)[:80]}; pack the model again")
+        if key in SIZES and any(type(part) is int and part < 1 for part in (value if isinstance(value, list) else [value])):
+            raise BadInput(f"{key} must be at least 1, but got {str(value)[:80]}; pack the model again")
         if key not in ("id2label", "label2id"):
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, dict):

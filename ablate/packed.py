@@ -25,6 +25,7 @@ from ablate.image_by_image import image_by_image_
 from ablate.image_size import Fit
 from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
+from ablate.model_files import first_line
 from ablate.models import Preprocess, from_config, logits
 from ablate.spec import LayerSpec, Spec, checked
 from ablate.unquantizable import inside_fused
@@ -237,11 +238,19 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
         if isinstance(image := fitted(Path(path), fit), str):
             raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
-        with torch.inference_mode():
-            probabilities = logits(model, preprocess(pixels)).softmax(1)[0]  # (classes,)
+        probabilities = _logits(model, preprocess(pixels), directory).softmax(1)[0]  # (classes,)
         best = int(probabilities.argmax())
         found.append((str(names.get(best, best)), float(probabilities[best])))
     return found
+
+
+def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:
+    try:
+        with torch.inference_mode():
+            return logits(model, pixels)
+    except (ValueError, RuntimeError) as error:  # each model says in its own way which sizes it takes
+        size, why = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
+        raise BadInput(f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess") from None
 
 
 def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:

@@ -78,8 +78,9 @@ def outcome(run: Run, as_json: bool) -> None:
 
     counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
     if as_json:
-        front = json.loads(pareto.front_of(run.searched, run.study.directions, run.study.within).to_json(orient="records"))
-        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": front}
+        front = pareto.front_of(run.searched, run.study.directions, run.study.within)
+        rows = front.astype(object).where(front.notna(), None).to_dict("records")  # to_json rounds, up to Infinity
+        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": rows}
         return print(json.dumps(told, indent=1))
     if run.state:
         console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))

@@ -60,6 +60,7 @@ UPRIGHT = {  # EXIF 2.32, orientation; pixels (H, W, 3)
     8: lambda pixels: np.rot90(pixels),
 }
 HEADS = 64  # bytes of a file in which its fields stand
+LARGEST = 2**24  # pixels, of which this program writes a PNG within its seconds
 
 
 class Target:
@@ -146,7 +147,8 @@ class Target:
 
     def _check_predict(self, path: Path) -> None:
         """`ablate predict` sees in a file what it sees in a plain PNG of the pixels that the oracle reads."""
-        if path.suffix.lower() in _extensions() and (upright := _upright(path)) is not None:
+        upright = _upright(path) if path.suffix.lower() in _extensions() else None
+        if upright is not None and upright.width * upright.height < LARGEST:
             upright.save(plain := self.folder.with_name("plain.png"))
             one, other = predict(self.model, [path, plain])
             if one != other:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, data, layers, load_run, models, packed, run_study, trial
+from ablate import cost, data, layers, ledger, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.constraints import Counter, excess
@@ -124,6 +124,15 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
     outcome(again, True)
     assert json.loads(capsys.readouterr().out)["within"] == again.study.within
+
+
+def test_status_in_json_has_the_numbers_of_the_ledger(finished, capsys):
+    run = load_run(finished[0])
+    outcome(run, True)
+    front = json.loads(capsys.readouterr().out)["front"]
+    own = {record["trial_id"]: record for record in ledger.read(run.path / "ledger.jsonl")}
+    assert front and all(row["loss"] == own[row["trial_id"]]["loss"] for row in front)
+    assert all(row["latency_ms"] is None and row["spec"] == own[row["trial_id"]]["spec"] for row in front)
 
 
 def test_latency_is_bounded_by_the_table_of_layers():

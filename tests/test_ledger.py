@@ -107,6 +107,8 @@ GOOD = f'{SPEC},"status":"failed"'
         (f"{{{GOOD}}}".replace("{}", '{"seed":"x"}'), "spec: seed: Input should be a valid integer"),
         (f'{{{GOOD},"crc32":"00000000"}}', "it was changed after it was written"),
         (f'{{{GOOD},"crc32":null}}', "it was changed after it was written"),
+        (f'{{{GOOD},"star32":"00000000"}}', "it was changed after it was written"),  # crc was cut out
+        (f"{{{GOOD}}}".replace('"a"', str([*range(99)])), "trial_id must be text, but got [0, 1, 2,"),
         (lines.encode(SMALL[0]).decode()[:-1].replace(",", ", "), "it was changed after it was written"),
     ],
 )

@@ -171,6 +171,14 @@ def test_a_photo_is_predicted_as_the_models_images_are_trained(source, tiny_vit,
         assert predict(tmp_path, [tmp_path / f"{name}.png"])[0][1] == pytest.approx(expected, abs=1e-6)
 
 
+def test_images_of_a_size_that_the_model_does_not_take_are_refused(tiny_vit, tmp_path):
+    preprocess = dataclasses.replace(models.preprocess(str(tiny_vit)), size=(48, 40), resize=(48, 40))
+    pack(models.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    Image.new("RGB", (50, 50)).save(tmp_path / "photo.png")
+    with pytest.raises(BadInput, match=r"takes no images of 40 x 48: .*; pack it with its preprocess"):
+        predict(tmp_path, [tmp_path / "photo.png"])
+
+
 def small_net():
     return nn.Sequential(nn.Linear(5, 4), BitLinear(4, 3, weights="ternary"), nn.BatchNorm1d(3))
 
@@ -339,6 +347,8 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
         ("ViTForImageClassification", {"num_hidden_layers": 10**9}, "more parameters than"),
         ("ViTForImageClassification", {"hidden_size": 10**30}, "cannot build|must be"),
         ("ViTForImageClassification", {"image_size": 10**7}, "must be"),
+        ("ViTForImageClassification", {"image_size": -16}, "image_size must be at least 1, but got -16"),
+        ("SwinForImageClassification", {"patch_size": [4, 0]}, r"patch_size must be at least 1, but got \[4, 0\]"),
     ],
 )
 def test_hostile_models_are_refused(name, config, match, good, tmp_path):
