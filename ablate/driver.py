@@ -18,6 +18,7 @@ from ablate.cluster import Metrics, Readings, Resources
 from ablate.confirm import confirmations, is_searched
 from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
+from ablate.formatting import seconds_left
 from ablate.ledger import Record, best_by_size, trial_of
 from ablate.monitor import METRICS
 from ablate.plan import Plan
@@ -25,7 +26,6 @@ from ablate.run import Run
 from ablate.search import Search
 from ablate.spec import TrialSpec, checked
 from ablate.trial import trial_id
-from ablate.words import seconds_left
 
 View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ablate.analysis.confusion import most_confused
 from ablate.errors import BadInput
+from ablate.formatting import in_bounds, natural, size
 from ablate.labels import shortened
 from ablate.paper_figures import (
     fig_confusion,
@@ -22,7 +23,6 @@ from ablate.paper_figures import (
 )
 from ablate.run import Run
 from ablate.seen import Finding, Seen
-from ablate.words import in_bounds, natural, size
 
 MOST = 30  # trials of a layer map
 CLASSES = 50  # of a confusion matrix whose names can be read on a page

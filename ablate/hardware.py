@@ -6,10 +6,15 @@ Read once a process.
 import functools
 import math
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path("/")
 
@@ -64,3 +69,34 @@ def _quota(folder: Path) -> float | None:
         quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))  # v1: -1 is no limit
         return int(quota) / int(period) if int(quota) > 0 else None
     return None
+
+
+def native_bf16() -> bool:
+    """Whether this machine has a GPU, or a CPU with bfloat16 instructions."""
+    import torch
+
+    return torch.cuda.is_available() or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
+def device() -> "torch.device":
+    """Where models are trained: the GPU, where there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """The name of the GPU or, without one, of the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return _cpu_name()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -11,9 +11,9 @@ from typing import Any
 from ablate import lines
 from ablate.effective import OFF
 from ablate.errors import BadInput
+from ablate.formatting import size_class
 from ablate.space_spec import OBJECTIVES
 from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, checked
-from ablate.words import size_class
 
 Record = dict[str, Any]
 SCHEMA = 1

@@ -14,8 +14,7 @@ import torch
 
 from ablate.errors import BadInput
 from ablate.files import store
-from ablate.hardware import cpus
-from ablate.trial import device_name
+from ablate.hardware import cpus, device_name
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("ablate", "analysis", "paper_figures", "search_spaces", "studies")  # the package's folders in a checkout

@@ -17,10 +17,10 @@ from ablate.charts import Panel, charts, drawn
 from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
 from ablate.findings import findings, write_tables
+from ablate.formatting import COLUMNS, cell, natural
 from ablate.run import ENDED, Run
 from ablate.seen import Finding
 from ablate.spec import LayerSpec
-from ablate.words import COLUMNS, cell, natural
 
 HERE = Path(__file__).parent
 FIRST = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")

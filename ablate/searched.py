@@ -8,8 +8,8 @@ import pandas as pd
 from ablate import confirm
 from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
+from ablate.formatting import COLUMNS, cell, in_bounds, in_words
 from ablate.seen import Finding, Seen
-from ablate.words import COLUMNS, cell, in_bounds, in_words
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
 TOGETHER = (

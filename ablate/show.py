@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.cluster import Resources
+from ablate.formatting import count, how_to_go_on
 from ablate.fractions import APART
 from ablate.run import Run
 from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
-from ablate.words import count, how_to_go_on
 
 if TYPE_CHECKING:  # they load torch
     from ablate.gate import Check

@@ -20,7 +20,9 @@ from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.findings import write_tables
+from ablate.formatting import how_to_go_on
 from ablate.gate import gate
+from ablate.hardware import native_bf16
 from ablate.ledger import Record
 from ablate.plan import Plan, plan, proposer_of
 from ablate.provenance import provenance
@@ -32,8 +34,7 @@ from ablate.space_spec import values
 from ablate.storage import Storage
 from ablate.study_spec import StudySpec, load_study
 from ablate.timing import layer_latencies, measure_front
-from ablate.train import native_bf16, resolve
-from ablate.words import how_to_go_on
+from ablate.train import resolve
 
 
 def run_study(

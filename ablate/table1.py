@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate import cost, latency, layers, models, packed, trial
+from ablate import cost, hardware, latency, layers, models, packed, trial
 from ablate.cost import Cost
 from ablate.effective import asked
 from ablate.errors import BadInput
+from ablate.formatting import in_words
 from ablate.ledger import Record, trial_of
 from ablate.models import Preprocess
 from ablate.printed import PRINTED, notes
 from ablate.run import Run
 from ablate.seen import Seen
 from ablate.spec import LayerSpec
-from ablate.words import in_words
 
 CLASSES = [str(i) for i in range(10)]
 ONE_BIT = LayerSpec(weights="binary", activation_scale="tensor", norm=True)  # Fig. 3, 4 and 7
@@ -132,10 +132,10 @@ def table1(
         rows.append(_row(arm, arm.counted, arm.size_bytes, timed | {"accuracy": arm.accuracy}))
     printed = {name: Row(f"{name}, as printed", name, _printed(cells)) for name, cells in PRINTED.items()}
     ordered = [row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))]
-    about = {"device": trial.device_name(), "threads": torch.get_num_threads(), "batch": batch}
+    about = {"device": hardware.device_name(), "threads": torch.get_num_threads(), "batch": batch}
     where = f"{about['device']}, CPU threads: {about['threads']}, batch: {batch}" if seconds else ""
     lost += dict.fromkeys(arm.instead for arm in arms if arm.instead)
-    return Table1(ordered, lost + notes(runs=bool(runs), gpu=trial.device().type == "cuda", timed=where), about)
+    return Table1(ordered, lost + notes(runs=bool(runs), gpu=hardware.device().type == "cuda", timed=where), about)
 
 
 def _row(entry: _Entry, counted: Cost, size_bytes: int, measured: dict[str, Cell]) -> Row:
@@ -150,9 +150,9 @@ def _sized(model: nn.Module, preprocess: Preprocess, seconds: float, batch: int)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)
         if seconds:
-            model = packed.load_packed(folder, skeleton=model).to(trial.device())
+            model = packed.load_packed(folder, skeleton=model).to(hardware.device())
             for name, wait in {"latency": True, "returned": False}.items():
-                if wait or trial.device().type == "cuda":
+                if wait or hardware.device().type == "cuda":
                     timing = latency.measure(model, preprocess.size, batch, seconds=seconds, wait=wait)
                     timed[name] = Cell(timing.median_ms / batch, "measured", n=timing.n)
     return size_bytes, timed

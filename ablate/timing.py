@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import cluster, latency, models, packed, trial
+from ablate import cluster, hardware, latency, models, packed
 from ablate.cluster import Resources
 from ablate.errors import BadInput
 from ablate.files import store
@@ -44,7 +44,7 @@ def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes
         axes["norm"] = (False, True)
     points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
     exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
-    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], trial.device())
+    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], hardware.device())
 
 
 def measure_front(
@@ -75,5 +75,5 @@ def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files
             model = packed.load_packed(folder)
         except BadInput:  # a model that only its checkpoint can build
             model = packed.load_packed(folder, skeleton=models.load(name, classes).eval())
-        model.to(trial.device())
+        model.to(hardware.device())
         return latency.measure(model, packed.load_preprocess(folder).size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ablate.data import Split
 from ablate.errors import NonFinite
+from ablate.hardware import native_bf16
 from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
 from ablate.recipe import Objective, Ramp, averaged, check_single, compiled, decay, length, optimizer_of, rate, steps_of
@@ -36,11 +37,6 @@ class Epoch:
     logits: NDArray[np.float32]  # validation, (N, classes)
     state: dict[str, Any] = field(default_factory=dict)  # what `train` goes on from; holds until the next step
     record: dict[str, Any] = field(default_factory=dict)  # the trial's so far, where a trial it is
-
-
-def native_bf16() -> bool:
-    """Whether this machine has a GPU, or a CPU with bfloat16 instructions."""
-    return torch.cuda.is_available() or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import platform
 import tempfile
 import time
 from collections.abc import Generator, Sequence
@@ -19,6 +18,8 @@ from ablate.bitlinear import BitLinear
 from ablate.builtin import IMAGEFOLDER
 from ablate.effective import asked, effective
 from ablate.errors import BadInput, unknown
+from ablate.formatting import after
+from ablate.hardware import device, device_name
 from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
@@ -27,7 +28,6 @@ from ablate.recipe import distills, length
 from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
-from ablate.words import after
 
 log = logging.getLogger(__name__)
 CURVES = ("curve", "rungs")  # of a record, as it was seen while training; `rungs` only where there are some
@@ -257,21 +257,3 @@ def _trained(full: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch
     if full.recipe.full_epochs:
         model.load_state_dict(_trained(checkpoint_spec(full), dataset, split).state_dict())
     return teacher(name, model, split, full.recipe, preprocess_of(full.model, dataset), full.seed)
-
-
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return _cpu_name()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -21,12 +21,13 @@ import numpy as np
 
 from ablate.analysis.pareto import front, hypervolume, hypervolume_over_trials, reference_point
 from ablate.analysis.scaling import fit
+from ablate.hardware import device_name
 from ablate.ledger import blank_record
 from ablate.run import create_run
 from ablate.search import Search
 from ablate.space_spec import load_space
 from ablate.study_spec import StudySpec
-from ablate.trial import device_name, trial_id
+from ablate.trial import trial_id
 
 PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")
 POINTS, TRIALS, SAMPLES = 100_000, 2000, 1000

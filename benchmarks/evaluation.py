@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ablate import LayerSpec, data, models, quantize_, train
-from ablate.trial import device_name
+from ablate.hardware import device_name
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
 IMAGES = {"cpu": 500, "cuda": 1000}

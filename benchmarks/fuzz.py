@@ -158,7 +158,7 @@ def main() -> None:
 
     measured = coverage.Coverage(branch=True, include=["*/ablate/*.py"], data_file=None, config_file=False)
     measured.start()
-    from ablate.trial import device_name
+    from ablate.hardware import device_name
 
     sys.path.insert(0, str(HERE))
     signal.signal(signal.SIGPROF, _hang)

@@ -14,6 +14,7 @@ from fuzz_values import Input, Wrong, changed, mangled, marked, same, written
 
 from ablate import builtin
 from ablate.effective import USUAL, asked
+from ablate.formatting import count
 from ablate.layers import match
 from ablate.ledger import blank_record
 from ablate.plan import proposer_of
@@ -22,7 +23,6 @@ from ablate.search import Search
 from ablate.space_spec import load_space
 from ablate.spec import TrialSpec
 from ablate.study_spec import StudySpec, load_study
-from ablate.words import count
 
 FEW = ["block0.attention", "block0.fc1", "block0.fc2", "head"]
 MANY = [f"block{i}.{part}" for i in range(24) for part in ("attention", "fc1", "fc2")] + ["head"]

@@ -32,11 +32,11 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from ablate import LayerSpec, models, quantize_
 from ablate.data import Split
 from ablate.errors import AblateError, BadInput, NonFinite
+from ablate.hardware import device, device_name
 from ablate.models import Preprocess
 from ablate.recipe import Objective, compiled, optimizer_of, rate
 from ablate.spec import Recipe
 from ablate.train import evaluate
-from ablate.trial import device, device_name
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"
 PATCH, PAD = 4, 4  # pixels

@@ -43,6 +43,7 @@ from threadpoolctl import threadpool_limits
 from ablate import data, layers, models
 from ablate.analysis import paired, pareto
 from ablate.constraints import Counter
+from ablate.hardware import device_name
 from ablate.ledger import blank_record
 from ablate.points import Point, Points
 from ablate.samplers import WEIGHTS
@@ -50,7 +51,6 @@ from ablate.search import Search, key_of
 from ablate.space_spec import load_space
 from ablate.spec import TrialSpec
 from ablate.study_spec import StudySpec
-from ablate.trial import device_name
 
 matplotlib.use("Agg")
 RESULTS = Path(__file__).parent / "results"

@@ -27,12 +27,13 @@ from search import RESULTS, World, run, summary
 from ablate import ledger
 from ablate.constraints import Counter
 from ablate.effective import effective
+from ablate.hardware import device_name
 from ablate.ledger import Record
 from ablate.points import Points
 from ablate.search import key_of
 from ablate.spec import TrialSpec
 from ablate.study_spec import StudySpec, load_study
-from ablate.trial import device_name, run_trial
+from ablate.trial import run_trial
 
 SEED = 100
 TRIALS = {"stock": 150}

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ablate.trial import device_name
+from ablate.hardware import device_name
 
 
 def machine(*packages: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from ablate import LayerSpec, data, models, quantize_
-from ablate.trial import device_name
+from ablate.hardware import device_name
 
 PACKAGES = ("torch", "transformers", "ablate-vit", "bitlinear", "torchao")
 LAYERS = "vit.layers.*"

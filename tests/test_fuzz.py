@@ -10,11 +10,11 @@ import pytest
 from ablate.builtin import load
 from ablate.design import Design
 from ablate.errors import BadInput, quoted
+from ablate.formatting import count
 from ablate.points import Points
 from ablate.search import Search
 from ablate.spec import LayerSpec, Recipe, checked
 from ablate.study_spec import StudySpec
-from ablate.words import count
 
 SPACE = {"description": "d", "layer": {"weights": "binary"}}
 INPUTS = {"toml": 200, "ledger": 200, "packed": 100, "images": 80}

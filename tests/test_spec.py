@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
-from ablate import cli, words
+from ablate import cli, formatting
 from ablate.baselines import KNOWN
 from ablate.builtin import bundled, names
 from ablate.design import Design
@@ -103,9 +103,9 @@ recipe = { epochs = [5, 7], batch_size = 32 }
 
 
 def test_an_unknown_objective_has_no_unit():
-    assert words.cell("train_seconds", 90) == "1 min 30 s" and {*words.COLUMNS} == {*OBJECTIVES}
+    assert formatting.cell("train_seconds", 90) == "1 min 30 s" and {*formatting.COLUMNS} == {*OBJECTIVES}
     with pytest.raises(BadInput, match="unknown objective 'energy_j'"):
-        words.cell("energy_j", 1e6)
+        formatting.cell("energy_j", 1e6)
 
 
 def test_options_that_would_be_ignored_are_refused():

@@ -18,6 +18,7 @@ from conftest import wait, workers
 from ablate import cli, cluster, data, load_run, run_study
 from ablate.cluster import Resources
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.formatting import duration
 from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.show import dry_run
@@ -25,7 +26,6 @@ from ablate.spec import Recipe
 from ablate.study import say_if_slow
 from ablate.study_spec import StudySpec, load_study
 from ablate.view import left
-from ablate.words import duration
 
 WALL = ("train_seconds", "started_at")
 
