@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablate.bitlinear import BitLinear as BitLinear
+    from ablate.config.trial_spec import LayerSpec as LayerSpec
     from ablate.gate import check_study as check_study
     from ablate.layers import quantize_ as quantize_
     from ablate.packed import load_packed as load_packed
     from ablate.packed import pack as pack
     from ablate.run import load_run as load_run
-    from ablate.spec import LayerSpec as LayerSpec
     from ablate.study import run_study as run_study
     from ablate.trial import run_trial as run_trial
 
 _HOME = {
     "BitLinear": "bitlinear",
-    "LayerSpec": "spec",
+    "LayerSpec": "config.trial_spec",
     "check_study": "gate",
     "load_packed": "packed",
     "load_run": "run",

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from ablate.asha import SCORES
+from ablate.config.objectives import SCORES
+from ablate.config.study_spec import StudySpec
 from ablate.constraints import Count
 from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
 from ablate.points import Point, Points
 from ablate.samplers import Code
-from ablate.study_spec import StudySpec
 
 START = 4  # balanced points at random after the anchors: each tells something of every axis
 BUDGETS = 8  # programmes a proposal

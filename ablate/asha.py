@@ -15,12 +15,9 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablate.config.objectives import COUNTED, SCORES, Direction
+from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.ledger import Record
-from ablate.space_spec import Direction
-from ablate.study_spec import EarlyStopping, StudySpec
-
-SCORES = ("accuracy", "loss")
-COUNTED = ("images", "size_bytes", "bitops", "latency_ms")
 
 
 class Rungs:

@@ -15,20 +15,8 @@ from ablate.errors import BadInput
 
 if TYPE_CHECKING:  # `ablate ls` reads the names without torch
     from torch import nn
+from ablate.config.builtin import KNOWN
 
-ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
-KNOWN = {
-    "resnet18": f"torchvision's ResNet-18, ImageNet weights; {ONLY_LINEAR}, which leaves the head",
-    "resnet18:random": "the same, random weights",
-    "resnet18-32": "ResNet-18 for 32 px: a 3x3 stem of stride 1 and no max-pooling; random weights",
-    "vgg16": f"torchvision's VGG-16, ImageNet weights; {ONLY_LINEAR}",
-    "vgg16:random": "the same, random weights",
-    "vgg16-32": "VGG-16 for 32 px: with batch normalisation, pooled to 1x1, one linear layer behind; random weights",
-    "vit_b_16": "torchvision's ViT-B/16, ImageNet weights; its attention is torch's own and stays full",
-    "vit_b_16:random": "the same, random weights",
-    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads its weights by itself and stays full",
-    "swin_t:random": "the same, random weights",
-}
 PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
 

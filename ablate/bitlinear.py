@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablate.config.precisions import TOP
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.spec import LayerSpec
 
 Beta = Literal["absmean", "least_squares"] | float
 Per = Literal["tensor", "channel"]
-TOP = {"binary": 1, "ternary": 1, "int4": 7, "int8": 127}  # the largest weight level; the lowest is -TOP
 
 
 def binarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Tensor, Tensor, Tensor]:

@@ -5,10 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ablate.bitlinear import TOP
+from ablate.config.precisions import TOP
 from ablate.errors import BadInput
 
-PER_BYTE = {"binary": 8, "ternary": 5, "int4": 2, "int8": 1}
 POWERS = np.array([1, 3, 9, 27, 81], dtype=np.uint8)
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ablate.formatting import COLUMNS, cell, natural
+from ablate.config.objectives import AXES, COLUMNS, OBJECTIVES, Axis, cell
+from ablate.config.study_spec import StudySpec
+from ablate.formatting import natural
 from ablate.labels import one_line, shortened_alike
-from ablate.looks import AXES, BLACK, BLUE, GREY, VERMILLION, Axis, colours
+from ablate.looks import BLACK, BLUE, GREY, VERMILLION, colours
 from ablate.seen import Finding
-from ablate.space_spec import OBJECTIVES
-from ablate.study_spec import StudySpec
 
 DRAWN = 5000  # trials: a browser draws no more without a pause
 BARS = 15  # parameters of a panel

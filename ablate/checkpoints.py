@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ablate import baselines, heads, tensors
+from ablate.config import builtin
 from ablate.errors import BadInput
 from ablate.heads import few
 from ablate.model_files import config_of, first_line, source, unread
@@ -79,7 +80,7 @@ def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Mo
     """
     with _alone():
         torch.manual_seed(seed)
-        if name in baselines.KNOWN:
+        if name in builtin.KNOWN:
             weights = "ImageNet's" if name in baselines.PRETRAINED else "random"
             return baselines.build(name, labels), LoadReport("new", (f"The head is new; all else has {weights} weights",))
         return _load(name, labels, seed)

@@ -16,11 +16,12 @@ import typer
 from pydantic import ValidationError
 
 from ablate import verbs
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import Step, StudySpec, load_study
+from ablate.config.trial_spec import checked
 from ablate.errors import DISK, AblateError, BadInput, Interrupted
 from ablate.labels import one_line
-from ablate.space_spec import OBJECTIVES, load_space
-from ablate.spec import checked
-from ablate.study_spec import Step, StudySpec, load_study
 from ablate.terminal import Json, console_on, only_json, short
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ import ray
 from pydantic import Field, field_validator, model_validator
 from ray.util.metrics import Gauge, Histogram
 
+from ablate.config.trial_spec import Spec
 from ablate.errors import AblateError, BadInput
 from ablate.hardware import cpus
 from ablate.labels import ascii_tag
 from ablate.locks import owner
 from ablate.ray_folder import ray_folder, room
-from ablate.spec import Spec
 from ablate.writer import Writer
 
 Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels

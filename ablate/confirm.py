@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis import paired
-from ablate.effective import effective
+from ablate.config.canonical import effective
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import TrialSpec
 from ablate.ledger import Record, trial_of
-from ablate.spec import TrialSpec
-from ablate.study_spec import StudySpec
 
 
 def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSpec]:

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from ablate import cost, layers, packed
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.latency import LatencyTable
 from ablate.models import Preprocess
-from ablate.space_spec import OBJECTIVES
-from ablate.spec import LayerSpec, TrialSpec
 
 Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
 

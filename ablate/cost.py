@@ -13,11 +13,10 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.bitlinear import BitLinear
+from ablate.config.precisions import WEIGHT_BITS
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models import Logits, sharing_copy
-from ablate.spec import LayerSpec
-
-WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ablate import fetch, folder_layout, imagefolder
-from ablate.builtin import IMAGEFOLDER, absolute_data, bundled
+from ablate.config.builtin import IMAGEFOLDER, absolute_data, bundled
 from ablate.errors import BadInput, unknown
 from ablate.mirrored import mirrored_classes
 

@@ -12,15 +12,14 @@ from typing import Any
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
-from ablate.effective import effective
+from ablate.config.canonical import effective, key_of
+from ablate.config.search_space import values
+from ablate.config.study_spec import Step, StudySpec
+from ablate.config.trial_spec import Recipe, TrialSpec, Value
 from ablate.errors import BadInput
 from ablate.fractions import fraction
 from ablate.ledger import Record, trial_of
 from ablate.points import Points, choices, usual
-from ablate.search import key_of
-from ablate.space_spec import values
-from ablate.spec import Recipe, TrialSpec, Value
-from ablate.study_spec import Step, StudySpec
 
 MOST = 100_000  # points of a design
 MOST_TRIALS = 1_000_000

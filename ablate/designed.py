@@ -7,9 +7,9 @@ import pandas as pd
 from ablate.analysis import hypothesis, paired
 from ablate.analysis.curves import curves
 from ablate.analysis.sensitivity import sensitivities
+from ablate.config.search_space import values
+from ablate.config.study_spec import StudySpec
 from ablate.seen import Finding, Seen
-from ablate.space_spec import values
-from ablate.study_spec import StudySpec
 
 SIZES = 3  # of training sets, from which on a curve can be told
 

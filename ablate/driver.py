@@ -15,6 +15,7 @@ import pandas as pd
 from ablate.analysis import pareto
 from ablate.asha import Rungs
 from ablate.cluster import Metrics, Readings, Resources
+from ablate.config.trial_spec import TrialSpec, checked
 from ablate.confirm import confirmations, is_searched
 from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
@@ -24,7 +25,6 @@ from ablate.monitor import METRICS
 from ablate.plan import Plan
 from ablate.run import Run
 from ablate.search import Search
-from ablate.spec import TrialSpec, checked
 from ablate.trial import trial_id
 
 View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate.config.study_spec import Step, StudySpec
 from ablate.mirrored import Augment, augmentation
-from ablate.study_spec import Step, StudySpec
 
 Pairs = Sequence[tuple[str, str]]
 

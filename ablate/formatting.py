@@ -6,18 +6,6 @@ import shlex
 from collections import Counter
 from typing import Any
 
-from ablate.errors import unknown
-
-COLUMNS = {
-    "accuracy": "accuracy",
-    "size_bytes": "size",
-    "bitops": "bit operations",
-    "latency_ms": "latency (sum of layers)",
-    "loss": "loss (nats)",
-    "images": "images",
-    "train_seconds": "training",
-}
-
 
 def in_words(spec: dict[str, Any]) -> str:
     """A trial's layers in a few words: how many layer groups of each kind, and the activation bits."""
@@ -56,18 +44,6 @@ def size_class(size_bytes: int) -> str:
     """From a half to the whole of a power of two."""
     top = 2 ** max(11, math.ceil(math.log2(size_bytes)))
     return f"{size(top / 2)} to {size(top)}"
-
-
-def cell(objective: str, value: float) -> str:
-    """An objective's value with its unit. Raises BadInput for an objective that is none."""
-    if objective not in COLUMNS:
-        raise unknown("objective", objective, COLUMNS)
-    if objective == "size_bytes":
-        return size(value)
-    giga = f"{value / 1e9:,.1f} G" if value >= 1e10 else f"{value / 1e9:.3g} G"
-    written = {"accuracy": f"{value:.1%}", "bitops": giga, "loss": f"{value:.3f}", "images": f"{value:,.0f}"}
-    written["latency_ms"] = f"{value:.2f} ms"
-    return written.get(objective) or duration(value)
 
 
 def duration(seconds: float) -> str:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ablate import baselines, checkpoints, trial
+from ablate import checkpoints, trial
+from ablate.config import builtin
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.image_processors import TOLERANCE
 from ablate.plan import Plan, plan
 from ablate.round_trip import check_round_trip
-from ablate.study_spec import StudySpec, load_study
 
 About = Literal["images", "image processor", "checkpoint", "layers", "packed model"]
 
@@ -59,6 +60,6 @@ def gate(planned: Plan) -> list[Check]:
 
 
 def _processor(model: str) -> str:
-    if model in baselines.KNOWN:
+    if model in builtin.KNOWN:
         return "images are resized to what torchvision's model takes, and normalised as its weights ask for"
     return f"read from the checkpoint, and within {TOLERANCE}/255 of transformers' own on generated images of several shapes"

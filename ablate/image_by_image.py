@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ablate.bitlinear import BitLinear
+from ablate.config.trial_spec import LayerSpec
 from ablate.integer import IntegerLinear
-from ablate.spec import LayerSpec
 
 
 def image_by_image_(model: nn.Module, specs: Iterable[LayerSpec]) -> None:

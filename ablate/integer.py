@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.bitlinear import TOP, BitLinear, apart, carry_hooks, quantize_activations, quantize_weights
+from ablate.bitlinear import BitLinear, apart, carry_hooks, quantize_activations, quantize_weights
+from ablate.config.precisions import TOP
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.spec import LayerSpec
 
 
 @cache

@@ -13,11 +13,12 @@ from torch import nn
 
 from ablate import packed
 from ablate.bitlinear import quantize_weights
+from ablate.config.precisions import Weights
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
 from ablate.layers import linear_layers
 from ablate.models import from_config, logits
-from ablate.spec import LayerSpec, Weights
 
 FULL = LayerSpec()
 

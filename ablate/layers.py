@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ablate.bitlinear import BitLinear
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
-from ablate.spec import LayerSpec
 from ablate.unquantizable import unquantizable as unquantizable
 from ablate.unquantizable import unused
 

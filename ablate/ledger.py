@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ablate import lines
-from ablate.effective import OFF
+from ablate.config.canonical import OFF
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 from ablate.errors import BadInput
 from ablate.formatting import size_class
-from ablate.space_spec import OBJECTIVES
-from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 
 Record = dict[str, Any]
 SCHEMA = 1

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablate import baselines
-from ablate.builtin import bundled
+from ablate.config import builtin
+from ablate.config.builtin import bundled
 from ablate.errors import BadInput, unknown
 from ablate.heads import few
 
@@ -20,7 +20,7 @@ _provided: dict[str, Path] = {}  # folders of another machine -> where their fil
 
 def known() -> dict[str, str]:
     """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
-    return bundled("model") | baselines.KNOWN
+    return bundled("model") | builtin.KNOWN
 
 
 def absolute(name: str) -> str:
@@ -76,7 +76,7 @@ def first_line(error: Exception) -> str:
 
 def config_of(name: str) -> dict[str, Any]:
     """What the checkpoint's config.json holds; nothing for a baseline. Raises BadInput for what is not to be loaded."""
-    if name in baselines.KNOWN:
+    if name in builtin.KNOWN:
         return {}
     where = Path(source(name))
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))

@@ -17,6 +17,7 @@ from ablate import baselines, heads
 from ablate.checkpoints import load as load
 from ablate.checkpoints import load_with_report as load_with_report
 from ablate.checkpoints import read
+from ablate.config import builtin
 from ablate.errors import BadInput
 from ablate.image_processors import followed
 from ablate.model_files import ASSETS as ASSETS
@@ -41,7 +42,7 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     description may come from a stranger: only classes that load nothing are built, and no more of them than twice
     `parameters` parameters (a model may replace one while it is built). Raises BadInput for anything else.
     """
-    if name in baselines.KNOWN:
+    if name in builtin.KNOWN:
         return baselines.from_config(name, config)
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
@@ -156,7 +157,7 @@ def preprocess(name: str) -> Preprocess:
     Raises:
         BadInput: The checkpoint has no image processor, or one that can't be followed.
     """
-    if name in baselines.KNOWN:
+    if name in builtin.KNOWN:
         return Preprocess(**baselines.image_processing(name))
     return _preprocess(name, *_at(name))
 
@@ -179,7 +180,7 @@ def digest(name: str) -> str:
 
 @lru_cache
 def _digest(name: str, source: str, stamp: Stamp) -> str:
-    if name in baselines.KNOWN:
+    if name in builtin.KNOWN:
         return baselines.digest(name)
     loaded = read(name)
     config, model = loaded.model.config, loaded.model
@@ -200,7 +201,7 @@ def start(name: str, labels: list[str]) -> str:
 
 def _at(name: str) -> tuple[str, Stamp]:
     """Where a checkpoint is, and its files' names, numbers, sizes and times there: what is kept of one is valid for these."""
-    if name in baselines.KNOWN:
+    if name in builtin.KNOWN:
         where, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
     else:
         where = source(name)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
-from ablate.bits import PER_BYTE, checked_levels, pack_levels
+from ablate.bits import checked_levels, pack_levels
+from ablate.config.precisions import PER_BYTE
+from ablate.config.trial_spec import LayerSpec, Spec, checked
 from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
 from ablate.image_size import Fit
@@ -27,7 +29,6 @@ from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
 from ablate.model_files import first_line
 from ablate.models import Preprocess, from_config, logits
-from ablate.spec import LayerSpec, Spec, checked
 from ablate.unquantizable import inside_fused
 
 FORMAT = 1  # version of the layout below

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 
 from ablate import cost, data, flips, layers, models, packed, trial
-from ablate.builtin import absolute_data
+from ablate.config.builtin import absolute_data
+from ablate.config.search_space import values
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import TrialSpec, Value
 from ablate.confirm import is_searched
 from ablate.constraints import Count, Counter
 from ablate.design import Design
@@ -25,9 +28,6 @@ from ablate.ledger import Record, arm
 from ablate.points import Points
 from ablate.recipe import check_single, length, steps_of
 from ablate.search import Search
-from ablate.space_spec import values
-from ablate.spec import TrialSpec, Value
-from ablate.study_spec import StudySpec
 from ablate.train import resolve, train
 
 LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")  # parts of a recipe

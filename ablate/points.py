@@ -8,10 +8,10 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
-from ablate.effective import USUAL, effective, idle, idle_in, is_outer
-from ablate.space_spec import Axis, Each, Range
-from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, accepts
-from ablate.study_spec import StudySpec
+from ablate.config.canonical import USUAL, effective, idle, idle_in, is_outer
+from ablate.config.search_space import Axis, Each, Range
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, accepts
 
 Point = dict[str, Any]  # axis name -> value
 

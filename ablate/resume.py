@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from ablate import cluster, ledger
 from ablate.claim import reclaimed
 from ablate.cluster import HERE, Resources
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
 from ablate.ledger import Record
 from ablate.run import Run, load_run, write_study
-from ablate.spec import checked
-from ablate.study_spec import StudySpec
 
 if TYPE_CHECKING:
     from ablate.driver import View

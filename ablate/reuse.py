@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate import ledger
-from ablate.effective import effective
+from ablate.config.canonical import effective
+from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput, unwritten
 from ablate.files import store
 from ablate.ledger import Record, trial_of
 from ablate.plan import Plan, proposer_of
 from ablate.run import check_idle, load_run
 from ablate.search import Search
-from ablate.spec import Recipe, TrialSpec
 from ablate.trial import trial_id
 
 Known = dict[str, tuple[Record, Path]]  # trial id -> its record, and the folder of its run

@@ -5,11 +5,11 @@ import tempfile
 import torch
 from torch import nn
 
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, unwritten
 from ablate.layers import linear_layers, quantize_
 from ablate.models import Preprocess, logits, sharing_copy
 from ablate.packed import load_packed, pack
-from ablate.spec import LayerSpec
 
 ROUNDING = 1e-3  # of the largest logit
 

@@ -14,10 +14,10 @@ import pandas as pd
 import tomli_w
 
 from ablate import ledger
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
 from ablate.locks import owner
-from ablate.study_spec import StudySpec, load_study
 
 if TYPE_CHECKING:
     import optuna

@@ -7,10 +7,10 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from ablate.config.precisions import WEIGHTS
 from ablate.errors import unknown
 from ablate.points import Point
 
-WEIGHTS = ("binary", "ternary", "int4", "int8", "full")  # from the least bits to the most
 POPULATION = 20  # of NSGA-II: a study has tens or hundreds of trials
 SAMPLERS = ("additive", "tpe", "nsga2", "gp", "random")
 STARTUP = 10  # trials at random before TPE and the Gaussian process propose

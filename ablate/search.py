@@ -14,13 +14,13 @@ from optuna.trial import TrialState
 from ablate.additive import Additive
 from ablate.analysis import pareto
 from ablate.asha import Rungs
+from ablate.config.canonical import effective, key_of
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Count, excess, out_of_bounds
-from ablate.effective import effective
 from ablate.ledger import Record, trial_of
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of
-from ablate.spec import TrialSpec
-from ablate.study_spec import StudySpec
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random
@@ -252,7 +252,3 @@ class Search:
         else:
             for _ in range(MOVES):
                 yield {name: draw(axis, rng) for name, axis in self.axes.items()}
-
-
-def key_of(spec: TrialSpec) -> str:
-    return json.dumps(spec.model_dump(), sort_keys=True)

@@ -8,7 +8,8 @@ import pandas as pd
 from ablate import confirm
 from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
-from ablate.formatting import COLUMNS, cell, in_bounds, in_words
+from ablate.config.objectives import COLUMNS, LOGARITHMIC, cell
+from ablate.formatting import in_bounds, in_words
 from ablate.seen import Finding, Seen
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
@@ -17,7 +18,6 @@ TOGETHER = (
 )
 MOST = 5000  # trials whose predictions are read
 CLASSES = 50  # whose pairs are tested one by one
-LOGARITHMIC = ("size_bytes", "bitops", "latency_ms")  # a halving counts the same everywhere
 
 
 def front(seen: Seen) -> Finding:

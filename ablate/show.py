@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.cluster import Resources
+from ablate.config.study_spec import StudySpec
 from ablate.formatting import count, how_to_go_on
 from ablate.fractions import APART
 from ablate.run import Run
-from ablate.study_spec import StudySpec
 from ablate.terminal import console, short, table
 
 if TYPE_CHECKING:  # they load torch

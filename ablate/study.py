@@ -16,6 +16,8 @@ import pandas as pd
 from ablate import cluster, designed, figures, models, trial
 from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
+from ablate.config.search_space import values
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
@@ -30,9 +32,7 @@ from ablate.reuse import adopt, reuse
 from ablate.run import Run, create_run
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
-from ablate.space_spec import values
 from ablate.storage import Storage
-from ablate.study_spec import StudySpec, load_study
 from ablate.timing import layer_latencies, measure_front
 from ablate.train import resolve
 

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from ablate import cost, hardware, latency, layers, models, packed, trial
+from ablate.config.canonical import asked
+from ablate.config.trial_spec import LayerSpec
 from ablate.cost import Cost
-from ablate.effective import asked
 from ablate.errors import BadInput
 from ablate.formatting import in_words
 from ablate.ledger import Record, trial_of
@@ -27,7 +28,6 @@ from ablate.models import Preprocess
 from ablate.printed import PRINTED, notes
 from ablate.run import Run
 from ablate.seen import Seen
-from ablate.spec import LayerSpec
 
 CLASSES = [str(i) for i in range(10)]
 ONE_BIT = LayerSpec(weights="binary", activation_scale="tensor", norm=True)  # Fig. 3, 4 and 7

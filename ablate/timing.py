@@ -11,12 +11,12 @@ import pandas as pd
 
 from ablate import cluster, hardware, latency, models, packed
 from ablate.cluster import Resources
+from ablate.config.search_space import values
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.files import store
 from ablate.run import Run
-from ablate.space_spec import values
-from ablate.spec import LayerSpec
-from ablate.study_spec import StudySpec
 
 
 def layer_latencies(

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ablate.config.trial_spec import Recipe
 from ablate.data import Split
 from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
 from ablate.integer import as_integers
 from ablate.models import Preprocess, logits
 from ablate.recipe import Objective, Ramp, averaged, check_single, compiled, decay, length, optimizer_of, rate, steps_of
-from ablate.spec import Recipe
 
 log = logging.getLogger(__name__)
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)

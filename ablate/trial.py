@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ablate import cost, data, flips, layers, models, packed
 from ablate.bitlinear import BitLinear
-from ablate.builtin import IMAGEFOLDER
-from ablate.effective import asked, effective
+from ablate.config.builtin import IMAGEFOLDER
+from ablate.config.canonical import asked, effective
+from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput, unknown
 from ablate.formatting import after
 from ablate.hardware import device, device_name
@@ -25,7 +26,6 @@ from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
 from ablate.mirrored import augmentation
 from ablate.recipe import distills, length
-from ablate.spec import TrialSpec
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
 

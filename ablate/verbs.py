@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ablate import builtin
+from ablate.config import builtin
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import load_study
 from ablate.errors import AblateError, BadInput, Unwritten, unknown
 from ablate.hardware import cpus
 from ablate.labels import one_line
-from ablate.space_spec import load_space
-from ablate.study_spec import load_study
 from ablate.terminal import Json, console, console_on, short, table
 
 app = typer.Typer()
@@ -24,11 +24,12 @@ app.add_typer(data_app, name="data")
 @app.command()
 def ls(as_json: Json = False) -> None:
     """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
-    from ablate import baselines, data
+    from ablate import data
+    from ablate.config import builtin
 
     rows = [{"kind": "space", "name": n, "description": load_space(n).description} for n in builtin.names("search_spaces")]
     rows += [{"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")]
-    rows += [{"kind": "model", "name": n, "description": d} for n, d in (builtin.bundled("model") | baselines.KNOWN).items()]
+    rows += [{"kind": "model", "name": n, "description": d} for n, d in (builtin.bundled("model") | builtin.KNOWN).items()]
     rows += [{"kind": "dataset", "name": n, "description": d} for n, d in data.known().items()]
     table(rows, as_json)
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from ablate import ledger
 from ablate.analysis import pareto
-from ablate.formatting import COLUMNS, after, cell, duration, in_bounds, in_words, seconds_left, size
+from ablate.config.objectives import COLUMNS, Direction, cell
+from ablate.formatting import after, duration, in_bounds, in_words, seconds_left, size
 from ablate.ledger import Record
-from ablate.space_spec import Direction
 
 
 class StudyView:

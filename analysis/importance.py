@@ -18,7 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from scipy import stats
 
 from ablate.analysis.paired import CONFIDENCE
-from ablate.space_spec import Direction
+from ablate.config.objectives import Direction
 
 TOP = 0.1  # share of the trials that are the good ones ...
 TOP_TRIALS = 5  # ... and so many at the least, as Optuna advises

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from ablate.config.objectives import OBJECTIVES, Direction
 from ablate.errors import BadInput, unknown
-from ablate.space_spec import OBJECTIVES, Direction
 
 MARGIN = 0.1  # of the range, from the worst value to the reference point
 

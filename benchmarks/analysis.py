@@ -21,12 +21,12 @@ import numpy as np
 
 from ablate.analysis.pareto import front, hypervolume, hypervolume_over_trials, reference_point
 from ablate.analysis.scaling import fit
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import StudySpec
 from ablate.hardware import device_name
 from ablate.ledger import blank_record
 from ablate.run import create_run
 from ablate.search import Search
-from ablate.space_spec import load_space
-from ablate.study_spec import StudySpec
 from ablate.trial import trial_id
 
 PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")

@@ -26,10 +26,10 @@ import numpy as np
 from ablate import ledger, load_run, run_study
 from ablate.analysis import pareto
 from ablate.cluster import Resources
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.resume import resume_study
 from ablate.run import write_study
-from ablate.space_spec import load_space
-from ablate.study_spec import EarlyStopping, StudySpec
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent

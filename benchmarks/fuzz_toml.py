@@ -12,17 +12,17 @@ from fuzz_files import extreme, scratch
 from fuzz_rules import FIELDS, SPACE, STUDY, broken, choices_of, on
 from fuzz_values import Input, Wrong, changed, mangled, marked, same, written
 
-from ablate import builtin
-from ablate.effective import USUAL, asked
+from ablate.config import builtin
+from ablate.config.canonical import USUAL, asked
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import TrialSpec
 from ablate.formatting import count
 from ablate.layers import match
 from ablate.ledger import blank_record
 from ablate.plan import proposer_of
 from ablate.run import write_study
 from ablate.search import Search
-from ablate.space_spec import load_space
-from ablate.spec import TrialSpec
-from ablate.study_spec import StudySpec, load_study
 
 FEW = ["block0.attention", "block0.fc1", "block0.fc2", "head"]
 MANY = [f"block{i}.{part}" for i in range(24) for part in ("attention", "fc1", "fc2")] + ["head"]

@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import LayerSpec, models, quantize_
+from ablate.config.trial_spec import Recipe
 from ablate.data import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.hardware import device, device_name
 from ablate.models import Preprocess
 from ablate.recipe import Objective, compiled, optimizer_of, rate
-from ablate.spec import Recipe
 from ablate.train import evaluate
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"

@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablate import data, layers, ledger, models
-from ablate.effective import effective
+from ablate.config.canonical import effective
+from ablate.config.trial_spec import TrialSpec
 from ablate.points import Points
 from ablate.run import Run, load_run
-from ablate.spec import TrialSpec
 from ablate.trial import run_trial
 
 RESULTS = Path(__file__).parent / "results"

@@ -31,15 +31,15 @@ from setting import machine
 
 from ablate import cluster
 from ablate.cluster import Resources
+from ablate.config.canonical import key_of
+from ablate.config.study_spec import load_study
+from ablate.config.trial_spec import TrialSpec
 from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.ledger import Record, append, blank_record
 from ablate.plan import plan
 from ablate.points import draw
 from ablate.run import create_run, load_run
-from ablate.search import key_of
-from ablate.spec import TrialSpec
-from ablate.study_spec import load_study
 
 
 def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:

@@ -25,10 +25,10 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, data, load_packed, models, pack, quantize_
 from ablate.bits import pack_levels, unpack_levels
+from ablate.config.trial_spec import Recipe
 from ablate.hardware import device_name
 from ablate.integer import IntegerLinear
 from ablate.latency import held
-from ablate.spec import Recipe
 from ablate.train import evaluate, train
 
 RESULTS = Path(__file__).parent / "results"

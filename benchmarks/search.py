@@ -42,15 +42,16 @@ from threadpoolctl import threadpool_limits
 
 from ablate import data, layers, models
 from ablate.analysis import paired, pareto
+from ablate.config.canonical import key_of
+from ablate.config.precisions import WEIGHTS
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Counter
 from ablate.hardware import device_name
 from ablate.ledger import blank_record
 from ablate.points import Point, Points
-from ablate.samplers import WEIGHTS
-from ablate.search import Search, key_of
-from ablate.space_spec import load_space
-from ablate.spec import TrialSpec
-from ablate.study_spec import StudySpec
+from ablate.search import Search
 
 matplotlib.use("Agg")
 RESULTS = Path(__file__).parent / "results"

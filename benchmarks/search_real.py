@@ -25,14 +25,13 @@ import torch
 from search import RESULTS, World, run, summary
 
 from ablate import ledger
+from ablate.config.canonical import effective, key_of
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Counter
-from ablate.effective import effective
 from ablate.hardware import device_name
 from ablate.ledger import Record
 from ablate.points import Points
-from ablate.search import key_of
-from ablate.spec import TrialSpec
-from ablate.study_spec import StudySpec, load_study
 from ablate.trial import run_trial
 
 SEED = 100

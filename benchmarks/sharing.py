@@ -20,8 +20,8 @@ import torch
 from torch import multiprocessing
 
 from ablate import LayerSpec, data, models, quantize_, train
+from ablate.config.trial_spec import Recipe
 from ablate.hardware import device_name
-from ablate.spec import Recipe
 
 WARM_UP = 640  # views
 

@@ -28,11 +28,11 @@ from setting import machine, make_model
 
 from ablate import ledger
 from ablate.claim import claimed, reclaimed
+from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.files import store
 from ablate.locks import owner
 from ablate.run import load_run
-from ablate.spec import TrialSpec
 
 KINDS = ("new", "empty", "default", "resume", "read", "nothing")  # what two processes do at once, in turn
 LINES = 2  # that a writer adds

@@ -8,10 +8,11 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from ablate import builtin
-from ablate.space_spec import OBJECTIVES, Each, Range, SpaceSpec, load_space
-from ablate.spec import LayerSpec, Recipe, Spec
-from ablate.study_spec import EarlyStopping, Step, StudySpec, load_study
+from ablate.config import builtin
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.search_space import Each, Range, SpaceSpec, load_space
+from ablate.config.study_spec import EarlyStopping, Step, StudySpec, load_study
+from ablate.config.trial_spec import LayerSpec, Recipe, Spec
 
 SPECS = (StudySpec, Step, EarlyStopping, SpaceSpec, Each, Range, LayerSpec, Recipe)
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

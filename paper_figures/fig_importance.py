@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ablate.looks import AXES, BLUE, GREY
+from ablate.config.objectives import AXES
+from ablate.looks import BLUE, GREY
 from ablate.paper_figures.style import LETTERS, figure, named
 
 MOST = 12  # parameters

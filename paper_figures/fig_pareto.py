@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ablate.looks import AXES, GREY, Axis
+from ablate.config.objectives import AXES, OBJECTIVES, Axis
+from ablate.looks import GREY
 from ablate.paper_figures.style import figure, plain, set_title
-from ablate.space_spec import OBJECTIVES
 
 TRIAL = Axis("trial", "trial")
 

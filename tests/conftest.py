@@ -105,10 +105,10 @@ def simulated(tmp_path_factory):
     """(gap at 200 images, gap at 20,000, seeds) -> the folder of a run over data volume whose accuracies are made up."""
 
     def make(first, last, seeds=8, arms=ARMS):
+        from ablate.config.study_spec import StudySpec
         from ablate.design import Design
         from ablate.ledger import append, blank_record
         from ablate.run import create_run
-        from ablate.study_spec import StudySpec
         from ablate.trial import trial_id
 
         space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from ablate import builtin
 from ablate.cli import app
+from ablate.config import builtin
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

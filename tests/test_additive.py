@@ -9,13 +9,14 @@ from conftest import told
 
 from ablate.additive import START, solve
 from ablate.analysis import pareto
+from ablate.config.canonical import key_of
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import checked
 from ablate.effects import Effects, Levels
 from ablate.ledger import blank_record
 from ablate.points import Points, draw
 from ablate.samplers import Code
-from ablate.search import Search, key_of
-from ablate.spec import checked
-from ablate.study_spec import StudySpec
+from ablate.search import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}

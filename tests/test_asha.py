@@ -16,6 +16,8 @@ import ray
 from ablate import cli, cluster, load_run, run_study, trial, verbs
 from ablate.asha import Rungs, best
 from ablate.cluster import Resources
+from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
+from ablate.config.trial_spec import TrialSpec, checked
 from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
@@ -25,8 +27,6 @@ from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.search import Search
 from ablate.show import outcome
-from ablate.spec import TrialSpec, checked
-from ablate.study_spec import EarlyStopping, StudySpec, load_study
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 WALL = ("train_seconds", "started_at")

@@ -12,13 +12,13 @@ from PIL import Image
 from torchvision.models import get_model_weights
 
 from ablate import BitLinear, LayerSpec, baselines, load_packed, models, pack, quantize_
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import StudySpec
 from ablate.cost import count
 from ablate.errors import BadInput
 from ablate.layers import groups
 from ablate.packed import predict
 from ablate.plan import plan
-from ablate.space_spec import load_space
-from ablate.study_spec import StudySpec
 
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
 

@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 from ablate import models
 from ablate.checkpoints import LoadReport, load_with_report
+from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput
 from ablate.heads import few, match
-from ablate.spec import Recipe, TrialSpec
 from ablate.trial import run_trial
 
 SMALL = {

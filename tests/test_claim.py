@@ -14,10 +14,10 @@ import pytest
 
 from ablate import claim, locks
 from ablate.claim import claimed, reclaimed
+from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput
 from ablate.locks import hold, owner
 from ablate.run import create_run
-from ablate.study_spec import StudySpec
 
 STUDY = StudySpec(question="?", space="layers_bits")
 TWO = Path(__file__).parent.parent / "benchmarks" / "two_at_once.py"

@@ -9,12 +9,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from ablate import LayerSpec, data, models
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import Split
 from ablate.errors import BadInput
 from ablate.plan import plan
 from ablate.recipe import compiled
-from ablate.spec import Recipe, TrialSpec, checked
-from ablate.study_spec import StudySpec
 from ablate.train import train
 from ablate.trial import build, teacher_spec, trial_id
 

@@ -8,13 +8,13 @@ from scipy import stats
 
 from ablate import load_run, run_study, view
 from ablate.cluster import Resources
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.confirm import confirmations, is_searched, table
 from ablate.ledger import append, blank_record, read
 from ablate.plan import plan, proposer_of
 from ablate.resume import resume_study
 from ablate.show import outcome
-from ablate.spec import LayerSpec, TrialSpec, checked
-from ablate.study_spec import StudySpec, load_study
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 

@@ -12,15 +12,15 @@ from conftest import told
 from ablate import cost, data, layers, ledger, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.cluster import Resources
+from ablate.config.canonical import effective, key_of
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.constraints import Counter, excess
-from ablate.effective import effective
 from ablate.ledger import best_by_size, blank_record
 from ablate.plan import plan
-from ablate.search import Search, key_of
+from ablate.search import Search
 from ablate.show import outcome
-from ablate.spec import LayerSpec, TrialSpec, checked
 from ablate.study import finish
-from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 LAYER = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"]}

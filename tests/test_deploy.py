@@ -14,13 +14,13 @@ from PIL import Image
 
 from ablate import LayerSpec, cli, data, load_packed, load_run, models, pack, quantize_, run_study
 from ablate.cluster import Resources
+from ablate.config.study_spec import load_study
 from ablate.errors import BadInput
 from ablate.latency import LatencyTable, bench, layer_table, measure
 from ablate.layers import linear_layers
 from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
 from ablate.resume import resume_study
-from ablate.study_spec import load_study
 
 
 def command(capsys, monkeypatch, *arguments):

@@ -12,9 +12,9 @@ import typer
 from nbclient import NotebookClient
 from shell import ablate_commands, inline, parse, shell_lines
 
-from ablate import builtin
 from ablate.cli import app
-from ablate.study_spec import load_study
+from ablate.config import builtin
+from ablate.config.study_spec import load_study
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]

@@ -4,10 +4,10 @@ import numpy as np
 from PIL import Image
 
 from ablate.cluster import Resources
+from ablate.config.study_spec import load_study
 from ablate.driver import Driver
 from ablate.plan import plan
 from ablate.run import create_run
-from ablate.study_spec import load_study
 from ablate.trial import trial_id
 
 

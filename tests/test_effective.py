@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate import BitLinear, LayerSpec, models, quantize_
-from ablate.effective import OFF, asked, effective
+from ablate.config.canonical import OFF, asked, effective
+from ablate.config.search_space import SpaceSpec
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.points import draw
 from ablate.search import Search
-from ablate.space_spec import SpaceSpec
-from ablate.spec import Recipe, TrialSpec, checked
-from ablate.study_spec import StudySpec
 from ablate.timing import _measure_layers
 
 BINARY = LayerSpec(weights="binary")

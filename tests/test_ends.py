@@ -4,13 +4,13 @@ import pytest
 
 from ablate import cluster, load_run, study
 from ablate.cluster import Resources
+from ablate.config.study_spec import load_study
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
 from ablate.plan import plan
 from ablate.run import create_run
 from ablate.show import outcome
 from ablate.study import drive
-from ablate.study_spec import load_study
 
 
 @pytest.fixture(scope="module")

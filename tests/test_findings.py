@@ -11,11 +11,11 @@ import pytest
 
 from ablate.analysis import paired
 from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
+from ablate.config.study_spec import StudySpec
 from ablate.design import Design
 from ablate.findings import findings
 from ablate.ledger import append, blank_record
 from ablate.run import create_run, load_run
-from ablate.study_spec import StudySpec
 from ablate.trial import trial_id
 
 

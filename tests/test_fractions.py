@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ablate.cluster import Resources
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import checked
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.fractions import fraction
 from ablate.plan import plan
 from ablate.show import dry_run
-from ablate.spec import checked
-from ablate.study_spec import StudySpec, load_study
 
 TABLE = {  # (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, the table of 2^(k-p) designs
     **{(3, 4): 3, (4, 8): 4, (5, 8): 3, (5, 16): 5, (6, 8): 3, (6, 16): 4, (6, 32): 6, (7, 8): 3, (7, 16): 4, (7, 32): 4},

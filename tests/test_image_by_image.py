@@ -9,11 +9,11 @@ import torch
 import transformers
 
 from ablate import BitLinear, LayerSpec, data, load_packed, models, pack, quantize_, run_trial, train
+from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.layers import linear_layers
 from ablate.ledger import append, read
 from ablate.models import logits
 from ablate.onnx_export import to_onnx
-from ablate.spec import Recipe, TrialSpec
 
 TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor", signed=False)
 

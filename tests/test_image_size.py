@@ -9,12 +9,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessor
 
 from ablate import data, imagefolder, models, plan, show
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput
 from ablate.image_size import Fit, fit, notes
 from ablate.packed import predict
 from ablate.preprocessing import Preprocess
-from ablate.spec import Recipe, TrialSpec
-from ablate.study_spec import StudySpec
 from ablate.trial import load_data, preprocess_of, trial_id, trial_steps
 
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)

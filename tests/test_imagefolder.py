@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from ablate import data, imagefolder, run_trial
+from ablate.config.study_spec import load_study
+from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.errors import BadInput
-from ablate.spec import LayerSpec, Recipe, TrialSpec
-from ablate.study_spec import load_study
 
 CLASSES = {"cat": 20, "dog": 30, "emu": 10}
 

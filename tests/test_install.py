@@ -6,7 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from ablate import baselines
+from ablate.config import builtin
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +36,7 @@ def test_the_wheel(tmp_path):
     listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli; ablate.cli.main()")
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
-    models = {("model", name) for name in ("vit-micro", *baselines.KNOWN)}
+    models = {("model", name) for name in ("vit-micro", *builtin.KNOWN)}
     datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
     assert spaces | studies | models | datasets == rows

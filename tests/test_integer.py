@@ -11,7 +11,8 @@ from torch import nn
 from transformers import ViTForImageClassification
 
 from ablate import BitLinear, LayerSpec, quantize_
-from ablate.bitlinear import TOP, quantize_weights
+from ablate.bitlinear import quantize_weights
+from ablate.config.precisions import TOP
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear, as_integers
 

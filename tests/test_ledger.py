@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from ablate import figures, ledger, lines, load_run
+from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.findings import findings
 from ablate.ledger import blank_record
 from ablate.plan import proposer_of
 from ablate.report import report
 from ablate.show import outcome
-from ablate.spec import TrialSpec
 
 RESULTS = Path(__file__).parent.parent / "results"
 

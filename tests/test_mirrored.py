@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from ablate import data, flips, run_trial
+from ablate.config.canonical import asked
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import Dataset, Split
 from ablate.design import Design
-from ablate.effective import asked
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
 from ablate.mirrored import mirrored_classes
 from ablate.plan import plan
-from ablate.spec import Recipe, TrialSpec
-from ablate.study_spec import StudySpec
 from ablate.trial import compare, resolved, trial_id
 
 PAIR = (("left", "right"),)

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from ablate import cli
+from ablate.config.search_space import load_space
 from ablate.errors import BadInput
 from ablate.findings import write_tables
 from ablate.seen import Finding
-from ablate.space_spec import load_space
 from ablate.terminal import console_on, table
 from ablate.typeset import MARKDOWN, _escaped
 

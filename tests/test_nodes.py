@@ -14,8 +14,8 @@ from ray.util.state import list_actors
 import ablate
 from ablate import load_run
 from ablate.cluster import Resources, _fit
+from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
-from ablate.spec import checked
 
 PACKAGE = Path(ablate.__file__).parent
 LONGER = ("trials = 4", "trials = 6"), ("epochs = 1", "epochs = 40")

@@ -10,10 +10,10 @@ from torchvision.transforms.v2 import functional as tv
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import BitLinear, data, models, run_trial
+from ablate.config.study_spec import load_study
 from ablate.design import Design
 from ablate.layers import groups, linear_layers
 from ablate.recipe import optimizer_of
-from ablate.study_spec import load_study
 from ablate.trial import build
 
 

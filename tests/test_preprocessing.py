@@ -11,9 +11,9 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from ablate import models
+from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.packed import load_preprocess, pack
-from ablate.spec import TrialSpec
 from ablate.trial import trial_id
 
 EDGE, SQUARE, ODD = {"shortest_edge": 32}, {"height": 32, "width": 32}, {"height": 29, "width": 24}

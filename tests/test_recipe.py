@@ -13,14 +13,14 @@ from torch import nn
 from ablate import BitLinear, LayerSpec, data, models, quantize_, run_trial
 from ablate import plan as plan_module
 from ablate import teacher as teachers
+from ablate.config.search_space import SpaceSpec
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
-from ablate.space_spec import SpaceSpec
-from ablate.spec import Recipe, TrialSpec, checked
-from ablate.study_spec import StudySpec, load_study
 from ablate.train import evaluate, train
 from ablate.trial import build, compare, resolved, teacher_spec, trial_id
 

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import append, blank_record
@@ -20,8 +22,6 @@ from ablate.locks import hold
 from ablate.provenance import add_resume
 from ablate.report import report
 from ablate.run import create_run, load_run
-from ablate.spec import LayerSpec, TrialSpec
-from ablate.study_spec import StudySpec, load_study
 from ablate.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")

@@ -4,12 +4,13 @@ import math
 
 import pytest
 
+from ablate.config.canonical import key_of
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
 from ablate.samplers import sampler_of
-from ablate.search import Search, key_of
-from ablate.spec import checked
-from ablate.study_spec import StudySpec
+from ablate.search import Search
 
 SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]

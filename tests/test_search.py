@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 from conftest import told
 
+from ablate.config.search_space import SpaceSpec
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import checked
 from ablate.ledger import blank_record
 from ablate.search import Search
-from ablate.space_spec import SpaceSpec
-from ablate.spec import checked
-from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 

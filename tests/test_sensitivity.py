@@ -13,12 +13,12 @@ from rich.console import Console
 
 from ablate import load_run, run_trial, view
 from ablate.analysis.sensitivity import sensitivities
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
 from ablate.report import report
-from ablate.spec import LayerSpec, Recipe, TrialSpec, checked
-from ablate.study_spec import StudySpec
 from ablate.trial import checkpoint_spec
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ablate import data, run_trial, trial
-from ablate.spec import LayerSpec, Recipe, TrialSpec
+from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.storage import Storage
 
 WALL = ("train_seconds", "started_at")

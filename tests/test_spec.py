@@ -4,16 +4,17 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
-from ablate import cli, formatting
-from ablate.baselines import KNOWN
-from ablate.builtin import bundled, names
+from ablate import cli
+from ablate.config import objectives
+from ablate.config.builtin import KNOWN, bundled, names
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.search_space import load_space
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.run import _toml
 from ablate.search import Search
-from ablate.space_spec import OBJECTIVES, load_space
-from ablate.spec import LayerSpec, TrialSpec, checked
-from ablate.study_spec import StudySpec, load_study
 
 GROUPS = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")] + ["head"]
 SPACE = {"description": "d", "layer": {"weights": "binary"}}
@@ -103,9 +104,9 @@ recipe = { epochs = [5, 7], batch_size = 32 }
 
 
 def test_an_unknown_objective_has_no_unit():
-    assert formatting.cell("train_seconds", 90) == "1 min 30 s" and {*formatting.COLUMNS} == {*OBJECTIVES}
+    assert objectives.cell("train_seconds", 90) == "1 min 30 s" and {*objectives.COLUMNS} == {*OBJECTIVES}
     with pytest.raises(BadInput, match="unknown objective 'energy_j'"):
-        formatting.cell("energy_j", 1e6)
+        objectives.cell("energy_j", 1e6)
 
 
 def test_options_that_would_be_ignored_are_refused():
@@ -150,7 +151,7 @@ def test_all_faults_are_reported_together():
     ],
 )
 def test_faulty_spaces(change, message):
-    from ablate.space_spec import SpaceSpec
+    from ablate.config.search_space import SpaceSpec
 
     with pytest.raises(BadInput, match=message):
         checked(SpaceSpec, {**SPACE, **change}, "space")

@@ -17,14 +17,14 @@ from conftest import wait, workers
 
 from ablate import cli, cluster, data, load_run, run_study
 from ablate.cluster import Resources
+from ablate.config.study_spec import StudySpec, load_study
+from ablate.config.trial_spec import Recipe
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.formatting import duration
 from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.show import dry_run
-from ablate.spec import Recipe
 from ablate.study import say_if_slow
-from ablate.study_spec import StudySpec, load_study
 from ablate.view import left
 
 WALL = ("train_seconds", "started_at")

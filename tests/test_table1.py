@@ -12,6 +12,8 @@ import torch
 from rich.console import Console
 
 from ablate import cli, data, load_run, models, table1, typeset
+from ablate.config.study_spec import StudySpec
+from ablate.config.trial_spec import checked
 from ablate.cost import Cost
 from ablate.design import Design
 from ablate.errors import BadInput
@@ -21,8 +23,6 @@ from ablate.ledger import append, read
 from ablate.lines import encode
 from ablate.printed import notes
 from ablate.run import create_run
-from ablate.spec import checked
-from ablate.study_spec import StudySpec
 from ablate.table1 import Cell, Row, Table1
 from ablate.trial import trial_id, trial_steps
 from ablate.writer import Writer

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from ablate import data, run_trial, trial
+from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.recipe import length, rate
-from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.storage import Storage
 from ablate.train import _augment, _batches, _reflect, train
 from ablate.trial import compare, resolved, trial_id

@@ -11,9 +11,9 @@ from conftest import workers
 
 from ablate import cluster, data
 from ablate.cluster import Resources
+from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.distribute import distribute
 from ablate.ledger import blank_record
-from ablate.spec import LayerSpec, Recipe, TrialSpec
 from ablate.trial import worker_steps
 
 

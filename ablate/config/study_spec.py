@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ablate.builtin import load
+from ablate.config.builtin import load
+from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, objective_faults
+from ablate.config.search_space import SpaceSpec, load_space, values, varies
+from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
 from ablate.errors import together
-from ablate.space_spec import OBJECTIVES, SPACE_OBJECTIVES, Direction, SpaceSpec, load_space, objective_faults, values, varies
-from ablate.spec import LayerSpec, Recipe, Spec, Value, fault
 
 Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
 

@@ -5,21 +5,34 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from ablate.baselines import KNOWN
+from ablate.config.trial_spec import S, checked
 from ablate.errors import BadInput, quoted, unknown
-from ablate.spec import S, checked
+
+ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
+KNOWN = {
+    "resnet18": f"torchvision's ResNet-18, ImageNet weights; {ONLY_LINEAR}, which leaves the head",
+    "resnet18:random": "the same, random weights",
+    "resnet18-32": "ResNet-18 for 32 px: a 3x3 stem of stride 1 and no max-pooling; random weights",
+    "vgg16": f"torchvision's VGG-16, ImageNet weights; {ONLY_LINEAR}",
+    "vgg16:random": "the same, random weights",
+    "vgg16-32": "VGG-16 for 32 px: with batch normalisation, pooled to 1x1, one linear layer behind; random weights",
+    "vit_b_16": "torchvision's ViT-B/16, ImageNet weights; its attention is torch's own and stays full",
+    "vit_b_16:random": "the same, random weights",
+    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads its weights by itself and stays full",
+    "swin_t:random": "the same, random weights",
+}
 
 IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
 
 
 def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
     """Names of the built-in files of a folder."""
-    return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.toml"))
+    return sorted(path.stem for path in (Path(__file__).parent.parent / folder).glob("*.toml"))
 
 
 def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
     """Bundled models or datasets: the name and the one-line description that heads its card."""
-    cards = {card.parent: card for card in sorted((Path(__file__).parent / "assets").glob("*/README.md"))}
+    cards = {card.parent: card for card in sorted((Path(__file__).parent.parent / "assets").glob("*/README.md"))}
     chosen = (card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model"))
     heads = (card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen)
     return {name: text for name, _, text in heads}
@@ -47,7 +60,7 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
 def _loaded(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
     path = Path(name).expanduser()
     if name in names(folder):
-        path = Path(__file__).parent / folder / f"{name}.toml"
+        path = Path(__file__).parent.parent / folder / f"{name}.toml"
     elif not name or not (_is_toml(path) or path.exists()):
         raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{path}.toml").exists())
     try:

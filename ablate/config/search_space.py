@@ -1,24 +1,13 @@
 """What may vary: the axes of a search space, and what a study may want more or less of."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from ablate.builtin import load
+from ablate.config.builtin import load
+from ablate.config.objectives import SPACE_OBJECTIVES, objective_faults
+from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
 from ablate.errors import quoted, together, unknown
-from ablate.spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
-
-Direction = Literal["min", "max"]
-OBJECTIVES: dict[str, Direction] = {
-    "accuracy": "max",
-    "loss": "min",
-    "size_bytes": "min",
-    "bitops": "min",
-    "latency_ms": "min",
-    "images": "min",
-    "train_seconds": "min",
-}
-SPACE_OBJECTIVES = ("accuracy", "size_bytes")
 
 
 class Range(Spec):
@@ -117,11 +106,3 @@ def values(axis: Axis) -> tuple[Value, ...]:
 def load_space(name: str) -> SpaceSpec:
     """A built-in search space by its name, or one's own by the path of its TOML file."""
     return load(SpaceSpec, "search_spaces", "search space", name)
-
-
-def objective_faults(objectives: tuple[str, ...]) -> list[str]:
-    """What is wrong with a list of objectives, a line each."""
-    faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
-    if len(set(objectives)) < len(objectives):
-        faults.append(f"objectives must differ, but got {', '.join(objectives[:12])}")
-    return faults

@@ -1,8 +1,9 @@
 """Trials without traces of what cannot change their outcome, so that equal trials are equal and have one id."""
 
+import json
 from typing import Any
 
-from ablate.spec import LayerSpec, TrialSpec, Value
+from ablate.config.trial_spec import LayerSpec, TrialSpec, Value
 
 # What came after the first records, switched off. A field without effect has its value here, and a hash leaves such
 # values out, whatever the defaults become: a trial that had an id keeps it.
@@ -97,3 +98,7 @@ def idle_in(layer: LayerSpec) -> list[str]:
     if layer.activation_bits is None:
         idle += ["activation_scale", "signed", *(["straight_through"] if integer else [])]
     return idle
+
+
+def key_of(spec: TrialSpec) -> str:
+    return json.dumps(spec.model_dump(), sort_keys=True)
