@@ -13,7 +13,7 @@ from ablate.config.objectives import AXES, COLUMNS, OBJECTIVES, Axis, cell
 from ablate.config.study_spec import StudySpec
 from ablate.formatting import natural
 from ablate.labels import one_line, shortened_alike
-from ablate.looks import BLACK, BLUE, GREY, VERMILLION, colours
+from ablate.paper_figures.palette import BLACK, BLUE, GREY, VERMILLION, colours
 from ablate.seen import Finding
 
 DRAWN = 5000  # trials: a browser draws no more without a pause

@@ -3,12 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
 from ablate import cost, layers, packed
-from ablate.config.objectives import OBJECTIVES
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.latency import LatencyTable
 from ablate.models import Preprocess
@@ -35,17 +33,3 @@ class Counter:
     @cached_property
     def _macs(self) -> tuple[int, dict[str, int]]:
         return cost.macs(self.model, self.preprocess.size)
-
-
-def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:
-    """How far costs are out of each bound that is known of them, as a share of it; 0 or less within it."""
-    known = {name: (costs[name], bound) for name, bound in within.items() if costs.get(name) is not None}
-    return {
-        name: float(value / bound - 1 if OBJECTIVES[name] == "min" else 1 - value / bound)
-        for name, (value, bound) in known.items()
-    }
-
-
-def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> float:
-    """The sum of what is in excess; 0 within the bounds."""
-    return sum(max(0.0, share) for share in excess(costs, within).values())

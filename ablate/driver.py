@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis import pareto
+from ablate.analysis.bounds import best_by_size
 from ablate.asha import Rungs
 from ablate.cluster import Metrics, Readings, Resources
 from ablate.config.trial_spec import TrialSpec, checked
@@ -20,7 +21,7 @@ from ablate.confirm import confirmations, is_searched
 from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
 from ablate.formatting import seconds_left
-from ablate.ledger import Record, best_by_size, trial_of
+from ablate.ledger import Record, trial_of
 from ablate.monitor import METRICS
 from ablate.plan import Plan
 from ablate.run import Run

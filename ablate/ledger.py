@@ -3,17 +3,14 @@
 import codecs
 import math
 import os
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ablate import lines
 from ablate.config.canonical import OFF
-from ablate.config.objectives import OBJECTIVES
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 from ablate.errors import BadInput
-from ablate.formatting import size_class
 
 Record = dict[str, Any]
 SCHEMA = 1
@@ -52,23 +49,6 @@ def trial_of(record: Record) -> TrialSpec:
 def arm(spec: TrialSpec) -> str:
     """The kinds of quantized weights in a trial, "full" where there are none."""
     return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
-
-
-def best_by_size(records: Iterable[Record], within: Mapping[str, float]) -> dict[str, Record]:
-    """The most accurate complete record of each size class, the smallest class first, of those that keep the bounds."""
-    best: dict[str, Record] = {}
-    complete = [r for r in records if r["status"] == "complete" and r["size_bytes"] and is_within(r, within)]
-    for record in sorted(complete, key=lambda r: (r["size_bytes"], -r["accuracy"])):
-        name = size_class(record["size_bytes"])
-        if name not in best or record["accuracy"] > best[name]["accuracy"]:
-            best[name] = record
-    return best
-
-
-def is_within(record: Record, within: Mapping[str, float]) -> bool:
-    """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
-    known = all(record[name] is not None for name in within)
-    return known and all(record[n] <= b if OBJECTIVES[n] == "min" else record[n] >= b for n, b in within.items())
 
 
 def append(path: Path, record: Record) -> None:

@@ -13,11 +13,12 @@ from optuna.trial import TrialState
 
 from ablate.additive import Additive
 from ablate.analysis import pareto
+from ablate.analysis.bounds import excess, out_of_bounds
 from ablate.asha import Rungs
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
-from ablate.constraints import Count, excess, out_of_bounds
+from ablate.constraints import Count
 from ablate.ledger import Record, trial_of
 from ablate.points import Point, Points, choices, draw
 from ablate.samplers import Code, attributes, sampler_of

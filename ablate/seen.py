@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablate.analysis import pareto
+from ablate.analysis import bounds
 from ablate.design import Design
 from ablate.run import Run
 
@@ -42,7 +42,7 @@ class Seen:
     @cached_property
     def complete(self) -> pd.DataFrame:
         """The search's or the design's complete trials with every objective, within the study's bounds."""
-        found = pareto.feasible(self.run.searched, self.run.study.within)
+        found = bounds.feasible(self.run.searched, self.run.study.within)
         return found.dropna(subset=list(self.run.study.objectives)).reset_index(drop=True)
 
     @cached_property

@@ -11,8 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ablate import ledger
-from ablate.analysis import pareto
+from ablate.analysis import bounds, pareto
 from ablate.config.objectives import COLUMNS, Direction, cell
 from ablate.formatting import after, duration, in_bounds, in_words, seconds_left, size
 from ablate.ledger import Record
@@ -49,7 +48,7 @@ class StudyView:
             for number, record in enumerate(fresh, self.told + 1):
                 if record["status"] == "failed" and number > state["before"]:
                     self.live.console.print(line(record, number, state), highlight=False, soft_wrap=True)
-            self.best = ledger.best_by_size([*self.best.values(), *fresh], state["within"])
+            self.best = bounds.best_by_size([*self.best.values(), *fresh], state["within"])
             none = Text("No trial is within these bounds yet.") if state["within"] and not self.best else ""
             self.live.update(Group(progress(state), none, best_by_size(self.best)), refresh=True)
         else:

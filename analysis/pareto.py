@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ablate.config.objectives import OBJECTIVES, Direction
-from ablate.errors import BadInput, unknown
+from ablate.analysis.bounds import feasible
+from ablate.config.objectives import Direction
+from ablate.errors import BadInput
 
 MARGIN = 0.1  # of the range, from the worst value to the reference point
 
@@ -37,18 +38,6 @@ def front_of(
     complete = complete.dropna(subset=list(objectives))
     chosen = complete.iloc[front(complete[list(objectives)].to_numpy(), list(objectives.values()))]
     return chosen.sort_values(list(objectives), ascending=[d == "min" for d in objectives.values()])
-
-
-def feasible(
-    records: pd.DataFrame, within: Mapping[str, float], objectives: Mapping[str, Direction] = OBJECTIVES
-) -> pd.DataFrame:
-    """The complete records that keep the bounds of `front_of`."""
-    complete = records[records["status"] == "complete"] if len(records) else records
-    for name, bound in within.items():
-        if (best := {**OBJECTIVES, **objectives}.get(name)) is None:
-            raise unknown("objective", name, OBJECTIVES)
-        complete = complete[complete[name] <= bound if best == "min" else complete[name] >= bound]
-    return complete
 
 
 def reference_point(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.labels import shortened
-from ablate.looks import VERMILLION
+from ablate.paper_figures.palette import VERMILLION
 from ablate.paper_figures.style import figure
 
 MOST = 13  # letters above an image

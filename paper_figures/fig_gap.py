@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.labels import shortened
-from ablate.looks import GREY
+from ablate.paper_figures.palette import GREY
 from ablate.paper_figures.style import LONGEST, arms, figure, legend, set_title, sizes
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.config.objectives import AXES
-from ablate.looks import BLUE, GREY
+from ablate.paper_figures.palette import BLUE, GREY
 from ablate.paper_figures.style import LETTERS, figure, named
 
 MOST = 12  # parameters

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.labels import shortened
-from ablate.looks import BLUE, GREY, VERMILLION
+from ablate.paper_figures.palette import BLUE, GREY, VERMILLION
 from ablate.paper_figures.style import LONGEST, figure, set_title
 
 

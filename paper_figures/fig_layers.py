@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
-from ablate.looks import PRECISIONS
+from ablate.paper_figures.palette import PRECISIONS
 from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title, thin
 
 

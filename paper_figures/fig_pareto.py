@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from ablate.config.objectives import AXES, OBJECTIVES, Axis
-from ablate.looks import GREY
+from ablate.paper_figures.palette import GREY
 from ablate.paper_figures.style import figure, plain, set_title
 
 TRIAL = Axis("trial", "trial")

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablate.files import store
 from ablate.labels import one_line, shortened_alike
-from ablate.looks import colours
+from ablate.paper_figures.palette import colours
 
 COLUMN_INCHES = 3.5
 MARKERS = ("o", "s", "^", "D", "v", "P")

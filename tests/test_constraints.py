@@ -11,12 +11,13 @@ from conftest import told
 
 from ablate import cost, data, layers, ledger, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
+from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
-from ablate.constraints import Counter, excess
-from ablate.ledger import best_by_size, blank_record
+from ablate.constraints import Counter
+from ablate.ledger import blank_record
 from ablate.plan import plan
 from ablate.search import Search
 from ablate.show import outcome

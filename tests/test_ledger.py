@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablate import figures, ledger, lines, load_run
+from ablate.analysis import bounds
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.findings import findings
@@ -155,7 +156,7 @@ def begun_again(run):
     """What resume makes of the records before it goes on."""
     known = ledger.read(run.path / "ledger.jsonl")
     proposer_of(run.study, ["block0.attention", "block0.fc1", "block0.fc2", "head"], known, lambda spec: {})
-    ledger.best_by_size(known, run.study.within)
+    bounds.best_by_size(known, run.study.within)
 
 
 def looked_at(path):

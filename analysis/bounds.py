@@ -1,0 +1,53 @@
+"""Records within bounds, and the best of each size class."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ablate.config.objectives import OBJECTIVES, Direction
+from ablate.errors import unknown
+from ablate.formatting import size_class
+
+
+def feasible(
+    records: pd.DataFrame, within: Mapping[str, float], objectives: Mapping[str, Direction] = OBJECTIVES
+) -> pd.DataFrame:
+    """The complete records that keep the bounds of `front_of`."""
+    complete = records[records["status"] == "complete"] if len(records) else records
+    for name, bound in within.items():
+        if (best := {**OBJECTIVES, **objectives}.get(name)) is None:
+            raise unknown("objective", name, OBJECTIVES)
+        complete = complete[complete[name] <= bound if best == "min" else complete[name] >= bound]
+    return complete
+
+
+def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:
+    """How far costs are out of each bound that is known of them, as a share of it; 0 or less within it."""
+    known = {name: (costs[name], bound) for name, bound in within.items() if costs.get(name) is not None}
+    return {
+        name: float(value / bound - 1 if OBJECTIVES[name] == "min" else 1 - value / bound)
+        for name, (value, bound) in known.items()
+    }
+
+
+def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> float:
+    """The sum of what is in excess; 0 within the bounds."""
+    return sum(max(0.0, share) for share in excess(costs, within).values())
+
+
+def best_by_size(records: Iterable[dict[str, Any]], within: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """The most accurate complete record of each size class, the smallest class first, of those that keep the bounds."""
+    best: dict[str, dict[str, Any]] = {}
+    complete = [r for r in records if r["status"] == "complete" and r["size_bytes"] and is_within(r, within)]
+    for record in sorted(complete, key=lambda r: (r["size_bytes"], -r["accuracy"])):
+        name = size_class(record["size_bytes"])
+        if name not in best or record["accuracy"] > best[name]["accuracy"]:
+            best[name] = record
+    return best
+
+
+def is_within(record: Mapping[str, Any], within: Mapping[str, float]) -> bool:
+    """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
+    known = all(record[name] is not None for name in within)
+    return known and all(record[n] <= b if OBJECTIVES[n] == "min" else record[n] >= b for n, b in within.items())
