@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ablate.config import builtin
-from ablate.config.builtin import bundled
+from ablate.config.builtin import ASSETS, bundled
 from ablate.errors import BadInput, unknown
 from ablate.heads import few
 
-ASSETS = Path(__file__).parent / "assets"
 SUFFIXES = (".json", ".safetensors", ".bin")  # of the files that a model and its processor are loaded from
 _provided: dict[str, Path] = {}  # folders of another machine -> where their files were put
 

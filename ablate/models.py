@@ -20,7 +20,6 @@ from ablate.checkpoints import read
 from ablate.config import builtin
 from ablate.errors import BadInput
 from ablate.image_processors import followed
-from ablate.model_files import ASSETS as ASSETS
 from ablate.model_files import absolute as absolute
 from ablate.model_files import config_of, first_line, source
 from ablate.model_files import files as files

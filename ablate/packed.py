@@ -22,10 +22,10 @@ from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
 from ablate.bits import checked_levels, pack_levels
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
+from ablate.data.image_folder import fitted
+from ablate.data.image_size import Fit
 from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
-from ablate.image_size import Fit
-from ablate.imagefolder import fitted
 from ablate.integer import IntegerLinear
 from ablate.model_files import first_line
 from ablate.models import Preprocess, from_config, logits

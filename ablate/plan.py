@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import cost, data, flips, layers, models, packed, trial
+from ablate import cost, layers, models, packed, trial
 from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.confirm import is_searched
 from ablate.constraints import Count, Counter
+from ablate.data import datasets, flips
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.fractions import fraction
@@ -39,7 +40,7 @@ class Plan:
 
     study: StudySpec
     groups: dict[str, list[str]]
-    dataset: data.Dataset
+    dataset: datasets.Dataset
     search: Search | Design
     count: Counter  # what is bounded of a trial's cost, before it is trained
     left_out: tuple[str, ...] = ()  # why some layers of the model can't be quantized
@@ -94,7 +95,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     return planned
 
 
-def _flips(study: StudySpec, dataset: data.Dataset, records: Sequence[Record]) -> tuple[StudySpec, tuple[str, ...]]:
+def _flips(study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]) -> tuple[StudySpec, tuple[str, ...]]:
     """The study with its flips decided, and what to say of it. Raises BadInput for records that were decided otherwise."""
     note = flips.notice(_asked(study, "augment"), dataset.mirrored)
     if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
@@ -102,7 +103,7 @@ def _flips(study: StudySpec, dataset: data.Dataset, records: Sequence[Record]) -
     return flips.decided(study, dataset.mirrored), (note,) if note else ()
 
 
-def _check_rungs(study: StudySpec, dataset: data.Dataset) -> None:
+def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
     """Raises BadInput where the smallest rung over the data lacks a class: its images would be the next rung's again."""
     if not (parts := study.early_stopping.one_in if study.early_stopping else ()):
         return
@@ -237,7 +238,7 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
 
     def rate(k: int, seconds: float) -> float:
         """Images a second, in steps of k or, where there are fewer, of all."""
-        some, one = (data.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1))
+        some, one = (datasets.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1))
         steps = train(model, some, one, recipe, preprocess, 0, untrained)
         next(steps)  # warm-up
         started, n = time.perf_counter(), 0

@@ -14,9 +14,9 @@ from torch import nn
 from ablate import recipe as parts
 from ablate import train as training
 from ablate.config.trial_spec import Recipe
-from ablate.data import Split
+from ablate.data.cache import cache
+from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.fetch import cache
 from ablate.models import Preprocess
 from ablate.storage import Storage
 

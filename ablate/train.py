@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ablate.config.trial_spec import Recipe
-from ablate.data import Split
+from ablate.data.datasets import Split
 from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
 from ablate.integer import as_integers

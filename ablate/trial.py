@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost, data, flips, layers, models, packed
+from ablate import cost, layers, models, packed
 from ablate.bitlinear import BitLinear
 from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
+from ablate.data import datasets, flips
+from ablate.data.mirrored import augmentation
 from ablate.errors import BadInput, unknown
 from ablate.formatting import after
 from ablate.hardware import device, device_name
 from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
-from ablate.mirrored import augmentation
 from ablate.recipe import distills, length
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
@@ -42,17 +43,17 @@ class Outcome:
     weights: dict[str, bytes] = field(default_factory=dict)  # the packed model, file by file
 
 
-def load_data(name: str, model: str) -> data.Dataset:
+def load_data(name: str, model: str) -> datasets.Dataset:
     """A dataset as a model gets it: the images of a folder may be resized and cropped by the model's image processor."""
-    return data.load(name, models.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
+    return datasets.load(name, models.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
 
 
-def preprocess_of(model: str, dataset: data.Dataset) -> models.Preprocess:
+def preprocess_of(model: str, dataset: datasets.Dataset) -> models.Preprocess:
     """What is left to do of the model's image processing, for the images of a dataset that `load_data` gave."""
     return models.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
 
 
-def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
+def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
     dataset = dataset or load_data(spec.data, spec.model)
@@ -61,7 +62,7 @@ def trial_id(spec: TrialSpec, dataset: data.Dataset | None = None) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def resolved(spec: TrialSpec, dataset: data.Dataset | None = None) -> TrialSpec:
+def resolved(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> TrialSpec:
     """The trial with bf16="auto" decided for this machine, and flips for a dataset; without traces of what changes nothing."""
     recipe = resolve(spec.recipe)
     if dataset and recipe.augment in (True, "both"):
@@ -69,7 +70,7 @@ def resolved(spec: TrialSpec, dataset: data.Dataset | None = None) -> TrialSpec:
     return effective(spec.model_copy(update={"recipe": recipe}))
 
 
-def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
+def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
     """Train and measure one point, in this process. A fault of the training is a record with status "failed".
 
     rungs: as in `trial_steps`. Raises BadInput for an unknown model, dataset or layer group.
@@ -90,7 +91,7 @@ def run_trial(spec: TrialSpec, dataset: data.Dataset | None = None, rungs: Seque
 def trial_steps(
     spec: TrialSpec,
     name: str,
-    dataset: data.Dataset,
+    dataset: datasets.Dataset,
     table: LatencyTable | None = None,
     state: dict[str, Any] | None = None,
     rungs: Sequence[int] = (),
@@ -108,7 +109,7 @@ def trial_steps(
     kept = state.get("one_in", 1) if state else 0
     state, sizes = (state, sizes[sizes.index(kept) :]) if kept in sizes else (None, sizes)
     record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
-    record["images"] = len(data.subset(dataset.train.labels, spec.fraction, spec.seed))
+    record["images"] = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
     record |= {"threads": torch.get_num_threads(), "device": device_name()}
     record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None  # images that share a scale
     started = time.perf_counter()
@@ -159,7 +160,7 @@ def _counted(model: torch.nn.Module, preprocess: models.Preprocess, table: Laten
 
 
 def _finish(
-    outcome: Outcome, model: torch.nn.Module, preprocess: models.Preprocess, test: data.Split | None, epoch: int
+    outcome: Outcome, model: torch.nn.Module, preprocess: models.Preprocess, test: datasets.Split | None, epoch: int
 ) -> None:
     """Test the trained model, where there is a split to test it on, and pack it: its record is complete then."""
     if test:
@@ -226,12 +227,12 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
 
 
 def _prepared(
-    spec: TrialSpec, one_in: int, dataset: data.Dataset, fresh: torch.nn.Module | None
-) -> tuple[data.Split, torch.nn.Module | None]:
+    spec: TrialSpec, one_in: int, dataset: datasets.Dataset, fresh: torch.nn.Module | None
+) -> tuple[datasets.Split, torch.nn.Module | None]:
     """A trial's images, or of them one in so many, and its teacher; a fresh model takes the weights of its checkpoint."""
     spec = spec.model_copy(update={"fraction": spec.fraction / one_in})
-    chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
-    split = data.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
+    chosen = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
+    split = datasets.Split(dataset.train.images[chosen], dataset.train.labels[chosen])
     if spec.recipe.full_epochs and fresh:
         fresh.load_state_dict(_trained(checkpoint_spec(spec), dataset, split).state_dict())
     return split, _trained(teacher_spec(spec), dataset, split) if distills(spec.recipe) else None
@@ -250,7 +251,7 @@ def checkpoint_spec(spec: TrialSpec) -> TrialSpec:
     return resolved(full.model_copy(update={"recipe": recipe}))
 
 
-def _trained(full: TrialSpec, dataset: data.Dataset, split: data.Split) -> torch.nn.Module:
+def _trained(full: TrialSpec, dataset: datasets.Dataset, split: datasets.Split) -> torch.nn.Module:
     """A teacher or a checkpoint, trained once for all trials that want it. It has seen the trial's images and no others."""
     name = f"{trial_id(full, dataset)} on {device_name()}, {torch.get_num_threads()} threads"
     model = build(full, dataset.classes).to(device())

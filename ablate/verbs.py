@@ -24,13 +24,13 @@ app.add_typer(data_app, name="data")
 @app.command()
 def ls(as_json: Json = False) -> None:
     """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
-    from ablate import data
     from ablate.config import builtin
+    from ablate.data import datasets
 
     rows = [{"kind": "space", "name": n, "description": load_space(n).description} for n in builtin.names("search_spaces")]
     rows += [{"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")]
     rows += [{"kind": "model", "name": n, "description": d} for n, d in (builtin.bundled("model") | builtin.KNOWN).items()]
-    rows += [{"kind": "dataset", "name": n, "description": d} for n, d in data.known().items()]
+    rows += [{"kind": "dataset", "name": n, "description": d} for n, d in datasets.known().items()]
     table(rows, as_json)
 
 
@@ -208,9 +208,9 @@ def predict(
 @data_app.command("ls")
 def data_ls(as_json: Json = False) -> None:
     """Datasets by name, and where they are. Example: ablate data ls"""
-    from ablate import data
+    from ablate.data import datasets
 
-    table([{"name": n, "where": data.where(n), "description": text} for n, text in data.known().items()], as_json)
+    table([{"name": n, "where": datasets.where(n), "description": text} for n, text in datasets.known().items()], as_json)
 
 
 @data_app.command("fetch")
@@ -218,12 +218,12 @@ def data_fetch(
     name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
 ) -> None:
     """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
-    from ablate import data, fetch
+    from ablate.data import cache, datasets
 
     if name not in builtin.bundled("dataset"):
-        fetch.fetch(name)
-    found = data.load(name)
-    row = {"name": name, "where": data.where(name), "sha256": found.digest, "classes": len(found.classes)}
+        cache.fetch(name)
+    found = datasets.load(name)
+    row = {"name": name, "where": datasets.where(name), "sha256": found.digest, "classes": len(found.classes)}
     row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
     if as_json:
         return print(json.dumps([row], indent=1))

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ablate import LayerSpec, data, models, quantize_, train
+from ablate import LayerSpec, models, quantize_, train
+from ablate.data import datasets
 from ablate.hardware import device_name
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
@@ -32,9 +33,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    mini = data.load("cifar10-mini")
+    mini = datasets.load("cifar10-mini")
     n = IMAGES[asked.device]
-    images, sizes = data.Split(mini.test.images[:n], mini.test.labels[:n]), [size for size in SIZES if size <= n]
+    images, sizes = datasets.Split(mini.test.images[:n], mini.test.labels[:n]), [size for size in SIZES if size <= n]
     preprocess = models.preprocess("vit-micro")
     tested = {weights: models.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")}
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})

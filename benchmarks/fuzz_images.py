@@ -20,7 +20,8 @@ from fuzz_values import Input, Wrong, mangled
 from PIL import Image, ImageOps
 from transformers import ViTConfig, ViTForImageClassification
 
-from ablate import imagefolder, pack
+from ablate import pack
+from ablate.data import image_folder
 from ablate.models import Preprocess
 from ablate.packed import predict
 
@@ -109,7 +110,7 @@ class Target:
         added.write_bytes(given.content)
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                classes, arrays = imagefolder.read(self.folder, SIDE)
+                classes, arrays = image_folder.read(self.folder, SIDE)
             self._check(classes, arrays, added)
             if zlib.crc32(given.content) % 10 == 0:
                 self._check_predict(added)

@@ -31,7 +31,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import LayerSpec, models, quantize_
 from ablate.config.trial_spec import Recipe
-from ablate.data import Split
+from ablate.data.datasets import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.hardware import device, device_name
 from ablate.models import Preprocess

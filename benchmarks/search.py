@@ -40,7 +40,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from ablate import data, layers, models
+from ablate import layers, models
 from ablate.analysis import paired, pareto
 from ablate.config.canonical import key_of
 from ablate.config.precisions import WEIGHTS
@@ -48,6 +48,7 @@ from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Counter
+from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.ledger import blank_record
 from ablate.points import Point, Points
@@ -114,7 +115,7 @@ class World:
     known: dict[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        model, preprocess = models.load("vit-micro", data.load("cifar10-mini").classes), models.preprocess("vit-micro")
+        model, preprocess = models.load("vit-micro", datasets.load("cifar10-mini").classes), models.preprocess("vit-micro")
         self.count = Counter(model, preprocess, layers.groups(model))
         self.groups = list(self.count.groups)
         self.full = self.count(TrialSpec())["size_bytes"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ablate.data import Split
+from ablate.data.datasets import Split
 from ablate.errors import BadInput
 
 ARCHIVE, LISTED = "tiny_imagenet32_train_val_jpeg.tar.xz", "tiny_imagenet32_near_duplicates_of_cifar10.txt"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from ablate import models
+from ablate.config.builtin import ASSETS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CLASSES = {"n02": "tabby", "n01": "goldfish"}  # wnids.txt is not in alphabetical order
@@ -117,7 +118,7 @@ def test_the_result_is_a_model_of_ours(command, script, tmp_path):
     out = tmp_path / "out"
     assert command("--epochs", 1, "--out", out) == 0
     saved = load_file(out / "model.safetensors")
-    bundled = load_file(models.ASSETS / "vit-micro" / "model.safetensors")
+    bundled = load_file(ASSETS / "vit-micro" / "model.safetensors")
     assert saved.keys() == bundled.keys()
     for name in saved.keys() - {"classifier.weight", "classifier.bias"}:
         assert (saved[name].dtype, saved[name].shape) == (bundled[name].dtype, bundled[name].shape), name

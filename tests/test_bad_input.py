@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablate import cli, load_run
-from ablate.data import ASSETS
+from ablate.config.builtin import ASSETS
 
 SPACE = "description = 'd'\n[layer]\n"
 STUDY = "question = '?'\nspace = 'bits'\n"

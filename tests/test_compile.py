@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from ablate import LayerSpec, data, models
+from ablate import LayerSpec, models
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
-from ablate.data import Split
+from ablate.data import datasets
+from ablate.data.datasets import Split
 from ablate.errors import BadInput
 from ablate.plan import plan
 from ablate.recipe import compiled
@@ -26,13 +27,13 @@ BINARY = LayerSpec(weights="binary")
 def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
     layers = {f"block0.{part}": BINARY for part in ("attention", "fc1", "fc2")}
     recipe = {"epochs": 4, "batch_size": 20, "bf16": False, "progressive": "linear", "ema": 0.9, "distill_blocks": 0.5}
-    images, curves = data.load("cifar10-mini").validation, []
+    images, curves = datasets.load("cifar10-mini").validation, []
     images = Split(images.images[:40], images.labels[:40])  # 8 steps, the first 4 with another lambda each
     torch.compiler.reset()
     before = counters["stats"]["unique_graphs"]
     for compile in (False, True):
         spec = TrialSpec(model=str(tiny_vit), layers=layers, recipe=Recipe(**recipe, compile=compile))
-        model, full = (build(each, data.CIFAR10) for each in (spec, teacher_spec(spec)))
+        model, full = (build(each, datasets.CIFAR10) for each in (spec, teacher_spec(spec)))
         epochs = train(model, images, images, spec.recipe, models.preprocess(str(tiny_vit)), 0, full.eval())
         curves.append([(epoch.train_loss, epoch.loss) for epoch in epochs])
         assert "forward" not in vars(model.vit.layers[0])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, data, layers, ledger, load_run, models, packed, run_study, trial
+from ablate import cost, layers, ledger, load_run, models, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
@@ -17,6 +17,7 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.constraints import Counter
+from ablate.data import datasets
 from ablate.ledger import blank_record
 from ablate.plan import plan
 from ablate.search import Search
@@ -51,7 +52,7 @@ run = partial(told, answer)
 def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
-        classes = data.load("cifar10-mini").classes
+        classes = datasets.load("cifar10-mini").classes
         model, preprocess = models.load(name, classes), models.preprocess(name)
         count = Counter(model, preprocess, layers.groups(model))
         for i in range(6):

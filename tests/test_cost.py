@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from ablate import LayerSpec, data, models, pack, quantize_
+from ablate import LayerSpec, models, pack, quantize_
 from ablate.cost import count
+from ablate.data import datasets
 from ablate.layers import linear_layers
 
 
@@ -39,7 +40,7 @@ def test_vit_b16_at_224_px(vit_b16):
     ],
 )
 def test_bit_operations_of_a_quantized_layer(fields, bits):
-    model = models.load("vit-micro", data.CIFAR10)
+    model = models.load("vit-micro", datasets.CIFAR10)
     full = count(model, (32, 32))
     quantize_(model, {"vit.layers.2.mlp.fc1": LayerSpec(**fields)})
     layer_macs = 65 * 192 * 768
@@ -49,7 +50,7 @@ def test_bit_operations_of_a_quantized_layer(fields, bits):
 
 
 def test_counting_leaves_the_model_as_it_was(tmp_path):
-    model = models.load("vit-micro", data.CIFAR10).train()
+    model = models.load("vit-micro", datasets.CIFAR10).train()
     before = pack(model, tmp_path / "before"), [*model.state_dict()]
     count(model, (32, 32))
     assert model.training and before == (pack(model, tmp_path / "after"), [*model.state_dict()])

@@ -3,13 +3,14 @@ import hashlib
 import numpy as np
 import pytest
 
-from ablate import data
+from ablate.config.builtin import ASSETS
+from ablate.data import datasets
 from ablate.errors import BadInput
 
 
 @pytest.fixture(scope="module")
 def mini():
-    return data.load("cifar10-mini")
+    return datasets.load("cifar10-mini")
 
 
 def test_the_bundled_images_are_cifar10s(mini):
@@ -37,7 +38,7 @@ def test_fractions_are_nested_and_stratified(mini, seed):
     labels = mini.train.labels
     before = set()
     for fraction in (0.001, 0.01, 0.1, 0.3, 1.0):
-        chosen = data.subset(labels, fraction, seed)
+        chosen = datasets.subset(labels, fraction, seed)
         assert before <= set(chosen) and len(set(chosen)) == len(chosen)
         assert np.ptp(np.bincount(labels[chosen], minlength=10)) == 0
         before = set(chosen)
@@ -45,20 +46,20 @@ def test_fractions_are_nested_and_stratified(mini, seed):
 
 
 def test_seeds_draw_different_subsets(mini):
-    first, second = (set(data.subset(mini.train.labels, 0.1, seed)) for seed in (0, 1))
+    first, second = (set(datasets.subset(mini.train.labels, 0.1, seed)) for seed in (0, 1))
     assert len(first) == len(second) == 400 and first != second
 
 
 def test_broken_files_are_refused(tmp_path, monkeypatch):
-    source = data.ASSETS / "cifar10-mini"
+    source = ASSETS / "cifar10-mini"
     broken = tmp_path / "cifar10-mini"
     broken.mkdir()
     for file in source.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(data, "ASSETS", tmp_path)
+    monkeypatch.setattr(datasets, "ASSETS", tmp_path)
     (broken / "test.webp").write_bytes((broken / "validation.webp").read_bytes())  # readable, but not the right pixels
     with pytest.raises(BadInput, match="must have sha256 e9983e1a1db6, but got"):
-        data._load("cifar10-mini")
+        datasets._load("cifar10-mini")
     (broken / "train.webp").write_bytes((broken / "train.webp").read_bytes()[:1000])
     with pytest.raises(BadInput, match="cannot read"):
-        data._load("cifar10-mini")
+        datasets._load("cifar10-mini")

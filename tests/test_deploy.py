@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ablate import LayerSpec, cli, data, load_packed, load_run, models, pack, quantize_, run_study
+from ablate import LayerSpec, cli, load_packed, load_run, models, pack, quantize_, run_study
 from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
+from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.latency import LatencyTable, bench, layer_table, measure
 from ablate.layers import linear_layers
@@ -40,7 +41,7 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
     written = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
     assert written == smallest["size_bytes"]
 
-    dataset = data.load("cifar10-mini")
+    dataset = datasets.load("cifar10-mini")
     model, preprocess = load_packed(tmp_path / "small"), load_preprocess(tmp_path / "small")
     pixels = torch.from_numpy(dataset.validation.images[:64].transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
@@ -64,7 +65,7 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_stands_beside_compiled(tiny_vit, tmp_path):
-    model, preprocess = models.load(str(tiny_vit), data.CIFAR10), models.preprocess(str(tiny_vit))
+    model, preprocess = models.load(str(tiny_vit), datasets.CIFAR10), models.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
     pack(model, tmp_path, preprocess=preprocess)
     rows = bench(tmp_path, batches=(1,), seconds=0.01, compiled=True)
@@ -103,7 +104,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
 
 def test_the_layer_table_adds_up():
     """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
-    model = models.load("vit-micro", data.CIFAR10)
+    model = models.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
     model.unused = torch.nn.Linear(2, 2)  # never called: no layer that can be quantized, and no time of its own
     table = layer_table(model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu"))
@@ -143,14 +144,14 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
     "fields", [{"weights": "ternary", "beta_per": "channel"}, {"weights": "int8", "signed": False, "activation_bits": 5}]
 )
 def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
-    model, preprocess = models.load(str(tiny_vit), data.CIFAR10), models.preprocess(str(tiny_vit))
+    model, preprocess = models.load(str(tiny_vit), datasets.CIFAR10), models.preprocess(str(tiny_vit))
     names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})
     pack(model, tmp_path, preprocess=preprocess)
     to_onnx(tmp_path, tmp_path / "model.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert operators.count("MatMulInteger") == len(names) == 12
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    images = data.load("cifar10-mini").test.images[::50]
+    images = datasets.load("cifar10-mini").test.images[::50]
     pixels = preprocess(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     (theirs,) = session.run(None, {"pixels": pixels.numpy()})
     with torch.inference_mode():

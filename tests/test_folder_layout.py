@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import data, imagefolder
+from ablate.data import datasets, image_folder
+from ablate.data.folder_layout import layout
 from ablate.errors import BadInput
-from ablate.folder_layout import layout
 
 
 def draw(path, seed):
@@ -29,12 +29,12 @@ def fill(*folders, n=4, classes=("cat", "dog")):
 
 def counted(folder):
     """Images of train, validation and test."""
-    return [len(labels) for _, labels in imagefolder.read(folder)[1].values()]
+    return [len(labels) for _, labels in image_folder.read(folder)[1].values()]
 
 
 def refused(folder, *parts):
     with pytest.raises(BadInput) as error:
-        imagefolder.read(folder)
+        image_folder.read(folder)
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -58,7 +58,7 @@ def refused(folder, *parts):
 )
 def test_words_of_splits(tmp_path, names, expected, capsys):
     fill(*(tmp_path / name for name in names))
-    classes, arrays = imagefolder.read(tmp_path)
+    classes, arrays = image_folder.read(tmp_path)
     assert classes == ["cat", "dog"] and [len(labels) for _, labels in arrays.values()] == expected
     lacking = capsys.readouterr().err
     assert ("no folder for" in lacking) == (len(names) < 3)
@@ -84,9 +84,9 @@ def test_splits_that_are_unclear(tmp_path):
 
 def test_what_is_no_split(tmp_path, capsys):
     classes = ("car", "plane", "train")  # a class
-    assert imagefolder.read(fill(tmp_path / "a", classes=classes))[0] == [*classes]
+    assert image_folder.read(fill(tmp_path / "a", classes=classes))[0] == [*classes]
     assert "'train' counts as a class" in capsys.readouterr().err
-    assert imagefolder.read(fill(tmp_path / "b", classes=("valid", "invalid")))[0] == ["invalid", "valid"]
+    assert image_folder.read(fill(tmp_path / "b", classes=("valid", "invalid")))[0] == ["invalid", "valid"]
     fill(*(tmp_path / "c" / name for name in ("train", "val", "test", "more")))
     assert counted(tmp_path / "c") == [8, 8, 8]
     assert "'more' was left out: no split has this name" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_what_is_hidden_or_the_systems_is_left_out(tmp_path, splits, capsys):
             draw(folder / name / "cat" / "0.png", 7)
     for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
         (folders[0] / "cat" / name).write_bytes(b"none")
-    assert imagefolder.read(tmp_path)[0] == ["cat", "dog"] and counted(tmp_path) == before
+    assert image_folder.read(tmp_path)[0] == ["cat", "dog"] and counted(tmp_path) == before
     said = capsys.readouterr().err
     n = len(HIDDEN) * (3 if splits else 2) + 4
     assert f"left out: {n} hidden or the system's ('$RECYCLE.BIN', '.git', " in said
@@ -121,7 +121,7 @@ def test_what_pillow_reads_is_read_and_the_rest_is_counted(tmp_path, capsys):
         (tmp_path / "cat" / name).write_bytes(b"none")
     draw(tmp_path / "loose.png", 50)
     os.mkfifo(tmp_path / "cat" / "pipe.png")
-    found = imagefolder.contents(tmp_path)
+    found = image_folder.contents(tmp_path)
     (note,) = found.notes
     assert "7 without the extension of an image ('cat/a.heic', 'cat/b.txt', 'cat/c.mpg', ...)" in note
     assert "1 in no class's folder ('loose.png')" in note and "1 not regular files ('cat/pipe.png')" in note
@@ -152,14 +152,14 @@ def test_links_to_files_elsewhere_are_read(tmp_path):
         (tmp_path / "links" / name).mkdir(parents=True)
         for i in range(4):
             (tmp_path / "links" / name / f"{i}.png").symlink_to(tmp_path / "raw" / name / f"{i}.png")
-    for (images, _), (others, _) in zip(*(imagefolder.read(tmp_path / n)[1].values() for n in ("raw", "links")), strict=True):
+    for (images, _), (others, _) in zip(*(image_folder.read(tmp_path / n)[1].values() for n in ("raw", "links")), strict=True):
         assert np.array_equal(images, others)
     (tmp_path / "links" / "cat" / "9.png").symlink_to("nowhere")
     refused(tmp_path / "links", "9.png", "No such file")
     (tmp_path / "alias").symlink_to("raw")
     (tmp_path / "raw" / "emu").symlink_to("nowhere")
     assert "1 linking to what is not there ('emu')" in layout(tmp_path / "raw").notes[0]
-    assert imagefolder.read(tmp_path / "alias")[0] == ["cat", "dog"]
+    assert image_folder.read(tmp_path / "alias")[0] == ["cat", "dog"]
 
 
 def test_classes_and_images_are_those_of_torchvision(tmp_path):
@@ -173,11 +173,11 @@ def test_classes_and_images_are_those_of_torchvision(tmp_path):
 
 def test_copies_are_in_one_split(tmp_path, capsys):
     fill(tmp_path, n=20)
-    alone = data.load(f"imagefolder:{tmp_path}")
+    alone = datasets.load(f"imagefolder:{tmp_path}")
     for path in list(tmp_path.rglob("*.png")):
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
         Image.open(path).save(path.with_suffix(".bmp"))
-    found = data.load(f"imagefolder:{tmp_path}")
+    found = datasets.load(f"imagefolder:{tmp_path}")
     splits = [{image.tobytes() for image in split.images} for split in (found.train, found.validation, found.test)]
     assert [len(split) for split in splits] == [32, 4, 4] and len(set.union(*splits)) == 40
     assert [len(split) for split in (found.train, found.validation, found.test)] == [96, 12, 12]
@@ -191,7 +191,7 @@ def test_an_image_in_two_classes_is_for_training(tmp_path):
     ranked = sorted(range(10), key=lambda i: hashlib.sha256(f"cat/{i}.png".encode()).hexdigest())
     test = tmp_path / "cat" / f"{ranked[0]}.png"
     shutil.copy(test, tmp_path / "dog" / "cat.png")
-    found = imagefolder.contents(tmp_path)
+    found = image_folder.contents(tmp_path)
     pixels = np.asarray(Image.open(test))
     assert sum(np.array_equal(image, pixels) for image in found.arrays["train"][0]) == 2
     assert "2 images are in several classes, as equal pixels ('cat/" in found.notes[0]
@@ -201,7 +201,7 @@ def test_copies_across_splits_of_ones_own_are_counted(tmp_path):
     fill(*(tmp_path / name for name in ("train", "val", "test")))
     shutil.copy(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "cat" / "3.png")
     shutil.copy(tmp_path / "train" / "cat" / "1.png", tmp_path / "val" / "cat" / "9.png")
-    found = data.load(f"imagefolder:{tmp_path}")
+    found = datasets.load(f"imagefolder:{tmp_path}")
     assert found.notes == (
         "1 of 8 test images are in train, too, as equal pixels ('test/cat/3.png', 'train/cat/0.png')",
         "1 of 9 validation images are in train, too, as equal pixels ('val/cat/9.png', 'train/cat/1.png')",
@@ -210,20 +210,20 @@ def test_copies_across_splits_of_ones_own_are_counted(tmp_path):
 
 def test_changes_within_a_process_are_seen(tmp_path, capsys):
     name = f"imagefolder:{fill(tmp_path, n=5)}"
-    first = data.load(name)
-    assert data.load(name) is first
+    first = datasets.load(name)
+    assert datasets.load(name) is first
     draw(tmp_path / "cat" / "new.png", 77)
-    added = data.load(name)
-    assert len(added.train) == len(first.train) + 1 and data.load(name) is added
+    added = datasets.load(name)
+    assert len(added.train) == len(first.train) + 1 and datasets.load(name) is added
     path = tmp_path / "cat" / "new.png"
     about = path.stat()
     content = bytearray(path.read_bytes())
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes().ljust(len(content), b"\0"))  # as long as before, and as old
     os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert data.load(name).digest != added.digest
+    assert datasets.load(name).digest != added.digest
     path.unlink()
-    assert data.load(name).digest == first.digest
+    assert datasets.load(name).digest == first.digest
     shutil.rmtree(tmp_path)
     with pytest.raises(BadInput, match="must be a folder of images"):
-        data.load(name)
+        datasets.load(name)

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessor
 
-from ablate import data, imagefolder, models, plan, show
+from ablate import models, plan, show
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
+from ablate.data import datasets, image_folder
+from ablate.data.image_size import Fit, fit, notes
 from ablate.errors import BadInput
-from ablate.image_size import Fit, fit, notes
 from ablate.packed import predict
 from ablate.preprocessing import Preprocess
 from ablate.trial import load_data, preprocess_of, trial_id, trial_steps
@@ -45,7 +46,7 @@ def model(request, tiny_vit, tmp_path):
 
 
 def files(name):
-    return sorted((data.Path(name.partition(":")[2])).rglob("*.png"))
+    return sorted((datasets.Path(name.partition(":")[2])).rglob("*.png"))
 
 
 @pytest.mark.parametrize("sizes", [PHOTOS, [(64, 48)] * 3], ids=["several", "one, larger"])
@@ -87,7 +88,7 @@ def test_the_size_asked_for_holds(model, tmp_path):
     name = folder(tmp_path, PHOTOS) + "?size=40"
     found = load_data(name, model)
     assert found.train.images.shape[1:] == (40, 40, 3) and preprocess_of(model, found).source == (40, 40)
-    assert found.digest == data.load(name).digest
+    assert found.digest == datasets.load(name).digest
     found = load_data(folder(tmp_path, PHOTOS) + "?size=32", model)  # as large as the model takes, but not squeezed
     assert found.covered and preprocess_of(model, found).source == (32, 32)
 
@@ -106,7 +107,7 @@ def test_the_id_says_which_rule_holds(model, tmp_path):
 
 
 def test_what_is_decoded_counts_for_memory(tiny_vit, tmp_path, monkeypatch):
-    monkeypatch.setattr(imagefolder, "MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr(image_folder, "MEMORY_SHARE", 1e-9)
     with pytest.raises(BadInput, match="12 of 32 x 32 pixels take"):
         load_data(folder(tmp_path, PHOTOS), str(tiny_vit))
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import data, imagefolder, run_trial
+from ablate import run_trial
 from ablate.config.study_spec import load_study
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
+from ablate.data import datasets, image_folder
 from ablate.errors import BadInput
 
 CLASSES = {"cat": 20, "dog": 30, "emu": 10}
@@ -38,7 +39,7 @@ def apart(tmp_path):
 
 
 def test_a_folder_a_class_is_split_by_the_hash_of_each_name(pets):
-    found = data.load(f"imagefolder:{pets}")
+    found = datasets.load(f"imagefolder:{pets}")
     assert found.classes == ["cat", "dog", "emu"]
     assert np.bincount(found.train.labels).tolist() == [16, 24, 8]
     assert np.bincount(found.validation.labels).tolist() == np.bincount(found.test.labels).tolist() == [2, 3, 1]
@@ -53,14 +54,14 @@ def test_a_folder_a_class_is_split_by_the_hash_of_each_name(pets):
 
 
 def test_the_split_depends_on_nothing_but_names(pets, tmp_path):
-    before = data.load(f"imagefolder:{pets}")
+    before = datasets.load(f"imagefolder:{pets}")
     moved = pets.rename(tmp_path / "elsewhere")
-    assert data.load(f"imagefolder:{moved}").digest == before.digest
+    assert datasets.load(f"imagefolder:{moved}").digest == before.digest
 
 
 def test_the_digest_covers_pixels_labels_and_splits(pets):
     def digest():
-        return data._load(f"imagefolder:{pets}").digest
+        return datasets._load(f"imagefolder:{pets}").digest
 
     seen = {digest()}
     draw(pets / "cat" / "00.png", 999)
@@ -73,20 +74,20 @@ def test_the_digest_covers_pixels_labels_and_splits(pets):
 
 
 def test_splits_of_ones_own(apart):
-    found = data.load(f"imagefolder:{apart}")
+    found = datasets.load(f"imagefolder:{apart}")
     for seed, split in enumerate((found.train, found.validation, found.test)):
         expected = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
         assert split.labels.tolist() == [0, 1] and np.array_equal(split.images[1], expected)
     (apart / "val").rename(apart / "validation")
-    assert data._load(f"imagefolder:{apart}").digest == found.digest
+    assert datasets._load(f"imagefolder:{apart}").digest == found.digest
 
 
 def test_images_of_different_sizes(pets):
     half = np.zeros((60, 100, 3), np.uint8)
     half[:, 50:] = 255
     Image.fromarray(half).save(pets / "cat" / "00.png")
-    assert data.load(f"imagefolder:{pets}").train.images.shape == (48, 40, 40, 3)  # the median
-    found = data.load(f"imagefolder:{pets}?size=30")  # 100 x 60 -> 50 x 30, of which the middle 30 columns
+    assert datasets.load(f"imagefolder:{pets}").train.images.shape == (48, 40, 40, 3)  # the median
+    found = datasets.load(f"imagefolder:{pets}?size=30")  # 100 x 60 -> 50 x 30, of which the middle 30 columns
     images = np.concatenate([found.train.images, found.validation.images, found.test.images])
     shown = next(image for image in images if (image[:, :10] == 0).all() and (image[:, -10:] == 255).all())
     assert images.shape == (60, 30, 30, 3) and np.abs(shown.mean() - 127.5) < 5
@@ -98,12 +99,12 @@ def test_kinds_of_images(pets):
     Image.new("P", (40, 40)).save(pets / "cat" / "02.png")
     Image.new("CMYK", (40, 40)).save(pets / "cat" / "03.jpg")
     (pets / "cat" / "notes.txt").write_text("passed over")
-    assert data.load(f"imagefolder:{pets}").train.images.shape[1:] == (40, 40, 3)
+    assert datasets.load(f"imagefolder:{pets}").train.images.shape[1:] == (40, 40, 3)
 
 
 def harmed(name, *parts):
     with pytest.raises(BadInput) as error:
-        data.load(name)
+        datasets.load(name)
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -140,20 +141,20 @@ def test_folders_of_another_layout(pets, apart, tmp_path):
 
 
 def test_what_does_not_fit_in_memory(pets, monkeypatch):
-    monkeypatch.setattr(imagefolder, "MEMORY_SHARE", 1e-9)
+    monkeypatch.setattr(image_folder, "MEMORY_SHARE", 1e-9)
     harmed(f"imagefolder:{pets}", "60 of 40 x 40 pixels take 0.0 GB", f"imagefolder:{pets}?size=")
 
 
 def test_paths_are_made_absolute_at_the_door(pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert data.load("imagefolder:pets").digest == data.load(f"imagefolder:{pets}").digest
+    assert datasets.load("imagefolder:pets").digest == datasets.load(f"imagefolder:{pets}").digest
     (tmp_path / "studies").mkdir()
     text = "question = '?'\nspace = 'bits'\ndata = 'imagefolder:../pets?size=32'"
     (tmp_path / "studies" / "mine.toml").write_text(text)
     monkeypatch.chdir("/")
     name = load_study(str(tmp_path / "studies" / "mine.toml")).data
     assert name == f"imagefolder:{tmp_path}/studies/../pets?size=32"
-    assert data.load(name).train.images.shape[1:] == (32, 32, 3)
+    assert datasets.load(name).train.images.shape[1:] == (32, 32, 3)
 
 
 def test_a_plan_holds_the_absolute_path(pets, tiny_vit, tmp_path, monkeypatch):

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import data, flips, run_trial
+from ablate import run_trial
 from ablate.config.canonical import asked
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.data import Dataset, Split
+from ablate.data import datasets, flips
+from ablate.data.datasets import Dataset, Split
+from ablate.data.mirrored import mirrored_classes
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.ledger import blank_record
-from ablate.mirrored import mirrored_classes
 from ablate.plan import plan
 from ablate.trial import compare, resolved, trial_id
 
@@ -54,7 +55,7 @@ def test_a_class_without_images_is_nobodys_mirror_image():
 
 
 def test_no_other_classes_are():
-    rng, mini = np.random.default_rng(0), data.load("cifar10-mini")
+    rng, mini = np.random.default_rng(0), datasets.load("cifar10-mini")
     assert mini.mirrored == mirrored_classes(mini.classes, mini.train.images, mini.train.labels) == ()
     for n in (1, 2, 8, 30):
         noise = rng.integers(0, 255, (6 * n, 8, 9, 3), dtype=np.uint8)
@@ -70,7 +71,7 @@ def test_names_tell_as_well():
 
 
 def test_true_augments_only_where_nothing_is_mixed_up():
-    mirrored, plain = dataset(), data.load("cifar10-mini")
+    mirrored, plain = dataset(), datasets.load("cifar10-mini")
     for given, there, elsewhere in (
         (True, False, True),
         ("both", "both", True),

@@ -10,9 +10,10 @@ import pytest
 from odd_images import odd_images
 from PIL import Image, ImageOps
 
-from ablate import decoding, imagefolder, models
+from ablate import models
+from ablate.data import decoding, image_folder
+from ablate.data.image_size import Fit
 from ablate.errors import BadInput
-from ablate.image_size import Fit
 from ablate.packed import pack, predict
 
 ODD = odd_images()
@@ -41,7 +42,7 @@ def test_what_a_file_shows(folder, odd):
     high, wide, _ = odd.shown.shape
     with warnings.catch_warnings(action="ignore"):  # of Pillow
         assert decoding.size(folder / odd.name) == (wide, high)
-    found = imagefolder.fitted(folder / odd.name, Fit((wide, high)))
+    found = image_folder.fitted(folder / odd.name, Fit((wide, high)))
     assert not isinstance(found, str), found
     worst = np.abs(found.astype(int) - odd.shown).max()
     assert worst <= odd.near
@@ -49,12 +50,12 @@ def test_what_a_file_shows(folder, odd):
 
 def test_a_size_alone_is_what_an_image_covers(tmp_path):
     Image.new("RGB", (20, 10), "red").save(tmp_path / "a.png")
-    assert imagefolder.fitted(tmp_path / "a.png", (4, 6)).shape == (6, 4, 3)
+    assert image_folder.fitted(tmp_path / "a.png", (4, 6)).shape == (6, 4, 3)
 
 
 @pytest.mark.parametrize("odd", REFUSED, ids=lambda odd: ascii(odd.name))
 def test_what_is_refused(folder, odd):
-    found = imagefolder.fitted(folder / odd.name, Fit((8, 6)))
+    found = image_folder.fitted(folder / odd.name, Fit((8, 6)))
     assert isinstance(found, str) and odd.shown in found and "\n" not in found
 
 
@@ -65,7 +66,7 @@ def test_what_a_dataset_holds_of_them(tmp_path):
             Image.new("RGB", (8, 6), (len(split), ord(name), 0)).save(tmp_path / split / name / "one.png")
     for odd in READ:
         (tmp_path / "train" / "a" / odd.name).write_bytes(odd.data)
-    found = imagefolder.contents(tmp_path, 24)
+    found = image_folder.contents(tmp_path, 24)
     images = dict(zip(sorted([*(odd.name for odd in READ), "one.png"]), found.arrays["train"][0], strict=False))
     for odd in READ:
         expected = np.asarray(ImageOps.fit(Image.fromarray(odd.shown), (24, 24), Image.Resampling.BICUBIC))
@@ -74,7 +75,7 @@ def test_what_a_dataset_holds_of_them(tmp_path):
     for odd in REFUSED:
         (tmp_path / "val" / "b" / odd.name).write_bytes(odd.data)
     with pytest.raises(BadInput, match=rf"but \d+ of {len(ODD) + 6} can't: .* mend or remove them") as error:
-        imagefolder.read(tmp_path, 24)
+        image_folder.read(tmp_path, 24)
     assert "\n" not in str(error.value)
 
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from ablate import BitLinear, LayerSpec, data, load_packed, models, pack, quantize_
+from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
 from ablate.bits import checked_levels, pack_levels, unpack_levels
+from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.packed import load_preprocess, predict
 
@@ -53,7 +54,7 @@ def test_levels_survive_packing(weights, shape):
 
 
 def test_size_is_what_is_written(tmp_path):
-    model = models.load("vit-micro", data.CIFAR10)
+    model = models.load("vit-micro", datasets.CIFAR10)
     full = pack(model, tmp_path / "full")
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     binary = pack(model, tmp_path / "binary")
@@ -88,17 +89,17 @@ def test_the_files_hold_the_model(tmp_path):
     ],
 )
 def test_packing_changes_nothing(weights, fields, tmp_path):
-    model = models.load("vit-micro", data.CIFAR10).eval()
+    model = models.load("vit-micro", datasets.CIFAR10).eval()
     quantize_(model, {"*": LayerSpec(weights=weights, **fields)})
     pack(model, tmp_path)
     pixels = torch.randn(2, 3, 32, 32)
     loaded = load_packed(tmp_path)
-    assert loaded.config.id2label == dict(enumerate(data.CIFAR10))
+    assert loaded.config.id2label == dict(enumerate(datasets.CIFAR10))
     assert models.logits(loaded, pixels).equal(models.logits(model, pixels))
 
 
 def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path):
-    model = models.load("vit-micro", data.CIFAR10)
+    model = models.load("vit-micro", datasets.CIFAR10)
     sizes = []
     for per in ("tensor", "channel"):
         names = quantize_(model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")})
@@ -135,7 +136,7 @@ def test_the_size_of_vit_base(weights, bits, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_rest_in_half_precision(dtype, tmp_path):
-    model = models.load("vit-micro", data.CIFAR10).eval()
+    model = models.load("vit-micro", datasets.CIFAR10).eval()
     full = pack(model, tmp_path / "full")
     assert pack(model, tmp_path / "half", dtype=dtype) == pytest.approx(full / 2, rel=0.01)
     loaded = load_packed(tmp_path / "half")
@@ -310,7 +311,7 @@ def test_hostile_fields_are_refused(good, tmp_path, key, value):
 @given(value=anything, data=st.data())
 def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path, value, data):
     model = json.loads(good["packed.json"])["model"]
-    key = data.draw(
+    key = datasets.draw(
         st.sampled_from([*model["config"], "auto_map", "_attn_implementation", "num_channels", "num_attention_heads"])
     )
     model["config"][key] = value

@@ -9,8 +9,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.transforms.v2 import functional as tv
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from ablate import BitLinear, data, models, run_trial
+from ablate import BitLinear, models, run_trial
 from ablate.config.study_spec import load_study
+from ablate.data import datasets
 from ablate.design import Design
 from ablate.layers import groups, linear_layers
 from ablate.recipe import optimizer_of
@@ -31,22 +32,24 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cells(study):
     """The design's cells by name, as trials."""
-    found = groups(models.load(study.model, data.CIFAR10))
+    found = groups(models.load(study.model, datasets.CIFAR10))
     return {name: cell.spec for name, cell in Design(study, list(found)).cells.items()}
 
 
 @pytest.fixture(scope="module")
 def few():
     """70 training images and few others, at their native 32 px."""
-    whole, sizes = data.load("cifar10-mini"), {"train": 70, "validation": 20, "test": 30}
-    parts = {name: data.Split(getattr(whole, name).images[:n], getattr(whole, name).labels[:n]) for name, n in sizes.items()}
+    whole, sizes = datasets.load("cifar10-mini"), {"train": 70, "validation": 20, "test": 30}
+    parts = {
+        name: datasets.Split(getattr(whole, name).images[:n], getattr(whole, name).labels[:n]) for name, n in sizes.items()
+    }
     return dataclasses.replace(whole, **parts)
 
 
 @pytest.mark.parametrize("part", ["classifier", "encoder"])
 @pytest.mark.parametrize(("named", "beta"), [("8", 8.0), ("mean |W|", "absmean")])
 def test_each_reading_replaces_what_it_says(cells, part, named, beta):
-    model = build(cells[f"1-bit {part}, beta = {named}"], data.CIFAR10)
+    model = build(cells[f"1-bit {part}, beta = {named}"], datasets.CIFAR10)
     linear = linear_layers(model)
     replaced = {name for name, module in linear.items() if isinstance(module, BitLinear)}
     assert len(linear) == 2 * 6 + 1

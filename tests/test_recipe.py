@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from ablate import BitLinear, LayerSpec, data, models, quantize_, run_trial
+from ablate import BitLinear, LayerSpec, models, quantize_, run_trial
 from ablate import plan as plan_module
 from ablate import teacher as teachers
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
-from ablate.data import Split
+from ablate.data import datasets
+from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.plan import _anchor, plan
@@ -263,8 +264,8 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
     first = run_trial(spec)
     (file,) = cache.glob("*.safetensors")
     assert first["status"] == "complete" and not list(cache.glob("*.part"))
-    dataset = data.load(spec.data)
-    chosen = data.subset(dataset.train.labels, spec.fraction, spec.seed)
+    dataset = datasets.load(spec.data)
+    chosen = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
     split = Split(dataset.train.images[chosen], dataset.train.labels[chosen])
     full = build(teacher_spec(spec), dataset.classes)
     list(train(full, split, split, spec.recipe.model_copy(update={"distill": 0.0}), models.preprocess(spec.model), 0))

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from ablate import data, run_trial, trial
+from ablate import run_trial, trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
+from ablate.data import datasets
 from ablate.storage import Storage
 
 WALL = ("train_seconds", "started_at")
@@ -27,7 +28,7 @@ def outcome_of(steps, until=None):
 def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_path, monkeypatch, more):
     """To the bit; also where it goes on from what was kept of it, whichever training was under way."""
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    dataset, storage = data.load("cifar10-mini"), Storage.tried(str(tmp_path / "kept"))
+    dataset, storage = datasets.load("cifar10-mini"), Storage.tried(str(tmp_path / "kept"))
     recipe = Recipe(epochs=2, bf16=False, **more)
     layers = {"block0.fc1": LayerSpec(weights="ternary")}
     spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.09, recipe=recipe)
@@ -68,6 +69,6 @@ def test_a_fault_on_a_part_of_the_images_is_the_trial_s(tiny_vit):
 def test_what_confirms_the_front_has_no_rungs(tiny_vit):
     for test, ends in ((True, 0), (False, 2)):
         spec = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=Recipe(epochs=1, bf16=False), test=test)
-        given = {"dataset": data.load("cifar10-mini"), "table": None, "rungs": (9, 3)}
+        given = {"dataset": datasets.load("cifar10-mini"), "table": None, "rungs": (9, 3)}
         record = outcome_of(trial.worker_steps(spec, "name", None, threads=1, files={}, **given)).record
         assert record["status"] == "complete" and len(record.get("rungs", ())) == ends

@@ -15,10 +15,11 @@ import pytest
 import ray
 from conftest import wait, workers
 
-from ablate import cli, cluster, data, load_run, run_study
+from ablate import cli, cluster, load_run, run_study
 from ablate.cluster import Resources
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
+from ablate.data import datasets
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.formatting import duration
 from ablate.plan import _views, estimate, plan
@@ -70,7 +71,10 @@ def test_the_folder_is_as_designed(finished):
         written = sum(file.stat().st_size for file in (path / "weights" / name).iterdir())
         assert written == run.records.set_index("trial_id").loc[name, "size_bytes"]
     provenance = json.loads((path / "provenance.json").read_text())
-    assert provenance["versions"]["ray"] == ray.__version__ and provenance["dataset_sha256"] == data.load("cifar10-mini").digest
+    assert (
+        provenance["versions"]["ray"] == ray.__version__
+        and provenance["dataset_sha256"] == datasets.load("cifar10-mini").digest
+    )
 
 
 def test_status_and_rerun(finished):

@@ -11,10 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablate import cli, data, load_run, models, table1, typeset
+from ablate import cli, load_run, models, table1, typeset
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.cost import Cost
+from ablate.data import datasets
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.hardware import cpus
@@ -46,7 +47,7 @@ def designed(tiny_vit, tmp_path_factory):
     space = {"description": "d", "groups": ["block*"], "fraction": 0.02, "layer": {"weights": "full"}}
     recipe = {"epochs": 1, "bf16": False, "augment": False}
     study = checked(StudySpec, fields | {"space": space, "recipe": recipe}, "study")
-    dataset, path = data.load("cifar10-mini"), tmp_path_factory.mktemp("designed") / "run"
+    dataset, path = datasets.load("cifar10-mini"), tmp_path_factory.mktemp("designed") / "run"
     create_run(path, study, {})
     writer = Writer(path)
     design = Design(study, ["block0.attention", "block1.fc1"])
@@ -219,7 +220,7 @@ def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkey
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU's call returns when its work is done")
 def test_a_clock_that_does_not_wait_reads_less():
-    model = models.load("vgg16:random", data.CIFAR10).eval().cuda()
+    model = models.load("vgg16:random", datasets.CIFAR10).eval().cuda()
     waited, not_waited = (measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False))
     assert not_waited < waited / 2
 

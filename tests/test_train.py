@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from ablate import data, run_trial, trial
+from ablate import run_trial, trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
-from ablate.data import Split
+from ablate.data import datasets
+from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models import Preprocess
 from ablate.recipe import length, rate
@@ -179,7 +180,7 @@ def test_images_are_processed_as_the_models_processor_does(tmp_path, options):
     from ablate.models import preprocess
 
     (ViTImageProcessor if "crop_size" not in options else BitImageProcessor)(**options).save_pretrained(tmp_path)
-    images = torch.from_numpy(data.load("cifar10-mini").train.images[:4].transpose(0, 3, 1, 2).copy())
+    images = torch.from_numpy(datasets.load("cifar10-mini").train.images[:4].transpose(0, 3, 1, 2).copy())
     theirs = AutoImageProcessor.from_pretrained(tmp_path)(list(images), return_tensors="pt")["pixel_values"]
     ours = preprocess(str(tmp_path))(images)
     assert ours.shape == theirs.shape
@@ -209,7 +210,7 @@ def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
 
 def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     """After any epoch, through a file: the same curve, logits and weights to the last bit."""
-    dataset = data.load("cifar10-mini")
+    dataset = datasets.load("cifar10-mini")
     spec = TrialSpec(
         model=str(tiny_vit),
         layers={"block0.fc1": LayerSpec(weights="ternary")},

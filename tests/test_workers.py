@@ -9,9 +9,10 @@ import pytest
 import ray
 from conftest import workers
 
-from ablate import cluster, data
+from ablate import cluster
 from ablate.cluster import Resources
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
+from ablate.data import datasets
 from ablate.distribute import distribute
 from ablate.ledger import blank_record
 from ablate.trial import worker_steps
@@ -35,7 +36,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             lambda record: records.append(record) or [],
             watch,
             stop=lambda: False,
-            steps=partial(worker_steps, dataset=data.load("cifar10-mini"), table=None, files={}),
+            steps=partial(worker_steps, dataset=datasets.load("cifar10-mini"), table=None, files={}),
             path=tmp_path,
             writer=cluster.writer_of(tmp_path),
             resources=resources,

@@ -22,6 +22,7 @@ KNOWN = {
     "swin_t:random": "the same, random weights",
 }
 
+ASSETS = Path(__file__).parent.parent / "assets"  # bundled models and datasets, a folder each
 IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
 
 
@@ -32,7 +33,7 @@ def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
 
 def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
     """Bundled models or datasets: the name and the one-line description that heads its card."""
-    cards = {card.parent: card for card in sorted((Path(__file__).parent.parent / "assets").glob("*/README.md"))}
+    cards = {card.parent: card for card in sorted(ASSETS.glob("*/README.md"))}
     chosen = (card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model"))
     heads = (card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen)
     return {name: text for name, _, text in heads}

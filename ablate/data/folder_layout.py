@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ablate.decoding import extensions
+from ablate.data.decoding import extensions
 from ablate.errors import BadInput
 
 Files = list[tuple[Path, int]]  # image and class

@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ablate import fetch, folder_layout, imagefolder
-from ablate.config.builtin import IMAGEFOLDER, absolute_data, bundled
+from ablate.config.builtin import ASSETS, IMAGEFOLDER, absolute_data, bundled
+from ablate.data import cache, folder_layout, image_folder
+from ablate.data.mirrored import mirrored_classes
 from ablate.errors import BadInput, unknown
-from ablate.mirrored import mirrored_classes
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
     from ablate.preprocessing import Preprocess
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-ASSETS = Path(__file__).parent / "assets"
 SIDE = 32  # pixels
 DIGESTS = {
     "cifar10-mini": "e9983e1a1db6920d7b89266d3fdcedc5980414dcb8228f19d3e07452b1e46b6d",  # of its pixels alone
@@ -94,16 +93,16 @@ def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
 def known() -> dict[str, str]:
     """Datasets by name, each with its one-line description."""
     own = "your own images, a folder a class, with or without train/, val/ and test/ above; ?size=N resizes them"
-    return bundled("dataset") | fetch.DATASETS | {f"{IMAGEFOLDER}PATH": own}
+    return bundled("dataset") | cache.DATASETS | {f"{IMAGEFOLDER}PATH": own}
 
 
 def where(name: str) -> str:
     """Whether a known dataset is bundled, the file it was fetched to, or how to get it."""
     if name in bundled("dataset"):
         return "bundled"
-    if name not in fetch.DATASETS:
+    if name not in cache.DATASETS:
         return "yours"
-    path = fetch.cached(name)
+    path = cache.cached(name)
     return str(path) if path.exists() else f"not here yet: ablate data fetch {name}"
 
 
@@ -111,7 +110,7 @@ def _state(name: str) -> object:
     """What changes with the files of a dataset."""
     if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
         return folder_layout.state(Path(_folder_and_side(name)[0]))
-    if name not in fetch.DATASETS or not (path := fetch.cached(name)).exists():
+    if name not in cache.DATASETS or not (path := cache.cached(name)).exists():
         return None
     about = path.stat()
     return path, about.st_ino, about.st_size, about.st_mtime_ns
@@ -120,7 +119,7 @@ def _state(name: str) -> object:
 def _load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
     if name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER:
         return _imagefolder(*_folder_and_side(name), preprocess)
-    if name in fetch.DATASETS:
+    if name in cache.DATASETS:
         return _checked(name, _cifar10(), f"run `ablate data fetch {name}`")
     if name not in bundled("dataset"):
         raise unknown("dataset", name, known())
@@ -175,7 +174,7 @@ def _cifar10() -> Splits:
 
     cifar10-mini has the first 400 of each class for training and the next 100 for validation.
     """
-    arrays = fetch.read("cifar10")
+    arrays = cache.read("cifar10")
     images, labels = arrays["train_images"], arrays["train_labels"].astype(np.int64)
     held = np.sort(np.concatenate([np.flatnonzero(labels == label)[400:900] for label in range(len(CIFAR10))]))
     kept = np.delete(np.arange(len(labels)), held)
@@ -193,7 +192,7 @@ def _folder_and_side(name: str) -> tuple[str, str]:
 def _imagefolder(folder: str, side: str, preprocess: Optional["Preprocess"]) -> Dataset:
     if side and not 8 <= int(side) <= 4096:
         raise BadInput(f"8 <= size <= 4096 must hold, but got ?size={side}; give the side of an image in pixels")
-    found = imagefolder.contents(Path(folder), int(side) if side else None, preprocess)
+    found = image_folder.contents(Path(folder), int(side) if side else None, preprocess)
     train, validation, test = (Split(*found.arrays[split]) for split in ("train", "validation", "test"))
     digest = _digest((train, validation, test))
     if found.at_decoding:  # pixels of images that are to be resized and cropped yet may be equal to these

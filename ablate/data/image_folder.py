@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ablate import decoding, image_size, splitting
+from ablate.data import decoding, image_size, splitting
+from ablate.data.folder_layout import layout
+from ablate.data.image_size import Fit
 from ablate.errors import BadInput
-from ablate.folder_layout import layout
 from ablate.hardware import cpus, memory_bytes
-from ablate.image_size import Fit
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
     from ablate.preprocessing import Preprocess

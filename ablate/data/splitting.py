@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ablate.data.folder_layout import SPLITS, Files, Layout
 from ablate.errors import BadInput
-from ablate.folder_layout import SPLITS, Files, Layout
 
 Keys = Mapping[Path, bytes]  # equal for copies
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ablate.data.cifar10 import SOURCES, Arrays
 from ablate.errors import BadInput, unknown, unwritten
-from ablate.sources import SOURCES, Arrays
 
 DATASETS = {"cifar10": "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance"}
 SHA256 = {  # in the official order of the images

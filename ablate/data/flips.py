@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.config.study_spec import Step, StudySpec
-from ablate.mirrored import Augment, augmentation
+from ablate.data.mirrored import Augment, augmentation
 
 Pairs = Sequence[tuple[str, str]]
 
