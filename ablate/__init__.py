@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ablate.bitlinear import BitLinear as BitLinear
     from ablate.config.trial_spec import LayerSpec as LayerSpec
     from ablate.gate import check_study as check_study
-    from ablate.layers import quantize_ as quantize_
+    from ablate.models.layer_groups import quantize_ as quantize_
     from ablate.packed import load_packed as load_packed
     from ablate.packed import pack as pack
     from ablate.run import load_run as load_run

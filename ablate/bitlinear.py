@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
+from ablate.models.unquantizable import unfit
 
 Beta = Literal["absmean", "least_squares"] | float
 Per = Literal["tensor", "channel"]
@@ -139,6 +140,7 @@ class BitLinear(nn.Linear):
     norm that depends on the layer's place in a model.
     """
 
+    is_plain_linear = True  # a weight and a bias, as far as `unfit` is concerned
     ramp: Tensor | None = None
     images: int | None = None
 
@@ -226,29 +228,6 @@ class BitLinear(nn.Linear):
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         return f"{super().extra_repr()}, {fields}"
-
-
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def unfit(linear: nn.Linear) -> str | None:
-    """Why a linear layer cannot be replaced without losing a part of it, or None: only plain ones and BitLinear can."""
-    kind, tensors = type(linear), {*linear._parameters, *linear._buffers}
-    if parametrized := getattr(linear, "parametrizations", None):
-        by = type(next(iter(parametrized.values()))[0]).__name__.strip("_")
-        return f"a layer parametrized by {by} would lose that; use torch.nn.utils.parametrize.remove_parametrizations first"
-    if kind not in (nn.Linear, BitLinear):
-        return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
-    if tensors != {"weight", "bias"}:
-        held = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
-        return (
-            f"a layer that computes its weight or bias from {held} would lose that; remove its pruning or normalisation first"
-        )
-    if linear._modules or "forward" in vars(linear):
-        return "a layer with modules or a forward of its own would lose them"
-    if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:
-        return f"weights must be plain floating point, and {type(linear.weight).__name__} of {linear.weight.dtype} is not"
-    return None
 
 
 def carry_hooks(old: nn.Module, new: nn.Module) -> None:

@@ -6,10 +6,11 @@ from functools import cached_property
 
 from torch import nn
 
-from ablate import cost, layers, packed
+from ablate import cost, packed
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.latency import LatencyTable
-from ablate.models import Preprocess
+from ablate.models import layer_groups
+from ablate.models.loading import Preprocess
 
 Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
 
@@ -25,7 +26,7 @@ class Counter:
 
     def __call__(self, spec: TrialSpec) -> Mapping[str, float]:
         layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
-        found = layers.resolved(self.model, layer)
+        found = layer_groups.resolved(self.model, layer)
         costs: dict[str, float] = {"size_bytes": packed.packed_bytes(self.model, found, preprocess=self.preprocess)}
         costs["bitops"] = cost.bitops(*self._macs, found)
         return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})

@@ -16,7 +16,7 @@ from ablate.bitlinear import BitLinear
 from ablate.config.precisions import WEIGHT_BITS
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.models import Logits, sharing_copy
+from ablate.models.loading import Logits, sharing_copy
 
 
 @dataclass(frozen=True)

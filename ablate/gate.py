@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ablate import checkpoints, trial
+from ablate import trial
 from ablate.config import builtin
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.image_processors import TOLERANCE
+from ablate.models import checkpoints
+from ablate.models.image_processors import TOLERANCE
 from ablate.plan import Plan, plan
 from ablate.round_trip import check_round_trip
 

@@ -17,8 +17,8 @@ from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
-from ablate.layers import linear_layers
-from ablate.models import from_config, logits
+from ablate.models.layer_groups import linear_layers
+from ablate.models.loading import from_config, logits
 
 FULL = LayerSpec()
 

@@ -8,7 +8,7 @@ import torch
 
 from ablate.errors import BadInput
 from ablate.integer import IntegerLinear
-from ablate.models import Logits
+from ablate.models.loading import Logits
 from ablate.packed import load_packed, load_preprocess
 
 

@@ -17,7 +17,6 @@ from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ablate.baselines import Named
 from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
 from ablate.bits import checked_levels, pack_levels
 from ablate.config.precisions import PER_BYTE
@@ -27,9 +26,10 @@ from ablate.data.image_size import Fit
 from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
 from ablate.integer import IntegerLinear
-from ablate.model_files import first_line
-from ablate.models import Preprocess, from_config, logits
-from ablate.unquantizable import inside_fused
+from ablate.models.loading import Preprocess, from_config, logits
+from ablate.models.locating import first_line
+from ablate.models.torchvision_models import Named
+from ablate.models.unquantizable import inside_fused
 
 FORMAT = 1  # version of the layout below
 JSON, TENSORS = "packed.json", "model.safetensors"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import cost, layers, models, packed, trial
+from ablate import cost, packed, trial
 from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
@@ -26,6 +26,7 @@ from ablate.errors import BadInput
 from ablate.fractions import fraction
 from ablate.hardware import cpus
 from ablate.ledger import Record, arm
+from ablate.models import layer_groups, loading
 from ablate.points import Points
 from ablate.recipe import check_single, length, steps_of
 from ablate.search import Search
@@ -49,7 +50,7 @@ class Plan:
     @property
     def contents(self) -> dict[str, str]:
         """What the dataset and the model hold, whatever they are called."""
-        return {"dataset_sha256": self.dataset.digest, "model_sha256": models.start(self.study.model, self.dataset.classes)}
+        return {"dataset_sha256": self.dataset.digest, "model_sha256": loading.start(self.study.model, self.dataset.classes)}
 
     @property
     def anchors(self) -> list[TrialSpec]:
@@ -61,21 +62,21 @@ class Plan:
 
 def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
-    absolute = {"model": models.absolute(study.model), "data": absolute_data(study.data, Path())}
+    absolute = {"model": loading.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = trial.load_data(study.data, study.model)
     study, notices = _flips(study, dataset, records)
-    model, preprocess = models.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
+    model, preprocess = loading.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
     try:
         cost.count(model, preprocess.size)
     except Exception as error:
         size = "x".join(str(side) for side in preprocess.size)
         raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
-    found = layers.groups(model)
-    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layers.match(pattern, found, "layer group"))
+    found = layer_groups.groups(model)
+    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layer_groups.match(pattern, found, "layer group"))
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for pattern in step.groups:
-            layers.match(pattern, chosen, "layer group")
+            layer_groups.match(pattern, chosen, "layer group")
     _check_rungs(study, dataset)
     _check_blocks(study, model)
     if 1 in (len(dataset.train), *_asked(study, "batch_size")):
@@ -86,7 +87,9 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         if study.trials not in (search.size, StudySpec.model_fields["trials"].default):
             raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
         study = study.model_copy(update={"trials": search.size})
-    planned = Plan(study, found, dataset, search, count, tuple(dict.fromkeys(layers.unquantizable(model).values())), notices)
+    planned = Plan(
+        study, found, dataset, search, count, tuple(dict.fromkeys(layer_groups.unquantizable(model).values())), notices
+    )
     if not planned.anchors:
         unbounded = proposer_of(study.model_copy(update={"max_size_bytes": None}), search.groups, [], count)
         if not (sizes := [count(spec)["size_bytes"] for _ in range(10) if (spec := unbounded.ask())]):
@@ -118,7 +121,7 @@ def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
 def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
     """Raises BadInput where a recipe asks for the blocks of a model that has none."""
     for field, off in {"compile": "false", "distill_blocks": "0"}.items():
-        if not layers.blocks(model) and any(_asked(study, field)):
+        if not layer_groups.blocks(model) and any(_asked(study, field)):
             raise BadInput(f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}")
 
 
@@ -233,7 +236,7 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed.pack(model, folder, preprocess=preprocess)
-    untrained = models.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
+    untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
     recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False})
 
     def rate(k: int, seconds: float) -> float:

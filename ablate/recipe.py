@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 from ablate.bitlinear import BitLinear
 from ablate.config.trial_spec import Recipe
 from ablate.errors import BadInput
-from ablate.layers import blocks, groups, linear_layers
-from ablate.models import logits
+from ablate.models.layer_groups import blocks, groups, linear_layers
+from ablate.models.loading import logits
 
 KINDS = 256  # of blocks in one training: by their layers' precisions, with lambda and without, and by a batch's size
 

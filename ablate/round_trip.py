@@ -7,8 +7,8 @@ from torch import nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, unwritten
-from ablate.layers import linear_layers, quantize_
-from ablate.models import Preprocess, logits, sharing_copy
+from ablate.models.layer_groups import linear_layers, quantize_
+from ablate.models.loading import Preprocess, logits, sharing_copy
 from ablate.packed import load_packed, pack
 
 ROUNDING = 1e-3  # of the largest logit

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import cluster, designed, figures, models, trial
+from ablate import cluster, designed, figures, trial
 from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
 from ablate.config.search_space import values
@@ -26,6 +26,7 @@ from ablate.formatting import how_to_go_on
 from ablate.gate import gate
 from ablate.hardware import native_bf16
 from ablate.ledger import Record
+from ablate.models import loading
 from ablate.plan import Plan, plan, proposer_of
 from ablate.provenance import provenance
 from ablate.reuse import adopt, reuse
@@ -103,7 +104,7 @@ def drive(
     try:
         driver.show([])
         with driver.interruptible():
-            files = models.files(study.model) if resources.address else {}
+            files = loading.files(study.model) if resources.address else {}
             table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)

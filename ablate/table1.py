@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate import cost, hardware, latency, layers, models, packed, trial
+from ablate import cost, hardware, latency, packed, trial
 from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
 from ablate.cost import Cost
 from ablate.errors import BadInput
 from ablate.formatting import in_words
 from ablate.ledger import Record, trial_of
-from ablate.models import Preprocess
+from ablate.models import layer_groups, loading
+from ablate.models.loading import Preprocess
 from ablate.printed import PRINTED, notes
 from ablate.run import Run
 from ablate.seen import Seen
@@ -180,13 +181,13 @@ def _vit_b16() -> nn.Module:
 
 def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
     model = copy.deepcopy(_vit_b16())
-    found = layers.groups(model)
-    layers.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
-    return model, models.preprocess("vit_b_16")  # 224 px, as its own
+    found = layer_groups.groups(model)
+    layer_groups.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
+    return model, loading.preprocess("vit_b_16")  # 224 px, as its own
 
 
 def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
-    return models.load(name, CLASSES).eval(), models.preprocess(name)
+    return loading.load(name, CLASSES).eval(), loading.preprocess(name)
 
 
 def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
@@ -228,7 +229,7 @@ def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
     spec = trial_of(first)
 
     def build() -> tuple[nn.Module, Preprocess]:
-        return trial.build(spec, seen.classes).eval(), models.preprocess(spec.model)
+        return trial.build(spec, seen.classes).eval(), loading.preprocess(spec.model)
 
     split: Literal["test", "validation"] = "test" if spec.test else "validation"
     values = [record["test_accuracy" if spec.test else "accuracy"] for record in records]

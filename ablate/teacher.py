@@ -17,7 +17,7 @@ from ablate.config.trial_spec import Recipe
 from ablate.data.cache import cache
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models import Preprocess
+from ablate.models.loading import Preprocess
 from ablate.storage import Storage
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import cluster, hardware, latency, models, packed
+from ablate import cluster, hardware, latency, packed
 from ablate.cluster import Resources
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.files import store
+from ablate.models import loading
 from ablate.run import Run
 
 
@@ -33,8 +34,8 @@ def layer_latencies(
 
 def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> latency.LatencyTable:
     """On a worker: every layer at every precision that the space and the steps have, timed by itself."""
-    models.provide(study.model, files)
-    model, size = models.load(study.model, classes), models.preprocess(study.model).size
+    loading.provide(study.model, files)
+    model, size = loading.load(study.model, classes), loading.preprocess(study.model).size
     axes = {key: values(axis) for key, axis in study.space.layer.items()}
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for key, value in step.layer.items():
@@ -67,13 +68,13 @@ def measure_front(
 
 def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]) -> latency.Timing:
     """On a worker: a packed model, loaded and timed whole."""
-    models.provide(name, files)
+    loading.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:
         for file, content in kept.items():
             (Path(folder) / file).write_bytes(content)
         try:
             model = packed.load_packed(folder)
         except BadInput:  # a model that only its checkpoint can build
-            model = packed.load_packed(folder, skeleton=models.load(name, classes).eval())
+            model = packed.load_packed(folder, skeleton=loading.load(name, classes).eval())
         model.to(hardware.device())
         return latency.measure(model, packed.load_preprocess(folder).size)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost, layers, models, packed
+from ablate import cost, packed
 from ablate.bitlinear import BitLinear
 from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
@@ -26,6 +26,7 @@ from ablate.hardware import device, device_name
 from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
+from ablate.models import layer_groups, loading
 from ablate.recipe import distills, length
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
@@ -45,19 +46,19 @@ class Outcome:
 
 def load_data(name: str, model: str) -> datasets.Dataset:
     """A dataset as a model gets it: the images of a folder may be resized and cropped by the model's image processor."""
-    return datasets.load(name, models.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
+    return datasets.load(name, loading.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
 
 
-def preprocess_of(model: str, dataset: datasets.Dataset) -> models.Preprocess:
+def preprocess_of(model: str, dataset: datasets.Dataset) -> loading.Preprocess:
     """What is left to do of the model's image processing, for the images of a dataset that `load_data` gave."""
-    return models.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
+    return loading.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
 
 
 def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     """A hash of what can change the outcome: the resolved spec with its seed, and the digests of data and checkpoint."""
     names = {"model", "data"}  # their contents count, not what they are called
     dataset = dataset or load_data(spec.data, spec.model)
-    contents = {"data": dataset.digest, "model": models.start(spec.model, dataset.classes)}
+    contents = {"data": dataset.digest, "model": loading.start(spec.model, dataset.classes)}
     whole = {"spec": asked(resolved(spec, dataset), exclude=names), **contents}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -152,15 +153,15 @@ def trial_steps(
     return outcome
 
 
-def _counted(model: torch.nn.Module, preprocess: models.Preprocess, table: LatencyTable | None) -> tuple[Record, int]:
+def _counted(model: torch.nn.Module, preprocess: loading.Preprocess, table: LatencyTable | None) -> tuple[Record, int]:
     """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
-    specs = {n: m.spec for n, m in layers.linear_layers(model).items() if isinstance(m, BitLinear)}
+    specs = {n: m.spec for n, m in layer_groups.linear_layers(model).items() if isinstance(m, BitLinear)}
     counted = asdict(cost.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
     return counted, packed.packed_bytes(model, specs, preprocess=preprocess)
 
 
 def _finish(
-    outcome: Outcome, model: torch.nn.Module, preprocess: models.Preprocess, test: datasets.Split | None, epoch: int
+    outcome: Outcome, model: torch.nn.Module, preprocess: loading.Preprocess, test: datasets.Split | None, epoch: int
 ) -> None:
     """Test the trained model, where there is a split to test it on, and pack it: its record is complete then."""
     if test:
@@ -190,7 +191,7 @@ def worker_steps(
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    models.provide(spec.model, files)
+    loading.provide(spec.model, files)
     return trial_steps(spec, name, state=state, rungs=() if spec.test else rungs, **given)
 
 
@@ -217,12 +218,12 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
-    model = models.load(spec.model, classes, spec.seed)
-    groups = layers.groups(model)
+    model = loading.load(spec.model, classes, spec.seed)
+    groups = layer_groups.groups(model)
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)
     spec = effective(spec)
-    layers.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
+    layer_groups.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
 
 

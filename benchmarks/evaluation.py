@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from ablate import LayerSpec, models, quantize_, train
+from ablate import LayerSpec, quantize_, train
 from ablate.data import datasets
 from ablate.hardware import device_name
+from ablate.models import loading
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
 IMAGES = {"cpu": 500, "cuda": 1000}
@@ -36,8 +37,8 @@ def main() -> None:
     mini = datasets.load("cifar10-mini")
     n = IMAGES[asked.device]
     images, sizes = datasets.Split(mini.test.images[:n], mini.test.labels[:n]), [size for size in SIZES if size <= n]
-    preprocess = models.preprocess("vit-micro")
-    tested = {weights: models.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")}
+    preprocess = loading.preprocess("vit-micro")
+    tested = {weights: loading.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")}
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + asked.rounds * [True]:  # the first round warms up

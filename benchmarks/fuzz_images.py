@@ -22,7 +22,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import pack
 from ablate.data import image_folder
-from ablate.models import Preprocess
+from ablate.models.loading import Preprocess
 from ablate.packed import predict
 
 SIDE = 8

@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
-from ablate.models import Preprocess, logits
+from ablate.models.loading import Preprocess, logits
 from ablate.packed import load_preprocess, predict, read
 
 HEADER, TENSORS = "packed.json", "model.safetensors"

@@ -29,12 +29,13 @@ from tiny_imagenet import SIDE, read
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from ablate import LayerSpec, models, quantize_
+from ablate import LayerSpec, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.hardware import device, device_name
-from ablate.models import Preprocess
+from ablate.models import loading
+from ablate.models.loading import Preprocess
 from ablate.recipe import Objective, compiled, optimizer_of, rate
 from ablate.train import evaluate
 
@@ -133,7 +134,7 @@ def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
         raise BadInput(
             f"--evaluate must be a model for the {len(classes)} classes, but {str(folder)!r} is not; give its folder"
         )
-    return quantized(models.load(str(folder), classes), weights)
+    return quantized(loading.load(str(folder), classes), weights)
 
 
 def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,7 +176,7 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     model.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)
-    top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, models.preprocess(str(out))).accuracy
+    top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, loading.preprocess(str(out))).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
     record |= {"seed": SEED}
@@ -205,7 +206,7 @@ def main() -> None:
         if args.evaluate:
             classes, _, validation = read(args.data)
             model = load(args.evaluate, classes, args.weights).to(device())
-            top1 = evaluate(model, validation, models.preprocess(str(args.evaluate))).accuracy
+            top1 = evaluate(model, validation, loading.preprocess(str(args.evaluate))).accuracy
             print(f"{args.evaluate}: top-1 {top1:.2%} of {len(validation):,} validation images")
             return
         asked = {"epochs": args.epochs, "weights": args.weights} | ({"compile": True} if args.compile else {})

@@ -25,10 +25,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablate import layers, ledger, models
+from ablate import ledger
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
+from ablate.models import layer_groups, loading
 from ablate.points import Points
 from ablate.run import Run, load_run
 from ablate.trial import run_trial
@@ -71,7 +72,7 @@ def complete(path: Path) -> Iterator[dict[str, Any]]:
 def rows(run: Run) -> Iterator[dict[str, Any]]:
     """The run's trials and their repeats, a row each."""
     study = run.study
-    groups = [*layers.groups(models.load(study.model, datasets.load(study.data).classes))]
+    groups = [*layer_groups.groups(loading.load(study.model, datasets.load(study.data).classes))]
     points = Points(study, groups)
     for name in ("ledger.jsonl", "repeats.jsonl"):
         for record in complete(run.path / name):

@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from ablate import LayerSpec, load_packed, models, pack, quantize_
+from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.bits import pack_levels, unpack_levels
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.integer import IntegerLinear
 from ablate.latency import held
+from ablate.models import loading
 from ablate.train import evaluate, train
 
 RESULTS = Path(__file__).parent / "results"
@@ -136,8 +137,8 @@ def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]
 
 def effect() -> dict[str, dict[str, float]]:
     """What bfloat16 around the integers changes in a trained model: vit-micro, binary encoder, cifar10-mini's test images."""
-    dataset, preprocess = datasets.load("cifar10-mini"), models.preprocess("vit-micro")
-    model = models.load("vit-micro", dataset.classes)
+    dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
+    model = loading.load("vit-micro", dataset.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     for _ in train(model, dataset.train, dataset.validation, Recipe(epochs=2, bf16=True), preprocess, seed=0):
         pass

@@ -40,7 +40,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from ablate import layers, models
 from ablate.analysis import paired, pareto
 from ablate.config.canonical import key_of
 from ablate.config.precisions import WEIGHTS
@@ -51,6 +50,7 @@ from ablate.constraints import Counter
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.ledger import blank_record
+from ablate.models import layer_groups, loading
 from ablate.points import Point, Points
 from ablate.search import Search
 
@@ -115,8 +115,8 @@ class World:
     known: dict[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        model, preprocess = models.load("vit-micro", datasets.load("cifar10-mini").classes), models.preprocess("vit-micro")
-        self.count = Counter(model, preprocess, layers.groups(model))
+        model, preprocess = loading.load("vit-micro", datasets.load("cifar10-mini").classes), loading.preprocess("vit-micro")
+        self.count = Counter(model, preprocess, layer_groups.groups(model))
         self.groups = list(self.count.groups)
         self.full = self.count(TrialSpec())["size_bytes"]
 

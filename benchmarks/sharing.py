@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
-from ablate import LayerSpec, models, quantize_, train
+from ablate import LayerSpec, quantize_, train
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
+from ablate.models import loading
 
 WARM_UP = 640  # views
 
@@ -30,8 +31,8 @@ WARM_UP = 640  # views
 def one(device: str, weights: str, views: int, start: Barrier, found: "multiprocessing.SimpleQueue[float]") -> None:
     """Train as a trial does, once all processes are ready; its seconds."""
     torch.set_num_threads(1)
-    mini, preprocess = datasets.load("cifar10-mini"), models.preprocess("vit-micro")
-    model = models.load("vit-micro", mini.classes)
+    mini, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
+    model = loading.load("vit-micro", mini.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights=weights)})
     few = datasets.Split(mini.validation.images[:100], mini.validation.labels[:100])
     for counted in (WARM_UP, views):

@@ -25,9 +25,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ablate import LayerSpec, models, quantize_
+from ablate import LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.hardware import device_name
+from ablate.models import loading
 
 PACKAGES = ("torch", "transformers", "ablate-vit", "bitlinear", "torchao")
 LAYERS = "vit.layers.*"
@@ -115,8 +116,8 @@ def main() -> None:
     torch.manual_seed(SEED)
     if asked.compile:  # each variant or none: past its limit torch.compile would go on without compiling
         torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit = 64, True
-    size = models.preprocess(asked.model).size
-    fresh = models.load(asked.model, datasets.load("cifar10-mini").classes).to(asked.device).train()
+    size = loading.preprocess(asked.model).size
+    fresh = loading.load(asked.model, datasets.load("cifar10-mini").classes).to(asked.device).train()
     steps, missing = {}, {}
     for name in asked.only:
         model = copy.deepcopy(fresh)

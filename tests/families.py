@@ -16,8 +16,9 @@ import transformers
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
-from ablate.layers import groups, linear_layers
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
+from ablate.models import loading
+from ablate.models.layer_groups import groups, linear_layers
 from ablate.onnx_export import to_onnx
 from ablate.packed import packed_bytes
 
@@ -191,9 +192,9 @@ def loads(family: str, folder: Path) -> bool:
     transformers.ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     labels = [*model.config.id2label.values()]
     with torch.no_grad():
-        same = models.logits(models.load(str(folder), labels).eval(), pixels(family))
-        other = models.logits(models.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
-        return torch.allclose(same, models.logits(model, pixels(family)), atol=1e-5) and other.shape == (3, 3)
+        same = loading.logits(loading.load(str(folder), labels).eval(), pixels(family))
+        other = loading.logits(loading.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
+        return torch.allclose(same, loading.logits(model, pixels(family)), atol=1e-5) and other.shape == (3, 3)
 
 
 def trains(family: str, folder: Path) -> bool:
@@ -202,7 +203,7 @@ def trains(family: str, folder: Path) -> bool:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
     for name, layer in layers.items():
         layer.register_forward_hook(lambda *_, name=name: called.add(name))
-    F.cross_entropy(models.logits(model, pixels(family, 4)), torch.arange(4)).backward()
+    F.cross_entropy(loading.logits(model, pixels(family, 4)), torch.arange(4)).backward()
     grads = [layer.weight.grad for layer in layers.values()]
     return called == set(layers) and all(grad.isfinite().all() and grad.any() for grad in grads)
 
@@ -214,7 +215,7 @@ def packs(family: str, folder: Path) -> bool:
     if pack(model, folder) != packed_bytes(build(family), specs):
         return False
     with torch.no_grad():
-        return torch.equal(models.logits(load_packed(folder), pixels(family)), models.logits(model, pixels(family)))
+        return torch.equal(loading.logits(load_packed(folder), pixels(family)), loading.logits(model, pixels(family)))
 
 
 def exports(family: str, folder: Path) -> bool:
@@ -224,10 +225,10 @@ def exports(family: str, folder: Path) -> bool:
     model, size = build(family), (FAMILIES[family][1],) * 2
     some = [name for group, names in groups(model).items() if group.startswith("block0.") or group == "head" for name in names]
     quantize_(model, dict.fromkeys(some, LayerSpec(weights="binary")))  # all of them would take a minute
-    pack(model, folder, preprocess=models.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+    pack(model, folder, preprocess=loading.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
     to_onnx(folder, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     theirs = torch.from_numpy(session.run(None, {"pixels": pixels(family).numpy()})[0])
     with torch.no_grad():
-        ours = models.logits(load_packed(folder), pixels(family))
+        ours = loading.logits(load_packed(folder), pixels(family))
     return bool((theirs - ours).norm() < 0.05 * ours.norm())

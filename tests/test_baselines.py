@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torchvision.models import get_model_weights
 
-from ablate import BitLinear, LayerSpec, baselines, load_packed, models, pack, quantize_
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.cost import count
 from ablate.errors import BadInput
-from ablate.layers import groups
+from ablate.models import loading, torchvision_models
+from ablate.models.layer_groups import groups
 from ablate.packed import predict
 from ablate.plan import plan
 
@@ -33,7 +34,7 @@ TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
     ],
 )
 def test_counts_are_those_of_the_paper_and_of_torchvision(name, parameters, gmacs):
-    cost = count(models.load(f"{name}:random", TEN[:10]), (224, 224))
+    cost = count(loading.load(f"{name}:random", TEN[:10]), (224, 224))
     assert cost.parameters == parameters
     head = 990 * {"resnet18": 512, "vgg16": 4096}.get(name, 768)  # torchvision counts 1,000 classes
     assert cost.macs + head == pytest.approx(get_model_weights(name).DEFAULT.meta["_ops"] * 1e9, rel=0.006)
@@ -51,23 +52,23 @@ def test_counts_are_those_of_the_paper_and_of_torchvision(name, parameters, gmac
 )
 def test_groups(name, layers):
     with torch.device("meta"):
-        assert list(groups(baselines.build(name, TEN))) == layers
+        assert list(groups(torchvision_models.build(name, TEN))) == layers
 
 
 def test_the_small_ones_take_small_images_and_start_from_the_seed():
     pixels = torch.zeros(2, 3, 32, 32)
     for name in ("resnet18-32", "vgg16-32"):
-        one, again, other = (models.load(name, TEN, seed).eval() for seed in (0, 0, 1))
-        assert models.preprocess(name).size == (32, 32) and models.logits(one, pixels).shape == (2, 11)
+        one, again, other = (loading.load(name, TEN, seed).eval() for seed in (0, 0, 1))
+        assert loading.preprocess(name).size == (32, 32) and loading.logits(one, pixels).shape == (2, 11)
         values = [model.state_dict() for model in (one, again, other)]
         conv = next(key for key, value in values[0].items() if value.ndim == 4)
         assert values[0][conv].equal(values[1][conv]) and not values[0][conv].equal(values[2][conv])
-    assert models.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32  # no pooling before
+    assert loading.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32  # no pooling before
 
 
 def test_digests_tell_models_apart():
     names = ["resnet18:random", "resnet18-32", "vgg16:random", "vgg16-32"]
-    assert len({models.digest(name) for name in names}) == 4
+    assert len({loading.digest(name) for name in names}) == 4
 
 
 def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
@@ -75,7 +76,7 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"):
-        models.load("resnet18", TEN)
+        loading.load("resnet18", TEN)
     assert socket.getdefaulttimeout() is None
 
 
@@ -97,7 +98,7 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
         (thread := threading.Thread(target=server.serve_forever)).start()
         for name in (good := f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth", "net-00000000.pth"):
             with nullcontext() if name == good else pytest.raises(OSError, match="sha256 must begin with 00000000"):
-                baselines._fetch(f"http://127.0.0.1:{server.server_port}/{name}", tmp_path / "checkpoints" / name)
+                torchvision_models._fetch(f"http://127.0.0.1:{server.server_port}/{name}", tmp_path / "checkpoints" / name)
         server.shutdown()
         thread.join()
     assert seen == [None, None]
@@ -107,43 +108,43 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
 
 def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    state = baselines.build("resnet18:random", [str(i) for i in range(1000)]).state_dict()
+    state = torchvision_models.build("resnet18:random", [str(i) for i in range(1000)]).state_dict()
     path = tmp_path / "hub" / "checkpoints" / get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
     path.parent.mkdir(parents=True)
     torch.save(state, path)
-    model = models.load("resnet18", TEN)
+    model = loading.load("resnet18", TEN)
     assert model.conv1.weight.equal(state["conv1.weight"]) and model.fc.out_features == 11
-    before = models.digest("resnet18")
+    before = loading.digest("resnet18")
     torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, path)
-    assert models.digest("resnet18") != before  # of the values
+    assert loading.digest("resnet18") != before  # of the values
     path.write_bytes(b"no weights")
     with pytest.raises(BadInput, match=r"cannot load model 'resnet18'.*give resnet18:random"):
-        models.load("resnet18", TEN)
+        loading.load("resnet18", TEN)
 
 
 def test_pack_and_load_without_a_skeleton(tmp_path):
-    model = models.load("resnet18-32", TEN).eval()
+    model = loading.load("resnet18-32", TEN).eval()
     quantize_(model, {"fc": LayerSpec(weights="ternary")})
-    pack(model, tmp_path, preprocess=models.preprocess("resnet18-32"))
+    pack(model, tmp_path, preprocess=loading.preprocess("resnet18-32"))
     loaded, pixels = load_packed(tmp_path), torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert loaded(pixels).equal(model(pixels))
     Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
     with torch.inference_mode():
-        best = TEN[int(model(models.preprocess("resnet18-32")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).argmax())]
+        best = TEN[int(model(loading.preprocess("resnet18-32")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).argmax())]
     assert predict(tmp_path, [tmp_path / "black.png"])[0][0] == best
 
 
 @pytest.mark.parametrize("config", [{}, {"id2label": {"1": "a"}}, {"id2label": ["a"]}, {"id2label": {"0": "a"}, "name": "x"}])
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
-        models.from_config("resnet18-32", "eager", config, 10**9)
+        loading.from_config("resnet18-32", "eager", config, 10**9)
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet18").mkdir()
-    assert models.absolute("resnet18") == "resnet18" and models.files("resnet18") == {}
+    assert loading.absolute("resnet18") == "resnet18" and loading.files("resnet18") == {}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypa
 )
 def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
     with torch.device("meta"):
-        model = baselines.build("vit_b_16:random", TEN)
+        model = torchvision_models.build("vit_b_16:random", TEN)
     with pytest.raises(BadInput, match=why):
         quantize_(model, {pattern: LayerSpec(weights="binary")})
     assert not any(isinstance(module, BitLinear) for module in model.modules())
@@ -170,7 +171,7 @@ def test_a_plan_says_what_stays_full():
 
 
 def test_convolutions_are_refused_with_the_reason():
-    model = models.load("resnet18-32", TEN)
+    model = loading.load("resnet18-32", TEN)
     with pytest.raises(BadInput, match=r"'layer1\..*Conv2d is no linear layer.*: fc"):
         quantize_(model, {"layer1*": LayerSpec(weights="binary")})
     assert quantize_(model, {"*": LayerSpec(weights="binary")}) == ["fc"]

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from ablate import models
-from ablate.checkpoints import LoadReport, load_with_report
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput
-from ablate.heads import few, match
+from ablate.models import loading
+from ablate.models.checkpoints import LoadReport, load_with_report
+from ablate.models.heads import few, match
 from ablate.trial import run_trial
 
 SMALL = {
@@ -159,7 +159,7 @@ def test_a_head_gives_its_logits_to_the_classes_of_their_names(tmp_path, kind, c
             loaded, report = load_with_report(str(tmp_path), labels)
             assert report.head == fate and loaded.config.id2label == dict(enumerate(labels))
             assert torch.allclose(loaded(pixels).logits, before[:, [OWN.index(label) for label in labels]], atol=1e-5)
-        new = [models.load(str(tmp_path), ["p", "q", "r", "s"], seed)(pixels).logits for seed in (0, 0, 1)]
+        new = [loading.load(str(tmp_path), ["p", "q", "r", "s"], seed)(pixels).logits for seed in (0, 0, 1)]
         assert new[0].equal(new[1]) and not torch.allclose(new[0], new[2]) and not torch.allclose(new[0], before)
 
 
@@ -174,10 +174,10 @@ def test_what_became_of_the_head_is_said(vit):
 
 def test_trials_of_other_names_have_other_ids(vit):
     """The id says what becomes of the head, but only where that is not what every earlier version did."""
-    name, plain = str(vit[0]), models.digest(str(vit[0]))
-    starts = [models.start(name, labels) for labels in (OWN, sorted(OWN), ["p", "q", "r", "s"], ["dog", "cat"], ["p", "q"])]
+    name, plain = str(vit[0]), loading.digest(str(vit[0]))
+    starts = [loading.start(name, labels) for labels in (OWN, sorted(OWN), ["p", "q", "r", "s"], ["dog", "cat"], ["p", "q"])]
     assert starts[0] == starts[4] == plain and len(set(starts)) == 4
-    assert models.start("vit-micro", ["cat", "dog"]) == models.digest("vit-micro")
+    assert loading.start("vit-micro", ["cat", "dog"]) == loading.digest("vit-micro")
 
 
 def test_a_trial_of_a_head_in_another_order(vit, tmp_path):
@@ -225,7 +225,7 @@ def test_backbones_get_a_new_head(tmp_path, kind, config, left):
     assert ("no use for" in notes) == (left is not None)
     shapes = {key: value.shape[0] for key, value in model.state_dict().items() if "classifier" in key and value.ndim == 2}
     assert set(shapes.values()) == {3}
-    again, other = models.load(str(tmp_path), ["a", "b", "c"]), models.load(str(tmp_path), ["a", "b", "c"], 1)
+    again, other = loading.load(str(tmp_path), ["a", "b", "c"]), loading.load(str(tmp_path), ["a", "b", "c"], 1)
     for key in shapes:
         assert model.state_dict()[key].equal(again.state_dict()[key])
         assert not model.state_dict()[key].equal(other.state_dict()[key])
@@ -258,7 +258,7 @@ def block(tensors):
 def test_tensors_that_do_not_fit_are_refused_by_name(copy, change, message):
     edit(copy, change)
     with pytest.raises(BadInput, match=message):
-        models.load(str(copy), OWN)
+        loading.load(str(copy), OWN)
 
 
 def test_a_head_that_is_not_whole_is_made_anew(copy):
@@ -289,7 +289,7 @@ def test_configurations_that_are_not_to_be_loaded(copy, change, message):
     (copy / "config.json").write_text(json.dumps(config))
     (copy / "evil.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(BadInput, match=message):
-        models.load(str(copy), OWN)
+        loading.load(str(copy), OWN)
 
 
 @pytest.mark.parametrize(
@@ -306,18 +306,18 @@ def test_folders_that_hold_something_else(copy, gone, new, message):
     if gone:
         (copy / gone).unlink()
     with pytest.raises(BadInput, match=message):
-        models.load(str(copy), OWN)
+        loading.load(str(copy), OWN)
 
 
 def test_pickled_weights_are_the_same_and_no_code(vit, copy):
     model = vit[1]
     (copy / "model.safetensors").unlink()
     torch.save(model.state_dict(), copy / "pytorch_model.bin")
-    assert models.load(str(copy), OWN).classifier.weight.equal(model.classifier.weight)
+    assert loading.load(str(copy), OWN).classifier.weight.equal(model.classifier.weight)
     (copy / "pytorch_model.bin").unlink()
     torch.save({"classifier.weight": Spy()}, copy / "pytorch_model.bin")
     with pytest.raises(BadInput, match="cannot load model"):
-        models.load(str(copy), OWN)
+        loading.load(str(copy), OWN)
     assert not Spy.seen
 
 
@@ -336,9 +336,9 @@ def test_the_head_of_a_checkpoint_with_more_outputs_than_labels_counts(copy):
     (copy / "config.json").write_text(json.dumps({key: value for key, value in config.items() if "2" not in key}))
     model, report = load_with_report(str(copy), ["p", "q", "r", "s"])
     assert report.head == "kept" and model.classifier.weight.equal(load_file(copy / "model.safetensors")["classifier.weight"])
-    before = models.digest(str(copy))
+    before = loading.digest(str(copy))
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
-    assert models.digest(str(copy)) != before
+    assert loading.digest(str(copy)) != before
 
 
 def test_a_head_for_several_labels_is_kept_and_one_output_is_not(vit, copy, tmp_path_factory):
@@ -360,8 +360,8 @@ def test_loading_leaves_the_process_as_it_was(vit):
     """Random state, transformers' verbosity and progress bars; and threads do not get into each other's way."""
     logging.set_verbosity_info()
     state, found = torch.get_rng_state(), []
-    alone = models.load(str(vit[0]), ["p", "q"], 1).classifier.weight
-    threads = [threading.Thread(target=lambda: found.append(models.load(str(vit[0]), ["p", "q"], 1))) for _ in range(3)]
+    alone = loading.load(str(vit[0]), ["p", "q"], 1).classifier.weight
+    threads = [threading.Thread(target=lambda: found.append(loading.load(str(vit[0]), ["p", "q"], 1))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -374,15 +374,15 @@ def test_loading_leaves_the_process_as_it_was(vit):
 
 def test_the_files_that_another_machine_gets(copy, monkeypatch):
     (copy / "optimizer.pt").write_bytes(b"large")
-    files = models.files(str(copy))
+    files = loading.files(str(copy))
     assert sorted(files) == ["config.json", "model.safetensors", "preprocessor_config.json"]
     monkeypatch.setenv("HOME", str(copy.parent))
-    assert models.absolute(f"~/{copy.name}") == str(copy)
-    models.provide("/elsewhere/model", files)
-    one = models.load("/elsewhere/model", OWN)
+    assert loading.absolute(f"~/{copy.name}") == str(copy)
+    loading.provide("/elsewhere/model", files)
+    one = loading.load("/elsewhere/model", OWN)
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
-    models.provide("/elsewhere/model", models.files(str(copy)))  # the folder's content is another now
-    assert not models.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
+    loading.provide("/elsewhere/model", loading.files(str(copy)))  # the folder's content is another now
+    assert not loading.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
 
 
 def test_weights_that_are_not_read_are_named(copy):
@@ -393,11 +393,11 @@ def test_weights_that_are_not_read_are_named(copy):
 
 def test_a_checkpoint_changed_in_place_is_seen(copy):
     """Also where its size and the time of its last change stay what they were."""
-    file, before = copy / "model.safetensors", models.digest(str(copy))
+    file, before = copy / "model.safetensors", loading.digest(str(copy))
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     edit(copy, lambda tensors: {key: value + 1 for key, value in tensors.items()})
     os.utime(file, ns=times)
-    assert file.stat().st_mtime_ns == times[1] and models.digest(str(copy)) != before
+    assert file.stat().st_mtime_ns == times[1] and loading.digest(str(copy)) != before
 
 
 def test_labels_are_shown_in_a_line():

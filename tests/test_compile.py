@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from ablate import LayerSpec, models
+from ablate import LayerSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput
+from ablate.models import loading
 from ablate.plan import plan
 from ablate.recipe import compiled
 from ablate.train import train
@@ -34,7 +35,7 @@ def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
     for compile in (False, True):
         spec = TrialSpec(model=str(tiny_vit), layers=layers, recipe=Recipe(**recipe, compile=compile))
         model, full = (build(each, datasets.CIFAR10) for each in (spec, teacher_spec(spec)))
-        epochs = train(model, images, images, spec.recipe, models.preprocess(str(tiny_vit)), 0, full.eval())
+        epochs = train(model, images, images, spec.recipe, loading.preprocess(str(tiny_vit)), 0, full.eval())
         curves.append([(epoch.train_loss, epoch.loss) for epoch in epochs])
         assert "forward" not in vars(model.vit.layers[0])
     assert np.allclose(*curves, rtol=0.01)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, layers, ledger, load_run, models, packed, run_study, trial
+from ablate import cost, ledger, load_run, packed, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
@@ -19,6 +19,7 @@ from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.constraints import Counter
 from ablate.data import datasets
 from ablate.ledger import blank_record
+from ablate.models import layer_groups, loading
 from ablate.plan import plan
 from ablate.search import Search
 from ablate.show import outcome
@@ -53,8 +54,8 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
         classes = datasets.load("cifar10-mini").classes
-        model, preprocess = models.load(name, classes), models.preprocess(name)
-        count = Counter(model, preprocess, layers.groups(model))
+        model, preprocess = loading.load(name, classes), loading.preprocess(name)
+        count = Counter(model, preprocess, layer_groups.groups(model))
         for i in range(6):
             fields = {"norm": [True, False, "unnormalised"][i % 3], "activation_bits": [8, None][i % 2]}
             fields |= {"beta_per": ["tensor", "channel"][i % 2], "beta": [8.0, "least_squares"][i > 2]}

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ablate import LayerSpec, cli, load_packed, load_run, models, pack, quantize_, run_study
+from ablate import LayerSpec, cli, load_packed, load_run, pack, quantize_, run_study
 from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.latency import LatencyTable, bench, layer_table, measure
-from ablate.layers import linear_layers
+from ablate.models import loading
+from ablate.models.layer_groups import linear_layers
 from ablate.onnx_export import to_onnx
 from ablate.packed import load_preprocess
 from ablate.resume import resume_study
@@ -65,7 +66,7 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_stands_beside_compiled(tiny_vit, tmp_path):
-    model, preprocess = models.load(str(tiny_vit), datasets.CIFAR10), models.preprocess(str(tiny_vit))
+    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
     pack(model, tmp_path, preprocess=preprocess)
     rows = bench(tmp_path, batches=(1,), seconds=0.01, compiled=True)
@@ -104,7 +105,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
 
 def test_the_layer_table_adds_up():
     """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
-    model = models.load("vit-micro", datasets.CIFAR10)
+    model = loading.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
     model.unused = torch.nn.Linear(2, 2)  # never called: no layer that can be quantized, and no time of its own
     table = layer_table(model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu"))
@@ -144,7 +145,7 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
     "fields", [{"weights": "ternary", "beta_per": "channel"}, {"weights": "int8", "signed": False, "activation_bits": 5}]
 )
 def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
-    model, preprocess = models.load(str(tiny_vit), datasets.CIFAR10), models.preprocess(str(tiny_vit))
+    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})
     pack(model, tmp_path, preprocess=preprocess)
     to_onnx(tmp_path, tmp_path / "model.onnx")

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate import BitLinear, LayerSpec, models, quantize_
+from ablate import BitLinear, LayerSpec, quantize_
 from ablate.config.canonical import OFF, asked, effective
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
+from ablate.models import loading
 from ablate.points import draw
 from ablate.search import Search
 from ablate.timing import _measure_layers
@@ -121,7 +122,7 @@ def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
     fields = {"question": "?", "space": {"description": "d", "layer": {"weights": "full"}}, "design": "arms", "steps": steps}
     table = _measure_layers(checked(StudySpec, {**fields, "model": str(tiny_vit)}, "study"), ["a", "b"], {})
     for step in steps:
-        model = models.load(str(tiny_vit), ["a", "b"])
+        model = loading.load(str(tiny_vit), ["a", "b"])
         quantize_(model, {"*": LayerSpec(**step["layer"])})
         assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0
 
@@ -130,6 +131,6 @@ def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")
     table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"], {})
-    model = models.load(str(tiny_vit), ["a", "b"])
+    model = loading.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised", beta_per="channel")})
     assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0

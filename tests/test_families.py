@@ -12,11 +12,12 @@ import transformers
 from families import FAMILIES, NO, build, exports, pixels, quantized, row
 from torch import nn
 
-from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.cost import count
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, Unwritten
-from ablate.layers import linear_layers
+from ablate.models import loading
+from ablate.models.layer_groups import linear_layers
 from ablate.round_trip import check_round_trip
 from ablate.timing import _measure_packed
 from ablate.train import evaluate
@@ -59,9 +60,9 @@ def test_quantizing_changes_what_a_model_says(family):
         for layer in linear_layers(build(family)):
             model = build(family)
             nn.init.normal_(model.get_submodule(layer).weight)
-            loud = models.logits(model, pixels(family))
+            loud = loading.logits(model, pixels(family))
             quantize_(model, {layer: LayerSpec(weights="binary", activation_bits=2)})
-            assert not models.logits(model, pixels(family)).equal(loud), layer
+            assert not loading.logits(model, pixels(family)).equal(loud), layer
 
 
 def test_a_model_of_torchvision_is_loaded_into_its_skeleton(tmp_path):
@@ -71,16 +72,16 @@ def test_a_model_of_torchvision_is_loaded_into_its_skeleton(tmp_path):
         with pytest.raises(BadInput, match="give its skeleton"):
             load_packed(tmp_path / family)
         loaded = load_packed(tmp_path / family, build(family))
-        assert models.logits(loaded, pixels(family)).equal(models.logits(model, pixels(family)))
+        assert loading.logits(loaded, pixels(family)).equal(loading.logits(model, pixels(family)))
 
 
 def test_a_front_is_timed(tmp_path):
     build("Swin").save_pretrained(tmp_path / "swin")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "swin")
     name, classes = str(tmp_path / "swin"), [str(i) for i in range(10)]
-    model = models.load(name, classes)
+    model = loading.load(name, classes)
     quantize_(model, {"*encoder*": LayerSpec(weights="binary")})
-    pack(model, tmp_path / "packed", preprocess=models.preprocess(name))
+    pack(model, tmp_path / "packed", preprocess=loading.preprocess(name))
     files = {file.name: file.read_bytes() for file in (tmp_path / "packed").iterdir()}
     assert _measure_packed(files, name, classes, {}).median_ms > 0
 
@@ -103,7 +104,7 @@ def test_attention_that_reads_its_weights_by_itself_is_refused(family, pattern):
 
 
 def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
-    processing = models.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    processing = loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
     model = build("SwinV2")
     check_round_trip(model, processing)
     assert not any(isinstance(module, BitLinear) for module in model.modules())
@@ -120,7 +121,7 @@ def test_a_full_disk_is_not_the_models_fault():
     resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))  # no file may grow
     try:
         with pytest.raises(Unwritten, match="a packed model must fit into"):
-            check_round_trip(model, models.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+            check_round_trip(model, loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -128,11 +129,11 @@ def test_a_full_disk_is_not_the_models_fault():
 def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_training():
     """BEiT keeps its positions for the whole process, LeViT its position biases until it is trained again."""
     split = Split(torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8).numpy(), torch.arange(2).numpy())
-    processing = models.Preprocess((48, 48), (48, 48), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    processing = loading.Preprocess((48, 48), (48, 48), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
     beit = families.hugging_face("Beit", **{**families.RELATIVE, "image_size": 48})().eval()
     evaluate(beit, split, processing)
-    F.cross_entropy(models.logits(beit.train(), torch.randn(2, 3, 48, 48)), torch.arange(2)).backward()
-    levit, processing = build("LeViT"), models.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    F.cross_entropy(loading.logits(beit.train(), torch.randn(2, 3, 48, 48)), torch.arange(2)).backward()
+    levit, processing = build("LeViT"), loading.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
     before = evaluate(levit, split, processing).loss
     values = {key: value + 1 if "attention_biases" in key else value for key, value in levit.state_dict().items()}
     values = {

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessor
 
-from ablate import models, plan, show
+from ablate import plan, show
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets, image_folder
 from ablate.data.image_size import Fit, fit, notes
 from ablate.errors import BadInput
+from ablate.models import loading
+from ablate.models.preprocessing import Preprocess
 from ablate.packed import predict
-from ablate.preprocessing import Preprocess
 from ablate.trial import load_data, preprocess_of, trial_id, trial_steps
 
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)
@@ -80,7 +81,7 @@ def test_a_photo_is_predicted_as_it_was_trained(model, tmp_path):
 def test_small_images_of_one_size_stay_as_they_are(model, tmp_path):
     found = load_data(folder(tmp_path, [(32, 20)] * 3), model)
     assert found.train.images.shape[1:] == (20, 32, 3) and not found.at_decoding
-    assert preprocess_of(model, found) == models.preprocess(model).of(found.train.images)
+    assert preprocess_of(model, found) == loading.preprocess(model).of(found.train.images)
     assert any("all images are scaled up from 32 x 20 to the 32 x 32 that the model takes" in note for note in found.notes)
 
 

@@ -10,10 +10,10 @@ import pytest
 from odd_images import odd_images
 from PIL import Image, ImageOps
 
-from ablate import models
 from ablate.data import decoding, image_folder
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput
+from ablate.models import loading
 from ablate.packed import pack, predict
 
 ODD = odd_images()
@@ -32,8 +32,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(tiny_vit, tmp_path_factory):
-    model = models.load(str(tiny_vit), ["a", "b"])
-    pack(model, made := tmp_path_factory.mktemp("packed"), preprocess=models.preprocess(str(tiny_vit)))
+    model = loading.load(str(tiny_vit), ["a", "b"])
+    pack(model, made := tmp_path_factory.mktemp("packed"), preprocess=loading.preprocess(str(tiny_vit)))
     return made
 
 

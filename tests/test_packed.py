@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.bits import checked_levels, pack_levels, unpack_levels
 from ablate.data import datasets
 from ablate.errors import BadInput
+from ablate.models import loading
 from ablate.packed import load_preprocess, predict
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
@@ -54,7 +55,7 @@ def test_levels_survive_packing(weights, shape):
 
 
 def test_size_is_what_is_written(tmp_path):
-    model = models.load("vit-micro", datasets.CIFAR10)
+    model = loading.load("vit-micro", datasets.CIFAR10)
     full = pack(model, tmp_path / "full")
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     binary = pack(model, tmp_path / "binary")
@@ -89,17 +90,17 @@ def test_the_files_hold_the_model(tmp_path):
     ],
 )
 def test_packing_changes_nothing(weights, fields, tmp_path):
-    model = models.load("vit-micro", datasets.CIFAR10).eval()
+    model = loading.load("vit-micro", datasets.CIFAR10).eval()
     quantize_(model, {"*": LayerSpec(weights=weights, **fields)})
     pack(model, tmp_path)
     pixels = torch.randn(2, 3, 32, 32)
     loaded = load_packed(tmp_path)
     assert loaded.config.id2label == dict(enumerate(datasets.CIFAR10))
-    assert models.logits(loaded, pixels).equal(models.logits(model, pixels))
+    assert loading.logits(loaded, pixels).equal(loading.logits(model, pixels))
 
 
 def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path):
-    model = models.load("vit-micro", datasets.CIFAR10)
+    model = loading.load("vit-micro", datasets.CIFAR10)
     sizes = []
     for per in ("tensor", "channel"):
         names = quantize_(model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")})
@@ -131,12 +132,12 @@ def test_the_size_of_vit_base(weights, bits, tmp_path):
         assert size <= 13.6 * MIB
         pixels = torch.randn(1, 3, 224, 224)
         with torch.inference_mode():
-            assert models.logits(load_packed(tmp_path), pixels).equal(models.logits(model, pixels))
+            assert loading.logits(load_packed(tmp_path), pixels).equal(loading.logits(model, pixels))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_rest_in_half_precision(dtype, tmp_path):
-    model = models.load("vit-micro", datasets.CIFAR10).eval()
+    model = loading.load("vit-micro", datasets.CIFAR10).eval()
     full = pack(model, tmp_path / "full")
     assert pack(model, tmp_path / "half", dtype=dtype) == pytest.approx(full / 2, rel=0.01)
     loaded = load_packed(tmp_path / "half")
@@ -145,8 +146,8 @@ def test_the_rest_in_half_precision(dtype, tmp_path):
 
 
 def test_image_processing_is_kept(tiny_vit, tmp_path):
-    preprocess = models.preprocess(str(tiny_vit))
-    pack(model := models.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    preprocess = loading.preprocess(str(tiny_vit))
+    pack(model := loading.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
     assert load_preprocess(tmp_path) == preprocess
     same, other = (preprocess.of(np.zeros((2, *size, 3), np.uint8)) for size in (preprocess.size, (48, 64)))
     pack(model, tmp_path / "same", preprocess=same)
@@ -158,7 +159,7 @@ def test_image_processing_is_kept(tiny_vit, tmp_path):
 @pytest.mark.parametrize("source", [None, (20, 48)])
 def test_a_photo_is_predicted_as_the_models_images_are_trained(source, tiny_vit, tmp_path):
     """Of any size: as the model's image processor does it, or, where images came in at another size, it covers that first."""
-    model, preprocess = models.load(str(tiny_vit), ["a", "b"]).eval(), models.preprocess(str(tiny_vit))
+    model, preprocess = loading.load(str(tiny_vit), ["a", "b"]).eval(), loading.preprocess(str(tiny_vit))
     preprocess = dataclasses.replace(preprocess, source=source)
     pack(model, tmp_path, preprocess=preprocess)
     rng, (height, width) = np.random.default_rng(0), source or preprocess.size
@@ -173,8 +174,8 @@ def test_a_photo_is_predicted_as_the_models_images_are_trained(source, tiny_vit,
 
 
 def test_images_of_a_size_that_the_model_does_not_take_are_refused(tiny_vit, tmp_path):
-    preprocess = dataclasses.replace(models.preprocess(str(tiny_vit)), size=(48, 40), resize=(48, 40))
-    pack(models.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    preprocess = dataclasses.replace(loading.preprocess(str(tiny_vit)), size=(48, 40), resize=(48, 40))
+    pack(loading.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
     Image.new("RGB", (50, 50)).save(tmp_path / "photo.png")
     with pytest.raises(BadInput, match=r"takes no images of 40 x 48: .*; pack it with its preprocess"):
         predict(tmp_path, [tmp_path / "photo.png"])
@@ -223,7 +224,7 @@ def test_a_type_that_is_none_of_floats_is_refused(tmp_path):
 def test_a_checkpoint_is_not_overwritten(tiny_vit):
     before = (tiny_vit / "model.safetensors").read_bytes()
     with pytest.raises(BadInput, match=r"must not overwrite a model, .* has a model.safetensors"):
-        pack(models.load(str(tiny_vit), ["a", "b"]), tiny_vit)
+        pack(loading.load(str(tiny_vit), ["a", "b"]), tiny_vit)
     assert (tiny_vit / "model.safetensors").read_bytes() == before
     with pytest.raises(BadInput, match="must be packed to a folder"):
         pack(nn.Sequential(nn.Linear(2, 2)), tiny_vit / "config.json")
@@ -232,12 +233,12 @@ def test_a_checkpoint_is_not_overwritten(tiny_vit):
 @pytest.fixture(scope="module")
 def good(tiny_vit, tmp_path_factory):
     """A packed model with a layer of every precision: its folder and its two files."""
-    model = models.load(str(tiny_vit), ["a", "b", "c"])
+    model = loading.load(str(tiny_vit), ["a", "b", "c"])
     specs = {"*.q_proj": "binary", "*.fc1": "ternary", "*.fc2": "int4", "*.k_proj": "int8"}
     quantize_(model, {pattern: LayerSpec(weights=weights) for pattern, weights in specs.items()})
     quantize_(model, {"*.v_proj": LayerSpec(weights="binary", beta_per="channel")})
     folder = tmp_path_factory.mktemp("good")
-    pack(model, folder, preprocess=models.preprocess(str(tiny_vit)))
+    pack(model, folder, preprocess=loading.preprocess(str(tiny_vit)))
     return {name: (folder / name).read_bytes() for name in ("packed.json", "model.safetensors")}
 
 

@@ -9,11 +9,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.transforms.v2 import functional as tv
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from ablate import BitLinear, models, run_trial
+from ablate import BitLinear, run_trial
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.design import Design
-from ablate.layers import groups, linear_layers
+from ablate.models import loading
+from ablate.models.layer_groups import groups, linear_layers
 from ablate.recipe import optimizer_of
 from ablate.trial import build
 
@@ -32,7 +33,7 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cells(study):
     """The design's cells by name, as trials."""
-    found = groups(models.load(study.model, datasets.CIFAR10))
+    found = groups(loading.load(study.model, datasets.CIFAR10))
     return {name: cell.spec for name, cell in Design(study, list(found)).cells.items()}
 
 
@@ -78,8 +79,8 @@ def test_a_trial_does_every_step(cells, few, caplog):
     finally:
         handle.remove()
     assert record["status"] == "complete" and record["error"] is None
-    models = [module for module, *_ in calls]
-    trained = max(models, key=models.count)  # the others are copies, on which a random image was tried
+    loading = [module for module, *_ in calls]
+    trained = max(loading, key=loading.count)  # the others are copies, on which a random image was tried
     seen = [(training, pixels) for module, training, pixels in calls if module is trained]
     assert {pixels.shape[1:] for _, pixels in seen} == {(3, 224, 224)}  # steps 3 and 5: resized, a tensor, normalised
     image = torch.from_numpy(few.validation.images[0]).permute(2, 0, 1)

@@ -10,9 +10,9 @@ import transformers
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from ablate import models
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
+from ablate.models import loading
 from ablate.packed import load_preprocess, pack
 from ablate.trial import trial_id
 
@@ -36,7 +36,7 @@ def saved(folder, kind, **fields):
 
 def check(folder, sizes=SIZES):
     """Every image comes out as the processor makes it, but for one step of its 8 bits."""
-    ours, theirs = models.preprocess(folder), AutoImageProcessor.from_pretrained(folder)
+    ours, theirs = loading.preprocess(folder), AutoImageProcessor.from_pretrained(folder)
     for size in sizes:
         found, expected = ours(tensor(noise(size)))[0], theirs(noise(size), return_tensors="pt")["pixel_values"][0]
         assert found.shape == expected.shape == (3, *ours.size)
@@ -114,7 +114,7 @@ def test_an_old_or_odd_file_is_read_as_transformers_reads_it(fields, tmp_path):
 )
 def test_what_cannot_be_followed_is_refused(kind, fields, reason, tmp_path):
     with pytest.raises(BadInput, match=f"must have a preprocessor_config.json that can be followed.*{reason}"):
-        models.preprocess(saved(tmp_path, kind, **fields))
+        loading.preprocess(saved(tmp_path, kind, **fields))
 
 
 @pytest.mark.parametrize("fields", [{"size": EDGE, "do_center_crop": False}, {"size": SQUARE, "do_resize": False}], ids=str)
@@ -128,9 +128,9 @@ def test_without_a_crop_images_must_have_the_models_shape(fields, tmp_path):
 
 
 def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
-    plain = models.preprocess("vit-micro")
+    plain = loading.preprocess("vit-micro")
     assert json.dumps(plain.identity) == json.dumps(astuple(plain)[:6])
-    assert models.digest("vit-micro").startswith("5c5bef8e06b5a069")
+    assert loading.digest("vit-micro").startswith("5c5bef8e06b5a069")
     assert replace(plain, swapped=True).identity != plain.identity
     assert (
         replace(plain, source=(3, 4), crop=False, at_decoding=True).identity == plain.identity
@@ -138,7 +138,7 @@ def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
 
 
 def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
-    plain, model = models.preprocess(str(tiny_vit)), models.load(str(tiny_vit), ["a", "b"])
+    plain, model = loading.preprocess(str(tiny_vit)), loading.load(str(tiny_vit), ["a", "b"])
     pack(model, tmp_path, preprocess=plain)
     assert set(json.loads((tmp_path / "packed.json").read_text())["preprocess"]) == {
         *("size", "resize", "interpolation", "scale", "mean", "std")
@@ -158,7 +158,7 @@ def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
         saved(tmp_path, "ViT", size={"height": 16, "width": 16}, **fields)
         spec = TrialSpec(model=str(tmp_path))
-        return models.preprocess(str(tmp_path)).mean, models.digest(str(tmp_path)), trial_id(spec)
+        return loading.preprocess(str(tmp_path)).mean, loading.digest(str(tmp_path)), trial_id(spec)
 
     torch.manual_seed(0)
     first, then, processed = save(), save(), save(image_mean=[0.1, 0.2, 0.3])
@@ -169,8 +169,8 @@ def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
 def test_files_of_another_machine_replace_those_given_before(tmp_path):
     one, two = ({"preprocessor_config.json": file.read_bytes()} for file in _processors(tmp_path, 16, 24))
     for files, side in ((one, 16), (one, 16), (two, 24)):
-        models.provide("/elsewhere/model", files)
-        assert models.preprocess("/elsewhere/model").size == (side, side)
+        loading.provide("/elsewhere/model", files)
+        assert loading.preprocess("/elsewhere/model").size == (side, side)
 
 
 def _processors(folder, *sides):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from ablate import BitLinear, LayerSpec, models, quantize_, run_trial
+from ablate import BitLinear, LayerSpec, quantize_, run_trial
 from ablate import plan as plan_module
 from ablate import teacher as teachers
 from ablate.config.search_space import SpaceSpec
@@ -19,7 +19,8 @@ from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models import Preprocess
+from ablate.models import loading
+from ablate.models.loading import Preprocess
 from ablate.plan import _anchor, plan
 from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
 from ablate.train import evaluate, train
@@ -210,7 +211,7 @@ def test_distillation_adds_the_divergence_from_the_teacher(weight, t):
 
 
 def test_block_outputs_are_compared_token_by_token(tiny_vit):
-    model, teacher = (models.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
+    model, teacher = (loading.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
     pixels, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
     recipe = Recipe(distill_blocks=2.0)
     assert Objective(model, recipe, teacher)(pixels, labels).item() == F.cross_entropy(model(pixels).logits, labels).item()
@@ -268,7 +269,7 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
     chosen = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
     split = Split(dataset.train.images[chosen], dataset.train.labels[chosen])
     full = build(teacher_spec(spec), dataset.classes)
-    list(train(full, split, split, spec.recipe.model_copy(update={"distill": 0.0}), models.preprocess(spec.model), 0))
+    list(train(full, split, split, spec.recipe.model_copy(update={"distill": 0.0}), loading.preprocess(spec.model), 0))
     assert all(value.equal(full.state_dict()[key]) for key, value in load_file(file).items())
     written = file.stat().st_mtime_ns
     assert all(row["same"] for row in compare(first)) and file.stat().st_mtime_ns == written
@@ -360,7 +361,7 @@ def test_the_head_and_the_first_block_stay_full(tiny_vit):
 
 
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
-    model = models.load(str(tiny_vit), ["a", "b"])
+    model = loading.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised")})
     normed = {name.rpartition(".")[2]: m.spec.norm for name, m in model.named_modules() if isinstance(m, BitLinear)}
     assert normed == dict.fromkeys(["q_proj", "k_proj", "v_proj", "fc1", "classifier"], False) | {"o_proj": True, "fc2": True}

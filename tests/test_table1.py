@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablate import cli, load_run, models, table1, typeset
+from ablate import cli, load_run, table1, typeset
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.cost import Cost
@@ -22,6 +22,7 @@ from ablate.hardware import cpus
 from ablate.latency import measure
 from ablate.ledger import append, read
 from ablate.lines import encode
+from ablate.models import loading
 from ablate.printed import notes
 from ablate.run import create_run
 from ablate.table1 import Cell, Row, Table1
@@ -220,7 +221,7 @@ def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkey
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU's call returns when its work is done")
 def test_a_clock_that_does_not_wait_reads_less():
-    model = models.load("vgg16:random", datasets.CIFAR10).eval().cuda()
+    model = loading.load("vgg16:random", datasets.CIFAR10).eval().cuda()
     waited, not_waited = (measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False))
     assert not_waited < waited / 2
 

@@ -10,7 +10,7 @@ from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models import Preprocess
+from ablate.models.loading import Preprocess
 from ablate.recipe import length, rate
 from ablate.storage import Storage
 from ablate.train import _augment, _batches, _reflect, train
@@ -177,7 +177,7 @@ def test_an_unknown_group_is_refused(tiny_vit):
 def test_images_are_processed_as_the_models_processor_does(tmp_path, options):
     from transformers import AutoImageProcessor, BitImageProcessor, ViTImageProcessor
 
-    from ablate.models import preprocess
+    from ablate.models.loading import preprocess
 
     (ViTImageProcessor if "crop_size" not in options else BitImageProcessor)(**options).save_pretrained(tmp_path)
     images = torch.from_numpy(datasets.load("cifar10-mini").train.images[:4].transpose(0, 3, 1, 2).copy())

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from ablate import BitLinear, LayerSpec, load_packed, models, pack, quantize_
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.cost import count
 from ablate.errors import BadInput
 from ablate.integer import as_integers
-from ablate.layers import groups, linear_layers, unquantizable
+from ablate.models import loading
+from ablate.models.layer_groups import groups, linear_layers, unquantizable
 from ablate.packed import packed_bytes
 
 BINARY = LayerSpec(weights="binary")
@@ -236,4 +237,4 @@ def test_a_file_in_which_an_unused_layer_was_quantized_still_loads(tmp_path):
     model.vision_model.head.mlp.fc1 = BitLinear.from_linear(model.vision_model.head.mlp.fc1)  # as earlier versions did
     pack(model, tmp_path)
     x = families.pixels("SigLIP")
-    assert models.logits(load_packed(tmp_path), x).equal(models.logits(model, x))
+    assert loading.logits(load_packed(tmp_path), x).equal(loading.logits(model, x))

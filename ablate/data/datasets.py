@@ -21,7 +21,7 @@ from ablate.data.mirrored import mirrored_classes
 from ablate.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
-    from ablate.preprocessing import Preprocess
+    from ablate.models.preprocessing import Preprocess
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SIDE = 32  # pixels

@@ -26,7 +26,7 @@ from ablate.errors import BadInput
 from ablate.hardware import cpus, memory_bytes
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
-    from ablate.preprocessing import Preprocess
+    from ablate.models.preprocessing import Preprocess
 
 T = TypeVar("T")
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3) and labels (N,)

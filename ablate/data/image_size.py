@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
-    from ablate.preprocessing import Preprocess
+    from ablate.models.preprocessing import Preprocess
 
 Size = tuple[int, int]  # (width, height)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ablate.config import builtin
 from ablate.config.builtin import ASSETS, bundled
 from ablate.errors import BadInput, unknown
-from ablate.heads import few
+from ablate.models.heads import few
 
 SUFFIXES = (".json", ".safetensors", ".bin")  # of the files that a model and its processor are loaded from
 _provided: dict[str, Path] = {}  # folders of another machine -> where their files were put

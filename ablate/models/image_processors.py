@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.preprocessing import Preprocess
+from ablate.models.preprocessing import Preprocess
 
 TOLERANCE = 1  # in steps of a pixel of 8 bits, 1/255 of its range before normalisation: what rounding may change
 RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers and torchvision's names

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._pytree import tree_leaves
 
-from ablate import baselines, heads
-from ablate.checkpoints import load as load
-from ablate.checkpoints import load_with_report as load_with_report
-from ablate.checkpoints import read
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.image_processors import followed
-from ablate.model_files import absolute as absolute
-from ablate.model_files import config_of, first_line, source
-from ablate.model_files import files as files
-from ablate.model_files import provide as provide
-from ablate.preprocessing import Preprocess as Preprocess
+from ablate.models import heads, torchvision_models
+from ablate.models.checkpoints import load as load
+from ablate.models.checkpoints import load_with_report as load_with_report
+from ablate.models.checkpoints import read
+from ablate.models.image_processors import followed
+from ablate.models.locating import absolute as absolute
+from ablate.models.locating import config_of, first_line, source
+from ablate.models.locating import files as files
+from ablate.models.locating import provide as provide
+from ablate.models.preprocessing import Preprocess as Preprocess
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
@@ -42,7 +42,7 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     `parameters` parameters (a model may replace one while it is built). Raises BadInput for anything else.
     """
     if name in builtin.KNOWN:
-        return baselines.from_config(name, config)
+        return torchvision_models.from_config(name, config)
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
@@ -157,7 +157,7 @@ def preprocess(name: str) -> Preprocess:
         BadInput: The checkpoint has no image processor, or one that can't be followed.
     """
     if name in builtin.KNOWN:
-        return Preprocess(**baselines.image_processing(name))
+        return Preprocess(**torchvision_models.image_processing(name))
     return _preprocess(name, *_at(name))
 
 
@@ -180,7 +180,7 @@ def digest(name: str) -> str:
 @lru_cache
 def _digest(name: str, source: str, stamp: Stamp) -> str:
     if name in builtin.KNOWN:
-        return baselines.digest(name)
+        return torchvision_models.digest(name)
     loaded = read(name)
     config, model = loaded.model.config, loaded.model
     about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
@@ -201,7 +201,7 @@ def start(name: str, labels: list[str]) -> str:
 def _at(name: str) -> tuple[str, Stamp]:
     """Where a checkpoint is, and its files' names, numbers, sizes and times there: what is kept of one is valid for these."""
     if name in builtin.KNOWN:
-        where, paths = "", [baselines.checkpoint(name)] if name in baselines.PRETRAINED else []
+        where, paths = "", [torchvision_models.checkpoint(name)] if name in torchvision_models.PRETRAINED else []
     else:
         where = source(name)
         paths = sorted(Path(where).iterdir()) if Path(where).is_dir() else []

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablate import baselines, heads, tensors
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.heads import few
-from ablate.model_files import config_of, first_line, source, unread
+from ablate.models import heads, tensors, torchvision_models
+from ablate.models.heads import few
+from ablate.models.locating import config_of, first_line, source, unread
 
 TOWERS = ("clip", "siglip", "metaclip_2")  # dual encoders whose image tower has checkpoints of its own
 _one_at_a_time = threading.RLock()  # what transformers shows, and torch's generator, belong to the process
@@ -81,8 +81,10 @@ def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Mo
     with _alone():
         torch.manual_seed(seed)
         if name in builtin.KNOWN:
-            weights = "ImageNet's" if name in baselines.PRETRAINED else "random"
-            return baselines.build(name, labels), LoadReport("new", (f"The head is new; all else has {weights} weights",))
+            weights = "ImageNet's" if name in torchvision_models.PRETRAINED else "random"
+            return torchvision_models.build(name, labels), LoadReport(
+                "new", (f"The head is new; all else has {weights} weights",)
+            )
         return _load(name, labels, seed)
 
 

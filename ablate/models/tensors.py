@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ablate import heads
 from ablate.errors import BadInput
+from ablate.models import heads
 
 WHOLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be stored as
 

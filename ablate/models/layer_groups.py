@@ -11,8 +11,8 @@ from ablate.bitlinear import BitLinear
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, quoted
 from ablate.image_by_image import image_by_image_
-from ablate.unquantizable import unquantizable as unquantizable
-from ablate.unquantizable import unused
+from ablate.models.unquantizable import unquantizable as unquantizable
+from ablate.models.unquantizable import unused
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from ablate.bitlinear import unfit
-from ablate.models import logits, meta_copy, sharing_copy
+from ablate.models.loading import logits, meta_copy, sharing_copy
 
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIDES = (32, 64, 128, 224, 384)  # pixels: what is tried beside the size that a model's configuration names
@@ -180,3 +180,23 @@ def _without_effect(model: nn.Module, silent: list[str], size: tuple[int, int]) 
     with torch.random.fork_rng([pixels.device] if pixels.is_cuda else []):
         out = logits(twin, pixels)
         return [name for name in silent if not matter([name])] if matter(silent) else silent
+
+
+def unfit(linear: nn.Linear) -> str | None:
+    """Why a linear layer cannot be replaced without losing a part of it, or None: only plain ones and BitLinear can."""
+    kind, tensors = type(linear), {*linear._parameters, *linear._buffers}
+    if parametrized := getattr(linear, "parametrizations", None):
+        by = type(next(iter(parametrized.values()))[0]).__name__.strip("_")
+        return f"a layer parametrized by {by} would lose that; use torch.nn.utils.parametrize.remove_parametrizations first"
+    if kind is not nn.Linear and "is_plain_linear" not in vars(kind):
+        return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
+    if tensors != {"weight", "bias"}:
+        held = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
+        return (
+            f"a layer that computes its weight or bias from {held} would lose that; remove its pruning or normalisation first"
+        )
+    if linear._modules or "forward" in vars(linear):
+        return "a layer with modules or a forward of its own would lose them"
+    if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:
+        return f"weights must be plain floating point, and {type(linear.weight).__name__} of {linear.weight.dtype} is not"
+    return None
