@@ -4,24 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.bitlinear import BitLinear as BitLinear
     from ablate.config.trial_spec import LayerSpec as LayerSpec
     from ablate.gate import check_study as check_study
-    from ablate.models.layer_groups import quantize_ as quantize_
-    from ablate.packed import load_packed as load_packed
-    from ablate.packed import pack as pack
+    from ablate.quantization.bitlinear import BitLinear as BitLinear
+    from ablate.quantization.packed_model import load_packed as load_packed
+    from ablate.quantization.packed_model import pack as pack
+    from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.run import load_run as load_run
     from ablate.study import run_study as run_study
     from ablate.trial import run_trial as run_trial
 
 _HOME = {
-    "BitLinear": "bitlinear",
+    "BitLinear": "quantization.bitlinear",
     "LayerSpec": "config.trial_spec",
     "check_study": "gate",
-    "load_packed": "packed",
+    "load_packed": "quantization.packed_model",
     "load_run": "run",
-    "pack": "packed",
-    "quantize_": "layers",
+    "pack": "quantization.packed_model",
+    "quantize_": "quantization.quantize",
     "run_study": "study",
     "run_trial": "trial",
 }

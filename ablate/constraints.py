@@ -6,11 +6,11 @@ from functools import cached_property
 
 from torch import nn
 
-from ablate import cost, packed
+from ablate import cost
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.latency import LatencyTable
-from ablate.models import layer_groups
 from ablate.models.loading import Preprocess
+from ablate.quantization import packed_model, quantize
 
 Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
 
@@ -26,8 +26,8 @@ class Counter:
 
     def __call__(self, spec: TrialSpec) -> Mapping[str, float]:
         layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
-        found = layer_groups.resolved(self.model, layer)
-        costs: dict[str, float] = {"size_bytes": packed.packed_bytes(self.model, found, preprocess=self.preprocess)}
+        found = quantize.resolved(self.model, layer)
+        costs: dict[str, float] = {"size_bytes": packed_model.packed_bytes(self.model, found, preprocess=self.preprocess)}
         costs["bitops"] = cost.bitops(*self._macs, found)
         return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
 

@@ -12,11 +12,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from ablate.bitlinear import BitLinear
 from ablate.config.precisions import WEIGHT_BITS
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.loading import Logits, sharing_copy
+from ablate.quantization.bitlinear import BitLinear
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.models import checkpoints
 from ablate.models.image_processors import TOLERANCE
 from ablate.plan import Plan, plan
-from ablate.round_trip import check_round_trip
+from ablate.quantization.round_trip import check_round_trip
 
 About = Literal["images", "image processor", "checkpoint", "layers", "packed model"]
 

@@ -11,14 +11,14 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ablate import packed
-from ablate.bitlinear import quantize_weights
 from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.integer import IntegerLinear
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import from_config, logits
+from ablate.quantization import packed_model
+from ablate.quantization.integer_linear import IntegerLinear
+from ablate.quantization.quantizers import quantize_weights
 
 FULL = LayerSpec()
 
@@ -148,8 +148,8 @@ def bench(
     without architecture or image processing.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    header, tensors = packed.read(directory)
-    size = packed.load_preprocess(directory).size
+    header, tensors = packed_model.read(directory)
+    size = packed_model.load_preprocess(directory).size
     if header.model is None:
         raise BadInput(f"{directory} holds a model that transformers has no class for, so it has no twin to compare with")
     twin = from_config(**header.model.model_dump(), parameters=len(tensors)).to_empty(device=device)
@@ -157,9 +157,9 @@ def bench(
         nn.init.normal_(parameter, std=0.02)
     for buffer in twin.buffers():
         buffer.zero_()
-    on_disk = sum((Path(directory) / file).stat().st_size for file in (packed.JSON, packed.TENSORS))
+    on_disk = sum((Path(directory) / file).stat().st_size for file in (packed_model.JSON, packed_model.TENSORS))
     half = copy.deepcopy(twin.eval()).bfloat16()
-    models = {"packed": packed.load_packed(directory).to(device), "full, float32": twin, "full, bfloat16": half}
+    models = {"packed": packed_model.load_packed(directory).to(device), "full, float32": twin, "full, bfloat16": half}
     sizes = {name: held(model) for name, model in models.items()} | {"packed": on_disk}
     if compiled:  # like beside like
         for name, model in [*models.items()]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import cost, packed, trial
+from ablate import cost, trial
 from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
@@ -28,6 +28,7 @@ from ablate.hardware import cpus
 from ablate.ledger import Record, arm
 from ablate.models import layer_groups, loading
 from ablate.points import Points
+from ablate.quantization import packed_model
 from ablate.recipe import check_single, length, steps_of
 from ablate.search import Search
 from ablate.train import resolve, train
@@ -235,7 +236,7 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
     counted = cost.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed.pack(model, folder, preprocess=preprocess)
+        size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
     untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
     recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False})
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ablate.bitlinear import BitLinear
 from ablate.config.trial_spec import Recipe
 from ablate.errors import BadInput
 from ablate.models.layer_groups import blocks, groups, linear_layers
 from ablate.models.loading import logits
+from ablate.quantization.bitlinear import BitLinear
 
 KINDS = 256  # of blocks in one training: by their layers' precisions, with lambda and without, and by a batch's size
 

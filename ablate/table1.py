@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate import cost, hardware, latency, packed, trial
+from ablate import cost, hardware, latency, trial
 from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
 from ablate.cost import Cost
@@ -27,6 +27,7 @@ from ablate.ledger import Record, trial_of
 from ablate.models import layer_groups, loading
 from ablate.models.loading import Preprocess
 from ablate.printed import PRINTED, notes
+from ablate.quantization import packed_model, quantize
 from ablate.run import Run
 from ablate.seen import Seen
 
@@ -149,9 +150,9 @@ def _sized(model: nn.Module, preprocess: Preprocess, seconds: float, batch: int)
     """The bytes of the packed model, and its latency an image; on a GPU also the time until a call returns."""
     timed = {}
     with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed.pack(model, folder, preprocess=preprocess)
+        size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
         if seconds:
-            model = packed.load_packed(folder, skeleton=model).to(hardware.device())
+            model = packed_model.load_packed(folder, skeleton=model).to(hardware.device())
             for name, wait in {"latency": True, "returned": False}.items():
                 if wait or hardware.device().type == "cuda":
                     timing = latency.measure(model, preprocess.size, batch, seconds=seconds, wait=wait)
@@ -182,7 +183,7 @@ def _vit_b16() -> nn.Module:
 def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
     model = copy.deepcopy(_vit_b16())
     found = layer_groups.groups(model)
-    layer_groups.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
+    quantize.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
     return model, loading.preprocess("vit_b_16")  # 224 px, as its own
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import cluster, hardware, latency, packed
+from ablate import cluster, hardware, latency
 from ablate.cluster import Resources
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
@@ -17,6 +17,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.files import store
 from ablate.models import loading
+from ablate.quantization import packed_model
 from ablate.run import Run
 
 
@@ -73,8 +74,8 @@ def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files
         for file, content in kept.items():
             (Path(folder) / file).write_bytes(content)
         try:
-            model = packed.load_packed(folder)
+            model = packed_model.load_packed(folder)
         except BadInput:  # a model that only its checkpoint can build
-            model = packed.load_packed(folder, skeleton=loading.load(name, classes).eval())
+            model = packed_model.load_packed(folder, skeleton=loading.load(name, classes).eval())
         model.to(hardware.device())
-        return latency.measure(model, packed.load_preprocess(folder).size)
+        return latency.measure(model, packed_model.load_preprocess(folder).size)

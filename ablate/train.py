@@ -17,8 +17,8 @@ from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
 from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
-from ablate.integer import as_integers
 from ablate.models.loading import Preprocess, logits
+from ablate.quantization.integer_linear import as_integers
 from ablate.recipe import Objective, Ramp, averaged, check_single, compiled, decay, length, optimizer_of, rate, steps_of
 
 log = logging.getLogger(__name__)

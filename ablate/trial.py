@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost, packed
-from ablate.bitlinear import BitLinear
+from ablate import cost
 from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
@@ -23,10 +22,12 @@ from ablate.data.mirrored import augmentation
 from ablate.errors import BadInput, unknown
 from ablate.formatting import after
 from ablate.hardware import device, device_name
-from ablate.image_by_image import shares_scales
 from ablate.latency import LatencyTable
 from ablate.ledger import Record, blank_record, trial_of
 from ablate.models import layer_groups, loading
+from ablate.quantization import packed_model, quantize
+from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.image_by_image import shares_scales
 from ablate.recipe import distills, length
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
@@ -157,7 +158,7 @@ def _counted(model: torch.nn.Module, preprocess: loading.Preprocess, table: Late
     """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
     specs = {n: m.spec for n, m in layer_groups.linear_layers(model).items() if isinstance(m, BitLinear)}
     counted = asdict(cost.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
-    return counted, packed.packed_bytes(model, specs, preprocess=preprocess)
+    return counted, packed_model.packed_bytes(model, specs, preprocess=preprocess)
 
 
 def _finish(
@@ -169,7 +170,7 @@ def _finish(
         outcome.record |= {"test_accuracy": tested.accuracy, "test_loss": tested.loss}
         outcome.predictions |= {"test_logits": tested.logits, "test_labels": test.labels}
     with tempfile.TemporaryDirectory() as folder:
-        outcome.record["size_bytes"] = packed.pack(model, folder, preprocess=preprocess)
+        outcome.record["size_bytes"] = packed_model.pack(model, folder, preprocess=preprocess)
         outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
     outcome.record["status"] = "complete"
 
@@ -223,7 +224,7 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)
     spec = effective(spec)
-    layer_groups.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
+    quantize.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
     return model
 
 

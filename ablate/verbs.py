@@ -129,7 +129,7 @@ def export(
     from ablate.run import load_run
 
     if onnx:
-        from ablate.onnx_export import to_onnx
+        from ablate.quantization.onnx_export import to_onnx
     exported = load_run(run).export(to, trial, max_size_bytes)
     if onnx:
         try:
@@ -196,7 +196,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Name the class of image files with a packed model. Example: ablate predict DIR cat.png"""
-    from ablate.packed import predict
+    from ablate.quantization.packed_model import predict
 
     rows = [
         {"image": str(path), "class": name, "confidence": round(p, 4)}

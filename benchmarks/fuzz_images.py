@@ -23,7 +23,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from ablate import pack
 from ablate.data import image_folder
 from ablate.models.loading import Preprocess
-from ablate.packed import predict
+from ablate.quantization.packed_model import predict
 
 SIDE = 8
 MODES = {

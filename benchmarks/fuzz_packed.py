@@ -19,7 +19,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.models.loading import Preprocess, logits
-from ablate.packed import load_preprocess, predict, read
+from ablate.quantization.packed_model import load_preprocess, predict, read
 
 HEADER, TENSORS = "packed.json", "model.safetensors"
 LAYERS: list[dict[str, Any]] = [

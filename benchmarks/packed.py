@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
-from ablate.bits import pack_levels, unpack_levels
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.integer import IntegerLinear
 from ablate.latency import held
 from ablate.models import loading
+from ablate.quantization.bit_packing import pack_levels, unpack_levels
+from ablate.quantization.integer_linear import IntegerLinear
 from ablate.train import evaluate, train
 
 RESULTS = Path(__file__).parent / "results"

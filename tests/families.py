@@ -19,8 +19,8 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.models import loading
 from ablate.models.layer_groups import groups, linear_layers
-from ablate.onnx_export import to_onnx
-from ablate.packed import packed_bytes
+from ablate.quantization.onnx_export import to_onnx
+from ablate.quantization.packed_model import packed_bytes
 
 DEEP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES = {"image_size": 32, "patch_size": 8, **DEEP}

@@ -18,8 +18,8 @@ from ablate.cost import count
 from ablate.errors import BadInput
 from ablate.models import loading, torchvision_models
 from ablate.models.layer_groups import groups
-from ablate.packed import predict
 from ablate.plan import plan
+from ablate.quantization.packed_model import predict
 
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
 

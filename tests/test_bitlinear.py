@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from ablate import BitLinear, LayerSpec
-from ablate.bitlinear import binarize, quantize_activations, ternarize
 from ablate.errors import BadInput
+from ablate.quantization.quantizers import binarize, quantize_activations, ternarize
 
 
 def reference_weights(w, spec):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, ledger, load_run, packed, run_study, trial
+from ablate import cost, ledger, load_run, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
@@ -21,6 +21,7 @@ from ablate.data import datasets
 from ablate.ledger import blank_record
 from ablate.models import layer_groups, loading
 from ablate.plan import plan
+from ablate.quantization import packed_model
 from ablate.search import Search
 from ablate.show import outcome
 from ablate.study import finish
@@ -63,7 +64,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
             chosen = {group: LayerSpec(weights=kind, **fields) for group, kind in kinds.items() if kind != "full"}
             spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
             built = trial.build(spec, classes)
-            assert count(spec)["size_bytes"] == packed.pack(built, tmp_path / str(i), preprocess=preprocess)
+            assert count(spec)["size_bytes"] == packed_model.pack(built, tmp_path / str(i), preprocess=preprocess)
             assert count(spec)["bitops"] == cost.count(built, preprocess.size).bitops
 
 

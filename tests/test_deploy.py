@@ -20,8 +20,8 @@ from ablate.errors import BadInput
 from ablate.latency import LatencyTable, bench, layer_table, measure
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
-from ablate.onnx_export import to_onnx
-from ablate.packed import load_preprocess
+from ablate.quantization.onnx_export import to_onnx
+from ablate.quantization.packed_model import load_preprocess
 from ablate.resume import resume_study
 
 

@@ -18,7 +18,7 @@ from ablate.data.datasets import Split
 from ablate.errors import BadInput, Unwritten
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
-from ablate.round_trip import check_round_trip
+from ablate.quantization.round_trip import check_round_trip
 from ablate.timing import _measure_packed
 from ablate.train import evaluate
 

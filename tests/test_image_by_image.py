@@ -15,7 +15,7 @@ from ablate.ledger import append, read
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
-from ablate.onnx_export import to_onnx
+from ablate.quantization.onnx_export import to_onnx
 
 TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor", signed=False)
 

@@ -16,7 +16,7 @@ from ablate.data.image_size import Fit, fit, notes
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.models.preprocessing import Preprocess
-from ablate.packed import predict
+from ablate.quantization.packed_model import predict
 from ablate.trial import load_data, preprocess_of, trial_id, trial_steps
 
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import ViTForImageClassification
 
 from ablate import BitLinear, LayerSpec, quantize_
-from ablate.bitlinear import quantize_weights
 from ablate.config.precisions import TOP
 from ablate.errors import BadInput
-from ablate.integer import IntegerLinear, as_integers
+from ablate.quantization.integer_linear import IntegerLinear, as_integers
+from ablate.quantization.quantizers import quantize_weights
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 

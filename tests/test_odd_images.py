@@ -14,7 +14,7 @@ from ablate.data import decoding, image_folder
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.packed import pack, predict
+from ablate.quantization.packed_model import pack, predict
 
 ODD = odd_images()
 READ = [odd for odd in ODD if not isinstance(odd.shown, str)]

@@ -15,11 +15,11 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
-from ablate.bits import checked_levels, pack_levels, unpack_levels
 from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.packed import load_preprocess, predict
+from ablate.quantization.bit_packing import checked_levels, pack_levels, unpack_levels
+from ablate.quantization.packed_model import load_preprocess, predict
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 MIB = 2**20

@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.packed import load_preprocess, pack
+from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.trial import trial_id
 
 EDGE, SQUARE, ODD = {"shortest_edge": 32}, {"height": 32, "width": 32}, {"height": 29, "width": 24}

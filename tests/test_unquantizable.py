@@ -9,10 +9,10 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.cost import count
 from ablate.errors import BadInput
-from ablate.integer import as_integers
 from ablate.models import loading
 from ablate.models.layer_groups import groups, linear_layers, unquantizable
-from ablate.packed import packed_bytes
+from ablate.quantization.integer_linear import as_integers
+from ablate.quantization.packed_model import packed_bytes
 
 BINARY = LayerSpec(weights="binary")
 

@@ -7,9 +7,10 @@ from torch import nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, unwritten
-from ablate.models.layer_groups import linear_layers, quantize_
+from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import Preprocess, logits, sharing_copy
-from ablate.packed import load_packed, pack
+from ablate.quantization.packed_model import load_packed, pack
+from ablate.quantization.quantize import quantize_
 
 ROUNDING = 1e-3  # of the largest logit
 

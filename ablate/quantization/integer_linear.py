@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.bitlinear import BitLinear, apart, carry_hooks, quantize_activations, quantize_weights
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
+from ablate.quantization.bitlinear import BitLinear, apart, carry_hooks
+from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 
 @cache

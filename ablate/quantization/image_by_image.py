@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ablate.bitlinear import BitLinear
 from ablate.config.trial_spec import LayerSpec
-from ablate.integer import IntegerLinear
+from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.integer_linear import IntegerLinear
 
 
 def image_by_image_(model: nn.Module, specs: Iterable[LayerSpec]) -> None:

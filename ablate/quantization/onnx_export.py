@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from ablate.errors import BadInput
-from ablate.integer import IntegerLinear
 from ablate.models.loading import Logits
-from ablate.packed import load_packed, load_preprocess
+from ablate.quantization.integer_linear import IntegerLinear
+from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
 def to_onnx(directory: str | Path, path: str | Path) -> None:

@@ -17,19 +17,20 @@ from pydantic import Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ablate.bitlinear import BitLinear, carry_hooks, quantize_weights
-from ablate.bits import checked_levels, pack_levels
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
 from ablate.data.image_folder import fitted
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput, quoted
-from ablate.image_by_image import image_by_image_
-from ablate.integer import IntegerLinear
 from ablate.models.loading import Preprocess, from_config, logits
 from ablate.models.locating import first_line
 from ablate.models.torchvision_models import Named
 from ablate.models.unquantizable import inside_fused
+from ablate.quantization.bit_packing import checked_levels, pack_levels
+from ablate.quantization.bitlinear import BitLinear, carry_hooks
+from ablate.quantization.image_by_image import image_by_image_
+from ablate.quantization.integer_linear import IntegerLinear
+from ablate.quantization.quantizers import quantize_weights
 
 FORMAT = 1  # version of the layout below
 JSON, TENSORS = "packed.json", "model.safetensors"
