@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ablate.quantization.packed_model import load_packed as load_packed
     from ablate.quantization.packed_model import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
-    from ablate.run import load_run as load_run
+    from ablate.runs.run import load_run as load_run
     from ablate.study import run_study as run_study
     from ablate.trial import run_trial as run_trial
 
@@ -19,7 +19,7 @@ _HOME = {
     "LayerSpec": "config.trial_spec",
     "check_study": "gate",
     "load_packed": "quantization.packed_model",
-    "load_run": "run",
+    "load_run": "runs.run",
     "pack": "quantization.packed_model",
     "quantize_": "quantization.quantize",
     "run_study": "study",

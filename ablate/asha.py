@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from ablate.config.objectives import COUNTED, SCORES, Direction
 from ablate.config.study_spec import EarlyStopping, StudySpec
-from ablate.ledger import Record
+from ablate.runs.record import Record
 
 
 class Rungs:

@@ -25,7 +25,7 @@ from ablate.labels import one_line
 from ablate.terminal import Json, console_on, only_json, short
 
 if TYPE_CHECKING:
-    from ablate.run import Run
+    from ablate.runs.run import Run
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(verbs.app)
@@ -214,7 +214,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Progress, failures and the front so far, also while the study runs. Example: ablate status"""
-    from ablate.run import latest_run, load_run
+    from ablate.runs.run import latest_run, load_run
     from ablate.show import outcome
 
     outcome(load_run(run) if run else latest_run(), as_json)
@@ -252,7 +252,7 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     note.print("Loading the model and starting Ray ...", highlight=False)
     resources = _resources(limits)
     from ablate import view
-    from ablate.run import Run
+    from ablate.runs.run import Run
     from ablate.show import outcome
 
     try:

@@ -26,9 +26,9 @@ from ablate.config.trial_spec import Spec
 from ablate.errors import AblateError, BadInput
 from ablate.hardware import cpus
 from ablate.labels import ascii_tag
-from ablate.locks import owner
 from ablate.ray_folder import ray_folder, room
-from ablate.writer import Writer
+from ablate.runs.locks import owner
+from ablate.runs.writer import Writer
 
 Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels
 PACKAGE = Path(__file__).parent

@@ -10,7 +10,8 @@ from ablate.analysis import paired
 from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
-from ablate.ledger import Record, trial_of
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
 
 
 def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSpec]:

@@ -18,8 +18,9 @@ from ablate.config.study_spec import Step, StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, Value
 from ablate.errors import BadInput
 from ablate.fractions import fraction
-from ablate.ledger import Record, trial_of
 from ablate.points import Points, choices, usual
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
 
 MOST = 100_000  # points of a design
 MOST_TRIALS = 1_000_000

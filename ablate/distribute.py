@@ -20,8 +20,9 @@ from ablate.actors import keep_actors
 from ablate.cluster import Resources
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import NonFinite, Unwritten
-from ablate.formatting import after, in_words
-from ablate.ledger import Record, arm, blank_record
+from ablate.formatting import in_words
+from ablate.runs.record import Record, arm, blank_record
+from ablate.runs.state import after
 
 Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
 Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome

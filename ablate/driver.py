@@ -20,11 +20,12 @@ from ablate.config.trial_spec import TrialSpec, checked
 from ablate.confirm import confirmations, is_searched
 from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
-from ablate.formatting import seconds_left
-from ablate.ledger import Record, trial_of
 from ablate.monitor import METRICS
 from ablate.plan import Plan
-from ablate.run import Run
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
+from ablate.runs.run import Run
+from ablate.runs.state import seconds_left
 from ablate.search import Search
 from ablate.trial import trial_id
 

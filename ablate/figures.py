@@ -21,7 +21,7 @@ from ablate.paper_figures import (
     fig_scaling,
     fig_sensitivity,
 )
-from ablate.run import Run
+from ablate.runs.run import Run
 from ablate.seen import Finding, Seen
 
 MOST = 30  # trials of a layer map

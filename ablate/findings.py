@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ablate import designed, searched
 from ablate.files import store
-from ablate.run import Run
+from ablate.runs.run import Run
 from ablate.seen import Finding, Seen
 
 

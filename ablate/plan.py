@@ -25,11 +25,11 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.fractions import fraction
 from ablate.hardware import cpus
-from ablate.ledger import Record, arm
 from ablate.models import layer_groups, loading
 from ablate.points import Points
 from ablate.quantization import packed_model
 from ablate.recipe import check_single, length, steps_of
+from ablate.runs.record import Record, arm
 from ablate.search import Search
 from ablate.train import resolve, train
 

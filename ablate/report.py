@@ -20,7 +20,7 @@ from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
 from ablate.findings import findings, write_tables
 from ablate.formatting import natural
-from ablate.run import ENDED, Run
+from ablate.runs.run import ENDED, Run
 from ablate.seen import Finding
 
 HERE = Path(__file__).parent

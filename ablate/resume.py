@@ -4,14 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import cluster, ledger
-from ablate.claim import reclaimed
+from ablate import cluster
 from ablate.cluster import HERE, Resources
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
-from ablate.ledger import Record
-from ablate.run import Run, load_run, write_study
+from ablate.runs import ledger
+from ablate.runs.claim import reclaimed
+from ablate.runs.record import Record
+from ablate.runs.run import Run, load_run, write_study
 
 if TYPE_CHECKING:
     from ablate.driver import View
@@ -47,7 +48,7 @@ def resume_study(
                 if (run.path / "ledger.jsonl").stat().st_size != length:  # on another host, whose lock is not seen here
                     raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
                 write_study(run.path, planned.study)
-                from ablate.provenance import add_resume
+                from ablate.runs.provenance import add_resume
                 from ablate.study import drive
 
                 add_resume(run.path, planned.contents)
@@ -72,7 +73,7 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
 
 def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.plan import plan
-    from ablate.provenance import check_contents
+    from ablate.runs.provenance import check_contents
     from ablate.storage import Storage
 
     records = ledger.read(path / "ledger.jsonl")

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ablate import ledger
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput, unwritten
 from ablate.files import store
-from ablate.ledger import Record, trial_of
 from ablate.plan import Plan, proposer_of
-from ablate.run import check_idle, load_run
+from ablate.runs import ledger
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
+from ablate.runs.run import check_idle, load_run
 from ablate.search import Search
 from ablate.trial import trial_id
 

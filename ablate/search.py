@@ -19,8 +19,9 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Count
-from ablate.ledger import Record, trial_of
 from ablate.points import Point, Points, choices, draw
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
 from ablate.samplers import Code, attributes, sampler_of
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved

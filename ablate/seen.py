@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ablate.analysis import bounds
 from ablate.design import Design
-from ablate.run import Run
+from ablate.runs.run import Run
 
 
 @dataclass(frozen=True)

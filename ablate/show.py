@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ablate.cluster import Resources
 from ablate.config.study_spec import StudySpec
-from ablate.formatting import count, how_to_go_on
+from ablate.formatting import count
 from ablate.fractions import APART
-from ablate.run import Run
+from ablate.runs.run import Run
+from ablate.runs.state import how_to_go_on
 from ablate.terminal import console, short, table
 
 if TYPE_CHECKING:  # they load torch

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from ablate import cluster, designed, figures, trial
-from ablate.claim import claimed
 from ablate.cluster import HERE, Resources
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
@@ -22,15 +21,16 @@ from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.findings import write_tables
-from ablate.formatting import how_to_go_on
 from ablate.gate import gate
 from ablate.hardware import native_bf16
-from ablate.ledger import Record
 from ablate.models import loading
 from ablate.plan import Plan, plan, proposer_of
-from ablate.provenance import provenance
 from ablate.reuse import adopt, reuse
-from ablate.run import Run, create_run
+from ablate.runs.claim import claimed
+from ablate.runs.provenance import provenance
+from ablate.runs.record import Record
+from ablate.runs.run import Run, create_run
+from ablate.runs.state import how_to_go_on
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
 from ablate.storage import Storage

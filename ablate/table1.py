@@ -23,12 +23,13 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.cost import Cost
 from ablate.errors import BadInput
 from ablate.formatting import in_words
-from ablate.ledger import Record, trial_of
 from ablate.models import layer_groups, loading
 from ablate.models.loading import Preprocess
 from ablate.printed import PRINTED, notes
 from ablate.quantization import packed_model, quantize
-from ablate.run import Run
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
+from ablate.runs.run import Run
 from ablate.seen import Seen
 
 CLASSES = [str(i) for i in range(10)]

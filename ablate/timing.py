@@ -18,7 +18,7 @@ from ablate.errors import BadInput
 from ablate.files import store
 from ablate.models import loading
 from ablate.quantization import packed_model
-from ablate.run import Run
+from ablate.runs.run import Run
 
 
 def layer_latencies(

@@ -20,15 +20,16 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets, flips
 from ablate.data.mirrored import augmentation
 from ablate.errors import BadInput, unknown
-from ablate.formatting import after
 from ablate.hardware import device, device_name
 from ablate.latency import LatencyTable
-from ablate.ledger import Record, blank_record, trial_of
 from ablate.models import layer_groups, loading
 from ablate.quantization import packed_model, quantize
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
 from ablate.recipe import distills, length
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record, blank_record
+from ablate.runs.state import after
 from ablate.teacher import teacher
 from ablate.train import Epoch, evaluate, resolve, train
 

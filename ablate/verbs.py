@@ -41,7 +41,7 @@ def report(
 ) -> None:
     """One page of what a run shows, also while it runs, and each table beside it as CSV. Example: ablate report RUN"""
     from ablate.report import report, tables_of
-    from ablate.run import latest_run, load_run
+    from ablate.runs.run import latest_run, load_run
 
     loaded = load_run(run) if run else latest_run()
     page = report(loaded, out)
@@ -69,7 +69,7 @@ def figures(
     """Draw what a run shows, as PDF and PNG, and write its tables. Example: ablate figures RUN"""
     from ablate import figures
     from ablate.findings import findings, write_tables
-    from ablate.run import latest_run, load_run
+    from ablate.runs.run import latest_run, load_run
 
     for run in [load_run(path) for path in runs] if runs else [latest_run()]:
         found = findings(run)
@@ -92,8 +92,8 @@ def rerun(
     as_json: Json = False,
 ) -> None:
     """Repeat a recorded trial here, without Ray, and compare. Example: ablate rerun RUN --trial ID"""
-    from ablate import ledger
-    from ablate.run import load_run
+    from ablate.runs import ledger
+    from ablate.runs.run import load_run
 
     records = {record["trial_id"]: record for record in ledger.read(load_run(run).path / "ledger.jsonl")}
     found = [name for name in records if name.startswith(trial)]
@@ -126,7 +126,7 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it, for onnxruntime.")] = False,
 ) -> None:
     """Write the packed model of a trial of the front. Example: ablate export RUN --max-size-bytes 1000000 --to DIR"""
-    from ablate.run import load_run
+    from ablate.runs.run import load_run
 
     if onnx:
         from ablate.quantization.onnx_export import to_onnx
@@ -175,7 +175,7 @@ def table1(
 ) -> None:
     """The paper's Table 1, with the paper's numbers beside. Example: ablate table1 --format markdown"""
     from ablate import table1, typeset
-    from ablate.run import load_run
+    from ablate.runs.run import load_run
 
     typeset.check_format(form)
     if as_json and form != "text":

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from ablate.analysis import bounds, pareto
 from ablate.config.objectives import COLUMNS, Direction, cell
-from ablate.formatting import after, duration, in_bounds, in_words, seconds_left, size
-from ablate.ledger import Record
+from ablate.formatting import duration, in_bounds, in_words, size
+from ablate.runs.record import Record
+from ablate.runs.state import after, seconds_left
 
 
 class StudyView:

@@ -24,8 +24,8 @@ from ablate.analysis.scaling import fit
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.hardware import device_name
-from ablate.ledger import blank_record
-from ablate.run import create_run
+from ablate.runs.record import blank_record
+from ablate.runs.run import create_run
 from ablate.search import Search
 from ablate.trial import trial_id
 

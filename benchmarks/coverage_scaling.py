@@ -14,7 +14,7 @@ import numpy as np
 
 from ablate.analysis.laws import LAWS
 from ablate.analysis.scaling import fit
-from ablate.provenance import provenance
+from ablate.runs.provenance import provenance
 
 D = np.tile(np.geomspace(200, 20000, 5), 8)
 PAIR = {"D": np.tile(D, 2), "quantized": np.repeat([0, 1], len(D))}

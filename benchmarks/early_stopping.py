@@ -23,13 +23,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from ablate import ledger, load_run, run_study
+from ablate import load_run, run_study
 from ablate.analysis import pareto
 from ablate.cluster import Resources
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.resume import resume_study
-from ablate.run import write_study
+from ablate.runs import ledger
+from ablate.runs.run import write_study
 
 matplotlib.use("Agg")
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ import psutil
 from ray.cluster_utils import Cluster  # what Ray's own tests use
 from setting import machine, make_model
 
-from ablate.run import load_run
+from ablate.runs.run import load_run
 
 STUDY = """
 question = "does it survive?"

@@ -14,11 +14,12 @@ from typing import Any
 
 from fuzz_values import Input, Wrong, as_json, changed, mangled, same
 
-from ablate import ledger
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
-from ablate.run import load_run, write_study
+from ablate.runs import ledger
+from ablate.runs.record import FIELDS, Record, blank_record
+from ablate.runs.run import load_run, write_study
 from ablate.show import outcome
 
 EXHAUSTIVE = 8  # of so many inputs in a row, all but 3 are truncations and flipped bits
@@ -26,13 +27,13 @@ FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 123_457, "bitops": 1
 FOUND |= {"parameters": 77, "threads": 1, "device": "AMD EPYC", "train_seconds": 0.25, "latency_ms": 2.5}
 
 
-def records() -> list[ledger.Record]:
+def records() -> list[Record]:
     """One that is complete and one that failed."""
     low = TrialSpec(layers={"head": LayerSpec(weights="binary")}, recipe=Recipe(epochs=1, bf16=False))
     full = TrialSpec(seed=1, recipe=Recipe(epochs=1, bf16=False))
     curve = [{"epoch": 1, "accuracy": 0.30000000000000004, "loss": 1.75}]
-    one = ledger.blank_record(low, "0123456789ab") | {"status": "complete", "curve": curve, **FOUND}
-    return [one | {"started_at": T}, ledger.blank_record(full, "ba9876543210") | {"error": "é: \u2028", "started_at": T}]
+    one = blank_record(low, "0123456789ab") | {"status": "complete", "curve": curve, **FOUND}
+    return [one | {"started_at": T}, blank_record(full, "ba9876543210") | {"error": "é: \u2028", "started_at": T}]
 
 
 T = "2026-01-01T00:00:00+00:00"
@@ -60,7 +61,7 @@ class Target:
             content, what = mangled(self.content, random, random.choice(self.lines))
             return Input("bytes", what, content)
         which = random.randrange(2)
-        record, what = changed(self.written[which], random, [*ledger.FIELDS, *TrialSpec.model_fields, *Recipe.model_fields])
+        record, what = changed(self.written[which], random, [*FIELDS, *TrialSpec.model_fields, *Recipe.model_fields])
         how = random.choice(("summed", "older", "stale"))
         try:
             line = ledger.line(record) if how == "summed" else as_json(record) + b"\n"
@@ -96,7 +97,7 @@ class Target:
         flipped[place // 8] ^= 1 << place % 8
         return Input("bytes", f"bit {place % 8} of byte {place // 8}", bytes(flipped))
 
-    def _check(self, found: list[ledger.Record], given: Input) -> None:
+    def _check(self, found: list[Record], given: Input) -> None:
         """Every record read is one that was written, unchanged and in order, or an older version's line as JSON reads it."""
         if given.kind == "field":
             for record, line, original in zip(found, given.content.split(b"\n"), self.written, strict=False):
@@ -113,13 +114,13 @@ class Target:
         if len(found) < given.content.count(b"\n"):
             raise Wrong("a whole line was left out in silence")
 
-    def _check_front(self, front: list[dict[str, Any]], found: list[ledger.Record]) -> None:
+    def _check_front(self, front: list[dict[str, Any]], found: list[Record]) -> None:
         names = {record["trial_id"] for record in found if record["status"] == "complete"}
         if not {row["trial_id"] for row in front} <= names:
             raise Wrong("the front has a trial that is not complete")
 
 
-def _equal(one: list[ledger.Record], other: list[ledger.Record]) -> bool:
+def _equal(one: list[Record], other: list[Record]) -> bool:
     return repr(one) == repr(other)
 
 

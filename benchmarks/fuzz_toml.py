@@ -18,10 +18,10 @@ from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
 from ablate.formatting import count
-from ablate.ledger import blank_record
 from ablate.models.layer_groups import match
 from ablate.plan import proposer_of
-from ablate.run import write_study
+from ablate.runs.record import blank_record
+from ablate.runs.run import write_study
 from ablate.search import Search
 
 FEW = ["block0.attention", "block0.fc1", "block0.fc2", "head"]

@@ -25,13 +25,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablate import ledger
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.models import layer_groups, loading
 from ablate.points import Points
-from ablate.run import Run, load_run
+from ablate.runs import ledger
+from ablate.runs.run import Run, load_run
 from ablate.trial import run_trial
 
 RESULTS = Path(__file__).parent / "results"

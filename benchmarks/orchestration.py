@@ -36,10 +36,11 @@ from ablate.config.study_spec import load_study
 from ablate.config.trial_spec import TrialSpec
 from ablate.distribute import distribute
 from ablate.driver import Driver
-from ablate.ledger import Record, append, blank_record
 from ablate.plan import plan
 from ablate.points import draw
-from ablate.run import create_run, load_run
+from ablate.runs.ledger import append
+from ablate.runs.record import Record, blank_record
+from ablate.runs.run import create_run, load_run
 
 
 def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:

@@ -49,9 +49,9 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Counter
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.ledger import blank_record
 from ablate.models import layer_groups, loading
 from ablate.points import Point, Points
+from ablate.runs.record import blank_record
 from ablate.search import Search
 
 matplotlib.use("Agg")

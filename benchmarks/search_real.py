@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from search import RESULTS, World, run, summary
 
-from ablate import ledger
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
 from ablate.constraints import Counter
 from ablate.hardware import device_name
-from ablate.ledger import Record
 from ablate.points import Points
+from ablate.runs import ledger
+from ablate.runs.record import Record
 from ablate.trial import run_trial
 
 SEED = 100

@@ -26,13 +26,14 @@ from typing import Any
 
 from setting import machine, make_model
 
-from ablate import ledger
-from ablate.claim import claimed, reclaimed
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.files import store
-from ablate.locks import owner
-from ablate.run import load_run
+from ablate.runs import ledger
+from ablate.runs.claim import claimed, reclaimed
+from ablate.runs.locks import owner
+from ablate.runs.record import blank_record
+from ablate.runs.run import load_run
 
 KINDS = ("new", "empty", "default", "resume", "read", "nothing")  # what two processes do at once, in turn
 LINES = 2  # that a writer adds
@@ -118,7 +119,7 @@ def _write(path: Path, n: int, role: int) -> tuple[str, str]:
     torn = ledger.recover(path / "ledger.jsonl")
     store(path / "study.toml", STUDY.format(model="vit-micro", trials=LINES).encode())
     for i in range(LINES):
-        record = ledger.blank_record(TrialSpec(seed=i), f"{n}-{role}-{i}")
+        record = blank_record(TrialSpec(seed=i), f"{n}-{role}-{i}")
         ledger.append(path / "ledger.jsonl", record)
     (path / "state.json").write_text("{}")
     (path / "inside").unlink()

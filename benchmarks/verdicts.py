@@ -22,7 +22,7 @@ from scipy import stats
 from ablate.analysis.hypothesis import Rules, judge
 from ablate.analysis.over_seeds import Estimate, smallest_effect
 from ablate.analysis.volume import Pairs, pair
-from ablate.provenance import provenance
+from ablate.runs.provenance import provenance
 
 SIZES = np.array([200, 632, 2000, 6325, 20_000])
 BASELINE = np.array([0.35, 0.45, 0.55, 0.63, 0.70])

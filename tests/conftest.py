@@ -107,8 +107,9 @@ def simulated(tmp_path_factory):
     def make(first, last, seeds=8, arms=ARMS):
         from ablate.config.study_spec import StudySpec
         from ablate.design import Design
-        from ablate.ledger import append, blank_record
-        from ablate.run import create_run
+        from ablate.runs.ledger import append
+        from ablate.runs.record import blank_record
+        from ablate.runs.run import create_run
         from ablate.trial import trial_id
 
         space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}

@@ -13,8 +13,8 @@ from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.effects import Effects, Levels
-from ablate.ledger import blank_record
 from ablate.points import Points, draw
+from ablate.runs.record import blank_record
 from ablate.samplers import Code
 from ablate.search import Search
 

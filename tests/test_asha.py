@@ -21,10 +21,11 @@ from ablate.config.trial_spec import TrialSpec, checked
 from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
-from ablate.ledger import append, blank_record, read
 from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
+from ablate.runs.ledger import append, read
+from ablate.runs.record import blank_record
 from ablate.search import Search
 from ablate.show import outcome
 

@@ -12,12 +12,12 @@ from threading import Thread, Timer
 
 import pytest
 
-from ablate import claim, locks
-from ablate.claim import claimed, reclaimed
 from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput
-from ablate.locks import hold, owner
-from ablate.run import create_run
+from ablate.runs import claim, locks
+from ablate.runs.claim import claimed, reclaimed
+from ablate.runs.locks import hold, owner
+from ablate.runs.run import create_run
 
 STUDY = StudySpec(question="?", space="layers_bits")
 TWO = Path(__file__).parent.parent / "benchmarks" / "two_at_once.py"

@@ -11,9 +11,10 @@ from ablate.cluster import Resources
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.confirm import confirmations, is_searched, table
-from ablate.ledger import append, blank_record, read
 from ablate.plan import plan, proposer_of
 from ablate.resume import resume_study
+from ablate.runs.ledger import append, read
+from ablate.runs.record import blank_record
 from ablate.show import outcome
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}

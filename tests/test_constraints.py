@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, ledger, load_run, run_study, trial
+from ablate import cost, load_run, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
@@ -18,10 +18,11 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.constraints import Counter
 from ablate.data import datasets
-from ablate.ledger import blank_record
 from ablate.models import layer_groups, loading
 from ablate.plan import plan
 from ablate.quantization import packed_model
+from ablate.runs import ledger
+from ablate.runs.record import blank_record
 from ablate.search import Search
 from ablate.show import outcome
 from ablate.study import finish

@@ -14,8 +14,8 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.ledger import blank_record
 from ablate.plan import plan
+from ablate.runs.record import blank_record
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]
 STEPS = [

@@ -7,7 +7,7 @@ from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
 from ablate.driver import Driver
 from ablate.plan import plan
-from ablate.run import create_run
+from ablate.runs.run import create_run
 from ablate.trial import trial_id
 
 

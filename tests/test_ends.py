@@ -8,7 +8,7 @@ from ablate.config.study_spec import load_study
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
 from ablate.plan import plan
-from ablate.run import create_run
+from ablate.runs.run import create_run
 from ablate.show import outcome
 from ablate.study import drive
 

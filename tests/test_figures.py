@@ -15,7 +15,7 @@ from ablate.figures import CLASSES, _slugs, draw
 from ablate.findings import findings, write_tables
 from ablate.paper_figures import fig_confusion, fig_ladder, fig_layers, fig_pareto, fig_scaling, fig_sensitivity
 from ablate.paper_figures.style import figure
-from ablate.run import load_run
+from ablate.runs.run import load_run
 
 
 @pytest.fixture(scope="module")

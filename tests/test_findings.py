@@ -14,8 +14,9 @@ from ablate.analysis.confusion import changed, confusions, differences, examples
 from ablate.config.study_spec import StudySpec
 from ablate.design import Design
 from ablate.findings import findings
-from ablate.ledger import append, blank_record
-from ablate.run import create_run, load_run
+from ablate.runs.ledger import append
+from ablate.runs.record import blank_record
+from ablate.runs.run import create_run, load_run
 from ablate.trial import trial_id
 
 

@@ -11,11 +11,11 @@ import transformers
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial, train
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.ledger import append, read
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
 from ablate.quantization.onnx_export import to_onnx
+from ablate.runs.ledger import append, read
 
 TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor", signed=False)
 
@@ -101,7 +101,7 @@ def test_onnx_takes_each_image_by_itself(tiny_vit, tmp_path):
 
 
 def test_a_ledger_without_the_field_is_read(tmp_path):
-    from ablate.ledger import blank_record
+    from ablate.runs.record import blank_record
 
     old = blank_record(TrialSpec(), "x")
     assert old.pop("evaluation_batch", 0) is None

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate import ledger
 from ablate.analysis.importance import by_layer, by_parameter, parameters
+from ablate.runs import ledger
+from ablate.runs.record import FIELDS
 
 REAL = Path(__file__).parent.parent / "results" / "layers_bits" / "ledger.jsonl"
 GROUPS = ["block0.fc1", "block0.fc2", "head"]
@@ -28,7 +29,7 @@ def table(records):
 
 
 def real():
-    return pd.DataFrame(ledger.read(REAL), columns=list(ledger.FIELDS))
+    return pd.DataFrame(ledger.read(REAL), columns=list(FIELDS))
 
 
 def made_up(n=120, noise=0.02, seed=0):

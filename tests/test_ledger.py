@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ablate import figures, ledger, lines, load_run
+from ablate import figures, load_run
 from ablate.analysis import bounds
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.findings import findings
-from ablate.ledger import blank_record
 from ablate.plan import proposer_of
 from ablate.report import report
+from ablate.runs import ledger, lines
+from ablate.runs.record import FIELDS, blank_record
 from ablate.show import outcome
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -170,7 +171,7 @@ def looked_at(path):
     return run
 
 
-LATER = [*(name for name in ledger.FIELDS if name not in ("schema", "trial_id", "spec", "status", "accuracy"))]
+LATER = [*(name for name in FIELDS if name not in ("schema", "trial_id", "spec", "status", "accuracy"))]
 
 
 def without(*names):

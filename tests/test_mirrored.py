@@ -15,8 +15,8 @@ from ablate.data.datasets import Dataset, Split
 from ablate.data.mirrored import mirrored_classes
 from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.ledger import blank_record
 from ablate.plan import plan
+from ablate.runs.record import blank_record
 from ablate.trial import compare, resolved, trial_id
 
 PAIR = (("left", "right"),)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from ablate.provenance import checkout
+from ablate.runs.provenance import checkout
 
 NOTHING = {"git_commit": None, "git_dirty": None}
 

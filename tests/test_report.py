@@ -17,11 +17,12 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.ledger import append, blank_record
-from ablate.locks import hold
-from ablate.provenance import add_resume
 from ablate.report import report
-from ablate.run import create_run, load_run
+from ablate.runs.ledger import append
+from ablate.runs.locks import hold
+from ablate.runs.provenance import add_resume
+from ablate.runs.record import blank_record
+from ablate.runs.run import create_run, load_run
 from ablate.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")

@@ -8,7 +8,7 @@ from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
-from ablate.ledger import blank_record
+from ablate.runs.record import blank_record
 from ablate.samplers import sampler_of
 from ablate.search import Search
 

@@ -17,8 +17,8 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.ledger import blank_record
 from ablate.report import report
+from ablate.runs.record import blank_record
 from ablate.trial import checkpoint_spec
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]

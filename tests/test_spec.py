@@ -13,7 +13,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.run import _toml
+from ablate.runs.run import _toml
 from ablate.search import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")] + ["head"]

@@ -16,7 +16,7 @@ from conftest import wait, workers
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from ablate import load_run
-from ablate.locks import hold
+from ablate.runs.locks import hold
 
 FAULTS = Path(__file__).parent.parent / "benchmarks" / "faults.py"
 

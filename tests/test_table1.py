@@ -20,14 +20,14 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.hardware import cpus
 from ablate.latency import measure
-from ablate.ledger import append, read
-from ablate.lines import encode
 from ablate.models import loading
 from ablate.printed import notes
-from ablate.run import create_run
+from ablate.runs.ledger import append, read
+from ablate.runs.lines import encode
+from ablate.runs.run import create_run
+from ablate.runs.writer import Writer
 from ablate.table1 import Cell, Row, Table1
 from ablate.trial import trial_id, trial_steps
-from ablate.writer import Writer
 
 
 def command(capsys, *arguments):

@@ -14,7 +14,7 @@ from ablate.cluster import Resources
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.distribute import distribute
-from ablate.ledger import blank_record
+from ablate.runs.record import blank_record
 from ablate.trial import worker_steps
 
 

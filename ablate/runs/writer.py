@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ablate import ledger
 from ablate.errors import BadInput
 from ablate.files import store
-from ablate.ledger import Record
-from ablate.locks import hold
+from ablate.runs import ledger
+from ablate.runs.locks import hold
+from ablate.runs.record import Record
 
 
 class Writer:

@@ -16,7 +16,7 @@ from ablate.errors import BadInput
 from ablate.files import store
 from ablate.hardware import cpus, device_name
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 CODE = ("ablate", "analysis", "paper_figures", "search_spaces", "studies")  # the package's folders in a checkout
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "scipy", "safetensors", "thop")
 

@@ -3,26 +3,15 @@
 import codecs
 import math
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ablate import lines
 from ablate.config.canonical import OFF
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 from ablate.errors import BadInput
+from ablate.runs import lines
+from ablate.runs.record import FIELDS, FOUND, SCHEMA, Record, arm
 
-Record = dict[str, Any]
-SCHEMA = 1
-ASKED = ("schema", "trial_id", "spec", "status", "arm", "seed", "fraction", "epochs")
-LATER = ("evaluation_batch",)  # fields that older ledgers lack
-FOUND = (
-    *("images", "steps", "accuracy", "loss", "test_accuracy", "test_loss"),
-    *("size_bytes", "parameters", "macs", "bitops", "latency_ms"),
-    *("train_seconds", "threads", "device", "error"),
-    *LATER,
-)
-FIELDS = (*ASKED, *FOUND, "curve", "started_at")
 STATUSES = ("complete", "pruned", "failed")
 TEXT, ROWS = ("arm", "device", "error", "started_at"), ("curve", "rungs")
 NUMBERS = ("seed", "fraction", "epochs", *(name for name in FOUND if name not in TEXT))
@@ -34,21 +23,9 @@ class _Newer(ValueError):
     """A record of a version that is to come."""
 
 
-def blank_record(spec: TrialSpec, name: str) -> Record:
-    """A record with every field, of a trial that has not got anywhere yet and so has failed."""
-    asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
-
-
 def trial_of(record: Record) -> TrialSpec:
     """The trial of a record. Raises BadInput where it has fields that only a newer version knows."""
     return checked(TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate")
-
-
-def arm(spec: TrialSpec) -> str:
-    """The kinds of quantized weights in a trial, "full" where there are none."""
-    return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
 
 
 def append(path: Path, record: Record) -> None:

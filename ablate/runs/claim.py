@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from ablate.errors import BadInput
-from ablate.locks import hold, owner
-from ablate.run import RUNS, Run, driven
+from ablate.runs.locks import hold, owner
+from ablate.runs.run import RUNS, Run, driven
 
 FILES = ("study.toml", "provenance.json", "state.json", ".writer.lock", "ledger.jsonl")  # the ledger last: it is the lock
 FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import tomli_w
 
-from ablate import ledger
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
-from ablate.locks import owner
+from ablate.runs import ledger
+from ablate.runs.locks import owner
+from ablate.runs.record import FIELDS
 
 if TYPE_CHECKING:
     import optuna
@@ -42,7 +43,7 @@ class Run:
     def records(self) -> pd.DataFrame:
         """The ledger as a table: one row a trial, in the order in which they ended."""
         records = ledger.read(self.path / "ledger.jsonl")
-        columns = dict.fromkeys([*ledger.FIELDS, "rungs", *(name for record in records for name in record)])
+        columns = dict.fromkeys([*FIELDS, "rungs", *(name for record in records for name in record)])
         return pd.DataFrame([{"rungs": []} | record for record in records], columns=list(columns))
 
     @property
