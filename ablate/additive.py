@@ -16,9 +16,9 @@ from scipy import optimize
 
 from ablate.config.objectives import SCORES
 from ablate.config.study_spec import StudySpec
-from ablate.constraints import Count
 from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
 from ablate.points import Point, Points
+from ablate.profiling.cost_model import Count
 from ablate.samplers import Code
 
 START = 4  # balanced points at random after the anchors: each tells something of every axis

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import cost, trial
+from ablate import trial
 from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.confirm import is_searched
-from ablate.constraints import Count, Counter
 from ablate.data import datasets, flips
 from ablate.design import Design
 from ablate.errors import BadInput
@@ -27,6 +26,8 @@ from ablate.fractions import fraction
 from ablate.hardware import cpus
 from ablate.models import layer_groups, loading
 from ablate.points import Points
+from ablate.profiling import macs
+from ablate.profiling.cost_model import Count, Counter
 from ablate.quantization import packed_model
 from ablate.recipe import check_single, length, steps_of
 from ablate.runs.record import Record, arm
@@ -69,7 +70,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     study, notices = _flips(study, dataset, records)
     model, preprocess = loading.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
     try:
-        cost.count(model, preprocess.size)
+        macs.count(model, preprocess.size)
     except Exception as error:
         size = "x".join(str(side) for side in preprocess.size)
         raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
@@ -234,7 +235,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
 
 def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
-    counted = cost.count(model, preprocess.size)
+    counted = macs.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
     untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost

@@ -18,8 +18,8 @@ from ablate.asha import Rungs
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
-from ablate.constraints import Count
 from ablate.points import Point, Points, choices, draw
+from ablate.profiling.cost_model import Count
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.samplers import Code, attributes, sampler_of

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate import cost, hardware, latency, trial
+from ablate import hardware, trial
 from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
-from ablate.cost import Cost
 from ablate.errors import BadInput
 from ablate.formatting import in_words
 from ablate.models import layer_groups, loading
 from ablate.models.loading import Preprocess
 from ablate.printed import PRINTED, notes
+from ablate.profiling import latency, macs
+from ablate.profiling.macs import Cost
 from ablate.quantization import packed_model, quantize
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
@@ -126,7 +127,7 @@ def table1(
     for entry in _base():
         tell(entry.name)
         model, preprocess = entry.build()
-        counted = cost.count(model, preprocess.size)
+        counted = macs.count(model, preprocess.size)
         if counted not in [arm.counted for arm in arms]:
             rows.append(_row(entry, counted, *_sized(model, preprocess, seconds, batch)))
     for arm in arms:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import cluster, hardware, latency
+from ablate import cluster, hardware
 from ablate.cluster import Resources
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
@@ -17,6 +17,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.files import store
 from ablate.models import loading
+from ablate.profiling import latency
 from ablate.quantization import packed_model
 from ablate.runs.run import Run
 

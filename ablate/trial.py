@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ablate import cost
 from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
@@ -21,8 +20,9 @@ from ablate.data import datasets, flips
 from ablate.data.mirrored import augmentation
 from ablate.errors import BadInput, unknown
 from ablate.hardware import device, device_name
-from ablate.latency import LatencyTable
 from ablate.models import layer_groups, loading
+from ablate.profiling import macs
+from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
@@ -158,7 +158,7 @@ def trial_steps(
 def _counted(model: torch.nn.Module, preprocess: loading.Preprocess, table: LatencyTable | None) -> tuple[Record, int]:
     """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
     specs = {n: m.spec for n, m in layer_groups.linear_layers(model).items() if isinstance(m, BitLinear)}
-    counted = asdict(cost.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
+    counted = asdict(macs.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
     return counted, packed_model.packed_bytes(model, specs, preprocess=preprocess)
 
 

@@ -155,7 +155,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
-    from ablate import latency, view
+    from ablate import view
+    from ablate.profiling import latency
 
     _set_threads(threads)
     rows = latency.bench(directory, seconds=seconds, compiled=compiled)

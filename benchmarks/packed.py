@@ -27,8 +27,8 @@ from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.latency import held
 from ablate.models import loading
+from ablate.profiling.latency import held
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.train import evaluate, train

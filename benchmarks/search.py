@@ -46,11 +46,11 @@ from ablate.config.precisions import WEIGHTS
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
-from ablate.constraints import Counter
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import layer_groups, loading
 from ablate.points import Point, Points
+from ablate.profiling.cost_model import Counter
 from ablate.runs.record import blank_record
 from ablate.search import Search
 

@@ -27,9 +27,9 @@ from search import RESULTS, World, run, summary
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
-from ablate.constraints import Counter
 from ablate.hardware import device_name
 from ablate.points import Points
+from ablate.profiling.cost_model import Counter
 from ablate.runs import ledger
 from ablate.runs.record import Record
 from ablate.trial import run_trial

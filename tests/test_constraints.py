@@ -9,17 +9,18 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import cost, load_run, run_study, trial
+from ablate import load_run, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.cluster import Resources
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
-from ablate.constraints import Counter
 from ablate.data import datasets
 from ablate.models import layer_groups, loading
 from ablate.plan import plan
+from ablate.profiling import macs
+from ablate.profiling.cost_model import Counter
 from ablate.quantization import packed_model
 from ablate.runs import ledger
 from ablate.runs.record import blank_record
@@ -66,7 +67,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
             spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
             built = trial.build(spec, classes)
             assert count(spec)["size_bytes"] == packed_model.pack(built, tmp_path / str(i), preprocess=preprocess)
-            assert count(spec)["bitops"] == cost.count(built, preprocess.size).bitops
+            assert count(spec)["bitops"] == macs.count(built, preprocess.size).bitops
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "additive"])

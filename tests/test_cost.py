@@ -5,10 +5,10 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, pack, quantize_
-from ablate.cost import count
 from ablate.data import datasets
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
+from ablate.profiling.macs import count
 
 
 @pytest.fixture(scope="module", params=["eager", "sdpa"])

@@ -17,9 +17,9 @@ from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.errors import BadInput
-from ablate.latency import LatencyTable, bench, layer_table, measure
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
+from ablate.profiling.latency import LatencyTable, bench, layer_table, measure
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
 from ablate.resume import resume_study

@@ -13,11 +13,11 @@ from families import FAMILIES, NO, build, exports, pixels, quantized, row
 from torch import nn
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
-from ablate.cost import count
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, Unwritten
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
+from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
 from ablate.timing import _measure_packed
 from ablate.train import evaluate

@@ -14,14 +14,14 @@ from rich.console import Console
 from ablate import cli, load_run, table1, typeset
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
-from ablate.cost import Cost
 from ablate.data import datasets
 from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.hardware import cpus
-from ablate.latency import measure
 from ablate.models import loading
 from ablate.printed import notes
+from ablate.profiling.latency import measure
+from ablate.profiling.macs import Cost
 from ablate.runs.ledger import append, read
 from ablate.runs.lines import encode
 from ablate.runs.run import create_run

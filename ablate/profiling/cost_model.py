@@ -6,10 +6,10 @@ from functools import cached_property
 
 from torch import nn
 
-from ablate import cost
 from ablate.config.trial_spec import LayerSpec, TrialSpec
-from ablate.latency import LatencyTable
 from ablate.models.loading import Preprocess
+from ablate.profiling import macs
+from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
 
 Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
@@ -28,9 +28,9 @@ class Counter:
         layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
         found = quantize.resolved(self.model, layer)
         costs: dict[str, float] = {"size_bytes": packed_model.packed_bytes(self.model, found, preprocess=self.preprocess)}
-        costs["bitops"] = cost.bitops(*self._macs, found)
+        costs["bitops"] = macs.bitops(*self._macs, found)
         return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
 
     @cached_property
     def _macs(self) -> tuple[int, dict[str, int]]:
-        return cost.macs(self.model, self.preprocess.size)
+        return macs.macs(self.model, self.preprocess.size)
