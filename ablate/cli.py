@@ -275,7 +275,7 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
 
 def _resources(limits: tuple[Any, ...]) -> Any:
     """The options on resources, checked."""
-    from ablate.cluster import Resources, check_address
+    from ablate.execution.ray_cluster import Resources, check_address
 
     resources = checked(Resources, dict(zip(Resources.model_fields, limits, strict=True)), "options")
     check_address(resources.address)

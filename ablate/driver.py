@@ -15,12 +15,12 @@ import pandas as pd
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
 from ablate.asha import Rungs
-from ablate.cluster import Metrics, Readings, Resources
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.confirm import confirmations, is_searched
-from ablate.distribute import Asked, Running
 from ablate.errors import BadInput
-from ablate.monitor import METRICS
+from ablate.execution.monitoring import METRICS
+from ablate.execution.ray_cluster import Metrics, Readings, Resources
+from ablate.execution.tune_runner import Asked, Running
 from ablate.plan import Plan
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate import cluster
-from ablate.cluster import HERE, Resources
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import HERE, Resources
 from ablate.runs import ledger
 from ablate.runs.claim import reclaimed
 from ablate.runs.record import Record
@@ -39,12 +39,12 @@ def resume_study(
         torn = ledger.recover(run.path / "ledger.jsonl")
         length = (run.path / "ledger.jsonl").stat().st_size
         study = _extended(run, {"trials": trials, "hours": hours})
-        cluster.check_address(resources.address)
+        ray_cluster.check_address(resources.address)
         with ThreadPoolExecutor(1) as pool:
             planning = pool.submit(_planned, study, run.path, resources.storage)
-            with cluster.connected(resources) as (dashboard, resources):
+            with ray_cluster.connected(resources) as (dashboard, resources):
                 planned, records, storage = planning.result()
-                writer = cluster.writer_of(run.path)
+                writer = ray_cluster.writer_of(run.path)
                 if (run.path / "ledger.jsonl").stat().st_size != length:  # on another host, whose lock is not seen here
                     raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
                 write_study(run.path, planned.study)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.cluster import Resources
 from ablate.config.study_spec import StudySpec
+from ablate.execution.ray_cluster import Resources
 from ablate.formatting import count
 from ablate.fractions import APART
 from ablate.runs.run import Run

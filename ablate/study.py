@@ -13,13 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import cluster, designed, figures, trial
-from ablate.cluster import HERE, Resources
+from ablate import designed, figures, trial
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.distribute import distribute
 from ablate.driver import Driver, View
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import HERE, Resources
+from ablate.execution.tune_runner import distribute
 from ablate.findings import write_tables
 from ablate.gate import gate
 from ablate.hardware import native_bf16
@@ -57,13 +58,13 @@ def run_study(
     """
     study = load_study(study) if isinstance(study, str) else study
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
-        cluster.check_address(resources.address)
+        ray_cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None
         planned = plan(study)
         checks = gate(planned)
-        with cluster.connected(resources) as (dashboard, resources):
+        with ray_cluster.connected(resources) as (dashboard, resources):
             if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
-                there = cluster.alone(resources, resolve, study.recipe)
+                there = ray_cluster.alone(resources, resolve, study.recipe)
                 if there != planned.study.recipe:
                     planned = plan(study.model_copy(update={"recipe": there}))
             planned, found = reuse(known, planned)
@@ -74,7 +75,7 @@ def run_study(
             }
             about |= {"checks": [asdict(check) for check in checks]}
             run = create_run(path, planned.study, provenance() | about)
-            writer, records = cluster.writer_of(path), [record for record, _ in found.values()]
+            writer, records = ray_cluster.writer_of(path), [record for record, _ in found.values()]
             for check in checks:
                 if check.notable:
                     print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)

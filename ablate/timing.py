@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate import cluster, hardware
-from ablate.cluster import Resources
+from ablate import hardware
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
 from ablate.files import store
 from ablate.models import loading
 from ablate.profiling import latency
@@ -29,7 +30,7 @@ def layer_latencies(
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
-    table: latency.LatencyTable = cluster.alone(resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile)
+    table: latency.LatencyTable = ray_cluster.alone(resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile)
     store(path, json.dumps(table.dump()).encode())
     return table
 
@@ -63,7 +64,7 @@ def measure_front(
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
         kept = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
         how = (_measure_packed, kept, run.study.model, classes, files)
-        whole = asdict(cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
+        whole = asdict(ray_cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
         rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
     store(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 

@@ -54,7 +54,7 @@ def monitor(
     export: Annotated[Path, typer.Option(help="A folder for the two files.")],
 ) -> None:
     """A Grafana dashboard and Prometheus alert rules for the metrics of studies. Example: ablate monitor --export DIR"""
-    from ablate.monitor import monitor
+    from ablate.execution.monitoring import monitor
 
     for path in monitor(export):
         print(short(path.absolute()))

@@ -25,9 +25,9 @@ import numpy as np
 
 from ablate import load_run, run_study
 from ablate.analysis import pareto
-from ablate.cluster import Resources
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import EarlyStopping, StudySpec
+from ablate.execution.ray_cluster import Resources
 from ablate.resume import resume_study
 from ablate.runs import ledger
 from ablate.runs.run import write_study

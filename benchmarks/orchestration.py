@@ -29,13 +29,13 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from setting import machine
 
-from ablate import cluster
-from ablate.cluster import Resources
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import load_study
 from ablate.config.trial_spec import TrialSpec
-from ablate.distribute import distribute
 from ablate.driver import Driver
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
+from ablate.execution.tune_runner import distribute
 from ablate.plan import plan
 from ablate.points import draw
 from ablate.runs.ledger import append
@@ -89,7 +89,7 @@ def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[
         stop=lambda: False,
         steps=partial(pretend, seconds=seconds),
         path=path,
-        writer=cluster.writer_of(path),
+        writer=ray_cluster.writer_of(path),
         resources=resources,
     )
     driver.end("finished")

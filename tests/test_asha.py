@@ -13,14 +13,15 @@ import pandas as pd
 import pytest
 import ray
 
-from ablate import cli, cluster, load_run, run_study, trial, verbs
+from ablate import cli, load_run, run_study, trial, verbs
 from ablate.asha import Rungs, best
-from ablate.cluster import Resources
 from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
-from ablate.distribute import distribute
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
+from ablate.execution.tune_runner import distribute
 from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
@@ -294,7 +295,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             stop=lambda: False,
             steps=sleepy,
             path=tmp_path,
-            writer=cluster.writer_of(tmp_path),
+            writer=ray_cluster.writer_of(tmp_path),
             judge=judge,
             resources=Resources(concurrency=3, gpus_per_trial=0.0),
         )

@@ -12,11 +12,11 @@ from conftest import told
 from ablate import load_run, run_study, trial
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
-from ablate.cluster import Resources
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.data import datasets
+from ablate.execution.ray_cluster import Resources
 from ablate.models import layer_groups, loading
 from ablate.plan import plan
 from ablate.profiling import macs

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from ablate import LayerSpec, cli, load_packed, load_run, pack, quantize_, run_study
-from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.errors import BadInput
+from ablate.execution.ray_cluster import Resources
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.latency import LatencyTable, bench, layer_table, measure

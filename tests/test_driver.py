@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from ablate.cluster import Resources
 from ablate.config.study_spec import load_study
 from ablate.driver import Driver
+from ablate.execution.ray_cluster import Resources
 from ablate.plan import plan
 from ablate.runs.run import create_run
 from ablate.trial import trial_id

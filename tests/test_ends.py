@@ -2,11 +2,12 @@
 
 import pytest
 
-from ablate import cluster, load_run, study
-from ablate.cluster import Resources
+from ablate import load_run, study
 from ablate.config.study_spec import load_study
 from ablate.driver import Driver
 from ablate.errors import AblateError, BadInput
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
 from ablate.plan import plan
 from ablate.runs.run import create_run
 from ablate.show import outcome
@@ -15,7 +16,7 @@ from ablate.study import drive
 
 @pytest.fixture(scope="module")
 def ray_of_one():
-    with cluster.connected(Resources(concurrency=1)) as (_, resources):
+    with ray_cluster.connected(Resources(concurrency=1)) as (_, resources):
         yield resources
 
 
@@ -25,7 +26,7 @@ def driven(path, text, resources, view=None):
     (path / "tiny.toml").write_text(text)
     planned = plan(load_study(str(path / "tiny.toml")))
     run = create_run(path / "run", planned.study, {})
-    writer = cluster.writer_of(run.path)
+    writer = ray_cluster.writer_of(run.path)
     return drive(run, planned, [], writer, None, resources, "", view)
 
 

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from ablate.cluster import Resources
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.design import Design
 from ablate.errors import BadInput
+from ablate.execution.ray_cluster import Resources
 from ablate.fractions import fraction
 from ablate.plan import plan
 from ablate.show import dry_run

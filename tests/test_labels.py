@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ablate.execution.ray_folder import SHORT, ray_folder
 from ablate.labels import ascii_tag, one_line, shortened, shortened_alike
-from ablate.ray_folder import SHORT, ray_folder
 
 NAMES = ["größe", "grösse", "grosse", "名前", "名字", "a😀", "a\udcff", "naïve", "naive", "ß", ""]
 

@@ -14,7 +14,7 @@ import yaml
 from conftest import wait
 
 from ablate.errors import BadInput
-from ablate.monitor import METRICS, monitor
+from ablate.execution.monitoring import METRICS, monitor
 
 needs_prometheus = pytest.mark.skipif(
     not shutil.which("prometheus") or not shutil.which("promtool"), reason="Prometheus is not installed (Debian: prometheus)"

@@ -13,9 +13,9 @@ from ray.util.state import list_actors
 
 import ablate
 from ablate import load_run
-from ablate.cluster import Resources, _fit
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
+from ablate.execution.ray_cluster import Resources, _fit
 
 PACKAGE = Path(ablate.__file__).parent
 LONGER = ("trials = 4", "trials = 6"), ("epochs = 1", "epochs = 40")

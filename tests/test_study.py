@@ -15,12 +15,13 @@ import pytest
 import ray
 from conftest import wait, workers
 
-from ablate import cli, cluster, load_run, run_study
-from ablate.cluster import Resources
+from ablate import cli, load_run, run_study
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
 from ablate.formatting import duration
 from ablate.plan import _views, estimate, plan
 from ablate.resume import resume_study
@@ -339,7 +340,7 @@ def test_a_ray_that_does_not_start_is_told_in_a_line_and_leaves_no_folder(tiny_s
         raise Exception("The current node timed out during startup.\nIts log: ...")  # as Ray does
 
     monkeypatch.setattr(ray, "init", late)
-    with pytest.raises(AblateError, match="Ray did not start on this machine") as told, cluster.connected(Resources()):
+    with pytest.raises(AblateError, match="Ray did not start on this machine") as told, ray_cluster.connected(Resources()):
         pass
     assert str(told.value).endswith(": The current node timed out during startup.")
     study = with_options(tiny_study, tmp_path)
@@ -347,5 +348,8 @@ def test_a_ray_that_does_not_start_is_told_in_a_line_and_leaves_no_folder(tiny_s
         run_study(study, tmp_path / "runs" / "run")
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.toml"]
     assert not isinstance(told.value, BadInput)  # exit 1: the user gave nothing wrong
-    with pytest.raises(BadInput, match="--address must be that of a Ray cluster"), cluster.connected(Resources(address="h:1")):
+    with (
+        pytest.raises(BadInput, match="--address must be that of a Ray cluster"),
+        ray_cluster.connected(Resources(address="h:1")),
+    ):
         pass

@@ -9,11 +9,11 @@ import pytest
 import ray
 from conftest import workers
 
-from ablate import cluster
-from ablate.cluster import Resources
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.distribute import distribute
+from ablate.execution import ray_cluster
+from ablate.execution.ray_cluster import Resources
+from ablate.execution.tune_runner import distribute
 from ablate.runs.record import blank_record
 from ablate.trial import worker_steps
 
@@ -30,7 +30,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
 
     queue = iter([("first", spec), ("a", other), ("b", other), ("c", other), ("fifth", spec)])
     (tmp_path / "ledger.jsonl").touch()
-    with cluster.connected(Resources(concurrency=1)) as (_, resources):
+    with ray_cluster.connected(Resources(concurrency=1)) as (_, resources):
         distribute(
             lambda: next(queue, None),
             lambda record: records.append(record) or [],
@@ -38,7 +38,7 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
             stop=lambda: False,
             steps=partial(worker_steps, dataset=datasets.load("cifar10-mini"), table=None, files={}),
             path=tmp_path,
-            writer=cluster.writer_of(tmp_path),
+            writer=ray_cluster.writer_of(tmp_path),
             resources=resources,
         )
     assert len(records) == 5 and len(seen) == 1
@@ -74,7 +74,7 @@ def test_no_worker_is_started_in_vain(tmp_path):
             stop=lambda: False,
             steps=sleepy,
             path=tmp_path,
-            writer=cluster.writer_of(tmp_path),
+            writer=ray_cluster.writer_of(tmp_path),
             resources=Resources(concurrency=6, gpus_per_trial=0.0),
         )
     finally:
@@ -86,6 +86,6 @@ def test_what_a_worker_alone_is_given_may_be_large():
     """As the packed weights of a large model are, which a study times at its end."""
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        assert cluster.alone(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000
+        assert ray_cluster.alone(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000
     finally:
         ray.shutdown()

@@ -24,9 +24,9 @@ from ray.util.metrics import Gauge, Histogram
 
 from ablate.config.trial_spec import Spec
 from ablate.errors import AblateError, BadInput
+from ablate.execution.ray_folder import ray_folder, room
 from ablate.hardware import cpus
 from ablate.labels import ascii_tag
-from ablate.ray_folder import ray_folder, room
 from ablate.runs.locks import owner
 from ablate.runs.writer import Writer
 

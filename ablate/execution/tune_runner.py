@@ -16,10 +16,10 @@ from ray import cloudpickle, tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
-from ablate.actors import keep_actors
-from ablate.cluster import Resources
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import NonFinite, Unwritten
+from ablate.execution.ray_cluster import Resources
+from ablate.execution.tune_patches import keep_actors
 from ablate.formatting import in_words
 from ablate.runs.record import Record, arm, blank_record
 from ablate.runs.state import after

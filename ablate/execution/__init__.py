@@ -1,0 +1,4 @@
+"""Ray: the cluster, Tune, metrics.
+
+Imports `runs` and below.
+"""
