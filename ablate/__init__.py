@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.runs.run import load_run as load_run
     from ablate.study import run_study as run_study
-    from ablate.trial import run_trial as run_trial
+    from ablate.training.trial import run_trial as run_trial
 
 _HOME = {
     "BitLinear": "quantization.bitlinear",
@@ -23,7 +23,7 @@ _HOME = {
     "pack": "quantization.packed_model",
     "quantize_": "quantization.quantize",
     "run_study": "study",
-    "run_trial": "trial",
+    "run_trial": "training.trial",
 }
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

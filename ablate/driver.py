@@ -27,7 +27,7 @@ from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.runs.state import seconds_left
 from ablate.search import Search
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
 

@@ -118,7 +118,7 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         fig_confusion.draw_difference(rows, pairs, title, path, classes)
         yield path
     try:
-        from ablate.trial import load_data  # it loads torch, which no other figure needs
+        from ablate.training.trial import load_data  # it loads torch, which no other figure needs
 
         dataset = load_data(run.study.data, run.study.model)
     except BadInput:  # the images need not be where the run's folder was moved

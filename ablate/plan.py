@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import trial
 from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
@@ -29,10 +28,11 @@ from ablate.points import Points
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
 from ablate.quantization import packed_model
-from ablate.recipe import check_single, length, steps_of
 from ablate.runs.record import Record, arm
 from ablate.search import Search
-from ablate.train import resolve, train
+from ablate.training import trial
+from ablate.training.optim import check_single, length, steps_of
+from ablate.training.trainer import resolve, train
 
 LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")  # parts of a recipe
 

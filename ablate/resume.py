@@ -17,7 +17,7 @@ from ablate.runs.run import Run, load_run, write_study
 if TYPE_CHECKING:
     from ablate.driver import View
     from ablate.plan import Plan
-    from ablate.storage import Storage
+    from ablate.training.checkpoint_store import Storage
 
 
 def resume_study(
@@ -74,7 +74,7 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
 def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.plan import plan
     from ablate.runs.provenance import check_contents
-    from ablate.storage import Storage
+    from ablate.training.checkpoint_store import Storage
 
     records = ledger.read(path / "ledger.jsonl")
     planned = plan(study, records)

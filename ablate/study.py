@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import designed, figures, trial
+from ablate import designed, figures
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.driver import Driver, View
@@ -34,9 +34,10 @@ from ablate.runs.run import Run, create_run
 from ablate.runs.state import how_to_go_on
 from ablate.searched import confirmed, front
 from ablate.seen import Seen
-from ablate.storage import Storage
 from ablate.timing import layer_latencies, measure_front
-from ablate.train import resolve
+from ablate.training import trial
+from ablate.training.checkpoint_store import Storage
+from ablate.training.trainer import resolve
 
 
 def run_study(

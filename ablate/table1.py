@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ablate import hardware, trial
+from ablate import hardware
 from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
@@ -32,6 +32,7 @@ from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.seen import Seen
+from ablate.training import trial
 
 CLASSES = [str(i) for i in range(10)]
 ONE_BIT = LayerSpec(weights="binary", activation_scale="tensor", norm=True)  # Fig. 3, 4 and 7

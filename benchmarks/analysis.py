@@ -27,7 +27,7 @@ from ablate.hardware import device_name
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run
 from ablate.search import Search
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")
 POINTS, TRIALS, SAMPLES = 100_000, 2000, 1000

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from ablate import LayerSpec, quantize_, train
+from ablate import LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import loading
+from ablate.training import trainer
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
 IMAGES = {"cpu": 500, "cuda": 1000}
@@ -43,10 +44,10 @@ def main() -> None:
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + asked.rounds * [True]:  # the first round warms up
         for size in sizes:
-            train.AT_ONCE[asked.device] = size
+            trainer.AT_ONCE[asked.device] = size
             for weights, model in tested.items():
                 started = time.perf_counter()
-                train.evaluate(model, images, preprocess)
+                trainer.evaluate(model, images, preprocess)
                 if counted:
                     seconds[weights][size].append(time.perf_counter() - started)
     rows = [

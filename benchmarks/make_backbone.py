@@ -36,8 +36,10 @@ from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.hardware import device, device_name
 from ablate.models import loading
 from ablate.models.loading import Preprocess
-from ablate.recipe import Objective, compiled, optimizer_of, rate
-from ablate.train import evaluate
+from ablate.training.compilation import compiled
+from ablate.training.loss import Objective
+from ablate.training.optim import optimizer_of, rate
+from ablate.training.trainer import evaluate
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"
 PATCH, PAD = 4, 4  # pixels

@@ -32,7 +32,7 @@ from ablate.models import layer_groups, loading
 from ablate.points import Points
 from ablate.runs import ledger
 from ablate.runs.run import Run, load_run
-from ablate.trial import run_trial
+from ablate.training.trial import run_trial
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")

@@ -31,7 +31,7 @@ from ablate.models import loading
 from ablate.profiling.latency import held
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
-from ablate.train import evaluate, train
+from ablate.training.trainer import evaluate, train
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "torchao", "onnxruntime", "onnxscript")

@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from torch import multiprocessing
 
-from ablate import LayerSpec, quantize_, train
+from ablate import LayerSpec, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import loading
+from ablate.training import trainer
 
 WARM_UP = 640  # views
 
@@ -40,7 +41,7 @@ def one(device: str, weights: str, views: int, start: Barrier, found: "multiproc
             start.wait()
         started = time.perf_counter()
         recipe = Recipe(image_views=counted, validate_every=1000)
-        for _ in train.train(model.to(device), mini.train, few, recipe, preprocess, seed=0):
+        for _ in trainer.train(model.to(device), mini.train, few, recipe, preprocess, seed=0):
             found.put(time.perf_counter() - started) if counted == views else None
 
 

@@ -110,7 +110,7 @@ def simulated(tmp_path_factory):
         from ablate.runs.ledger import append
         from ablate.runs.record import blank_record
         from ablate.runs.run import create_run
-        from ablate.trial import trial_id
+        from ablate.training.trial import trial_id
 
         space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}
         study = StudySpec(question="simulated", space=space, design="arms", steps=arms, seeds=seeds)

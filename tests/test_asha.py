@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import ray
 
-from ablate import cli, load_run, run_study, trial, verbs
+from ablate import cli, load_run, run_study, verbs
 from ablate.asha import Rungs, best
 from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
@@ -29,6 +29,7 @@ from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search import Search
 from ablate.show import outcome
+from ablate.training import trial
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 WALL = ("train_seconds", "started_at")

@@ -16,9 +16,9 @@ from ablate.data.datasets import Split
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.plan import plan
-from ablate.recipe import compiled
-from ablate.train import train
-from ablate.trial import build, teacher_spec, trial_id
+from ablate.training.compilation import compiled
+from ablate.training.trainer import train
+from ablate.training.trial import build, teacher_spec, trial_id
 
 BINARY = LayerSpec(weights="binary")
 

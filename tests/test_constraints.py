@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import told
 
-from ablate import load_run, run_study, trial
+from ablate import load_run, run_study
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
 from ablate.config.canonical import effective, key_of
@@ -27,6 +27,7 @@ from ablate.runs.record import blank_record
 from ablate.search import Search
 from ablate.show import outcome
 from ablate.study import finish
+from ablate.training import trial
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 LAYER = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"]}

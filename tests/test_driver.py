@@ -8,7 +8,7 @@ from ablate.driver import Driver
 from ablate.execution.ray_cluster import Resources
 from ablate.plan import plan
 from ablate.runs.run import create_run
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 
 def test_trials_are_those_of_the_images_that_were_planned_with(tiny_vit, tmp_path):

@@ -20,7 +20,7 @@ from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
 from ablate.timing import _measure_packed
-from ablate.train import evaluate
+from ablate.training.trainer import evaluate
 
 DOCS = Path(__file__).parents[1] / "docs"
 

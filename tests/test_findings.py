@@ -17,7 +17,7 @@ from ablate.findings import findings
 from ablate.runs.ledger import append
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run, load_run
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 
 @pytest.fixture(scope="module")

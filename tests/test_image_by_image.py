@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial, train
+from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.models import loading
@@ -16,6 +16,7 @@ from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
 from ablate.quantization.onnx_export import to_onnx
 from ablate.runs.ledger import append, read
+from ablate.training import trainer
 
 TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor", signed=False)
 
@@ -73,7 +74,7 @@ def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monke
     )
     accuracies = []
     for n in (3, 50):
-        monkeypatch.setitem(train.AT_ONCE, "cpu", n)
+        monkeypatch.setitem(trainer.AT_ONCE, "cpu", n)
         record = run_trial(spec)
         accuracies.append((record["accuracy"], record["loss"]))
     assert accuracies[0] == pytest.approx(accuracies[1]) and record["evaluation_batch"] == 1

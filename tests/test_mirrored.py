@@ -17,7 +17,7 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.plan import plan
 from ablate.runs.record import blank_record
-from ablate.trial import compare, resolved, trial_id
+from ablate.training.trial import compare, resolved, trial_id
 
 PAIR = (("left", "right"),)
 

@@ -15,8 +15,8 @@ from ablate.data import datasets
 from ablate.design import Design
 from ablate.models import loading
 from ablate.models.layer_groups import groups, linear_layers
-from ablate.recipe import optimizer_of
-from ablate.trial import build
+from ablate.training.optim import optimizer_of
+from ablate.training.trial import build
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.quantization.packed_model import load_preprocess, pack
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 EDGE, SQUARE, ODD = {"shortest_edge": 32}, {"height": 32, "width": 32}, {"height": 29, "width": 24}
 SIZES = [(90, 41), (33, 120), (50, 50), (20, 17), (32, 32)]  # (width, height): wide, tall, square, smaller, as it is

@@ -12,7 +12,6 @@ from torch import nn
 
 from ablate import BitLinear, LayerSpec, quantize_, run_trial
 from ablate import plan as plan_module
-from ablate import teacher as teachers
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
@@ -22,9 +21,12 @@ from ablate.errors import BadInput, NonFinite
 from ablate.models import loading
 from ablate.models.loading import Preprocess
 from ablate.plan import _anchor, plan
-from ablate.recipe import Objective, Ramp, averaged, decay, optimizer_of, rate
-from ablate.train import evaluate, train
-from ablate.trial import build, compare, resolved, teacher_spec, trial_id
+from ablate.training import teacher_cache as teachers
+from ablate.training.loss import Objective
+from ablate.training.optim import averaged, decay, optimizer_of, rate
+from ablate.training.progressive import Ramp
+from ablate.training.trainer import evaluate, train
+from ablate.training.trial import build, compare, resolved, teacher_spec, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BINARY = LayerSpec(weights="binary")

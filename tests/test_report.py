@@ -23,7 +23,7 @@ from ablate.runs.locks import hold
 from ablate.runs.provenance import add_resume
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run, load_run
-from ablate.trial import trial_id
+from ablate.training.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")
 EVIL = "</script><script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">&amp;"

@@ -19,7 +19,7 @@ from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.report import report
 from ablate.runs.record import blank_record
-from ablate.trial import checkpoint_spec
+from ablate.training.trial import checkpoint_spec
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]
 COST = {"block0.attention": 0.02, "block0.fc1": 0.05, "head": 0.001}

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from ablate import run_trial, trial
+from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.storage import Storage
+from ablate.training import trial
+from ablate.training.checkpoint_store import Storage
 
 WALL = ("train_seconds", "started_at")
 

@@ -27,7 +27,7 @@ from ablate.runs.lines import encode
 from ablate.runs.run import create_run
 from ablate.runs.writer import Writer
 from ablate.table1 import Cell, Row, Table1
-from ablate.trial import trial_id, trial_steps
+from ablate.training.trial import trial_id, trial_steps
 
 
 def command(capsys, *arguments):

@@ -5,16 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from ablate import run_trial, trial
+from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models.loading import Preprocess
-from ablate.recipe import length, rate
-from ablate.storage import Storage
-from ablate.train import _augment, _batches, _reflect, train
-from ablate.trial import compare, resolved, trial_id
+from ablate.training import trial
+from ablate.training.checkpoint_store import Storage
+from ablate.training.optim import length, rate
+from ablate.training.trainer import _augment, _batches, _reflect, train
+from ablate.training.trial import compare, resolved, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -15,7 +15,7 @@ from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
 from ablate.runs.record import blank_record
-from ablate.trial import worker_steps
+from ablate.training.trial import worker_steps
 
 
 def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):

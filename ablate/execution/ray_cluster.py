@@ -31,7 +31,7 @@ from ablate.runs.locks import owner
 from ablate.runs.writer import Writer
 
 Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 SECONDS = [float(2**i) for i in range(15)]  # of a trial, to 4.5 hours
 
 

@@ -26,12 +26,13 @@ from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
-from ablate.recipe import distills, length
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record, blank_record
 from ablate.runs.state import after
-from ablate.teacher import teacher
-from ablate.train import Epoch, evaluate, resolve, train
+from ablate.training.loss import distills
+from ablate.training.optim import length
+from ablate.training.teacher_cache import teacher
+from ablate.training.trainer import Epoch, evaluate, resolve, train
 
 log = logging.getLogger(__name__)
 CURVES = ("curve", "rungs")  # of a record, as it was seen while training; `rungs` only where there are some

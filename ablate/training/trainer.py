@@ -19,7 +19,10 @@ from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
 from ablate.models.loading import Preprocess, logits
 from ablate.quantization.integer_linear import as_integers
-from ablate.recipe import Objective, Ramp, averaged, check_single, compiled, decay, length, optimizer_of, rate, steps_of
+from ablate.training.compilation import compiled
+from ablate.training.loss import Objective
+from ablate.training.optim import averaged, check_single, decay, length, optimizer_of, rate, steps_of
+from ablate.training.progressive import Ramp
 
 log = logging.getLogger(__name__)
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)

@@ -11,14 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from ablate import recipe as parts
-from ablate import train as training
 from ablate.config.trial_spec import Recipe
 from ablate.data.cache import cache
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models.loading import Preprocess
-from ablate.storage import Storage
+from ablate.training import optim as parts
+from ablate.training import trainer as training
+from ablate.training.checkpoint_store import Storage
 
 
 def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> nn.Module:

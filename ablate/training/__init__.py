@@ -1,0 +1,4 @@
+"""One trial: recipe, optimiser, teacher, checkpoints.
+
+Imports `profiling`, `execution` and below.
+"""
