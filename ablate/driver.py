@@ -14,9 +14,7 @@ import pandas as pd
 
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
-from ablate.asha import Rungs
 from ablate.config.trial_spec import TrialSpec, checked
-from ablate.confirm import confirmations, is_searched
 from ablate.errors import BadInput
 from ablate.execution.monitoring import METRICS
 from ablate.execution.ray_cluster import Metrics, Readings, Resources
@@ -26,7 +24,9 @@ from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.runs.state import seconds_left
-from ablate.search import Search
+from ablate.search.confirmation import confirmations, is_searched
+from ablate.search.searcher import Search
+from ablate.search.successive_halving import Rungs
 from ablate.training.trial import trial_id
 
 View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)

@@ -17,19 +17,19 @@ from ablate.config.builtin import absolute_data
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
-from ablate.confirm import is_searched
 from ablate.data import datasets, flips
-from ablate.design import Design
 from ablate.errors import BadInput
-from ablate.fractions import fraction
 from ablate.hardware import cpus
 from ablate.models import layer_groups, loading
-from ablate.points import Points
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
 from ablate.quantization import packed_model
 from ablate.runs.record import Record, arm
-from ablate.search import Search
+from ablate.search.confirmation import is_searched
+from ablate.search.experiment_design import Design
+from ablate.search.fractional_factorial import fraction
+from ablate.search.parameter_space import Points
+from ablate.search.searcher import Search
 from ablate.training import trial
 from ablate.training.optim import check_single, length, steps_of
 from ablate.training.trainer import resolve, train

@@ -14,7 +14,7 @@ from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import check_idle, load_run
-from ablate.search import Search
+from ablate.search.searcher import Search
 from ablate.training.trial import trial_id
 
 Known = dict[str, tuple[Record, Path]]  # trial id -> its record, and the folder of its run

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis import bounds
-from ablate.design import Design
 from ablate.runs.run import Run
+from ablate.search.experiment_design import Design
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import count
-from ablate.fractions import APART
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
+from ablate.search.fractional_factorial import APART
 from ablate.terminal import console, short, table
 
 if TYPE_CHECKING:  # they load torch

@@ -26,7 +26,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.hardware import device_name
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run
-from ablate.search import Search
+from ablate.search.searcher import Search
 from ablate.training.trial import trial_id
 
 PACKAGES = ("ablate-vit", "numpy", "scipy", "pandas", "moocore", "plotly")

@@ -22,7 +22,7 @@ from ablate.models.layer_groups import match
 from ablate.plan import proposer_of
 from ablate.runs.record import blank_record
 from ablate.runs.run import write_study
-from ablate.search import Search
+from ablate.search.searcher import Search
 
 FEW = ["block0.attention", "block0.fc1", "block0.fc2", "head"]
 MANY = [f"block{i}.{part}" for i in range(24) for part in ("attention", "fc1", "fc2")] + ["head"]

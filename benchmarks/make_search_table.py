@@ -29,9 +29,9 @@ from ablate.config.canonical import effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.models import layer_groups, loading
-from ablate.points import Points
 from ablate.runs import ledger
 from ablate.runs.run import Run, load_run
+from ablate.search.parameter_space import Points
 from ablate.training.trial import run_trial
 
 RESULTS = Path(__file__).parent / "results"

@@ -37,10 +37,10 @@ from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
 from ablate.plan import plan
-from ablate.points import draw
 from ablate.runs.ledger import append
 from ablate.runs.record import Record, blank_record
 from ablate.runs.run import create_run, load_run
+from ablate.search.parameter_space import draw
 
 
 def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:

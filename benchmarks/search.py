@@ -49,10 +49,10 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import layer_groups, loading
-from ablate.points import Point, Points
 from ablate.profiling.cost_model import Counter
 from ablate.runs.record import blank_record
-from ablate.search import Search
+from ablate.search.parameter_space import Point, Points
+from ablate.search.searcher import Search
 
 matplotlib.use("Agg")
 RESULTS = Path(__file__).parent / "results"

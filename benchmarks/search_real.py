@@ -28,10 +28,10 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
 from ablate.hardware import device_name
-from ablate.points import Points
 from ablate.profiling.cost_model import Counter
 from ablate.runs import ledger
 from ablate.runs.record import Record
+from ablate.search.parameter_space import Points
 from ablate.training.trial import run_trial
 
 SEED = 100

@@ -106,10 +106,10 @@ def simulated(tmp_path_factory):
 
     def make(first, last, seeds=8, arms=ARMS):
         from ablate.config.study_spec import StudySpec
-        from ablate.design import Design
         from ablate.runs.ledger import append
         from ablate.runs.record import blank_record
         from ablate.runs.run import create_run
+        from ablate.search.experiment_design import Design
         from ablate.training.trial import trial_id
 
         space = {"name": "s", "description": "d", "layer": {"weights": "full"}, "fraction": FRACTIONS}

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from conftest import told
 
-from ablate.additive import START, solve
 from ablate.analysis import pareto
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
-from ablate.effects import Effects, Levels
-from ablate.points import Points, draw
 from ablate.runs.record import blank_record
-from ablate.samplers import Code
-from ablate.search import Search
+from ablate.search.additive_sampler import START, solve
+from ablate.search.optuna_samplers import Code
+from ablate.search.parameter_space import Points, draw
+from ablate.search.searcher import Search
+from ablate.search.surrogate import Effects, Levels
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}

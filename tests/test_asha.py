@@ -14,7 +14,6 @@ import pytest
 import ray
 
 from ablate import cli, load_run, run_study, verbs
-from ablate.asha import Rungs, best
 from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.driver import Driver
@@ -27,7 +26,8 @@ from ablate.resume import resume_study
 from ablate.reuse import adopt, reuse
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
-from ablate.search import Search
+from ablate.search.searcher import Search
+from ablate.search.successive_halving import Rungs, best
 from ablate.show import outcome
 from ablate.training import trial
 

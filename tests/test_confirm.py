@@ -9,12 +9,12 @@ from scipy import stats
 from ablate import load_run, run_study, view
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
-from ablate.confirm import confirmations, is_searched, table
 from ablate.execution.ray_cluster import Resources
 from ablate.plan import plan, proposer_of
 from ablate.resume import resume_study
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
+from ablate.search.confirmation import confirmations, is_searched, table
 from ablate.show import outcome
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}

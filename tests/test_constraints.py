@@ -24,7 +24,7 @@ from ablate.profiling.cost_model import Counter
 from ablate.quantization import packed_model
 from ablate.runs import ledger
 from ablate.runs.record import blank_record
-from ablate.search import Search
+from ablate.search.searcher import Search
 from ablate.show import outcome
 from ablate.study import finish
 from ablate.training import trial

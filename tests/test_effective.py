@@ -13,8 +13,8 @@ from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.models import loading
-from ablate.points import draw
-from ablate.search import Search
+from ablate.search.parameter_space import draw
+from ablate.search.searcher import Search
 from ablate.timing import _measure_layers
 
 BINARY = LayerSpec(weights="binary")

@@ -8,11 +8,11 @@ import pytest
 
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
-from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
-from ablate.fractions import fraction
 from ablate.plan import plan
+from ablate.search.experiment_design import Design
+from ablate.search.fractional_factorial import fraction
 from ablate.show import dry_run
 
 TABLE = {  # (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, the table of 2^(k-p) designs

@@ -10,11 +10,11 @@ import pytest
 from ablate.config.builtin import load
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, checked
-from ablate.design import Design
 from ablate.errors import BadInput, quoted
 from ablate.formatting import count
-from ablate.points import Points
-from ablate.search import Search
+from ablate.search.experiment_design import Design
+from ablate.search.parameter_space import Points
+from ablate.search.searcher import Search
 
 SPACE = {"description": "d", "layer": {"weights": "binary"}}
 INPUTS = {"toml": 200, "ledger": 200, "packed": 100, "images": 80}

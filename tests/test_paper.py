@@ -12,9 +12,9 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from ablate import BitLinear, run_trial
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
-from ablate.design import Design
 from ablate.models import loading
 from ablate.models.layer_groups import groups, linear_layers
+from ablate.search.experiment_design import Design
 from ablate.training.optim import optimizer_of
 from ablate.training.trial import build
 

@@ -15,7 +15,6 @@ import pytest
 
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec
-from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.report import report
 from ablate.runs.ledger import append
@@ -23,6 +22,7 @@ from ablate.runs.locks import hold
 from ablate.runs.provenance import add_resume
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run, load_run
+from ablate.search.experiment_design import Design
 from ablate.training.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")

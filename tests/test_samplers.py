@@ -9,8 +9,8 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
 from ablate.runs.record import blank_record
-from ablate.samplers import sampler_of
-from ablate.search import Search
+from ablate.search.optuna_samplers import sampler_of
+from ablate.search.searcher import Search
 
 SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]

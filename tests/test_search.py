@@ -10,7 +10,7 @@ from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.runs.record import blank_record
-from ablate.search import Search
+from ablate.search.searcher import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
 

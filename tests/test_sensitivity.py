@@ -15,10 +15,10 @@ from ablate import load_run, run_trial, view
 from ablate.analysis.sensitivity import sensitivities
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec, checked
-from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.report import report
 from ablate.runs.record import blank_record
+from ablate.search.experiment_design import Design
 from ablate.training.trial import checkpoint_spec
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]

@@ -11,10 +11,10 @@ from ablate.config.objectives import OBJECTIVES
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
-from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.runs.run import _toml
-from ablate.search import Search
+from ablate.search.experiment_design import Design
+from ablate.search.searcher import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")] + ["head"]
 SPACE = {"description": "d", "layer": {"weights": "binary"}}

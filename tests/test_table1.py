@@ -15,7 +15,6 @@ from ablate import cli, load_run, table1, typeset
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.data import datasets
-from ablate.design import Design
 from ablate.errors import BadInput
 from ablate.hardware import cpus
 from ablate.models import loading
@@ -26,6 +25,7 @@ from ablate.runs.ledger import append, read
 from ablate.runs.lines import encode
 from ablate.runs.run import create_run
 from ablate.runs.writer import Writer
+from ablate.search.experiment_design import Design
 from ablate.table1 import Cell, Row, Table1
 from ablate.training.trial import trial_id, trial_steps
 

@@ -16,10 +16,10 @@ from scipy import optimize
 
 from ablate.config.objectives import SCORES
 from ablate.config.study_spec import StudySpec
-from ablate.effects import LEAST, Array, Effects, Form, Levels, straight
-from ablate.points import Point, Points
 from ablate.profiling.cost_model import Count
-from ablate.samplers import Code
+from ablate.search.optuna_samplers import Code
+from ablate.search.parameter_space import Point, Points
+from ablate.search.surrogate import LEAST, Array, Effects, Form, Levels, straight
 
 START = 4  # balanced points at random after the anchors: each tells something of every axis
 BUDGETS = 8  # programmes a proposal

@@ -11,18 +11,18 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from ablate.additive import Additive
 from ablate.analysis import pareto
 from ablate.analysis.bounds import excess, out_of_bounds
-from ablate.asha import Rungs
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
-from ablate.points import Point, Points, choices, draw
 from ablate.profiling.cost_model import Count
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
-from ablate.samplers import Code, attributes, sampler_of
+from ablate.search.additive_sampler import Additive
+from ablate.search.optuna_samplers import Code, attributes, sampler_of
+from ablate.search.parameter_space import Point, Points, choices, draw
+from ablate.search.successive_halving import Rungs
 
 TRIES = 3  # proposals of the sampler in a row that were seen before, until the last of them is moved
 MOVES = 20  # of it, one axis at a time, until a new point is drawn at random

@@ -17,10 +17,10 @@ from ablate.config.search_space import values
 from ablate.config.study_spec import Step, StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, Value
 from ablate.errors import BadInput
-from ablate.fractions import fraction
-from ablate.points import Points, choices, usual
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
+from ablate.search.fractional_factorial import fraction
+from ablate.search.parameter_space import Points, choices, usual
 
 MOST = 100_000  # points of a design
 MOST_TRIALS = 1_000_000

@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from ablate.config.precisions import WEIGHTS
 from ablate.errors import unknown
-from ablate.points import Point
+from ablate.search.parameter_space import Point
 
 POPULATION = 20  # of NSGA-II: a study has tens or hundreds of trials
 SAMPLERS = ("additive", "tpe", "nsga2", "gp", "random")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy import linalg
 
-from ablate.points import Point, at
+from ablate.search.parameter_space import Point, at
 
 Array = NDArray[np.float64]
 
