@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import designed, figures
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.driver import Driver, View
@@ -21,19 +20,20 @@ from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import HERE, Resources
 from ablate.execution.tune_runner import distribute
-from ablate.findings import write_tables
 from ablate.gate import gate
 from ablate.hardware import native_bf16
 from ablate.models import loading
 from ablate.plan import Plan, plan, proposer_of
+from ablate.reporting import design_findings, figures
+from ablate.reporting.findings import write_tables
+from ablate.reporting.run_results import Seen
+from ablate.reporting.search_findings import confirmed, front
 from ablate.reuse import adopt, reuse
 from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.record import Record
 from ablate.runs.run import Run, create_run
 from ablate.runs.state import how_to_go_on
-from ablate.searched import confirmed, front
-from ablate.seen import Seen
 from ablate.timing import layer_latencies, measure_front
 from ablate.training import trial
 from ablate.training.checkpoint_store import Storage
@@ -177,7 +177,11 @@ def finish(run: Run) -> Run:
     """Write what can be rebuilt from the ledger in a moment: the front and the design, as tables and figures."""
     seen = Seen(run)
     found = {"front": front(seen), "confirmed": confirmed(seen)}
-    found |= {"ladder": designed.ladder(seen), "sensitivity": designed.sensitivity(seen), "cells": designed.cells(seen)}
+    found |= {
+        "ladder": design_findings.ladder(seen),
+        "sensitivity": design_findings.sensitivity(seen),
+        "cells": design_findings.cells(seen),
+    }
     write_tables(found, run.path / "tables")
     figures.draw(run, found)
     return run

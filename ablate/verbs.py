@@ -40,7 +40,7 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUN/report.html by default.")] = None,
 ) -> None:
     """One page of what a run shows, also while it runs, and each table beside it as CSV. Example: ablate report RUN"""
-    from ablate.report import report, tables_of
+    from ablate.reporting.html_report import report, tables_of
     from ablate.runs.run import latest_run, load_run
 
     loaded = load_run(run) if run else latest_run()
@@ -67,8 +67,8 @@ def figures(
     ] = None,
 ) -> None:
     """Draw what a run shows, as PDF and PNG, and write its tables. Example: ablate figures RUN"""
-    from ablate import figures
-    from ablate.findings import findings, write_tables
+    from ablate.reporting import figures
+    from ablate.reporting.findings import findings, write_tables
     from ablate.runs.run import latest_run, load_run
 
     for run in [load_run(path) for path in runs] if runs else [latest_run()]:
@@ -175,10 +175,10 @@ def table1(
     as_json: Json = False,
 ) -> None:
     """The paper's Table 1, with the paper's numbers beside. Example: ablate table1 --format markdown"""
-    from ablate import table1, typeset
+    from ablate.reporting import table1, table1_render
     from ablate.runs.run import load_run
 
-    typeset.check_format(form)
+    table1_render.check_format(form)
     if as_json and form != "text":
         raise BadInput(f"--json is a form of its own, but --format is {form!r}; give one of them")
     loaded = [load_run(run) for run in dict.fromkeys(run.absolute() for run in runs or [])]
@@ -187,7 +187,7 @@ def table1(
     found = table1.table1(loaded, seconds=seconds, batch=batch, tell=lambda name: note.print(f"{name} ...", highlight=False))
     if as_json:
         return print(json.dumps(found.plain(), indent=1))
-    console.print(typeset.terminal(found)) if form == "text" else print(typeset.typeset(found, form), end="")
+    console.print(table1_render.terminal(found)) if form == "text" else print(table1_render.typeset(found, form), end="")
 
 
 @app.command()

@@ -11,10 +11,11 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.execution.ray_cluster import Resources
 from ablate.plan import plan, proposer_of
+from ablate.reporting.confirmation import table
 from ablate.resume import resume_study
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
-from ablate.search.confirmation import confirmations, is_searched, table
+from ablate.search.confirmation import confirmations, is_searched
 from ablate.show import outcome
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablate.analysis.confusion import confusions, most_confused
-from ablate.figures import CLASSES, _slugs, draw
-from ablate.findings import findings, write_tables
 from ablate.paper_figures import fig_confusion, fig_ladder, fig_layers, fig_pareto, fig_scaling, fig_sensitivity
 from ablate.paper_figures.style import figure
+from ablate.reporting.figures import CLASSES, _slugs, draw
+from ablate.reporting.findings import findings, write_tables
 from ablate.runs.run import load_run
 
 

@@ -12,7 +12,7 @@ import pytest
 from ablate.analysis import paired
 from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
 from ablate.config.study_spec import StudySpec
-from ablate.findings import findings
+from ablate.reporting.findings import findings
 from ablate.runs.ledger import append
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run, load_run

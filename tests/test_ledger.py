@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ablate import figures, load_run
+from ablate import load_run
 from ablate.analysis import bounds
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.findings import findings
 from ablate.plan import proposer_of
-from ablate.report import report
+from ablate.reporting import figures
+from ablate.reporting.findings import findings
+from ablate.reporting.html_report import report
 from ablate.runs import ledger, lines
 from ablate.runs.record import FIELDS, blank_record
 from ablate.show import outcome

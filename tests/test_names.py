@@ -13,10 +13,10 @@ import pytest
 from ablate import cli
 from ablate.config.search_space import load_space
 from ablate.errors import BadInput
-from ablate.findings import write_tables
-from ablate.seen import Finding
+from ablate.reporting.findings import write_tables
+from ablate.reporting.run_results import Finding
+from ablate.reporting.table1_render import MARKDOWN, _escaped
 from ablate.terminal import console_on, table
-from ablate.typeset import MARKDOWN, _escaped
 
 SPACE = 'description = "größe"\r\nobjectives = ["accuracy"]\r\n[layer]\r\nweights = ["full",\t"binary"]\r\n'
 

@@ -16,7 +16,7 @@ import pytest
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.errors import BadInput
-from ablate.report import report
+from ablate.reporting.html_report import report
 from ablate.runs.ledger import append
 from ablate.runs.locks import hold
 from ablate.runs.provenance import add_resume

@@ -16,7 +16,7 @@ from ablate.analysis.sensitivity import sensitivities
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.errors import BadInput
-from ablate.report import report
+from ablate.reporting.html_report import report
 from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
 from ablate.training.trial import checkpoint_spec

@@ -11,22 +11,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablate import cli, load_run, table1, typeset
+from ablate import cli, load_run
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.hardware import cpus
 from ablate.models import loading
-from ablate.printed import notes
 from ablate.profiling.latency import measure
 from ablate.profiling.macs import Cost
+from ablate.reporting import table1, table1_render
+from ablate.reporting.table1 import Cell, Row, Table1
+from ablate.reporting.table1_published import notes
 from ablate.runs.ledger import append, read
 from ablate.runs.lines import encode
 from ablate.runs.run import create_run
 from ablate.runs.writer import Writer
 from ablate.search.experiment_design import Design
-from ablate.table1 import Cell, Row, Table1
 from ablate.training.trial import trial_id, trial_steps
 
 
@@ -242,7 +243,7 @@ def test_notes_tell_a_measured_queue_from_one_that_is_not():
 
 
 def test_csv(table):
-    rows = list(csv.DictReader(io.StringIO(typeset.typeset(table, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(table1_render.typeset(table, "csv"))))
     assert [row["model"] for row in rows] == [row.name for row in table.rows]
     assert {row["accuracy_split"] for row in rows} == {
         row.cells["accuracy"].split or "" if "accuracy" in row.cells else "" for row in table.rows
@@ -252,7 +253,7 @@ def test_csv(table):
 
 
 def test_markdown(table):
-    text = typeset.typeset(table, "markdown")
+    text = table1_render.typeset(table, "markdown")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == len(table.rows) + 2 and len({line.count("|") for line in lines}) == 1
     assert any("327.33 c" in line and "13.49 c" in line for line in lines) and "| 0.405 q |" in text
@@ -260,7 +261,7 @@ def test_markdown(table):
 
 
 def test_latex(table):
-    text = typeset.typeset(table, "latex")
+    text = table1_render.typeset(table, "latex")
     for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrrrrr}", r"$\pm$", r"\textasciicircum{}"):
         assert word in text
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -270,7 +271,7 @@ def test_latex(table):
 
 def test_the_terminal_marks_every_cell(table):
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(typeset.terminal(table))
+    console.print(table1_render.terminal(table))
     text = console.export_text()
     (line,) = [line for line in text.splitlines() if line.startswith("ViT, as printed")]
     assert line.split() == ["ViT,", "as", "printed", "0.986", "q", "327.33", "q", "0.297", "q", "17.59", "q", "85.81", "q"]
@@ -279,7 +280,7 @@ def test_the_terminal_marks_every_cell(table):
 
 def test_in_80_columns_no_number_is_cut(table):
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(typeset.terminal(table))
+    console.print(table1_render.terminal(table))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     for number in ("85.81 q", "11.18 q", "134.3 q", "327.33 q", "0.297 q"):
@@ -300,8 +301,8 @@ def test_failed_seeds_are_told(designed, tmp_path):
     some = fail(tested[0])
     (row,) = [row for row in some.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
-    assert "(test, n 1, 1 failed)" in typeset.typeset(some, "markdown")
-    (line,) = [line for line in csv.DictReader(io.StringIO(typeset.typeset(some, "csv"))) if line["model"] == row.name]
+    assert "(test, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
+    (line,) = [line for line in csv.DictReader(io.StringIO(table1_render.typeset(some, "csv"))) if line["model"] == row.name]
     assert line["accuracy_n"] == line["accuracy_failed"] == "1"
     none = fail(tested[1])
     assert not [row for row in none.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]

@@ -14,7 +14,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.formatting import natural
 from ablate.labels import one_line, shortened_alike
 from ablate.paper_figures.palette import BLACK, BLUE, GREY, VERMILLION, colours
-from ablate.seen import Finding
+from ablate.reporting.run_results import Finding
 
 DRAWN = 5000  # trials: a browser draws no more without a pause
 BARS = 15  # parameters of a panel

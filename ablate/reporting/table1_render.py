@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ablate.errors import unknown
 from ablate.labels import one_line
-from ablate.table1 import QUANTITIES, Cell, Table1
+from ablate.reporting.table1 import QUANTITIES, Cell, Table1
 
 Format = Literal["text", "csv", "markdown", "latex"]
 HEADS = {

@@ -24,14 +24,14 @@ from ablate.errors import BadInput
 from ablate.formatting import in_words
 from ablate.models import layer_groups, loading
 from ablate.models.loading import Preprocess
-from ablate.printed import PRINTED, notes
 from ablate.profiling import latency, macs
 from ablate.profiling.macs import Cost
 from ablate.quantization import packed_model, quantize
+from ablate.reporting.run_results import Seen
+from ablate.reporting.table1_published import PRINTED, notes
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import Run
-from ablate.seen import Seen
 from ablate.training import trial
 
 CLASSES = [str(i) for i in range(10)]

@@ -9,8 +9,9 @@ from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
 from ablate.config.objectives import COLUMNS, LOGARITHMIC, cell
 from ablate.formatting import in_bounds, in_words
+from ablate.reporting import confirmation
+from ablate.reporting.run_results import Finding, Seen
 from ablate.search import confirmation
-from ablate.seen import Finding, Seen
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
 TOGETHER = (

@@ -4,28 +4,28 @@ import csv
 import json
 from pathlib import Path
 
-from ablate import designed, searched
 from ablate.files import store
+from ablate.reporting import design_findings, search_findings
+from ablate.reporting.run_results import Finding, Seen
 from ablate.runs.run import Run
-from ablate.seen import Finding, Seen
 
 
 def findings(run: Run) -> dict[str, Finding]:
     """All that a run shows, by name, the answer first."""
     seen = Seen(run)
     return {
-        "ladder": designed.ladder(seen),
-        "sensitivity": designed.sensitivity(seen),
-        "cells": designed.cells(seen),
-        "volume": designed.volume(seen),
-        "scaling": designed.scaling(seen),
-        "front": searched.front(seen),
-        "confirmed": searched.confirmed(seen),
-        "progress": searched.progress(seen),
-        "layers": searched.layers(seen),
-        "parameters": searched.parameters(seen),
-        "confusion": searched.confusion(seen),
-        "failures": searched.failures(seen),
+        "ladder": design_findings.ladder(seen),
+        "sensitivity": design_findings.sensitivity(seen),
+        "cells": design_findings.cells(seen),
+        "volume": design_findings.volume(seen),
+        "scaling": design_findings.scaling(seen),
+        "front": search_findings.front(seen),
+        "confirmed": search_findings.confirmed(seen),
+        "progress": search_findings.progress(seen),
+        "layers": search_findings.layers(seen),
+        "parameters": search_findings.parameters(seen),
+        "confusion": search_findings.confusion(seen),
+        "failures": search_findings.failures(seen),
     }
 
 

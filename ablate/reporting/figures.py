@@ -21,8 +21,8 @@ from ablate.paper_figures import (
     fig_scaling,
     fig_sensitivity,
 )
+from ablate.reporting.run_results import Finding, Seen
 from ablate.runs.run import Run
-from ablate.seen import Finding, Seen
 
 MOST = 30  # trials of a layer map
 CLASSES = 50  # of a confusion matrix whose names can be read on a page

@@ -13,15 +13,15 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ablate.charts import Panel, charts, drawn
 from ablate.config.objectives import COLUMNS, cell
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, Unwritten, unwritten
 from ablate.files import store
-from ablate.findings import findings, write_tables
 from ablate.formatting import natural
+from ablate.reporting.findings import findings, write_tables
+from ablate.reporting.plotly_charts import Panel, charts, drawn
+from ablate.reporting.run_results import Finding
 from ablate.runs.run import ENDED, Run
-from ablate.seen import Finding
 
 HERE = Path(__file__).parent
 FIRST = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")

@@ -9,7 +9,7 @@ from ablate.analysis.curves import curves
 from ablate.analysis.sensitivity import sensitivities
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
-from ablate.seen import Finding, Seen
+from ablate.reporting.run_results import Finding, Seen
 
 SIZES = 3  # of training sets, from which on a curve can be told
 

@@ -1,0 +1,4 @@
+"""What a run shows: findings, figures, tables, the report page.
+
+Imports `training`, `search` and below.
+"""
