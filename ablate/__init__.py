@@ -5,24 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablate.config.trial_spec import LayerSpec as LayerSpec
-    from ablate.gate import check_study as check_study
+    from ablate.engine.gate import check_study as check_study
+    from ablate.engine.run_study import run_study as run_study
     from ablate.quantization.bitlinear import BitLinear as BitLinear
     from ablate.quantization.packed_model import load_packed as load_packed
     from ablate.quantization.packed_model import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.runs.run import load_run as load_run
-    from ablate.study import run_study as run_study
     from ablate.training.trial import run_trial as run_trial
 
 _HOME = {
     "BitLinear": "quantization.bitlinear",
     "LayerSpec": "config.trial_spec",
-    "check_study": "gate",
+    "check_study": "engine.gate",
     "load_packed": "quantization.packed_model",
     "load_run": "runs.run",
     "pack": "quantization.packed_model",
     "quantize_": "quantization.quantize",
-    "run_study": "study",
+    "run_study": "engine.run_study",
     "run_trial": "training.trial",
 }
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

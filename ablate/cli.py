@@ -198,7 +198,7 @@ def resume(
     limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
 
     def go_on(**how: Any) -> "Run":
-        from ablate.resume import resume_study
+        from ablate.engine.resume import resume_study
 
         resumed, torn = resume_study(run, trials=trials, hours=hours, **how)
         if torn:
@@ -284,9 +284,9 @@ def _resources(limits: tuple[Any, ...]) -> Any:
 
 def _study() -> Any:
     """The module with the heavy imports, when it is needed."""
-    from ablate import study
+    from ablate.engine import run_study
 
-    return study
+    return run_study
 
 
 def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySpec:

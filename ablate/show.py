@@ -16,15 +16,16 @@ from ablate.search.fractional_factorial import APART
 from ablate.terminal import console, short, table
 
 if TYPE_CHECKING:  # they load torch
-    from ablate.gate import Check
-    from ablate.plan import Plan
+    from ablate.engine.gate import Check
+    from ablate.engine.plan import Plan
 
 
 def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
     """The layer groups, the size of the space, the anchors and the cost, and whether a trial would be ended by its limit."""
-    from ablate.gate import gate
-    from ablate.plan import estimate, plan
-    from ablate.reuse import reuse
+    from ablate.engine.estimate import estimate
+    from ablate.engine.gate import gate
+    from ablate.engine.plan import plan
+    from ablate.engine.warm_start import reuse
 
     planned = plan(asked)
     reuse(known, planned)

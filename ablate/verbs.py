@@ -197,7 +197,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Name the class of image files with a packed model. Example: ablate predict DIR cat.png"""
-    from ablate.quantization.packed_model import predict
+    from ablate.engine.predict import predict
 
     rows = [
         {"image": str(path), "class": name, "confidence": round(p, 4)}

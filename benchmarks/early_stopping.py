@@ -27,8 +27,8 @@ from ablate import load_run, run_study
 from ablate.analysis import pareto
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import EarlyStopping, StudySpec
+from ablate.engine.resume import resume_study
 from ablate.execution.ray_cluster import Resources
-from ablate.resume import resume_study
 from ablate.runs import ledger
 from ablate.runs.run import write_study
 

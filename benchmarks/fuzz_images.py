@@ -22,8 +22,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import pack
 from ablate.data import image_folder
+from ablate.engine.predict import predict
 from ablate.models.loading import Preprocess
-from ablate.quantization.packed_model import predict
 
 SIDE = 8
 MODES = {

@@ -18,8 +18,9 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
+from ablate.engine.predict import predict
 from ablate.models.loading import Preprocess, logits
-from ablate.quantization.packed_model import load_preprocess, predict, read
+from ablate.quantization.packed_model import load_preprocess, read
 
 HEADER, TENSORS = "packed.json", "model.safetensors"
 LAYERS: list[dict[str, Any]] = [

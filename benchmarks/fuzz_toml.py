@@ -17,9 +17,9 @@ from ablate.config.canonical import USUAL, asked
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
+from ablate.engine.plan import proposer_of
 from ablate.formatting import count
 from ablate.models.layer_groups import match
-from ablate.plan import proposer_of
 from ablate.runs.record import blank_record
 from ablate.runs.run import write_study
 from ablate.search.searcher import Search

@@ -32,11 +32,11 @@ from setting import machine
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import load_study
 from ablate.config.trial_spec import TrialSpec
-from ablate.driver import Driver
+from ablate.engine.controller import Driver
+from ablate.engine.plan import plan
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
-from ablate.plan import plan
 from ablate.runs.ledger import append
 from ablate.runs.record import Record, blank_record
 from ablate.runs.run import create_run, load_run

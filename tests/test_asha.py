@@ -16,14 +16,15 @@ import ray
 from ablate import cli, load_run, run_study, verbs
 from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
-from ablate.driver import Driver
+from ablate.engine.controller import Driver
+from ablate.engine.estimate import _views, estimate
+from ablate.engine.plan import plan
+from ablate.engine.resume import resume_study
+from ablate.engine.warm_start import adopt, reuse
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
-from ablate.plan import _views, estimate, plan
-from ablate.resume import resume_study
-from ablate.reuse import adopt, reuse
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search.searcher import Search

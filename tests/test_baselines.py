@@ -14,12 +14,12 @@ from torchvision.models import get_model_weights
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
+from ablate.engine.plan import plan
+from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading, torchvision_models
 from ablate.models.layer_groups import groups
-from ablate.plan import plan
 from ablate.profiling.macs import count
-from ablate.quantization.packed_model import predict
 
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
 

@@ -13,9 +13,9 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import datasets
 from ablate.data.datasets import Split
+from ablate.engine.plan import plan
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.plan import plan
 from ablate.training.compilation import compiled
 from ablate.training.trainer import train
 from ablate.training.trial import build, teacher_spec, trial_id

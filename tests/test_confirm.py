@@ -9,10 +9,10 @@ from scipy import stats
 from ablate import load_run, run_study, view
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
+from ablate.engine.plan import plan, proposer_of
+from ablate.engine.resume import resume_study
 from ablate.execution.ray_cluster import Resources
-from ablate.plan import plan, proposer_of
-from ablate.reporting.confirmation import table
-from ablate.resume import resume_study
+from ablate.reporting.confirmation_table import table
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search.confirmation import confirmations, is_searched

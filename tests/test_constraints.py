@@ -16,9 +16,10 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.data import datasets
+from ablate.engine.plan import plan
+from ablate.engine.run_study import finish
 from ablate.execution.ray_cluster import Resources
 from ablate.models import layer_groups, loading
-from ablate.plan import plan
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Counter
 from ablate.quantization import packed_model
@@ -26,7 +27,6 @@ from ablate.runs import ledger
 from ablate.runs.record import blank_record
 from ablate.search.searcher import Search
 from ablate.show import outcome
-from ablate.study import finish
 from ablate.training import trial
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]

@@ -15,6 +15,7 @@ from PIL import Image
 from ablate import LayerSpec, cli, load_packed, load_run, pack, quantize_, run_study
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
+from ablate.engine.resume import resume_study
 from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.models import loading
@@ -22,7 +23,6 @@ from ablate.models.layer_groups import linear_layers
 from ablate.profiling.latency import LatencyTable, bench, layer_table, measure
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
-from ablate.resume import resume_study
 
 
 def command(capsys, monkeypatch, *arguments):

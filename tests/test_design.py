@@ -12,8 +12,8 @@ import pytest
 from ablate.analysis import paired
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
+from ablate.engine.plan import plan
 from ablate.errors import BadInput
-from ablate.plan import plan
 from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
 

@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image
 
 from ablate.config.study_spec import load_study
-from ablate.driver import Driver
+from ablate.engine.controller import Driver
+from ablate.engine.plan import plan
 from ablate.execution.ray_cluster import Resources
-from ablate.plan import plan
 from ablate.runs.run import create_run
 from ablate.training.trial import trial_id
 

@@ -12,10 +12,10 @@ from ablate.config.canonical import OFF, asked, effective
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
+from ablate.engine.latency_stage import _measure_layers
 from ablate.models import loading
 from ablate.search.parameter_space import draw
 from ablate.search.searcher import Search
-from ablate.timing import _measure_layers
 
 BINARY = LayerSpec(weights="binary")
 RECIPE = {

@@ -2,16 +2,17 @@
 
 import pytest
 
-from ablate import load_run, study
+from ablate import load_run
 from ablate.config.study_spec import load_study
-from ablate.driver import Driver
+from ablate.engine import run_study
+from ablate.engine.controller import Driver
+from ablate.engine.plan import plan
+from ablate.engine.run_study import drive
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
-from ablate.plan import plan
 from ablate.runs.run import create_run
 from ablate.show import outcome
-from ablate.study import drive
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, 
     def full(run):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(study, "finish", full)
+    monkeypatch.setattr(run_study, "finish", full)
     with pytest.raises(AblateError, match=r"the study is over, but .*No space left .*`ablate figures .*` writes them"):
         driven(tmp_path / "work", tiny_study.replace("trials = 4", "trials = 1"), ray_of_one)
     assert load_run(tmp_path / "work" / "run").state["status"] == "finished"

@@ -14,12 +14,12 @@ from torch import nn
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.data.datasets import Split
+from ablate.engine.latency_stage import _measure_packed
 from ablate.errors import BadInput, Unwritten
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
-from ablate.timing import _measure_packed
 from ablate.training.trainer import evaluate
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -8,9 +8,9 @@ import pytest
 
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
+from ablate.engine.plan import plan
 from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
-from ablate.plan import plan
 from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
 from ablate.show import dry_run

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from ablate import check_study, show
 from ablate.cli import app
 from ablate.config.study_spec import load_study
+from ablate.engine.plan import plan
 from ablate.errors import BadInput
-from ablate.plan import plan
 
 
 def study(folder, model, data="cifar10-mini"):

@@ -8,15 +8,16 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessor
 
-from ablate import plan, show
+from ablate import show
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets, image_folder
 from ablate.data.image_size import Fit, fit, notes
+from ablate.engine import plan
+from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.models.preprocessing import Preprocess
-from ablate.quantization.packed_model import predict
 from ablate.training.trial import load_data, preprocess_of, trial_id, trial_steps
 
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)

@@ -158,7 +158,7 @@ def test_paths_are_made_absolute_at_the_door(pets, tmp_path, monkeypatch):
 
 
 def test_a_plan_holds_the_absolute_path(pets, tiny_vit, tmp_path, monkeypatch):
-    from ablate.plan import plan
+    from ablate.engine.plan import plan
 
     monkeypatch.chdir(tmp_path)
     study = load_study("default").model_copy(update={"data": "imagefolder:pets", "model": str(tiny_vit)})

@@ -10,8 +10,8 @@ import pytest
 from ablate import load_run
 from ablate.analysis import bounds
 from ablate.config.trial_spec import TrialSpec
+from ablate.engine.plan import proposer_of
 from ablate.errors import BadInput
-from ablate.plan import proposer_of
 from ablate.reporting import figures
 from ablate.reporting.findings import findings
 from ablate.reporting.html_report import report

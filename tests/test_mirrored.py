@@ -13,8 +13,8 @@ from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets, flips
 from ablate.data.datasets import Dataset, Split
 from ablate.data.mirrored import mirrored_classes
+from ablate.engine.plan import plan
 from ablate.errors import BadInput
-from ablate.plan import plan
 from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
 from ablate.training.trial import compare, resolved, trial_id

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 
 from ablate.data import decoding, image_folder
 from ablate.data.image_size import Fit
+from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.quantization.packed_model import pack, predict
+from ablate.quantization.packed_model import pack
 
 ODD = odd_images()
 READ = [odd for odd in ODD if not isinstance(odd.shown, str)]

@@ -16,10 +16,11 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.data import datasets
+from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.quantization.bit_packing import checked_levels, pack_levels, unpack_levels
-from ablate.quantization.packed_model import load_preprocess, predict
+from ablate.quantization.packed_model import load_preprocess
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 MIB = 2**20

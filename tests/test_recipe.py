@@ -11,16 +11,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ablate import BitLinear, LayerSpec, quantize_, run_trial
-from ablate import plan as plan_module
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import datasets
 from ablate.data.datasets import Split
+from ablate.engine import plan as plan_module
+from ablate.engine.estimate import _anchor
+from ablate.engine.plan import plan
 from ablate.errors import BadInput, NonFinite
 from ablate.models import loading
 from ablate.models.loading import Preprocess
-from ablate.plan import _anchor, plan
 from ablate.training import teacher_cache as teachers
 from ablate.training.loss import Objective
 from ablate.training.optim import averaged, decay, optimizer_of, rate

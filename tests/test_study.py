@@ -19,14 +19,15 @@ from ablate import cli, load_run, run_study
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
+from ablate.engine.estimate import _views, estimate
+from ablate.engine.plan import plan
+from ablate.engine.resume import resume_study
+from ablate.engine.run_study import say_if_slow
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import duration
-from ablate.plan import _views, estimate, plan
-from ablate.resume import resume_study
 from ablate.show import dry_run
-from ablate.study import say_if_slow
 from ablate.view import left
 
 WALL = ("train_seconds", "started_at")

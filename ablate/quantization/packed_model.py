@@ -7,8 +7,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
-from ablate.data.image_folder import fitted
-from ablate.data.image_size import Fit
 from ablate.errors import BadInput, quoted
 from ablate.models.loading import Preprocess, from_config, logits
 from ablate.models.locating import first_line
@@ -222,28 +220,6 @@ def load_preprocess(directory: str | Path) -> Preprocess:
     if images is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
     return Preprocess(**images.model_dump())
-
-
-def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
-    """The class and its probability of each image file. Raises BadInput for a file that is no image.
-
-    An image is resized and cropped as the model's image processor does it, from its own size. Where those that the model was
-    trained on came in at another size (`source`), it first covers that size, and is cropped in the middle.
-    """
-    model, preprocess = load_packed(directory), load_preprocess(directory)
-    height, width = preprocess.source or preprocess.size
-    fit = Fit((width, height), None if preprocess.source else preprocess)
-    preprocess = replace(preprocess, at_decoding=fit.processor is not None)
-    names = getattr(getattr(model, "config", None), "id2label", {})
-    found = []
-    for path in images:
-        if isinstance(image := fitted(Path(path), fit), str):
-            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another")
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
-        probabilities = _logits(model, preprocess(pixels), directory).softmax(1)[0]  # (classes,)
-        best = int(probabilities.argmax())
-        found.append((str(names.get(best, best)), float(probabilities[best])))
-    return found
 
 
 def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:

@@ -9,9 +9,8 @@ from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
 from ablate.config.objectives import COLUMNS, LOGARITHMIC, cell
 from ablate.formatting import in_bounds, in_words
-from ablate.reporting import confirmation
+from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, Seen
-from ablate.search import confirmation
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
 TOGETHER = (
@@ -90,7 +89,7 @@ def confirmed(seen: Seen) -> Finding:
         note = "there is no front to confirm" if study.confirm else "the study asks for no confirmation"
         return Finding(title, notes=(note,), applies=bool(study.confirm))
     on = seen.complete["trial_id"][pareto.front(seen.points, seen.directions)]
-    rows = confirmation.table(study, seen.run.records.to_dict("records"), on)
+    rows = confirmation_table.table(study, seen.run.records.to_dict("records"), on)
     done = int((rows["n"] >= study.confirm).sum())
     sentence = f"{done} of {len(rows)} settings have their {study.confirm} further seeds; the search chose by another one."
     return Finding(title, sentence, tables={"confirmed": rows})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import Recipe, TrialSpec
+from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import BadInput, unwritten
 from ablate.files import store
-from ablate.plan import Plan, proposer_of
 from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record

@@ -15,26 +15,26 @@ import pandas as pd
 
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.driver import Driver, View
+from ablate.engine.controller import Driver, View
+from ablate.engine.gate import gate
+from ablate.engine.latency_stage import layer_latencies, measure_front
+from ablate.engine.plan import Plan, plan, proposer_of
+from ablate.engine.warm_start import adopt, reuse
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import HERE, Resources
 from ablate.execution.tune_runner import distribute
-from ablate.gate import gate
 from ablate.hardware import native_bf16
 from ablate.models import loading
-from ablate.plan import Plan, plan, proposer_of
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import Seen
 from ablate.reporting.search_findings import confirmed, front
-from ablate.reuse import adopt, reuse
 from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.record import Record
 from ablate.runs.run import Run, create_run
 from ablate.runs.state import how_to_go_on
-from ablate.timing import layer_latencies, measure_front
 from ablate.training import trial
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve

@@ -15,11 +15,11 @@ import pandas as pd
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
 from ablate.config.trial_spec import TrialSpec, checked
+from ablate.engine.plan import Plan
 from ablate.errors import BadInput
 from ablate.execution.monitoring import METRICS
 from ablate.execution.ray_cluster import Metrics, Readings, Resources
 from ablate.execution.tune_runner import Asked, Running
-from ablate.plan import Plan
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import Run

@@ -15,8 +15,8 @@ from ablate.runs.record import Record
 from ablate.runs.run import Run, load_run, write_study
 
 if TYPE_CHECKING:
-    from ablate.driver import View
-    from ablate.plan import Plan
+    from ablate.engine.controller import View
+    from ablate.engine.plan import Plan
     from ablate.training.checkpoint_store import Storage
 
 
@@ -48,8 +48,8 @@ def resume_study(
                 if (run.path / "ledger.jsonl").stat().st_size != length:  # on another host, whose lock is not seen here
                     raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
                 write_study(run.path, planned.study)
+                from ablate.engine.run_study import drive
                 from ablate.runs.provenance import add_resume
-                from ablate.study import drive
 
                 add_resume(run.path, planned.contents)
                 return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
@@ -72,7 +72,7 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
 
 
 def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
-    from ablate.plan import plan
+    from ablate.engine.plan import plan
     from ablate.runs.provenance import check_contents
     from ablate.training.checkpoint_store import Storage
 

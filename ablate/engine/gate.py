@@ -5,9 +5,9 @@ from typing import Literal
 
 from ablate.config import builtin
 from ablate.config.study_spec import StudySpec, load_study
+from ablate.engine.plan import Plan, plan
 from ablate.models import checkpoints
 from ablate.models.image_processors import TOLERANCE
-from ablate.plan import Plan, plan
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training import trial
 

@@ -1,0 +1,34 @@
+"""The classes of image files by a packed model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ablate.data.image_folder import fitted
+from ablate.data.image_size import Fit
+from ablate.errors import BadInput
+from ablate.quantization.packed_model import _logits, load_packed, load_preprocess
+
+
+def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
+    """The class and its probability of each image file. Raises BadInput for a file that is no image.
+
+    An image is resized and cropped as the model's image processor does it, from its own size. Where those that the model was
+    trained on came in at another size (`source`), it first covers that size, and is cropped in the middle.
+    """
+    model, preprocess = load_packed(directory), load_preprocess(directory)
+    height, width = preprocess.source or preprocess.size
+    fit = Fit((width, height), None if preprocess.source else preprocess)
+    preprocess = replace(preprocess, at_decoding=fit.processor is not None)
+    names = getattr(getattr(model, "config", None), "id2label", {})
+    found = []
+    for path in images:
+        if isinstance(image := fitted(Path(path), fit), str):
+            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another")
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
+        probabilities = _logits(model, preprocess(pixels), directory).softmax(1)[0]  # (classes,)
+        best = int(probabilities.argmax())
+        found.append((str(names.get(best, best)), float(probabilities[best])))
+    return found
