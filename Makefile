@@ -9,6 +9,7 @@ test: .venv/tested
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not alone and not slow'
 	$(BIN)/pytest -m 'alone and not slow'
 

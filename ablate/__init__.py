@@ -4,9 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.config.search_space import SpaceSpec as SpaceSpec
+    from ablate.config.study_spec import StudySpec as StudySpec
     from ablate.config.trial_spec import LayerSpec as LayerSpec
+    from ablate.config.trial_spec import Recipe as Recipe
     from ablate.engine.gate import check_study as check_study
+    from ablate.engine.predict import predict as predict
     from ablate.engine.run_study import run_study as run_study
+    from ablate.errors import BadInput as BadInput
+    from ablate.execution.ray_cluster import Resources as Resources
     from ablate.quantization.bitlinear import BitLinear as BitLinear
     from ablate.quantization.packed_model import load_packed as load_packed
     from ablate.quantization.packed_model import pack as pack
@@ -15,12 +21,18 @@ if TYPE_CHECKING:
     from ablate.training.trial import run_trial as run_trial
 
 _HOME = {
+    "BadInput": "errors",
     "BitLinear": "quantization.bitlinear",
     "LayerSpec": "config.trial_spec",
+    "Recipe": "config.trial_spec",
+    "Resources": "execution.ray_cluster",
+    "SpaceSpec": "config.search_space",
+    "StudySpec": "config.study_spec",
     "check_study": "engine.gate",
     "load_packed": "quantization.packed_model",
     "load_run": "runs.run",
     "pack": "quantization.packed_model",
+    "predict": "engine.predict",
     "quantize_": "quantization.quantize",
     "run_study": "engine.run_study",
     "run_trial": "training.trial",

@@ -1,5 +1,5 @@
 """`python -m ablate`, for where the console script is not on the path."""
 
-from ablate.cli import main
+from ablate.cli.main import main
 
 main()

@@ -2,8 +2,8 @@
 
     python benchmarks/evaluation.py [--device cuda] [--threads 1] [--rounds 7]
 
-The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by `ablate.train.evaluate` as
-every trial is. The batch sizes take turns within each round, so that other load on the machine meets them all alike;
+The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by `ablate.training.trainer.evaluate`
+as every trial is. The batch sizes take turns within each round, so that other load on the machine meets them all alike;
 medians, and the median of their ratios to 250 images. Writes results/evaluation-<device>-<torch>.json.
 """
 

@@ -38,10 +38,10 @@ MEMORY = 4 * 2**30  # bytes beyond what the process has when it begins
 LINE = 2000  # characters of a message
 PACKAGES = ("ablate-vit", "pydantic", "optuna", "pandas", "torch", "transformers", "safetensors", "pillow", "tomli-w")
 READERS = {
-    "toml": ("builtin", "spec", "space_spec", "study_spec", "points"),
-    "ledger": ("ledger", "lines"),
-    "packed": ("packed", "bits"),
-    "images": ("imagefolder", "decoding", "folder_layout", "splitting"),
+    "toml": ("config/builtin", "config/trial_spec", "config/search_space", "config/study_spec", "search/parameter_space"),
+    "ledger": ("runs/ledger", "runs/lines"),
+    "packed": ("quantization/packed_model", "quantization/bit_packing"),
+    "images": ("data/image_folder", "data/decoding", "data/folder_layout", "data/splitting"),
 }
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from fuzz_values import Input, Wrong, as_json, changed, mangled, same
 
+from ablate.cli.status import outcome
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.runs import ledger
 from ablate.runs.record import FIELDS, Record, blank_record
 from ablate.runs.run import load_run, write_study
-from ablate.show import outcome
 
 EXHAUSTIVE = 8  # of so many inputs in a row, all but 3 are truncations and flipped bits
 FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 123_457, "bitops": 10**9 + 7, "images": 20, "steps": 4, "macs": 5}

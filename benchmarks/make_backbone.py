@@ -57,7 +57,7 @@ def build(classes: list[str], weights: str) -> nn.Module:
     sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
     names = dict(enumerate(classes))
     config = ViTConfig(**sizes, image_size=SIDE, patch_size=PATCH, id2label=names, label2id={v: k for k, v in names.items()})
-    config._attn_implementation = "eager"  # trains faster on CPUs, see ablate.models
+    config._attn_implementation = "eager"  # trains faster on CPUs, see ablate/models/loading.py
     return quantized(ViTForImageClassification(config), weights)
 
 

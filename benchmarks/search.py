@@ -140,7 +140,7 @@ Proposer = Iterator[tuple[TrialSpec, Callable[[float, int], None]]]
 
 
 def ours(world: World, sampler: str, seed: int, trials: int) -> Proposer:
-    """Trials of `ablate.search`, each with what takes its outcome."""
+    """Trials of `ablate.search.searcher`, each with what takes its outcome."""
     search = Search(world.study(sampler, seed, trials), world.groups, count=world.count)
     while spec := search.ask():
 

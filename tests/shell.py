@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from ablate.cli import app
+from ablate.cli.main import app
 from ablate.config import builtin
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

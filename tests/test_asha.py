@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import ray
 
-from ablate import cli, load_run, run_study, verbs
+from ablate import load_run, run_study
+from ablate.cli import main, run_commands
+from ablate.cli.status import outcome
 from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.engine.controller import Driver
@@ -29,7 +31,6 @@ from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs, best
-from ablate.show import outcome
 from ablate.training import trial
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
@@ -99,7 +100,7 @@ def test_at_a_rung_the_best_third_goes_on():
 def test_options_change_the_studys_own_rule(tmp_path, tiny_study, asked, expected):
     path = tmp_path / "s.toml"
     path.write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 1 }\n" + tiny_study)
-    assert cli._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
+    assert main._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
 
 
 def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
@@ -343,7 +344,7 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
     outcome(load_run(run.path), False)
     assert f"{len(pruned)} stopped early" in capsys.readouterr().out
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after epoch 1"):
-        verbs.rerun(run.path, pruned[0]["trial_id"], True)
+        run_commands.rerun(run.path, pruned[0]["trial_id"], True)
 
 
 def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
@@ -368,11 +369,11 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
 
     assert trial.trial_id(TrialSpec.model_validate(complete[0]["spec"])) == complete[0]["trial_id"]
     capsys.readouterr()
-    verbs.rerun(run.path, complete[0]["trial_id"], True)
+    run_commands.rerun(run.path, complete[0]["trial_id"], True)
     again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
     assert "loss after epoch 1 on 1/4 of its images" in again and all(row["same"] for row in again.values())
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after 1/"):
-        verbs.rerun(run.path, pruned[0]["trial_id"], True)
+        run_commands.rerun(run.path, pruned[0]["trial_id"], True)
     again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
     assert again["loss after epoch 1 on 1/4 of its images"]["same"] and not again["status"]["same"]
 

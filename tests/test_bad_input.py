@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate import cli, load_run
+from ablate import load_run
+from ablate.cli import main
 from ablate.config.builtin import ASSETS
 
 SPACE = "description = 'd'\n[layer]\n"
@@ -22,7 +23,7 @@ def run(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["ablate", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         return end.value.code, capsys.readouterr().err
 
     return run

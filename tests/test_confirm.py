@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate import load_run, run_study, view
+from ablate import load_run, run_study
+from ablate.cli import live_view
+from ablate.cli.status import outcome
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.engine.plan import plan, proposer_of
@@ -16,7 +18,6 @@ from ablate.reporting.confirmation_table import table
 from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search.confirmation import confirmations, is_searched
-from ablate.show import outcome
 
 SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
 
@@ -69,7 +70,7 @@ def test_the_table_tells_the_search_from_its_confirmation():
 def test_ids_of_digits_are_ids(tmp_path):
     search = [record(SPECS[0], 0.6) | {"trial_id": "123456789012"}]
     table(study(), search, ["123456789012"]).to_csv(tmp_path / "confirmed.csv", index=False)
-    assert list(view.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
+    assert list(live_view.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
 
 
 def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):

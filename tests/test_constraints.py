@@ -12,6 +12,7 @@ from conftest import told
 from ablate import load_run, run_study
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size, excess
+from ablate.cli.status import outcome
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
@@ -26,7 +27,6 @@ from ablate.quantization import packed_model
 from ablate.runs import ledger
 from ablate.runs.record import blank_record
 from ablate.search.searcher import Search
-from ablate.show import outcome
 from ablate.training import trial
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]

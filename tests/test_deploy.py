@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ablate import LayerSpec, cli, load_packed, load_run, pack, quantize_, run_study
+from ablate import LayerSpec, load_packed, load_run, pack, quantize_, run_study
+from ablate.cli import main
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.engine.resume import resume_study
@@ -28,7 +29,7 @@ from ablate.quantization.packed_model import load_preprocess
 def command(capsys, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["ablate", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     return end.value.code, capsys.readouterr()
 
 

@@ -121,7 +121,7 @@ def test_no_cell_takes_the_place_of_another(fields, name):
 def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
     """Counted, not timed: each trial of 512 is written out once when it is asked for and once when it is told."""
     written = []
-    monkeypatch.setattr("ablate.design.key_of", lambda spec: written.append(spec) or spec.model_dump_json())
+    monkeypatch.setattr("ablate.search.experiment_design.key_of", lambda spec: written.append(spec) or spec.model_dump_json())
     layer = {"weights": {"each": ["full", "binary"]}}
     design = Design(study(design="factorial", steps=[], tune={}, layer=layer, seeds=64), GROUPS)
     assert len(run(design)) == 512 and len(written) == 2 * 512

@@ -12,7 +12,7 @@ import typer
 from nbclient import NotebookClient
 from shell import ablate_commands, inline, parse, shell_lines
 
-from ablate.cli import app
+from ablate.cli.main import app
 from ablate.config import builtin
 from ablate.config.study_spec import load_study
 

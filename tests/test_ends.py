@@ -3,6 +3,7 @@
 import pytest
 
 from ablate import load_run
+from ablate.cli.status import outcome
 from ablate.config.study_spec import load_study
 from ablate.engine import run_study
 from ablate.engine.controller import Driver
@@ -12,7 +13,6 @@ from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.runs.run import create_run
-from ablate.show import outcome
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate import cli, downloads
+from ablate import downloads
+from ablate.cli import main
 from ablate.data import cache, cifar10, datasets
 from ablate.errors import BadInput
 
@@ -211,7 +212,7 @@ def offline(monkeypatch):
 def command(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["ablate", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     return end.value.code, *capsys.readouterr()
 
 
@@ -266,21 +267,21 @@ def test_data_ls_says_where(downloaded, monkeypatch, capsys):
 SLOW_FETCH = """
 import sys, time
 import numpy as np
-from ablate import fetch
+from ablate.data import cache
 def slow(folder):
     print("downloading", file=sys.stderr)
     (folder / "part").write_bytes(bytes(1000))
     time.sleep(float(sys.argv[1]))
     return {"test_images": np.zeros((2, 32, 32, 3), np.uint8)}
-fetch.SHA256 = {"test_images": __import__("hashlib").sha256(bytes(2 * 32 * 32 * 3)).hexdigest()}
-fetch.SOURCES = {"slow": slow}
-fetch.fetch("cifar10")
+cache.SHA256 = {"test_images": __import__("hashlib").sha256(bytes(2 * 32 * 32 * 3)).hexdigest()}
+cache.SOURCES = {"slow": slow}
+cache.fetch("cifar10")
 """
 
 
 def started(seconds):
     arguments = [sys.executable, "-c", SLOW_FETCH, str(seconds)]
-    return subprocess.Popen(arguments, cwd=Path(datasets.__file__).parent.parent, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, cwd=Path(datasets.__file__).parent.parent.parent, stderr=subprocess.PIPE, text=True)
 
 
 def test_two_processes_at_once_download_once(downloaded):

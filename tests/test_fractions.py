@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ablate.cli.status import dry_run
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.engine.plan import plan
@@ -13,7 +14,6 @@ from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
-from ablate.show import dry_run
 
 TABLE = {  # (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, the table of 2^(k-p) designs
     **{(3, 4): 3, (4, 8): 4, (5, 8): 3, (5, 16): 5, (6, 8): 3, (6, 16): 4, (6, 32): 6, (7, 8): 3, (7, 16): 4, (7, 32): 4},

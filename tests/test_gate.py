@@ -10,8 +10,9 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ablate import check_study, show
-from ablate.cli import app
+from ablate import check_study
+from ablate.cli import status
+from ablate.cli.main import app
 from ablate.config.study_spec import load_study
 from ablate.engine.plan import plan
 from ablate.errors import BadInput
@@ -81,7 +82,7 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     assert any("scaled up" in line for line in images)  # from 30 x 20 to the model's 32 x 32
     assert [check for check in checks if check.about == "checkpoint"]
     assert capsys.readouterr().err.count("notes.txt") == 1
-    assert not any("notes.txt" in line or "scaled up" in line for line in show._checks(checks, plan(asked)))  # said once
+    assert not any("notes.txt" in line or "scaled up" in line for line in status._checks(checks, plan(asked)))  # said once
 
 
 def test_a_dry_run_prints_the_checks_and_writes_nothing(tiny_study, tmp_path, monkeypatch, capsys):

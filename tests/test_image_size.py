@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTImageProcessor
 
-from ablate import show
+from ablate.cli import status
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets, image_folder
@@ -126,7 +126,7 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
         space = {"description": "?", "layer": {"weights": ["full", "binary"]}, "objectives": ["accuracy"]}
         study = StudySpec(question="?", model=str(tiny_vit), data=folder(tmp_path, sizes), space=space)
-        return show._images(**plan._images(plan.plan(study)))
+        return status._images(**plan._images(plan.plan(study)))
 
     assert shown(PHOTOS) == "Images: each decoded to 32 x 32 pixels, resized and cropped as the model's image processor does it"
     assert "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n" in capsys.readouterr().err

@@ -33,12 +33,12 @@ def test_the_wheel(tmp_path):
         "report.css",
         "report.js",
     }
-    listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli; ablate.cli.main()")
+    listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli.main; ablate.cli.main.main()")
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
     models = {("model", name) for name in ("vit-micro", *builtin.KNOWN)}
     datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
     assert spaces | studies | models | datasets == rows
-    loaded = python("import ablate.data as d; print(d.__file__, len(d.load('cifar10-mini').train))")
+    loaded = python("import ablate.data.datasets as d; print(d.__file__, len(d.load('cifar10-mini').train))")
     assert str(target) in loaded and loaded.strip().endswith(" 4000")

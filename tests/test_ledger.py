@@ -9,6 +9,7 @@ import pytest
 
 from ablate import load_run
 from ablate.analysis import bounds
+from ablate.cli.status import outcome
 from ablate.config.trial_spec import TrialSpec
 from ablate.engine.plan import proposer_of
 from ablate.errors import BadInput
@@ -17,7 +18,6 @@ from ablate.reporting.findings import findings
 from ablate.reporting.html_report import report
 from ablate.runs import ledger, lines
 from ablate.runs.record import FIELDS, blank_record
-from ablate.show import outcome
 
 RESULTS = Path(__file__).parent.parent / "results"
 

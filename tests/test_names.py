@@ -10,13 +10,13 @@ import sys
 import pandas as pd
 import pytest
 
-from ablate import cli
+from ablate.cli import main
+from ablate.cli.console import console_on, table
 from ablate.config.search_space import load_space
 from ablate.errors import BadInput
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import Finding
 from ablate.reporting.table1_render import MARKDOWN, _escaped
-from ablate.terminal import console_on, table
 
 SPACE = 'description = "größe"\r\nobjectives = ["accuracy"]\r\n[layer]\r\nweights = ["full",\t"binary"]\r\n'
 
@@ -44,7 +44,7 @@ def test_a_path_without_its_ending_is_told_the_ending(tmp_path):
 
 
 def test_names_are_no_markup_in_the_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("ablate.terminal.console", console_on())
+    monkeypatch.setattr("ablate.cli.console.console", console_on())
     names = ["photo[copy].png", "[red]x[/y]", ":cat:", "größe"]
     table([{"name": name} for name in [*names, "a\x1b[31mb\nc"]], False)
     assert capsys.readouterr().out.split() == ["name", *names, r"a\x1b[31mb\nc"]
@@ -92,8 +92,8 @@ def test_a_full_disk_is_a_failure_and_no_bad_input(command, finished, tmp_path):
 
 def test_the_page_says_where_its_tables_are(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ablate", "report", str(finished[0]), "--out", str(tmp_path / "x.html")])
-    monkeypatch.setattr("ablate.verbs.console", console_on())
+    monkeypatch.setattr("ablate.cli.run_commands.console", console_on())
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert end.value.code == 0 and "its tables are beside it in x_tables/" in capsys.readouterr().out
     assert (tmp_path / "x_tables" / "trials.csv").exists()

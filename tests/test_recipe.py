@@ -1,4 +1,4 @@
-"""Every part of a recipe against what its comment in ablate/spec.py says."""
+"""Every part of a recipe against what its comment in ablate/config/trial_spec.py says."""
 
 import math
 import threading

@@ -53,7 +53,7 @@ def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, 
 
 @pytest.mark.parametrize("at", [25, 33, 47])
 def test_generations_outlive_what_is_forgotten(at, monkeypatch):
-    monkeypatch.setattr("ablate.search.MEMORY", 24)
+    monkeypatch.setattr("ablate.search.searcher.MEMORY", 24)
     undisturbed = run(Search(study("nsga2"), GROUPS), 56)
     heir = Search(study("nsga2"), GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(heir, 56 - at) == undisturbed[at:]

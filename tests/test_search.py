@@ -123,7 +123,7 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
 
 @pytest.mark.parametrize("at", [3, 10, 24, 30, 39])
 def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
-    monkeypatch.setattr("ablate.search.MEMORY", 8)
+    monkeypatch.setattr("ablate.search.searcher.MEMORY", 8)
     asked = study({"weights": {"each": ["full", "binary", "ternary"]}, "beta_multiplier": [0.5, 1.0]})
 
     def told(spec):
@@ -144,7 +144,7 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
 
 
 def test_it_forgets_while_trials_run(monkeypatch):
-    monkeypatch.setattr("ablate.search.MEMORY", 4)
+    monkeypatch.setattr("ablate.search.searcher.MEMORY", 4)
     search = Search(study({"weights": {"each": ["full", "binary", "ternary"]}}), GROUPS)
     running = [search.ask() for _ in range(3)]
     for _ in range(20):

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
-from ablate import cli
+from ablate.cli import main
 from ablate.config import objectives
 from ablate.config.builtin import KNOWN, bundled, names
 from ablate.config.objectives import OBJECTIVES
@@ -75,7 +75,7 @@ def test_a_path_in_a_study_is_relative_to_it_and_a_name_is_a_name(tmp_path):
 
 def test_epochs_on_the_command_line_take_the_place_of_image_views():
     assert load_study("search_table").recipe.image_views
-    recipe = cli._override("search_table", {}, 3).recipe
+    recipe = main._override("search_table", {}, 3).recipe
     assert recipe.epochs == 3 and recipe.image_views is None
 
 
@@ -97,7 +97,7 @@ recipe = { epochs = [5, 7], batch_size = 32 }
 """)
     (tmp_path / "other.toml").write_text("description = 'd'\nlayer = { weights = 'binary' }\nrecipe = { image_views = 500 }\n")
     for changes in ({}, {"space": str(tmp_path / "other.toml")}):
-        design = Design(cli._override(str(tmp_path / "s.toml"), changes, 3), ["head"])
+        design = Design(main._override(str(tmp_path / "s.toml"), changes, 3), ["head"])
         recipes = [spec.recipe for spec in design.planned]
         assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
         assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {recipe.ema for recipe in recipes} == {0.9}
@@ -112,7 +112,7 @@ def test_an_unknown_objective_has_no_unit():
 def test_options_that_would_be_ignored_are_refused():
     for option in ("--epochs", "--full-epochs"):
         with pytest.raises(BadInput, match="--as-study trains by the study's own recipe; leave out --epochs"):
-            cli.app(["sensitivity", "--as-study", option, "2", "--dry-run"], standalone_mode=False)
+            main.app(["sensitivity", "--as-study", option, "2", "--dry-run"], standalone_mode=False)
 
 
 def test_none_is_a_word():

@@ -15,7 +15,10 @@ import pytest
 import ray
 from conftest import wait, workers
 
-from ablate import cli, load_run, run_study
+from ablate import load_run, run_study
+from ablate.cli import main
+from ablate.cli.live_view import left
+from ablate.cli.status import dry_run
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
@@ -27,8 +30,6 @@ from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import duration
-from ablate.show import dry_run
-from ablate.view import left
 
 WALL = ("train_seconds", "started_at")
 
@@ -147,7 +148,7 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
 
 def test_what_a_library_in_c_prints_stays_out_of_the_json():
     """As HiGHS does, whose lines wait in a buffer of C's until the end."""
-    puts = "import ctypes; from ablate.terminal import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    puts = "import ctypes; from ablate.cli.console import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
     puts += "with only_json(): c.puts(b'within')\nprint('{}', flush=True)"
     done = subprocess.run([sys.executable, "-c", puts], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
@@ -278,7 +279,7 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="ablate resume"):
-        cli._run(start, (None, 1, None, None, 120, None, "127.0.0.1"), 0.5, True)
+        main._run(start, (None, 1, None, None, 120, None, "127.0.0.1"), 0.5, True)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])

@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablate import cli, load_run
+from ablate import load_run
+from ablate.cli import main
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.data import datasets
@@ -34,7 +35,7 @@ from ablate.training.trial import trial_id, trial_steps
 def command(capsys, *arguments):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
         patch.setattr(sys, "argv", ["ablate", "table1", *map(str, arguments)])
-        cli.main()
+        main.main()
     return end.value.code, capsys.readouterr()
 
 
@@ -73,7 +74,7 @@ def told(designed, finished):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
         patch.setattr(sys, "argv", ["ablate", "table1", str(designed.path), str(finished[0]), "--seconds", "0", "--json"])
         patch.setattr(sys, "stdout", out := io.TextIOWrapper(io.BytesIO()))
-        cli.main()
+        main.main()
     assert end.value.code == 0
     out.seek(0)
     return json.loads(out.read())

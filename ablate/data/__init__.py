@@ -1,4 +1,4 @@
 """Datasets: CIFAR-10, image folders, their splits and sizes.
 
-Imports `config` and the base modules.
+Imports `models`, `config` and the base modules.
 """

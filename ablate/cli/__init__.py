@@ -1,0 +1,4 @@
+"""The command line.
+
+Imports every package.
+"""
