@@ -102,3 +102,8 @@ def printed(cell):
 def test_the_reference_is_up_to_date():
     made = runpy.run_path(str(DOCS / "make_reference.py"))["reference"]()
     assert made == (DOCS / "reference.md").read_text(), "run python docs/make_reference.py"
+
+
+def test_the_architecture_is_that_of_the_import_contract():
+    made = runpy.run_path(str(DOCS / "make_architecture.py"))["page"]()
+    assert made == (DOCS / "architecture.md").read_text(), "run python docs/make_architecture.py"
