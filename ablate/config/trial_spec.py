@@ -50,7 +50,7 @@ class Spec(BaseModel):
 
 
 class LayerSpec(Spec):
-    """The precision of one linear layer; the formulas stand in `ablate/bitlinear.py`, beside their sources.
+    """The precision of one linear layer; the formulas stand in `ablate/quantization/quantizers.py`, beside their sources.
 
     `activation_bits` None keeps activations in floating point. `beta` is a rule or a literal number, and
     `beta_multiplier` scales either; with `beta_per` "channel" each row of the weights has its own. `int4` and `int8`
