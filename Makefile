@@ -1,20 +1,28 @@
-# make demo: install and search; make test: install and check; make test-slow: the tests that take minutes, which CI runs, too.
+# make demo: install and search. make check: all that needs no minute. make test: the tests of ten minutes.
+# make test-slow: those that take longer; make test-all: both, as CI runs them.
 PYTHON ?= python3
 BIN = .venv/bin
 
 demo: .venv/installed
 	$(BIN)/ablate study --space layers_bits
 
-test: .venv/tested
+lint: .venv/tested
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not long and not alone and not slow'
+
+test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m 'not alone and not slow'
 	$(BIN)/pytest -m 'alone and not slow'
 
 test-slow: .venv/tested
 	$(BIN)/pytest -m slow
+
+test-all: test test-slow
 
 format: .venv/tested
 	$(BIN)/ruff format
@@ -29,4 +37,4 @@ format: .venv/tested
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-.PHONY: demo test test-slow format
+.PHONY: demo lint check test test-slow test-all format

@@ -137,12 +137,14 @@ def found_by(sampler, seed, n):
     return pareto.hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
 
 
+@pytest.mark.long
 def test_it_finds_in_20_trials_more_than_the_others_in_50():
     mine = np.median([found_by("additive", seed, 20) for seed in range(5)])
     for other in ("random", "tpe", "nsga2"):
         assert mine > np.median([found_by(other, seed, 50) for seed in range(5)]), other
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [size_of, lambda spec: {}], ids=["counted", "regressed"])
 def test_it_goes_on_as_it_would_have_and_proposes_nothing_twice(count):
     layer = EACH | {"beta_multiplier": {"low": 0.25, "high": 4.0, "log": True}}
@@ -160,6 +162,7 @@ def test_it_goes_on_as_it_would_have_and_proposes_nothing_twice(count):
     assert run(Search(asked.model_copy(update={"seed": 1}), GROUPS, count=count), 12) != undisturbed[:12]
 
 
+@pytest.mark.long
 def test_what_runs_counts_as_done():
     """What a trial under way would add is not looked for again."""
     search = Search(study(), GROUPS, count=size_of)
@@ -173,6 +176,7 @@ def test_what_runs_counts_as_done():
     assert len({key_of(spec) for spec in under_way}) == 8
 
 
+@pytest.mark.long
 def test_bounds_are_kept():
     search = Search(study(max_size_bytes=400), GROUPS, count=size_of)
     specs = run(search, 20)
@@ -182,6 +186,7 @@ def test_bounds_are_kept():
     assert np.median([truth(spec) for spec in late]) > 0.44
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objectives", [["accuracy"], ["loss"], ["accuracy", "loss", "size_bytes"], ["size_bytes"], ["images"]])
 def test_other_objectives(objectives):
     search = Search(study(objectives=objectives, fraction=[0.1, 0.5, 1.0]), GROUPS, count=size_of)

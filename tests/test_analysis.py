@@ -86,6 +86,7 @@ def test_hypervolume_over_trials_of_numbers_that_are_no_integers():
     assert hypervolume_over_trials(points, [-1, 1], ["max", "min"]) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_trials_on_the_front_of_zdt1():
     x = np.random.default_rng(0).permutation(np.linspace(0, 1, 100_000))
     points, directions = np.column_stack([x, 1 - np.sqrt(x)]), ["min", "min"]
@@ -221,6 +222,7 @@ def test_a_front_within_bounds():
         front_of(table, objectives, {"size": 1})
 
 
+@pytest.mark.long
 def test_the_figure_is_the_same_file_each_time(tmp_path):
     trials = records(ROWS)
     trials = trials[trials["status"] == "complete"].assign(

@@ -103,6 +103,7 @@ def test_options_change_the_studys_own_rule(tmp_path, tiny_study, asked, expecte
     assert main._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
 
 
+@pytest.mark.long
 def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
     path = tmp_path / "s.toml"
     path.write_text(tiny_study)
@@ -116,6 +117,7 @@ def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
     assert estimate(stopped)["image_views"] == round(views)
 
 
+@pytest.mark.long
 def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": [0.1, 0.5]}
     design = {"design": "factorial", "seeds": 2, "tune": {"learning_rate": [1e-4, 1e-3]}}
@@ -127,6 +129,7 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
     assert planned.study.trials == 8 and estimate(planned)["image_views"] == round(views)
 
 
+@pytest.mark.long
 def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": 0.02}
     axes = {"epochs": [1, 5], "batch_size": 40, "full_epochs": [0, 2], "validate_every": 5}
@@ -268,6 +271,7 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
     assert first == search.ask() and first != forgetful.ask()
 
 
+@pytest.mark.long
 def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
     """Odd ones end at epoch 1 and even ones run to epoch 3, on workers that are used again; an error is still an error."""
 
@@ -325,6 +329,7 @@ def resumed_after(n, run, path):
     return resume_study(path, resources=Resources(concurrency=1))[0]
 
 
+@pytest.mark.long
 def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
     asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "early_stopping": EarlyStopping()})
@@ -347,6 +352,7 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
         run_commands.rerun(run.path, pruned[0]["trial_id"], True)
 
 
+@pytest.mark.slow
 def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study)
     asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "confirm": 1})

@@ -94,6 +94,7 @@ def test_the_listed_images_are_left_out(script, archive):
     assert validation.labels.tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.long
 def test_stopped_and_gone_on_is_the_same_to_the_bit(command, tmp_path, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert command("--epochs", 3, "--weights", "ternary", "--out", whole) == 0
@@ -142,6 +143,7 @@ def test_crops_reflect_and_an_eighth_shares_its_offset(script):
     assert len(set(offsets)) > 4
 
 
+@pytest.mark.long
 def test_half_of_the_patches_until_85_percent_of_the_steps(script, archive):
     classes, train, validation = script.read(archive)
     model = script.build(classes, "full")
@@ -200,6 +202,7 @@ def assert_one_line(capsys, start):
     assert error.startswith(start) and error.count("\n") == 1, error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 def test_compiled_blocks_learn_as_much(command, tmp_path):

@@ -37,6 +37,7 @@ def refused(result, *parts):
         assert part in error
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -205,6 +206,7 @@ def test_broken_checkpoints(run, tmp_path, tiny_vit, harm):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.long
 def test_an_output_folder_in_use(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "study.toml").write_text("")
@@ -218,6 +220,7 @@ def test_an_output_folder_in_use(run, tmp_path):
     assert (tmp_path / "empty").is_dir()  # what was there before stays
 
 
+@pytest.mark.long
 def test_an_address_where_something_else_answers(run):
     import http.server
     import threading
@@ -261,6 +264,7 @@ def test_an_unknown_trial(run, tmp_path):
     refused(run("rerun", "run", "--trial", "abc"), "unknown trial 'abc'")
 
 
+@pytest.mark.slow
 def test_the_beginning_of_several_trials(run, finished):
     refused(
         run("rerun", str(finished[0]), "--trial", ""), "--trial must name one trial", *load_run(finished[0]).records["trial_id"]

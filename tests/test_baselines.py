@@ -24,6 +24,7 @@ from ablate.profiling.macs import count
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [
@@ -106,6 +107,7 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
     assert (tmp_path / "checkpoints" / good).read_bytes() == content
 
 
+@pytest.mark.long
 def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     state = torchvision_models.build("resnet18:random", [str(i) for i in range(1000)]).state_dict()

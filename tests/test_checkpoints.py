@@ -136,6 +136,7 @@ def test_labels_that_are_missing_or_contradict_each_other(config, fate, note):
     assert found.fate == fate and note in found.note
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "config"),
     [

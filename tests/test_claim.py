@@ -166,6 +166,7 @@ def test_a_killed_driver_lets_go_and_its_writer_is_waited_for(tmp_path, monkeypa
         assert owner(tmp_path, "writer") is None
 
 
+@pytest.mark.long
 def test_two_at_once(tmp_path):
     """Bare processes in short; its full result is benchmarks/results/two-at-once-*.json."""
     short = ["--rounds", "36", "--repeats", "0", "--out", str(tmp_path / "result.json")]
@@ -187,6 +188,7 @@ def test_two_commands_at_once(tmp_path):
         assert not any(counts["faults"] for counts in result[part].values() if isinstance(counts, dict)), done.stderr
 
 
+@pytest.mark.long
 def test_locks_where_open_files_have_none(tmp_path, monkeypatch):
     """As on macOS: a reader tries the lock for a moment, which refuses no driver."""
     monkeypatch.setattr(locks, "OPEN_FILE_LOCKS", False)

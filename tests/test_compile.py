@@ -23,6 +23,7 @@ from ablate.training.trial import build, teacher_spec, trial_id
 BINARY = LayerSpec(weights="binary")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):

@@ -73,6 +73,7 @@ def test_ids_of_digits_are_ids(tmp_path):
     assert list(live_view.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
 
 
+@pytest.mark.long
 def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 3, "confirm": 2})

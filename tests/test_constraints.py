@@ -54,6 +54,7 @@ def answer(spec):
 run = partial(told, answer)
 
 
+@pytest.mark.long
 def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
@@ -71,6 +72,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
             assert count(spec)["bitops"] == macs.count(built, preprocess.size).bitops
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "additive"])
 def test_no_point_out_of_bounds_is_proposed(sampler):
     """Of random points one in a hundred is within; the walk towards the bounds finds them."""
@@ -108,6 +110,7 @@ def test_excess_is_a_share_of_the_bound():
     )
 
 
+@pytest.mark.long
 def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     """It trains nothing too large, keeps the bounds in its folder, and says when nothing is within them."""
     (tmp_path / "tiny.toml").write_text(tiny_study)
@@ -151,6 +154,7 @@ def test_latency_is_bounded_by_the_table_of_layers():
     assert run(Search(study({"weights": ["full", "binary"]}, max_latency_ms=1e-6), GROUPS[:3], count=costs), 9) == []
 
 
+@pytest.mark.long
 def test_tables_and_figure_show_what_is_within(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)

@@ -104,6 +104,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
     assert code == 2 and out.err.endswith("'nope.png': No such file or directory; give another\n")
 
 
+@pytest.mark.long
 def test_the_layer_table_adds_up():
     """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
     model = loading.load("vit-micro", datasets.CIFAR10)
@@ -123,6 +124,7 @@ def test_the_layer_table_adds_up():
     assert all(table.sum({"classifier": spec}) > 0 for spec in (*unsigned, LayerSpec(weights="binary", activation_bits=None)))
 
 
+@pytest.mark.slow
 def test_latency_as_an_objective(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace('"bitops"', '"latency_ms"'))
     run = run_study(load_study(str(tmp_path / "tiny.toml")), tmp_path / "run", resources=Resources(concurrency=1))
@@ -142,6 +144,7 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
         load_run(finished[0]).export(finished[0] / "never", trial="0000")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fields", [{"weights": "ternary", "beta_per": "channel"}, {"weights": "int8", "signed": False, "activation_bits": 5}]
 )
@@ -169,6 +172,7 @@ def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeyp
     assert code == 2 and "ablate-vit[onnx]" in out.err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
     name = next((finished[0] / "weights").iterdir()).name
     code, _ = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")

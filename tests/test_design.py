@@ -271,6 +271,7 @@ layer = {{ weights = "full" }}
 """
 
 
+@pytest.mark.slow
 def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
     (tmp_path / "ladder.toml").write_text(LADDER.format(model=tiny_vit))
 

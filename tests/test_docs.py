@@ -84,6 +84,7 @@ def test_links_lead_to_files(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_says_what_it_said():
     notebook = nbformat.read(DOCS / "example.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -68,6 +68,7 @@ def test_every_part_can_be_searched():
     assert all(0.9 <= spec.recipe.ema <= 0.999 for spec in specs)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"quantized_weight_decay": {"low": 0.01, "high": 0.2}}]))
 def test_a_trial_leads_back_to_its_point(seed, other):
@@ -117,6 +118,7 @@ def test_a_layer_that_stays_full_changes_no_id():
     assert effective(TrialSpec(layers={"head": LayerSpec()})) == effective(TrialSpec())
 
 
+@pytest.mark.long
 def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
     steps = [{"name": name, "layer": {"weights": name, "activation_scale": "tensor"}} for name in ("binary", "int8")]
     fields = {"question": "?", "space": {"description": "d", "layer": {"weights": "full"}}, "design": "arms", "steps": steps}
@@ -127,6 +129,7 @@ def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
         assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0
 
 
+@pytest.mark.long
 def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")

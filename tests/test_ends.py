@@ -46,6 +46,7 @@ def failing(stage, fault, resources, tiny_study, path, monkeypatch):
     return load_run(path / "run"), str(told.value)
 
 
+@pytest.mark.long
 def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_path, monkeypatch, capsys):
     run, told = failing("tell", BadInput("it broke"), ray_of_one, tiny_study, tmp_path / "work", monkeypatch)
     assert told.startswith("the study stopped: it broke; what is recorded is kept") and "ablate resume" in told
@@ -66,6 +67,7 @@ def test_a_failure_at_any_stage(stage, fault, ray_of_one, tiny_study, tmp_path, 
     assert run.state["status"] == "failed" and run.state["reason"] == reason
 
 
+@pytest.mark.long
 def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, tmp_path, monkeypatch):
     def full(run):
         raise OSError(28, "No space left on device")

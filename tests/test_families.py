@@ -32,6 +32,7 @@ def documented():
     return {cells[0]: dict(zip(head[1:], cells[1:], strict=True)) for cells in rows}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_can_do_what_the_table_says(family, tmp_path):
     said = documented()[family]
@@ -53,6 +54,7 @@ def test_the_table_is_whole():
     assert (DOCS / "families.md").read_text().startswith(head), "run python docs/make_families.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["ViT", "SwinV2", "SigLIP", "Hiera", "LeViT", "torchvision's ViT", "torchvision's Swin"])
 def test_quantizing_changes_what_a_model_says(family):
     """A layer that is converted and then passed by would leave the output as it was: layer by layer, it must not."""
@@ -75,6 +77,7 @@ def test_a_model_of_torchvision_is_loaded_into_its_skeleton(tmp_path):
         assert loading.logits(loaded, pixels(family)).equal(loading.logits(model, pixels(family)))
 
 
+@pytest.mark.long
 def test_a_front_is_timed(tmp_path):
     build("Swin").save_pretrained(tmp_path / "swin")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "swin")

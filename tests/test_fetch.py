@@ -178,6 +178,7 @@ def test_wrong_pixels_never_become_a_dataset(small, downloaded, monkeypatch, cap
     assert [file.name for file in downloaded.iterdir()] == [".lock"]
 
 
+@pytest.mark.long
 def test_a_download_that_ends_early(served, tmp_path):
     class Short(SimpleHTTPRequestHandler):
         def do_GET(self):
@@ -284,6 +285,7 @@ def started(seconds):
     return subprocess.Popen(arguments, cwd=Path(datasets.__file__).parent.parent.parent, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 def test_two_processes_at_once_download_once(downloaded):
     both = [started(2), started(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
@@ -315,6 +317,7 @@ def real(tmp_path_factory):
         yield datasets._load("cifar10")
 
 
+@pytest.mark.long
 def test_the_real_images(real):
     sizes = {"train": 45_000, "validation": 5_000, "test": 10_000}
     for name, size in sizes.items():

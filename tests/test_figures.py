@@ -29,6 +29,7 @@ def few(simulated):
     return simulated(0.05, 0.05, seeds=2)
 
 
+@pytest.mark.long
 def test_a_run_over_data_has_its_figures(volume_run, tmp_path):
     run, found = volume_run
     drawn = draw(run, found, tmp_path)
@@ -41,6 +42,7 @@ def test_a_run_over_data_has_its_figures(volume_run, tmp_path):
         assert path.with_suffix(".png").stat().st_size > 5000
 
 
+@pytest.mark.long
 def test_the_same_findings_give_the_same_files(volume_run, tmp_path):
     run, found = volume_run
     for folder in ("a", "b"):
@@ -55,6 +57,7 @@ def test_tables_hold_what_the_findings_hold(volume_run):
     assert {"verdicts", "gaps", "needed", "laws", "bands", "trials", "front", "cells", "design"} <= written
 
 
+@pytest.mark.long
 def test_the_command_draws_each_run_it_is_given(finished, few):
     runs = [str(finished[0]), str(few)]
     done = subprocess.run([sys.executable, "-m", "ablate", "figures", *runs], capture_output=True, text=True)
@@ -150,6 +153,7 @@ def test_a_confusion_matrix_can_be_read_whatever_its_classes(classes, tmp_path, 
     assert axes.bbox.width > 0.4 * canvas.bbox.width and canvas.get_size_inches()[1] < 9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("groups", [37, 150])
 def test_layer_maps_can_be_read_whatever_the_groups(groups, tmp_path, monkeypatch):
     seen = []
@@ -181,6 +185,7 @@ def test_files_of_names_that_are_alike_do_not_replace_each_other():
     assert len(set(slugs.values())) == 5 and slugs["a b"] == "a_b" and max(map(len, slugs.values())) <= 62
 
 
+@pytest.mark.long
 def test_bad_input():
     done = subprocess.run([sys.executable, "-m", "ablate", "figures", "nowhere"], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -25,6 +25,7 @@ def shrinks(simulated):
     return findings(load_run(simulated(0.10, 0.03)))
 
 
+@pytest.mark.long
 def test_the_verdict_of_a_designed_run(shrinks):
     volume = shrinks["volume"]
     verdicts = volume.tables["verdicts"].set_index("arm")
@@ -45,6 +46,7 @@ def test_the_curves_of_each_arm_go_through_their_points(shrinks):
     assert set(tables["laws"]["arm"]) == {"full", "binary", "ternary", "binary and full", "ternary and full"}
 
 
+@pytest.mark.long
 def test_each_arm_is_held_against_the_full_one_of_its_recipe(simulated):
     plain = {"augment": False}
     steps = [{"name": n, "layer": {"weights": n}} for n in ("full", "binary")]
@@ -57,6 +59,7 @@ def test_each_arm_is_held_against_the_full_one_of_its_recipe(simulated):
     assert list(found.tables["bought"].drop_duplicates("arm")["arm"]) == ["full", "binary"]
 
 
+@pytest.mark.long
 def test_an_arm_without_a_full_one_of_its_recipe_says_so(simulated):
     steps = [{"name": n, "layer": {"weights": n}} for n in ("full", "binary")]
     steps += [{"name": "binary, plain", "layer": {"weights": "binary"}, "recipe": {"augment": False}}]
@@ -84,6 +87,7 @@ def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):
     assert cells.loc["full, fraction 0.01", "n"] == 2 and cells.loc["binary, fraction 0.01", "n"] == 0
 
 
+@pytest.mark.long
 def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
     path = simulated(0.1, 0.0, seeds=3)
     records = (path / "ledger.jsonl").read_text().splitlines(keepends=True)[:-1]
@@ -97,6 +101,7 @@ def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
     assert (gaps["band_low"] < gaps["gap"]).all() and (gaps["gap"] < gaps["band_high"]).all()
 
 
+@pytest.mark.long
 def test_what_is_too_few_is_not_said(simulated):
     found = findings(load_run(simulated(0.1, 0.0, seeds=1)))
     assert "inconclusive" in found["volume"].sentence and "two paired seeds" in " ".join(found["volume"].notes)

@@ -59,6 +59,7 @@ def study(tmp_path, tiny_study, points, layer="weights = { each = ['full', 'bina
     return load_study(str(tmp_path / "f.toml"))
 
 
+@pytest.mark.long
 def test_a_fraction_of_a_spaces_points(tiny_study, tmp_path, capsys):
     asked = study(tmp_path, tiny_study, 8)
     planned = plan(asked)

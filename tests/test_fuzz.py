@@ -20,6 +20,7 @@ SPACE = {"description": "d", "layer": {"weights": "binary"}}
 INPUTS = {"toml": 200, "ledger": 200, "packed": 100, "images": 80}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of Pillow, Optuna and transformers, about files that are wrong
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_sample_of_every_target(name, tmp_path, monkeypatch):

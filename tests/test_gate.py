@@ -85,6 +85,7 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     assert not any("notes.txt" in line or "scaled up" in line for line in status._checks(checks, plan(asked)))  # said once
 
 
+@pytest.mark.long
 def test_a_dry_run_prints_the_checks_and_writes_nothing(tiny_study, tmp_path, monkeypatch, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     monkeypatch.chdir(tmp_path)

@@ -356,6 +356,7 @@ STUDIES = 200
 ABOVE = 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / STUDIES)  # Monte Carlo error, one in two hundred
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("truth", ["constant", "closes", "gap on its margin", "smallest slope by its power"])
 def test_simulated_studies(truth):
     found = SIMULATED["verdicts"](truth, 8, STUDIES)

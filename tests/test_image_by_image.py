@@ -68,6 +68,7 @@ def test_one_token_or_none(shape):
     torch.testing.assert_close(model(x), model(x[None])[0])
 
 
+@pytest.mark.long
 def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monkeypatch):
     spec = TrialSpec(
         model=str(tiny_vit), layers={"block0.fc1": TENSOR}, fraction=0.01, recipe=Recipe(epochs=1, bf16=False, validate_every=9)

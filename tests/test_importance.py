@@ -117,6 +117,7 @@ def test_where_nothing_matters_one_in_twenty_is_above_chance():
     assert stats.binom.cdf(sum(above), 120, 0.05) < 0.999 and sum(above) > 0
 
 
+@pytest.mark.long
 def test_importance_is_the_same_in_every_process():
     code = """
 from test_importance import by_layer, by_parameter, made_up

@@ -6,11 +6,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from ablate.config import builtin
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.long
 def test_the_wheel(tmp_path):
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

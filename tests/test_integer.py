@@ -87,6 +87,7 @@ def test_bfloat16_autocast_leaves_the_integers_alone():
         assert integer(layer)(x).equal(layer(x))
 
 
+@pytest.mark.long
 def test_a_cpu_without_int8_instructions_gives_the_right_answer():
     """oneDNN held to AVX2 multiplies in saturating int16 pairs; the tests above must hold there too."""
     select = "sums or odd or every_field"

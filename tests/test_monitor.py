@@ -48,6 +48,7 @@ def test_promtool_accepts_the_rules(tmp_path):
     assert done.returncode == 0 and "rules found" in done.stdout, done.stderr
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_the_alerts_fire_when_they_should(tmp_path):
     """promtool replays made-up series against the rules."""
@@ -101,6 +102,7 @@ def summary(rules, name):
     return {"summary": rule(rules, name)["annotations"]["summary"].replace("{{ $labels.run }}", "r")}
 
 
+@pytest.mark.long
 @needs_prometheus
 def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 1000").replace("epochs = 1", "epochs = 20"))

@@ -50,6 +50,7 @@ def test_names_are_no_markup_in_the_terminal(capsys, monkeypatch):
     assert capsys.readouterr().out.split() == ["name", *names, r"a\x1b[31mb\nc"]
 
 
+@pytest.mark.long
 def test_a_terminal_without_a_letter_shows_its_number(finished, tmp_path):
     (tmp_path / "größe [b]").symlink_to(finished[0])
     how = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
@@ -74,6 +75,7 @@ def small_files(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [["report"], ["figures"], ["export", "--max-size-bytes", "999999999", "--to", "packed"]],

@@ -43,6 +43,7 @@ def running(tmp_path):
     return load_run(tmp_path / "run").state.get("running", []) if (tmp_path / "run" / "study.toml").exists() else []
 
 
+@pytest.mark.slow
 def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, tiny_study, tmp_path):
     """GPUs as logical resources: one node has two, the other none, so that all trials run on the first, then on its heir."""
     first = nodes.add_node(num_cpus=4, num_gpus=1)
@@ -65,6 +66,7 @@ def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, ti
     assert len(list((tmp_path / "run" / "predictions").iterdir())) == 6  # all came to the driver's folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0, reason="needs root")
 def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit, tmp_path):
     """A raylet that sees neither this package nor the model's folder: both travel."""
@@ -90,6 +92,7 @@ def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit,
         raylet.wait()
 
 
+@pytest.mark.long
 def test_a_trial_must_fit_one_node(nodes, tiny_study, tmp_path):
     for _ in range(2):
         nodes.add_node(num_cpus=1)

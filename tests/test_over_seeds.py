@@ -39,6 +39,7 @@ def test_smallest_effect_of_two_by_trying():
     assert (stats.ttest_1samp(values, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.long
 def test_holm():
     p = np.random.default_rng(0).uniform(0, 0.3, (3, 4))
     np.testing.assert_allclose([holm(row) for row in p], [multipletests(row, method="holm")[1] for row in p])

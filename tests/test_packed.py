@@ -100,6 +100,7 @@ def test_packing_changes_nothing(weights, fields, tmp_path):
     assert loading.logits(loaded, pixels).equal(loading.logits(model, pixels))
 
 
+@pytest.mark.long
 def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path):
     model = loading.load("vit-micro", datasets.CIFAR10)
     sizes = []
@@ -122,6 +123,7 @@ def vit_base(weights):
     return model, quantize_(model, {"vit.layers.*": LayerSpec(weights=weights)})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("weights", "bits"), [("binary", 1.01), ("ternary", 1.61)])
 def test_the_size_of_vit_base(weights, bits, tmp_path):
     model, names = vit_base(weights)
@@ -263,6 +265,7 @@ def test_flipped_bytes_are_refused(good, tmp_path, file, where, flip):
     refused(tmp_path, good | {file: bytes(content)})
 
 
+@pytest.mark.long
 @fuzz
 @given(file=files, where=st.floats(0, 1, exclude_max=True), tail=st.binary(max_size=9))
 def test_truncated_and_continued_files_are_refused(good, tmp_path, file, where, tail):
@@ -302,6 +305,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.long
 @fuzz
 @given(key=st.sampled_from(["format", "dtype", "layers", "model", "preprocess", "more"]), value=anything)
 def test_hostile_fields_are_refused(good, tmp_path, key, value):
@@ -309,11 +313,12 @@ def test_hostile_fields_are_refused(good, tmp_path, key, value):
         refused(tmp_path, forge(good, {key: value}))
 
 
+@pytest.mark.long
 @fuzz
 @given(value=anything, data=st.data())
 def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path, value, data):
     model = json.loads(good["packed.json"])["model"]
-    key = datasets.draw(
+    key = data.draw(
         st.sampled_from([*model["config"], "auto_map", "_attn_implementation", "num_channels", "num_attention_heads"])
     )
     model["config"][key] = value
@@ -387,6 +392,7 @@ def test_another_format_is_named(good, tmp_path):
     refused(tmp_path, forge(good, {"format": 2}), "format must be 1, but got 2")
 
 
+@pytest.mark.long
 def test_tensors_must_be_those_of_the_model(good, tmp_path):
     whole = {name: value.clone() for name, value in read_good(good, tmp_path).items()}
     layer = "vit.layers.0.attention.q_proj"

@@ -61,6 +61,7 @@ def test_each_reading_replaces_what_it_says(cells, part, named, beta):
         assert spec.activation_scale == "tensor" and spec.norm is True  # figures 4 and 7
 
 
+@pytest.mark.long
 def test_a_trial_does_every_step(cells, few, caplog):
     spec = cells["1-bit encoder, beta = mean |W|"]
     recipe = spec.recipe.model_copy(update={"batch_size": 1, "learning_rate": 0.01, "bf16": False})
@@ -79,8 +80,8 @@ def test_a_trial_does_every_step(cells, few, caplog):
     finally:
         handle.remove()
     assert record["status"] == "complete" and record["error"] is None
-    loading = [module for module, *_ in calls]
-    trained = max(loading, key=loading.count)  # the others are copies, on which a random image was tried
+    built = [module for module, *_ in calls]
+    trained = max(built, key=built.count)  # the others are copies, on which a random image was tried
     seen = [(training, pixels) for module, training, pixels in calls if module is trained]
     assert {pixels.shape[1:] for _, pixels in seen} == {(3, 224, 224)}  # steps 3 and 5: resized, a tensor, normalised
     image = torch.from_numpy(few.validation.images[0]).permute(2, 0, 1)

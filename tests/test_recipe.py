@@ -263,6 +263,7 @@ def test_the_teacher_is_the_full_arm_of_the_same_seed_and_subset(tiny_vit):
     assert teacher_spec(student.model_copy(update={"seed": 5})).seed == 5
 
 
+@pytest.mark.long
 def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
     spec = distilled(tiny_vit)
     first = run_trial(spec)

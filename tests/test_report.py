@@ -92,6 +92,7 @@ def point(page, index):
     }})()""")
 
 
+@pytest.mark.long
 @in_chromium
 def test_hover_shows_a_trials_layers_and_a_click_pins_it(finished, page_of_a_search, address):
     records = load_run(finished[0]).records.set_index("trial_id")
@@ -124,6 +125,7 @@ OUTSIDE = """(right, within) => [...document.querySelectorAll(within)].filter(e 
     .map(e => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40))"""
 
 
+@pytest.mark.long
 @in_chromium
 @pytest.mark.parametrize("which", ["page_of_a_search", "page_of_a_design"])
 def test_a_phone_holds_the_page(which, address, request):
@@ -135,6 +137,7 @@ def test_a_phone_holds_the_page(which, address, request):
         assert page("[...document.querySelectorAll('.main-svg')].every(e => e.getBoundingClientRect().right <= 361)")
 
 
+@pytest.mark.long
 @in_chromium
 @pytest.mark.parametrize("which", ["page_of_a_search", "page_of_a_design"])
 def test_paper_holds_the_page(which, address, request):
@@ -215,6 +218,7 @@ def climbed(path, seeds=5):
     return load_run(path)
 
 
+@pytest.mark.long
 @in_chromium
 @pytest.mark.parametrize("seeds", [5, 1])
 def test_a_ladder_is_drawn_rung_by_rung(tmp_path, address, seeds):
@@ -229,6 +233,7 @@ def test_a_ladder_is_drawn_rung_by_rung(tmp_path, address, seeds):
         assert "design over" not in page("document.querySelector('main').innerText")
 
 
+@pytest.mark.long
 @in_chromium
 def test_nothing_in_a_run_is_html_or_code(tmp_path, address):
     run = searched(tmp_path / "run", 30, [f"{EVIL}{i}" for i in range(3)], EVIL, error=EVIL)
@@ -261,6 +266,7 @@ NOTHING_SAID = {
 }
 
 
+@pytest.mark.long
 @in_chromium
 @pytest.mark.parametrize("name", NOTHING_SAID)
 def test_where_nothing_can_be_said_the_page_says_why(name, tmp_path, address):
@@ -273,6 +279,7 @@ def test_where_nothing_can_be_said_the_page_says_why(name, tmp_path, address):
         pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds, sizes", [(1, 5), (3, 1), (2, 2)])
 def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
     run = load_run(simulated(0.1, 0.0, seeds))
@@ -301,6 +308,7 @@ def test_a_live_run_says_how_far_it_is(tmp_path):
         assert "5 of 9 trials recorded (5 complete); running, 1 under way, as of 2026" in report(run).read_text()
 
 
+@pytest.mark.long
 @in_chromium
 def test_two_thousand_trials_fit(tmp_path, address):
     groups = [f"block{i}.{part}" for i in range(12) for part in ("attention", "fc1", "fc2")] + ["head"]
@@ -310,6 +318,7 @@ def test_two_thousand_trials_fit(tmp_path, address):
         assert page("document.querySelectorAll('#front-0 .point').length") >= 2000
 
 
+@pytest.mark.long
 def test_bad_input_is_one_line(tmp_path):
     for options in ([str(tmp_path)], []):
         done = subprocess.run(
@@ -320,6 +329,7 @@ def test_bad_input_is_one_line(tmp_path):
         report(searched(tmp_path / "run", 1), tmp_path)
 
 
+@pytest.mark.long
 def test_the_command_writes_the_page_of_the_newest_run(tmp_path):
     searched(tmp_path / "runs" / "one", 3)
     done = subprocess.run([sys.executable, "-m", "ablate", "report"], capture_output=True, text=True, cwd=tmp_path)

@@ -39,6 +39,7 @@ def run(search, n, status="complete"):
     return specs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)]
 )
@@ -59,6 +60,7 @@ def test_generations_outlive_what_is_forgotten(at, monkeypatch):
     assert run(heir, 56 - at) == undisturbed[at:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_it_ends_with_every_point_of_a_finite_space(sampler):
     search = Search(study(sampler, {"weights": {"each": ["full", "binary"]}, "activation_bits": [4, 8]}), GROUPS[:3])
@@ -73,6 +75,7 @@ def test_what_has_not_ended_well_teaches_nothing(sampler, status):
     assert {trial.state.name for trial in search._optuna.get_trials()} == {"FAIL"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "additive"])
 def test_it_learns(sampler):
     """Once a quarter has been seen, the costly group stays full more often than the one in three of a blind draw."""

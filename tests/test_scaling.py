@@ -163,6 +163,7 @@ def test_the_band_widens_beyond_the_points():
     assert low.tolist() == [0, 0, 0] and high.tolist() == [np.inf] * 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delta", [1e-3, 1.0])
 def test_intervals_cover_the_truth(delta):
     predictors, truth, studies = repeated(CURVE, 4), PUBLISHED["power_floor"][1], 30
@@ -231,6 +232,7 @@ def test_few_points_are_flagged():
     assert any("too few points (4 for 3 parameters)" in flag for flag in found.flags)
 
 
+@pytest.mark.long
 def test_a_floor_that_is_not_there_is_on_its_bound_and_its_profile_flat():
     loss = np.array([0.80, 0.62, 0.47, 0.36, 0.26, 0.185, 0.13, 0.09])  # falls faster than any power, down to the end
     found = fit("power_floor", CURVE, loss, samples=100)
@@ -300,6 +302,7 @@ def test_aicc_is_refused_where_it_is_not_defined():
     assert sum("AICc needs" in sentence for sentence in found.undecided) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("truth", "rivals"),
     [

@@ -48,6 +48,7 @@ def test_a_space_of_one_point_has_one_trial():
     assert len(run(search, 5)) == 1 and search.ask() is None and not search.under_way
 
 
+@pytest.mark.long
 def test_no_point_is_proposed_twice():
     specs = run(Search(study({"weights": {"each": ["full", "binary"]}}), GROUPS), 60)
     assert len({spec.model_dump_json() for spec in specs}) == 60
@@ -80,6 +81,7 @@ def test_an_axis_without_effect_may_exclude_the_default():
     assert {spec.layers["head"].weights for spec in run(search, 12)} == {"binary", "int8"}
 
 
+@pytest.mark.long
 def test_ranges_stay_within_their_ends_and_integers_stay_whole():
     layer = {
         "weights": "binary",
@@ -94,6 +96,7 @@ def test_ranges_stay_within_their_ends_and_integers_stay_whole():
     assert specs[0].recipe.learning_rate == 1e-3 and specs[0].layers["head"].beta_multiplier == 1.0
 
 
+@pytest.mark.long
 def test_the_same_seed_proposes_the_same_points():
     def points(seed):
         asked = load_study("default").model_copy(update={"seed": seed})
@@ -112,6 +115,7 @@ def test_every_ending_is_told_and_nothing_stays_running(ending):
     assert not [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [0, 3, 17, 30])
 def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
     layer = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"], "beta_multiplier": [0.5, 1.0]}
@@ -121,6 +125,7 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
     assert run(killed, 40 - at) == undisturbed[at:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", [3, 10, 24, 30, 39])
 def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
     monkeypatch.setattr("ablate.search.searcher.MEMORY", 8)
@@ -143,6 +148,7 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
     assert list(go_on(heir, 40 - at)) == undisturbed[at:]
 
 
+@pytest.mark.long
 def test_it_forgets_while_trials_run(monkeypatch):
     monkeypatch.setattr("ablate.search.searcher.MEMORY", 4)
     search = Search(study({"weights": {"each": ["full", "binary", "ternary"]}}), GROUPS)
@@ -169,6 +175,7 @@ def test_trials_that_a_dead_driver_had_under_way_come_first():
     assert not heir.again(elsewhere)  # not of this study
 
 
+@pytest.mark.long
 def test_it_learns():
     """After the anchors, proposals crowd near the front of a landscape with one bad layer group."""
     search = Search(study({"weights": {"each": ["full", "binary"]}}), [f"block{i}.fc1" for i in range(12)])

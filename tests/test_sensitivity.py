@@ -154,6 +154,7 @@ def test_what_is_said_of_a_run_under_way(tmp_path):
     assert rows == [["a", "1.0", "±2.0", "-"], ["b", "-", "-"], ["all", "of", "them", "3.0"]]
 
 
+@pytest.mark.long
 def test_the_command_shows_a_table_and_a_figure(measured):
     folder, said = measured
     lines = said.splitlines()
@@ -166,6 +167,7 @@ def test_the_command_shows_a_table_and_a_figure(measured):
     assert len(records) == 4  # with two groups one alone is the other left out
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_from_it(measured):
     folder, _ = measured
     done = ablate(folder, "study", "s.toml", "--known", "costs", "--out", "found", "--concurrency", "1")
@@ -183,6 +185,7 @@ def test_a_search_goes_on_from_it(measured):
     assert len({json.loads(line)["trial_id"] for line in records}) == 7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -25,6 +25,7 @@ def outcome_of(steps, until=None):
             return epoch.state
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [{}, {"full_epochs": 1, "distill": 0.5, "ema": 0.5}], ids=["plain", "taught"])
 def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_path, monkeypatch, more):
     """To the bit; also where it goes on from what was kept of it, whichever training was under way."""

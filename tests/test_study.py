@@ -80,6 +80,7 @@ def test_the_folder_is_as_designed(finished):
     )
 
 
+@pytest.mark.long
 def test_status_and_rerun(finished):
     path, _ = finished
     first = load_run(path).records.iloc[0]
@@ -109,6 +110,7 @@ def test_a_run_as_an_optuna_study(finished, tmp_path):
         run.to_optuna(storage)
 
 
+@pytest.mark.slow
 def test_the_same_study_again_leaves_the_same_ledger(finished, tmp_path):
     path, _ = finished
     study = load_study(str(path / "study.toml"))  # as resolved: it asks the same question
@@ -118,6 +120,7 @@ def test_the_same_study_again_leaves_the_same_ledger(finished, tmp_path):
         run_study(study, tmp_path / "again")
 
 
+@pytest.mark.long
 def test_an_exhausted_space_ends_and_says_so(tiny_study, tmp_path):
     study = with_options(tiny_study, tmp_path)
     space = study.space.model_copy(update={"layer": {"weights": ("full", "binary")}, "fraction": 0.02})
@@ -125,6 +128,7 @@ def test_an_exhausted_space_ends_and_says_so(tiny_study, tmp_path):
     assert len(run.records) == 2 and run.state["status"] == "exhausted"
 
 
+@pytest.mark.long
 def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tmp_path):
     diverging = "bf16 = false\nlearning_rate = 1e30\nclip_norm = 'none'\nwarmup = 0.0\nbatch_size = 16"
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("bf16 = false", diverging))
@@ -167,6 +171,7 @@ def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys)
         assert ("no bfloat16 instructions" in capsys.readouterr().err) == told
 
 
+@pytest.mark.slow
 def test_a_relative_model_two_at_once_and_every_weight_of_the_front(tiny_study, tiny_vit, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_vit.parent)
     study = tmp_path / "tiny.toml"
@@ -196,6 +201,7 @@ def killed(driver):
     return False
 
 
+@pytest.mark.long
 def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_one(tiny_study, tmp_path):
     driver = start(tmp_path, tiny_study)
     with pytest.raises(BadInput, match=f"is driven by process {driver.pid} on "):
@@ -220,6 +226,7 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
         resume_study(tmp_path / "run", trials=3)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     known = json.loads((tmp_path / "run" / "provenance.json").read_text())
@@ -231,6 +238,7 @@ def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, 
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == ledger
 
 
+@pytest.mark.long
 def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     asked = load_study(str(tmp_path / "tiny.toml"))
@@ -241,6 +249,7 @@ def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys
         assert ("is ended after" in out) == told and "Images: 32 x 32 pixels\n" in out
 
 
+@pytest.mark.long
 def test_the_longest_trial_has_its_own_checkpoint_alone(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     recipe, views = Recipe(epochs=1, full_epochs=2, bf16=False), []
@@ -251,6 +260,7 @@ def test_the_longest_trial_has_its_own_checkpoint_alone(tiny_study, tmp_path):
     assert views[0] == pytest.approx(views[1], rel=0.05)  # the rate is told to two digits
 
 
+@pytest.mark.long
 def test_a_trial_whose_worker_died_runs_again(tiny_study, tmp_path):
     driver = start(tmp_path, tiny_study)
     wait(lambda: killed(driver))
@@ -260,6 +270,7 @@ def test_a_trial_whose_worker_died_runs_again(tiny_study, tmp_path):
     assert list(records["status"]) == ["complete"] * 6 and records["trial_id"].is_unique
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tiny_study, tmp_path):
     driver = start(tmp_path, tiny_study, trials=50)
     driver.send_signal(signal.SIGINT)
@@ -282,6 +293,7 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
         main._run(start, (None, 1, None, None, 120, None, "127.0.0.1"), 0.5, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     """With an epoch of minutes, the first is answered at once and the second does not wait for the epoch's end."""
@@ -304,6 +316,7 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     assert load_run(tmp_path / "run").state["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path, monkeypatch):
     """Whatever the letters of its folder, which Ray's metrics refuse, and wherever temporary files are, if too deep for Ray."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("deep" * 10)))
@@ -326,6 +339,7 @@ def test_image_views_are_steps_of_batches_that_an_epoch_may_cut_short(tiny_study
     assert one == 80 + 1000 / 3 and checkpoint == 0  # an evaluated image counts as a third
 
 
+@pytest.mark.long
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
     run = run_study(with_options(tiny_study, tmp_path, trials=1), tmp_path / "run", resources=Resources(minutes_per_trial=1e-3))
     assert list(run.records["status"]) == ["failed"]

@@ -32,6 +32,7 @@ def ablate(*arguments, cwd, **options):
     )
 
 
+@pytest.mark.slow
 def test_faults_lose_nothing(tmp_path):
     """The fault injection in short; its full result is benchmarks/results/faults-*.json."""
     short = ["--drivers", "1", "--workers", "2", "--raylets", "2", "--trials", "6", "--out", str(tmp_path / "result.json")]
@@ -46,6 +47,7 @@ def test_faults_lose_nothing(tmp_path):
     assert all(result["drivers"]["same_trials_as_undisturbed"])
 
 
+@pytest.mark.slow
 def test_a_long_trial_goes_on_from_its_last_epoch_in_a_moved_folder(tiny_study, tmp_path):
     study = tiny_study.replace("trials = 4", "trials = 1").replace("epochs = 1", "epochs = 30").replace("[0.02, 0.04]", "0.05")
     (tmp_path / "tiny.toml").write_text(study)
@@ -73,6 +75,7 @@ def load_state(path):
     return load_run(path).state if (path / "study.toml").exists() else {}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root only")
 def test_a_full_disk_stops_the_study_and_a_cleared_one_goes_on(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 5"))
@@ -102,6 +105,7 @@ def overcommits():
     return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(overcommits(), reason="this kernel grants any amount of memory and kills later")
 def test_too_little_memory_is_the_trials_failure_and_the_study_goes_on(tmp_path):
     """Attention over 4,096 tokens for a batch of 2,000 images: 134 GB, on the CPU or on a GPU."""
@@ -132,6 +136,7 @@ weights = ["full", "binary"]
     assert out.count("memory") >= 2  # the lines of the live view, and the end
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_dies_three_times_has_failed(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 1").replace("epochs = 1", "epochs = 1000"))
     driver = ablate("study", "tiny.toml", "--out", "run", cwd=tmp_path)
@@ -165,6 +170,7 @@ def test_a_driver_elsewhere_counts_as_alive_by_its_heartbeat(finished, tmp_path)
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # Ray's monitor goes by a container's, where there is one
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.skipif(psutil.virtual_memory().available < 10 * 2**30, reason="needs 10 GiB of free memory")
 @pytest.mark.skipif(LIMIT.exists() and LIMIT.read_text().strip() != "max", reason="the memory is a container's")

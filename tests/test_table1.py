@@ -94,6 +94,7 @@ def cells(told, name):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "parameters", "mib", "gmacs"),
     [
@@ -288,6 +289,7 @@ def test_in_80_columns_no_number_is_cut(table):
         assert any(number in line for line in lines), number
 
 
+@pytest.mark.long
 def test_failed_seeds_are_told(designed, tmp_path):
     shutil.copytree(designed.path, tmp_path / "some")
     ledger = tmp_path / "some" / "ledger.jsonl"

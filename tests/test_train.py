@@ -209,6 +209,7 @@ def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
         assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
 
 
+@pytest.mark.long
 def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     """After any epoch, through a file: the same curve, logits and weights to the last bit."""
     dataset = datasets.load("cifar10-mini")

@@ -18,6 +18,7 @@ from ablate.runs.record import blank_record
 from ablate.training.trial import worker_steps
 
 
+@pytest.mark.long
 def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
     layers = {"block0.fc1": LayerSpec(weights="ternary")}
     recipe = Recipe(epochs=1, bf16=False)
@@ -82,6 +83,7 @@ def test_no_worker_is_started_in_vain(tmp_path):
     assert len(records) == 40 and len({record["device"] for record in records}) == len(seen) == 6
 
 
+@pytest.mark.long
 def test_what_a_worker_alone_is_given_may_be_large():
     """As the packed weights of a large model are, which a study times at its end."""
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
