@@ -38,7 +38,7 @@ class Target:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.path = folder / "mine.toml"
-        root = Path(builtin.__file__).parent
+        root = builtin.ASSETS.parent
         files = {kind: sorted((root / below).glob("*.toml")) for kind, below in FOLDERS.items()}
         self.files = {kind: [path.read_bytes() for path in paths] for kind, paths in files.items()}
         self.data = {kind: [tomllib.loads(file.decode()) for file in some] for kind, some in self.files.items()}

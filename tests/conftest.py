@@ -16,6 +16,22 @@ ARMS = [{"name": name, "layer": {"weights": name}} for name in ("full", "binary"
 FRACTIONS = [0.01, 0.0316, 0.1, 0.316, 1.0]
 
 
+STUDIED = {
+    "finished",
+    "ray_of_one",
+    "measured",
+    "designed",
+    "page_of_a_search",
+    "real",
+}  # fixtures that run a study, or download
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if STUDIED & {*item.fixturenames}:
+            item.add_marker(pytest.mark.long)
+
+
 def wait(done, seconds=180):
     """Until done() is true; fails when that takes longer."""
     limit = time.monotonic() + seconds

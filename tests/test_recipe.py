@@ -286,7 +286,7 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
 
 def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     calls = []
-    monkeypatch.setattr(teachers.training, "train", lambda *a, **how: calls.append(1) or iter(()))
+    monkeypatch.setattr(teachers.trainer, "train", lambda *a, **how: calls.append(1) or iter(()))
     wanted = ("name", splits(), Recipe(), PLAIN, 0)
     both = [threading.Thread(target=teachers.teacher, args=(wanted[0], net("full"), *wanted[1:])) for _ in range(2)]
     for thread in both:
@@ -311,18 +311,18 @@ def ends(error):
 def test_a_teacher_goes_on_from_its_last_epoch(cache, monkeypatch):
     wanted = (splits(), Recipe(epochs=3, batch_size=16, ema=0.9, bf16=False), PLAIN, 0)
     whole, left = teachers.teacher("whole", net("full"), *wanted), []
-    monkeypatch.setattr(teachers.training, "train", ends(KeyboardInterrupt))
+    monkeypatch.setattr(teachers.trainer, "train", ends(KeyboardInterrupt))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             teachers.teacher("cut short", net("full"), *wanted)
-    monkeypatch.setattr(teachers.training, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how)))
+    monkeypatch.setattr(teachers.trainer, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how)))
     again = teachers.teacher("cut short", net("full"), *wanted)
     assert [epoch.epoch for epoch in left] == [3] and not list(cache.glob("*.pt"))
     assert all(value.equal(whole.state_dict()[key]) for key, value in again.state_dict().items())
 
 
 def test_nothing_is_kept_of_a_teacher_that_diverged(cache, monkeypatch):
-    monkeypatch.setattr(teachers.training, "train", ends(NonFinite("training loss is nan")))
+    monkeypatch.setattr(teachers.trainer, "train", ends(NonFinite("training loss is nan")))
     with pytest.raises(NonFinite):
         teachers.teacher("name", net("full"), splits(), Recipe(bf16=False), PLAIN, 0)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
