@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from ablate.config.builtin import ASSETS
 from ablate.models import loading
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CLASSES = {"n02": "tabby", "n01": "goldfish"}  # wnids.txt is not in alphabetical order
 NAMES = [f"train/{each}/images/{each}_{i}.JPEG" for each in CLASSES for i in range(10)]
 NAMES += [f"val/images/val_{i}.JPEG" for i in range(5)]

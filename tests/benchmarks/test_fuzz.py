@@ -24,7 +24,7 @@ INPUTS = {"toml": 200, "ledger": 200, "packed": 100, "images": 80}
 @pytest.mark.filterwarnings("ignore")  # of Pillow, Optuna and transformers, about files that are wrong
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_sample_of_every_target(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     fuzz, target = import_module("fuzz"), import_module(f"fuzz_{name}").Target(tmp_path / name)
     found, faults = fuzz.fuzz(name, target, seed=1, count=INPUTS[name])
     assert faults == {}
@@ -32,7 +32,7 @@ def test_a_sample_of_every_target(name, tmp_path, monkeypatch):
 
 
 def test_the_same_seed_makes_the_same_inputs(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     make = import_module("fuzz_toml").Target(tmp_path / "toml").make
     assert all(make(i, Random(f"0 toml {i}")) == make(i, Random(f"0 toml {i}")) for i in range(30))
 

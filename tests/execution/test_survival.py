@@ -18,7 +18,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from ablate import load_run
 from ablate.runs.locks import hold
 
-FAULTS = Path(__file__).parent.parent / "benchmarks" / "faults.py"
+FAULTS = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
 def ablate(*arguments, cwd, **options):

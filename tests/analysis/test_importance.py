@@ -12,7 +12,7 @@ from ablate.analysis.importance import by_layer, by_parameter, parameters
 from ablate.runs import ledger
 from ablate.runs.record import FIELDS
 
-REAL = Path(__file__).parent.parent / "results" / "layers_bits" / "ledger.jsonl"
+REAL = Path(__file__).parents[2] / "results" / "layers_bits" / "ledger.jsonl"
 GROUPS = ["block0.fc1", "block0.fc2", "head"]
 KINDS = ["full", "binary", "ternary"]
 ACCURACY = {"accuracy": "max"}

@@ -19,7 +19,7 @@ from ablate.reporting.html_report import report
 from ablate.runs import ledger, lines
 from ablate.runs.record import FIELDS, blank_record
 
-RESULTS = Path(__file__).parent.parent / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def records(n=2):

@@ -22,7 +22,7 @@ from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training.trainer import evaluate
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def documented():

@@ -351,7 +351,7 @@ def test_correctness_of_other_trials_is_refused():
         assert result.gaps["band_low"].notna().all()
 
 
-SIMULATED = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "verdicts.py"))
+SIMULATED = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "verdicts.py"))
 STUDIES = 200
 ABOVE = 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / STUDIES)  # Monte Carlo error, one in two hundred
 

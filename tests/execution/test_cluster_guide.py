@@ -15,7 +15,7 @@ from ray.autoscaler._private.docker import validate_docker_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 from shell import ablate_commands, parse, shell_lines
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 GIB = {"Gi": 1.0, "Mi": 1 / 1024}
 
 

@@ -20,7 +20,7 @@ from ablate.runs.locks import hold, owner
 from ablate.runs.run import create_run
 
 STUDY = StudySpec(question="?", space="layers_bits")
-TWO = Path(__file__).parent.parent / "benchmarks" / "two_at_once.py"
+TWO = Path(__file__).parents[2] / "benchmarks" / "two_at_once.py"
 
 
 class Noon(datetime):
