@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.config.objectives import OBJECTIVES, Direction
+from ablate.config.objectives import OBJECTIVES, SIGN, Direction
 from ablate.errors import unknown
 from ablate.formatting import size_class
 
@@ -18,17 +18,14 @@ def feasible(
     for name, bound in within.items():
         if (best := {**OBJECTIVES, **objectives}.get(name)) is None:
             raise unknown("objective", name, OBJECTIVES)
-        complete = complete[complete[name] <= bound if best == "min" else complete[name] >= bound]
+        complete = complete[SIGN[best] * complete[name] <= SIGN[best] * bound]
     return complete
 
 
 def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:
     """How far costs are out of each bound that is known of them, as a share of it; 0 or less within it."""
     known = {name: (costs[name], bound) for name, bound in within.items() if costs.get(name) is not None}
-    return {
-        name: float(value / bound - 1 if OBJECTIVES[name] == "min" else 1 - value / bound)
-        for name, (value, bound) in known.items()
-    }
+    return {name: float(SIGN[OBJECTIVES[name]] * (value / bound - 1)) for name, (value, bound) in known.items()}
 
 
 def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> float:
@@ -49,5 +46,5 @@ def best_by_size(records: Iterable[dict[str, Any]], within: Mapping[str, float])
 
 def is_within(record: Mapping[str, Any], within: Mapping[str, float]) -> bool:
     """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
-    known = all(record[name] is not None for name in within)
-    return known and all(record[n] <= b if OBJECTIVES[n] == "min" else record[n] >= b for n, b in within.items())
+    signs = {name: SIGN[OBJECTIVES[name]] for name in within}
+    return all(record[n] is not None and signs[n] * record[n] <= signs[n] * bound for n, bound in within.items())

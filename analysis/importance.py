@@ -18,7 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from scipy import stats
 
 from ablate.analysis.paired import CONFIDENCE
-from ablate.config.objectives import Direction
+from ablate.config.objectives import SIGN, Direction
 
 TOP = 0.1  # share of the trials that are the good ones ...
 TOP_TRIALS = 5  # ... and so many at the least, as Optuna advises
@@ -58,7 +58,7 @@ def by_parameter(records: pd.DataFrame, objectives: Mapping[str, Direction], see
         usable = _usable(records, objective)
         same = tuple(map(id, usable["spec"]))  # mostly, all objectives have the same trials
         points = known[same] if same in known else known.setdefault(same, parameters(usable))
-        losses = usable[objective].to_numpy(dtype=float) * (1 if direction == "min" else -1)  # (n,)
+        losses = usable[objective].to_numpy(dtype=float) * SIGN[direction]  # (n,)
         if reason := _refused(losses, points):
             notes.setdefault(reason, []).append(objective)
             continue

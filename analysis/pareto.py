@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ablate.analysis.bounds import feasible
-from ablate.config.objectives import Direction
+from ablate.config.objectives import SIGN, Direction
 from ablate.errors import BadInput
 
 MARGIN = 0.1  # of the range, from the worst value to the reference point
@@ -163,7 +163,7 @@ def front_probability(
 
 
 def _signs(directions: Sequence[Direction]) -> NDArray[np.float64]:
-    return np.array([-1.0 if direction == "max" else 1.0 for direction in directions])
+    return np.array([SIGN[direction] for direction in directions])
 
 
 def _costs(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:

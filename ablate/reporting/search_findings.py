@@ -7,7 +7,7 @@ import pandas as pd
 
 from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
-from ablate.config.objectives import COLUMNS, LOGARITHMIC, cell
+from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
 from ablate.formatting import in_bounds, in_words
 from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, Seen
@@ -59,7 +59,7 @@ def _chance(seen: Seen) -> tuple["pd.Series[float]", list[str]]:
     trials, points, unknown = seen.complete, seen.points, pd.Series(np.nan, index=seen.complete.index)
     if seen.run.study.objectives[0] != "accuracy" or len(points) > MOST:
         return unknown, [f"how sure the front is, is said for accuracy as the first objective and up to {MOST} trials"]
-    costs = points[:, 1:] * [1 if direction == "min" else -1 for direction in seen.directions[1:]]
+    costs = points[:, 1:] * [SIGN[direction] for direction in seen.directions[1:]]
     stairs = np.array([points[(costs <= cost).all(axis=1), 0].max() for cost in costs])  # (n,): the best that costs no more
     images = len(first[1]) if (first := seen.predicted(trials.loc[0, "trial_id"])) is not None else 1
     near = np.flatnonzero(points[:, 0] >= stairs - DOUBT * np.sqrt(0.5 / images))  # the SD of a difference is less than that
@@ -102,7 +102,7 @@ def progress(seen: Seen) -> Finding:
         return Finding(title, notes=(f"a course needs two complete trials, but there is {len(seen.points) or 'none'}",))
     if not np.ptp(seen.points, axis=0).any():
         return Finding(title, notes=(f"all {len(seen.points)} complete trials are alike, and a course needs two that differ",))
-    logs = np.array([name in LOGARITHMIC and bool((seen.points[:, i] > 0).all()) for i, name in enumerate(names)])
+    logs = np.array([TABLE[name].in_ratios and bool((seen.points[:, i] > 0).all()) for i, name in enumerate(names)])
     points = np.where(logs, np.log(np.where(logs, seen.points, 1.0)), seen.points)
     reference = pareto.reference_point(points, seen.directions)
     volumes = pareto.hypervolume_over_trials(points, reference, seen.directions)
@@ -142,7 +142,7 @@ def layers(seen: Seen) -> Finding:
     found = importance.by_layer(seen.complete, seen.run.study.objectives)
     table, sentence = found.table, ""
     first = table[table["objective"] == seen.run.study.objectives[0]]
-    loss = -1 if seen.directions[0] == "max" else 1  # the sign of an effect that costs
+    loss = SIGN[seen.directions[0]]  # the sign of an effect that costs
     dear = first[(first["low"] * loss > 0) & (first["high"] * loss > 0)]
     if len(dear):
         worst = dear.loc[(dear["effect"] * loss).idxmax()]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from ablate.config.objectives import SCORES
+from ablate.config.objectives import SIGN, TABLE
 from ablate.config.study_spec import StudySpec
 from ablate.profiling.cost_model import Count
 from ablate.search.optuna_samplers import Code
@@ -38,8 +38,8 @@ class Additive:
         self.study, self.points, self.coded, self.count = study, points, coded, count
         self.levels = Levels(coded.axes)
         self.names = list(study.objectives)
-        self.signs = np.array([-1.0 if best == "max" else 1.0 for best in study.directions.values()])
-        self.scores = [i for i, name in enumerate(self.names) if name in SCORES] or [0]
+        self.signs = np.array([SIGN[direction] for direction in study.directions.values()])
+        self.scores = [i for i, name in enumerate(self.names) if TABLE[name].known == "scored"] or [0]
         self.costs = [i for i in range(len(self.names)) if i not in self.scores]
         self.counted = self._counted()
 

@@ -15,7 +15,7 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ablate.config.objectives import COUNTED, SCORES, Direction
+from ablate.config.objectives import SIGN, TABLE, Direction
 from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.runs.record import Record
 
@@ -28,7 +28,7 @@ class Rungs:
 
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
-        self.directions = {name: best for name, best in study.directions.items() if name in (*SCORES, *COUNTED)}
+        self.directions = {name: best for name, best in study.directions.items() if TABLE[name].known != "measured"}
         self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
         self.ended: dict[str, list[float]] = {}  # trial -> its objectives at its end
         self.stopped: dict[str, int] = {}  # trial -> its last rung
@@ -80,7 +80,7 @@ class Rungs:
         }
 
     def _objectives(self, record: Record, row: Mapping[str, Any]) -> list[float]:
-        return [float((row if name in SCORES else record)[name]) for name in self.directions]
+        return [float((row if TABLE[name].known == "scored" else record)[name]) for name in self.directions]
 
     def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
         """The rungs that a trial has passed, in order, and what was seen at each: first, first * eta, ... epochs, or parts."""
@@ -99,7 +99,7 @@ def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]
     The net is the order in which each next point is farthest from those before it, objectives scaled to their range
     [Clarkson 2006; Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and hyperparameters"].
     """
-    costs = np.asarray(points, dtype=float) * [-1.0 if direction == "max" else 1.0 for direction in directions]
+    costs = np.asarray(points, dtype=float) * [SIGN[direction] for direction in directions]
     span = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0)  # (n, m)
     ranks = moocore.pareto_rank(costs)
