@@ -1,10 +1,37 @@
-"""Weight formats: their levels, bits, and values per byte of a packed file."""
+"""Weight formats: one row each, from which all else about them is read."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
-TOP = {"binary": 1, "ternary": 1, "int4": 7, "int8": 127}  # the largest weight level; the lowest is -TOP
-PER_BYTE = {"binary": 8, "ternary": 5, "int4": 2, "int8": 1}
-WEIGHT_BITS = {"binary": 1.0, "ternary": math.log2(3), "int4": 4.0, "int8": 8.0}
-WEIGHTS = ("binary", "ternary", "int4", "int8", "full")  # from the least bits to the most
 Weights = Literal["full", "binary", "ternary", "int4", "int8"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How weights are held.
+
+    Args:
+        bits: A weight's information, as bit operations count it.
+        top: The largest level; the lowest is -top. None for weights in floating point.
+        per_byte: Weights in a byte of a packed file; None for those that are not packed.
+        colour: In figures and on pages (Okabe and Ito, Color Universal Design, 2008).
+    """
+
+    bits: float
+    top: int | None
+    per_byte: int | None
+    colour: str
+
+
+TABLE: dict[Weights, Precision] = {  # from the least bits to the most
+    "binary": Precision(1.0, 1, 8, "#d55e00"),
+    "ternary": Precision(math.log2(3), 1, 5, "#0072b2"),
+    "int4": Precision(4.0, 7, 2, "#009e73"),
+    "int8": Precision(8.0, 127, 1, "#56b4e9"),
+    "full": Precision(32.0, None, None, "#000000"),
+}
+WEIGHTS: tuple[str, ...] = tuple(TABLE)
+TOP: dict[str, int] = {name: row.top for name, row in TABLE.items() if row.top is not None}
+PER_BYTE: dict[str, int] = {name: row.per_byte for name, row in TABLE.items() if row.per_byte is not None}
+WEIGHT_BITS: dict[str, float] = {name: row.bits for name, row in TABLE.items() if row.per_byte is not None}
