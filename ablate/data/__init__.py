@@ -2,3 +2,7 @@
 
 Imports `models`, `config` and the base modules.
 """
+
+from ablate.data.datasets import Dataset as Dataset
+from ablate.data.datasets import Split as Split
+from ablate.data.datasets import load as load

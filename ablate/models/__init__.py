@@ -2,3 +2,7 @@
 
 Imports `config` and the base modules.
 """
+
+from ablate.models.loading import digest as digest
+from ablate.models.loading import load as load
+from ablate.models.loading import preprocess as preprocess
