@@ -22,7 +22,7 @@ from ablate.runs import ledger
 from ablate.runs.record import FIELDS, Record, blank_record
 from ablate.runs.run import load_run, write_study
 
-EXHAUSTIVE = 8  # of so many inputs in a row, all but 3 are truncations and flipped bits
+IN_A_ROW, OTHERS = 8, 2  # of so many inputs in a row, all but the others are truncations and flipped bits
 FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 123_457, "bitops": 10**9 + 7, "images": 20, "steps": 4, "macs": 5}
 FOUND |= {"parameters": 77, "threads": 1, "device": "AMD EPYC", "train_seconds": 0.25, "latency_ms": 2.5}
 
@@ -54,10 +54,10 @@ class Target:
         Random(0).shuffle(self.order)
 
     def make(self, number: int, random: Random) -> Input:
-        group, place = divmod(number, EXHAUSTIVE)
-        if (k := group * (EXHAUSTIVE - 3) + place - 3) < len(self.order) and place >= 3:
+        group, place = divmod(number, IN_A_ROW)
+        if (k := group * (IN_A_ROW - OTHERS) + place - OTHERS) < len(self.order) and place >= OTHERS:
             return self._exhaustive(self.order[k])
-        if place >= 3 or random.random() < 0.15:
+        if place >= OTHERS or random.random() < 0.15:
             content, what = mangled(self.content, random, random.choice(self.lines))
             return Input("bytes", what, content)
         which = random.randrange(2)
