@@ -16,14 +16,8 @@ ARMS = [{"name": name, "layer": {"weights": name}} for name in ("full", "binary"
 FRACTIONS = [0.01, 0.0316, 0.1, 0.316, 1.0]
 
 
-STUDIED = {
-    "finished",
-    "ray_of_one",
-    "measured",
-    "designed",
-    "page_of_a_search",
-    "real",
-}  # fixtures that run a study, or download
+# Fixtures that run a study, or download.
+STUDIED = {"finished", "ray_of_one", "measured", "designed", "page_of_a_search", "real"}
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,7 @@
 """The built wheel, installed by itself, from another working directory."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,11 +12,18 @@ import pytest
 from ablate.config import builtin
 
 ROOT = Path(__file__).parent.parent
+COMPILED = shutil.ignore_patterns("__pycache__")
 
 
 @pytest.mark.long
 def test_the_wheel(tmp_path):
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    source = tmp_path / "source"  # setuptools would build beside what an earlier build has left
+    source.mkdir()
+    for name in ("ablate", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=COMPILED) if (ROOT / name).is_dir() else shutil.copy(
+            ROOT / name, source
+        )
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("ablate_vit-*.whl")
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
@@ -30,8 +38,9 @@ def test_the_wheel(tmp_path):
         code = f"import sys; sys.path.insert(0, {str(target)!r}); {code}"
         return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
-    assert {path.name for path in (target / "ablate").glob("report.*")} == {
-        "report.py",
+    installed = {str(path.relative_to(target)) for path in (target / "ablate").rglob("*.py")}
+    assert installed == {str(path.relative_to(source)) for path in (source / "ablate").rglob("*.py")}
+    assert {path.name for path in (target / "ablate" / "reporting").glob("report.*")} == {
         "report.html",
         "report.css",
         "report.js",

@@ -1,4 +1,4 @@
-"""Plain data: what a layer, its training and a trial are. `space_spec` and `study_spec` build on it.
+"""Plain data: what a layer, its training and a trial are. `search_space` and `study_spec` build on it.
 
 A spec is frozen and is checked once, at the door; all its faults are reported together.
 TOML has no null, so the word "none" stands for None in every field. A value is held as it was given: a word or a flag is no

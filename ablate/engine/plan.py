@@ -1,13 +1,9 @@
 """What a study comes to before anything is trained: loaded, checked and counted."""
 
 import itertools
-import math
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +17,13 @@ from ablate.errors import BadInput
 from ablate.models import layer_groups, loading
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
-from ablate.quantization import packed_model
 from ablate.runs.record import Record, arm
 from ablate.search.confirmation import is_searched
 from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.training import trial
-from ablate.training.optim import check_single, length, steps_of
-from ablate.training.trainer import resolve, train
-
-LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")  # parts of a recipe
+from ablate.training.optim import check_single
+from ablate.training.trainer import resolve
 
 
 @dataclass(frozen=True)
@@ -135,70 +128,3 @@ def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], 
     if study.design:
         return Design(study, groups, records)
     return Search(study, groups, filter(is_searched, records), count)
-
-
-def _images(plan: Plan) -> dict[str, Any]:
-    """The (height, width) of the images in memory and of what the model takes; whether its processor made the former."""
-    preprocess = trial.preprocess_of(plan.study.model, plan.dataset)
-    size = {"in_memory": preprocess.source or preprocess.size, "model_takes": preprocess.size}
-    return size | {"by_the_models_processor": preprocess.at_decoding}
-
-
-def _kinds(plan: Plan) -> list[TrialSpec]:
-    """The trials of a design; of a search one of each length: the ends or choices of its fraction and recipe, crossed."""
-    study, space = plan.study, plan.study.space
-    if isinstance(plan.search, Design):
-        return plan.search.planned
-    axes = {key: values(axis) for key, axis in space.recipe.items() if key in LENGTHS}
-    recipes = [study.recipe.model_dump() | dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    fractions = values(space.fraction)
-    return [TrialSpec.model_validate({"recipe": recipe, "fraction": part}) for recipe in recipes for part in fractions]
-
-
-def _of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
-    """Training images that the checkpoint sees which a trial begins from."""
-    return spec.recipe.full_epochs * spec.fraction * len(plan.dataset.train)
-
-
-def _seen(plan: Plan, spec: TrialSpec) -> float:
-    """Training images that a trial sees, and its evaluated ones as a third."""
-    study, dataset, recipe = plan.study, plan.dataset, spec.recipe
-    rungs = study.early_stopping.one_in if study.early_stopping else ()
-    images = spec.fraction * len(dataset.train)
-    n = math.ceil(images)
-    steps, epochs = length(recipe, n)
-    validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
-    trained = steps * n / steps_of(n, recipe.batch_size) * (1 + sum(1 / part for part in rungs))
-    return trained + (validated + spec.test * len(dataset.test)) / 3
-
-
-def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
-    model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
-    counted = macs.count(model, preprocess.size)
-    with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
-    untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False})
-
-    def rate(k: int, seconds: float) -> float:
-        """Images a second, in steps of k or, where there are fewer, of all."""
-        some, one = (datasets.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1))
-        steps = train(model, some, one, recipe, preprocess, 0, untrained)
-        next(steps)  # warm-up
-        started, n = time.perf_counter(), 0
-        while not n or time.perf_counter() - started < seconds:
-            next(steps)
-            n += len(some)
-        return n / (time.perf_counter() - started)
-
-    fit = int(seconds * rate(2, 0))  # a whole batch of a large model would take minutes
-    found = rate(max(2, min(fit, spec.recipe.batch_size)), seconds)
-    kept = [group for group in plan.search.groups if group not in spec.layers]
-    name = f"{arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else arm(spec)
-    row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
-    return row | {"images_per_second": _short(found)}
-
-
-def _short(rate: float) -> float:
-    """A rate as it is shown; never 0, as that of a large model on a CPU would be without decimals."""
-    return round(rate) if rate >= 10 else round(rate, 2) or rate

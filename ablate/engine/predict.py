@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ablate.data.image_folder import fitted
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput
-from ablate.quantization.packed_model import _logits, load_packed, load_preprocess
+from ablate.models.loading import logits
+from ablate.models.locating import first_line
+from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
@@ -32,3 +35,12 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
         best = int(probabilities.argmax())
         found.append((str(names.get(best, best)), float(probabilities[best])))
     return found
+
+
+def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:
+    try:
+        with torch.inference_mode():
+            return logits(model, pixels)
+    except (ValueError, RuntimeError) as error:  # each model says in its own way which sizes it takes
+        size, why = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
+        raise BadInput(f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess") from None

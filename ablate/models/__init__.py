@@ -3,6 +3,6 @@
 Imports `config` and the base modules.
 """
 
-from ablate.models.loading import digest as digest
-from ablate.models.loading import load as load
+from ablate.models.checkpoints import load as load
+from ablate.models.checkpoints import load_with_report as load_with_report
 from ablate.models.loading import preprocess as preprocess

@@ -1,4 +1,4 @@
-"""Layer groups found from a model's own structure, and `quantize_`, which replaces layers by name pattern."""
+"""Layer groups found from a model's own structure, and patterns on their names."""
 
 import re
 from collections.abc import Mapping

@@ -8,8 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablate.config import builtin
-from ablate.config.builtin import ASSETS, bundled
+from ablate.config.builtin import ASSETS, KNOWN, bundled
 from ablate.errors import BadInput, unknown
 from ablate.models.heads import few
 
@@ -19,7 +18,7 @@ _provided: dict[str, Path] = {}  # folders of another machine -> where their fil
 
 def known() -> dict[str, str]:
     """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
-    return bundled("model") | builtin.KNOWN
+    return bundled("model") | KNOWN
 
 
 def absolute(name: str) -> str:
@@ -75,7 +74,7 @@ def first_line(error: Exception) -> str:
 
 def config_of(name: str) -> dict[str, Any]:
     """What the checkpoint's config.json holds; nothing for a baseline. Raises BadInput for what is not to be loaded."""
-    if name in builtin.KNOWN:
+    if name in KNOWN:
         return {}
     where = Path(source(name))
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))

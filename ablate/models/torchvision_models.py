@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.config.builtin import KNOWN
+from ablate.downloads import download
 from ablate.errors import BadInput
 
-if TYPE_CHECKING:  # `ablate ls` reads the names without torch
+if TYPE_CHECKING:
     from torch import nn
-from ablate.config.builtin import KNOWN
 
 PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
@@ -102,7 +103,7 @@ def head_of(model: "nn.Module") -> str:
 
 
 def image_processing(name: str) -> dict[str, Any]:
-    """The fields of a `models.Preprocess`.
+    """The fields of a `Preprocess`.
 
     Images are resized to what the model takes, as in the paper's section 2.4 and as ViT's own image processor does;
     torchvision would resize further and crop the border away.
@@ -140,8 +141,6 @@ def _load_imagenet(model: "nn.Module", name: str) -> None:
 
 def _fetch(url: str, path: Path) -> None:
     """Download torchvision's weights to `path`, where they appear once they are whole: their name holds their digest."""
-    from ablate.downloads import download  # its progress needs rich, and `ablate ls` reads the names above
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         download(url, part := Path(folder) / path.name)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
 from ablate.errors import BadInput, quoted
-from ablate.models.loading import Preprocess, from_config, logits
-from ablate.models.locating import first_line
+from ablate.models.loading import Preprocess, from_config
 from ablate.models.torchvision_models import Named
 from ablate.models.unquantizable import inside_fused
 from ablate.quantization.bit_packing import checked_levels, pack_levels
@@ -54,7 +53,7 @@ Part = Annotated[float, Field(gt=0, le=16)]
 
 
 class Images(Spec):
-    """The image processing that the model expects: the fields of `models.Preprocess`, from `source` on where they are set."""
+    """The image processing that the model expects: the fields of `Preprocess`, from `source` on where they are set."""
 
     size: tuple[Side, Side]
     resize: Side | tuple[Side, Side] | None
@@ -220,15 +219,6 @@ def load_preprocess(directory: str | Path) -> Preprocess:
     if images is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
     return Preprocess(**images.model_dump())
-
-
-def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:
-    try:
-        with torch.inference_mode():
-            return logits(model, pixels)
-    except (ValueError, RuntimeError) as error:  # each model says in its own way which sizes it takes
-        size, why = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
-        raise BadInput(f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess") from None
 
 
 def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:

@@ -5,6 +5,7 @@ import itertools
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,7 +46,7 @@ def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
             yield path
         except BaseException as error:
             if isinstance(error, BadInput) or not (path / "state.json").exists():
-                _leave(path, made)
+                _leave(path, made, lock)
             raise
 
 
@@ -107,6 +108,8 @@ def _make(path: Path) -> tuple[list[Path], IO[bytes]]:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
     if not missing:
         raise FileExistsError(errno.EEXIST, "another study made it")
+    if ".." in path.relative_to(missing[0]).parts:  # leads out of what is made, to a folder that nobody looked at
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     hidden = _hidden(missing[0])
     try:
         hidden.mkdir()
@@ -159,14 +162,14 @@ def _begun(path: Path) -> str:
 
 def _check_vacant(path: Path) -> None:
     """Raises BadInput where a folder holds anything but the empty ledger of a study that was killed before it began."""
-    if not path.is_dir():
+    if not stat.S_ISDIR(path.stat().st_mode):
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} is no folder; give another")
     if any(file.name != "ledger.jsonl" or file.stat().st_size for file in path.iterdir()):
         what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
 
 
-def _leave(path: Path, made: list[Path]) -> None:
+def _leave(path: Path, made: list[Path], lock: IO[bytes]) -> None:
     """Remove what a study that came to nothing made; what is not its own stays, and the folder with it."""
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
@@ -178,6 +181,7 @@ def _leave(path: Path, made: list[Path]) -> None:
             ledger
         ]:  # goes at once, so that no other study finds it half removed
             path = path.rename(_hidden(path))
+            lock.close()  # NFS keeps a file that is open, and its folder
         (path / ledger).unlink()
         for folder in (path, *made[-2::-1]) if made else ():
             folder.rmdir()

@@ -1,6 +1,6 @@
 """A sampler that knows how precisions add up: a model of their effects, solved for many budgets as an integer programme.
 
-What is learned (accuracy, loss) is modelled by `effects`; what is counted (bytes) is a sum over the axes, or nearly, and
+What is learned (accuracy, loss) is modelled by `surrogate`; what is counted (bytes) is a sum over the axes, or nearly, and
 other costs (bit operations, seconds) are regressed on the records. `scipy.optimize.milp` finds the largest predicted score
 within each of a series of budgets, and proposed is what would add the most hypervolume. It goes by the mean of the
 posterior until that promises nothing new, then by functions drawn from the posterior ever more freely (Thompson sampling),

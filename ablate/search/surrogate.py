@@ -30,7 +30,7 @@ LEAST = 1e-12
 class Levels:
     """The axes of a space as levels, a range as a few of them, and points as numbers in which neighbours are near.
 
-    An axis with an order (as `samplers.Code` has it) is coded cumulatively, so that a step to the next level is one
+    An axis with an order (as `optuna_samplers.Code` has it) is coded cumulatively, so that a step to the next level is one
     effect; any other choice has its own, and a range a line and a parabola. All axes have the same variance.
     `features` (levels, p); `of` (levels,): the axis of each.
     """

@@ -1,4 +1,4 @@
-"""The parts of a recipe that a training step is made of: groups of weights, the loss, lambda, and averaged weights.
+"""The parts of a recipe that a training step is made of: groups of weights, lengths, rates, and averaged weights.
 
 Whatever changes from step to step is a function of the step's number; only the averaged weights are a state.
 """

@@ -13,7 +13,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets, image_folder
 from ablate.data.image_size import Fit, fit, notes
-from ablate.engine import plan
+from ablate.engine import estimate, plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading
@@ -126,7 +126,7 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
         space = {"description": "?", "layer": {"weights": ["full", "binary"]}, "objectives": ["accuracy"]}
         study = StudySpec(question="?", model=str(tiny_vit), data=folder(tmp_path, sizes), space=space)
-        return status._images(**plan._images(plan.plan(study)))
+        return status._images(**estimate._images(plan.plan(study)))
 
     assert shown(PHOTOS) == "Images: each decoded to 32 x 32 pixels, resized and cropped as the model's image processor does it"
     assert "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n" in capsys.readouterr().err

@@ -113,6 +113,17 @@ def test_what_can_be_no_folder(kind, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["it"]
 
 
+def test_a_path_that_leads_out_of_what_is_made_is_refused(tmp_path):
+    """missing/.. is no folder to the system either, and what it would lead to may be another run's."""
+    run = create_run(tmp_path / "old", STUDY, {})
+    (run.path / "weights").mkdir()
+    kept = sorted(tmp_path.rglob("*"))
+    for out in (tmp_path / "missing" / ".." / "old", tmp_path / "missing" / "..", tmp_path / "missing" / ".." / "new"):
+        with pytest.raises(BadInput, match=r"--out must be .*; give another"), claimed(out, ""):
+            raise BadInput("nothing begins")
+    assert sorted(tmp_path.rglob("*")) == kept
+
+
 def test_the_owner_of_a_run_is_who_has_its_lock(tmp_path):
     """And not who wrote the state: a process that is gone by now."""
     run = create_run(tmp_path, STUDY, {})

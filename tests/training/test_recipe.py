@@ -16,7 +16,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.data import datasets
 from ablate.data.datasets import Split
-from ablate.engine import plan as plan_module
+from ablate.engine import estimate
 from ablate.engine.estimate import _anchor
 from ablate.engine.plan import plan
 from ablate.errors import BadInput, NonFinite
@@ -336,13 +336,11 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 def test_a_model_too_slow_for_a_batch_is_timed_on_fewer_images(tiny_vit, monkeypatch):
-    planned, sizes, real = plan(load_study("default").model_copy(update={"model": str(tiny_vit)})), [], plan_module.train
-    monkeypatch.setattr(
-        plan_module, "train", lambda model, images, *more: sizes.append(len(images)) or real(model, images, *more)
-    )
+    planned, sizes, real = plan(load_study("default").model_copy(update={"model": str(tiny_vit)})), [], estimate.train
+    monkeypatch.setattr(estimate, "train", lambda model, images, *more: sizes.append(len(images)) or real(model, images, *more))
     assert _anchor(planned, planned.anchors[0], seconds=1e-9)["images_per_second"] > 0
     assert sizes == [2, 2]
-    assert (plan_module._short(0.004), plan_module._short(0.123), plan_module._short(83.4)) == (0.004, 0.12, 83)
+    assert (estimate._short(0.004), estimate._short(0.123), estimate._short(83.4)) == (0.004, 0.12, 83)
 
 
 def test_an_estimate_of_a_distilling_study_has_a_teacher_to_time(tiny_vit):
