@@ -33,7 +33,7 @@ from fuzz_values import Input, Wrong
 
 HERE = Path(__file__).parent
 SHARES = {"toml": 0.5, "ledger": 0.35, "packed": 0.08, "images": 0.07}  # of all inputs
-SECONDS = 10  # of CPU, for an input
+SECONDS = 30  # of CPU, for an input: an image of 133 megapixels is read several times
 MEMORY = 4 * 2**30  # bytes beyond what the process has when it begins
 LINE = 2000  # characters of a message
 PACKAGES = ("ablate-vit", "pydantic", "optuna", "pandas", "torch", "transformers", "safetensors", "pillow", "tomli-w")

@@ -22,9 +22,9 @@ from ablate.runs import ledger
 from ablate.runs.record import FIELDS, Record, blank_record
 from ablate.runs.run import load_run, write_study
 
-IN_A_ROW, OTHERS = 8, 2  # of so many inputs in a row, all but the others are truncations and flipped bits
-FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 123_457, "bitops": 10**9 + 7, "images": 20, "steps": 4, "macs": 5}
-FOUND |= {"parameters": 77, "threads": 1, "device": "AMD EPYC", "train_seconds": 0.25, "latency_ms": 2.5}
+IN_A_ROW, OTHERS = 8, 3  # of so many inputs in a row, all but the others are truncations and flipped bits
+FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 457, "bitops": 10**6 + 7, "images": 20, "steps": 4, "macs": 5}
+FOUND |= {"parameters": 7, "threads": 1, "device": "CPU", "train_seconds": 0.25, "latency_ms": 2.5}
 
 
 def records() -> list[Record]:
@@ -32,8 +32,8 @@ def records() -> list[Record]:
     low = TrialSpec(layers={"head": LayerSpec(weights="binary")}, recipe=Recipe(epochs=1, bf16=False))
     full = TrialSpec(seed=1, recipe=Recipe(epochs=1, bf16=False))
     curve = [{"epoch": 1, "accuracy": 0.30000000000000004, "loss": 1.75}]
-    one = blank_record(low, "0123456789ab") | {"status": "complete", "curve": curve, **FOUND}
-    return [one | {"started_at": T}, blank_record(full, "ba9876543210") | {"error": "é: \u2028", "started_at": T}]
+    one = blank_record(low, "0123456789") | {"status": "complete", "curve": curve, **FOUND}
+    return [one | {"started_at": T}, blank_record(full, "ba98765432") | {"error": "é: \u2028", "started_at": T}]
 
 
 T = "2026-01-01T00:00:00+00:00"
