@@ -177,9 +177,7 @@ def _leave(path: Path, made: list[Path], lock: IO[bytes]) -> None:
     with suppress(OSError):  # gone, or something else is in it
         for name in others:
             (path / name).unlink(missing_ok=True)
-        if made and [file.name for file in path.iterdir()] == [
-            ledger
-        ]:  # goes at once, so that no other study finds it half removed
+        if made and {file.name for file in path.iterdir()} == {ledger}:  # no other study shall find it half removed
             path = path.rename(_hidden(path))
             lock.close()  # NFS keeps a file that is open, and its folder
         (path / ledger).unlink()
