@@ -42,6 +42,8 @@ def progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
         nonlocal said
         if total and (tenth := 10 * min(done, total) // total) > said:
             said = tenth
-            print(f"  {text}: {min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+            print(
+                f"  {text}: {min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True
+            )
 
     yield line

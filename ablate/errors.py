@@ -13,7 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from reprlib import Repr
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}  # faults of a disk, whatever file was asked for
+DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+}  # faults of a disk, whatever file was asked for
 
 
 class AblateError(Exception):
@@ -48,7 +54,9 @@ def unwritten(error: OSError, message: str) -> AblateError:
 def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist, with the nearest names that do."""
     names = sorted(known)
-    near = [name for name in names if value and value in name][:3] or get_close_matches(value[:200], names, n=3, cutoff=0.5)
+    near = [name for name in names if value and value in name][:3] or get_close_matches(
+        value[:200], names, n=3, cutoff=0.5
+    )
     others = f"known: {', '.join(names[:12])}" if names else "leave it out"
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else others
     return BadInput(f"unknown {kind} {quoted(value)}; {hint}")

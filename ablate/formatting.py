@@ -15,7 +15,10 @@ def in_words(spec: dict[str, Any]) -> str:
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
     beta = f"; beta x {', '.join(f'{m:.3g}' for m in multipliers)}" if multipliers else ""
-    return ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + f"; activations {'/'.join(bits)} bit{beta}"
+    return (
+        ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        + f"; activations {'/'.join(bits)} bit{beta}"
+    )
 
 
 def natural(name: str) -> list[Any]:
@@ -36,7 +39,9 @@ def count(number: float | None) -> str:
 
 def in_bounds(within: dict[str, float]) -> str:
     """Bounds in a few words: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
-    return " and ".join(f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items())
+    return " and ".join(
+        f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items()
+    )
 
 
 def size_class(size_bytes: int) -> str:

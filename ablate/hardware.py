@@ -52,7 +52,9 @@ def _groups(controller: str) -> Iterator[Path]:
     mounted = ROOT / "sys/fs/cgroup"
     for line in lines:
         _, controllers, path = line.split(":", 2)  # "0::/a/b" in v2, "4:cpu,cpuacct:/a/b" in v1
-        tops = [mounted / controllers, mounted / controller] if controllers else [mounted, mounted / "unified"]
+        tops = (
+            [mounted / controllers, mounted / controller] if controllers else [mounted, mounted / "unified"]
+        )
         if controllers and controller not in controllers.split(","):
             continue
         for top in tops:
@@ -66,7 +68,9 @@ def _quota(folder: Path) -> float | None:
         quota, period = (folder / "cpu.max").read_text().split()  # v2: "150000 100000" or "max 100000"
         return int(quota) / int(period)
     with suppress(OSError, ValueError):
-        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))  # v1: -1 is no limit
+        quota, period = (
+            (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+        )  # v1: -1 is no limit
         return int(quota) / int(period) if int(quota) > 0 else None
     return None
 
@@ -75,7 +79,9 @@ def native_bf16() -> bool:
     """Whether this machine has a GPU, or a CPU with bfloat16 instructions."""
     import torch
 
-    return torch.cuda.is_available() or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return torch.cuda.is_available() or any(
+        has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name
+    )
 
 
 def device() -> "torch.device":

@@ -5,8 +5,15 @@ import os
 import unicodedata
 from collections.abc import Sequence
 
-BREAKING = ("Cc", "Cs", "Zl", "Zp")  # Unicode's controls, halves of a pair, separators of lines and of paragraphs
-DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which turn the text that follows as well
+BREAKING = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # Unicode's controls, halves of a pair, separators of lines and of paragraphs
+DIRECTIONS = (
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which turn the text that follows as well
+)
 
 
 def one_line(text: str) -> str:

@@ -25,7 +25,9 @@ def feasible(
 def excess(costs: Mapping[str, Any], within: Mapping[str, float]) -> dict[str, float]:
     """How far costs are out of each bound that is known of them, as a share of it; 0 or less within it."""
     known = {name: (costs[name], bound) for name, bound in within.items() if costs.get(name) is not None}
-    return {name: float(SIGN[OBJECTIVES[name]] * (value / bound - 1)) for name, (value, bound) in known.items()}
+    return {
+        name: float(SIGN[OBJECTIVES[name]] * (value / bound - 1)) for name, (value, bound) in known.items()
+    }
 
 
 def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> float:
@@ -47,4 +49,6 @@ def best_by_size(records: Iterable[dict[str, Any]], within: Mapping[str, float])
 def is_within(record: Mapping[str, Any], within: Mapping[str, float]) -> bool:
     """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
     signs = {name: SIGN[OBJECTIVES[name]] for name in within}
-    return all(record[n] is not None and signs[n] * record[n] <= signs[n] * bound for n, bound in within.items())
+    return all(
+        record[n] is not None and signs[n] * record[n] <= signs[n] * bound for n, bound in within.items()
+    )

@@ -16,7 +16,9 @@ from ablate.analysis.scaling import Fit, Refused, fit
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
-SUBSTANTIAL = 2.0  # laws within 2 of the least AICc have substantial support (Burnham and Anderson 2002, section 2.6)
+SUBSTANTIAL = (
+    2.0  # laws within 2 of the least AICc have substantial support (Burnham and Anderson 2002, section 2.6)
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,12 @@ class Choice:
 
 
 def choose(
-    laws: Sequence[str], predictors: Mapping[str, ArrayLike], loss: ArrayLike, *, huber_delta: float = 1e-3, samples: int = 0
+    laws: Sequence[str],
+    predictors: Mapping[str, ArrayLike],
+    loss: ArrayLike,
+    *,
+    huber_delta: float = 1e-3,
+    samples: int = 0,
 ) -> Choice:
     """Compares laws on the same n points by AICc and by holding out the largest D. Arguments as for `scaling.fit`."""
     if len(set(laws)) < 2:
@@ -75,11 +82,15 @@ def _verdict(by_aicc: list[str], by_held_out: list[str]) -> tuple[str | None, li
     """The one law that both lists support, where one of them is empty the other's, and what stays open."""
     doubts = []
     if len(by_aicc) > 1:
-        doubts.append(f"AICc cannot tell {', '.join(by_aicc)} apart: they differ by less than {SUBSTANTIAL:g}")
+        doubts.append(
+            f"AICc cannot tell {', '.join(by_aicc)} apart: they differ by less than {SUBSTANTIAL:g}"
+        )
     if len(by_held_out) > 1:
         doubts.append(f"the largest D, held out, cannot tell {', '.join(by_held_out)} apart")
     if by_aicc and by_held_out and not set(by_aicc) & set(by_held_out):
-        doubts.append(f"AICc supports {', '.join(by_aicc)}; the largest D, held out, supports {', '.join(by_held_out)}")
+        doubts.append(
+            f"AICc supports {', '.join(by_aicc)}; the largest D, held out, supports {', '.join(by_held_out)}"
+        )
     both = [law for law in by_aicc or by_held_out if law in (by_held_out or by_aicc)]
     return (both[0] if len(both) == 1 else None), doubts
 
@@ -99,7 +110,9 @@ def aicc(fitted: Fit) -> float:
     """
     n, k = len(fitted.residuals), len(fitted.theta) + 1
     if n <= k + 1:
-        raise Refused(f"AICc needs `n > k + 1`, but got n={n} points and k={k} parameters, the noise's dispersion among them")
+        raise Refused(
+            f"AICc needs `n > k + 1`, but got n={n} points and k={k} parameters, the noise's dispersion among them"
+        )
     residuals = np.maximum(np.abs(fitted.residuals), ROUNDING)  # exact laws are equally exact
     return 2 * k - 2 * log_likelihood(residuals, fitted.huber_delta) + 2 * k * (k + 1) / (n - k - 1)
 
@@ -111,8 +124,12 @@ def log_likelihood(residuals: Array, delta: float) -> float:
     def minus(log_phi: float) -> float:
         return len(residuals) * np.log(normalizer(np.exp(log_phi), delta)) + total / np.exp(log_phi)
 
-    low = np.log(total / len(residuals)) - 0.01  # Z grows with phi at most, with its root at least: phi is 1 to 2 times that
-    found = optimize.minimize_scalar(minus, bounds=(low, low + np.log(2) + 0.02), method="bounded", options={"xatol": 1e-9})
+    low = (
+        np.log(total / len(residuals)) - 0.01
+    )  # Z grows with phi at most, with its root at least: phi is 1 to 2 times that
+    found = optimize.minimize_scalar(
+        minus, bounds=(low, low + np.log(2) + 0.02), method="bounded", options={"xatol": 1e-9}
+    )
     return -float(found.fun)
 
 
@@ -128,7 +145,13 @@ def _held_out(law: str, predictors: Mapping[str, ArrayLike], loss: ArrayLike, hu
     loss = np.asarray(loss, dtype=float)
     held = rows["D"] == rows["D"].max()
     try:
-        rest = fit(law, {name: values[~held] for name, values in rows.items()}, loss[~held], huber_delta=huber_delta, samples=0)
+        rest = fit(
+            law,
+            {name: values[~held] for name, values in rows.items()},
+            loss[~held],
+            huber_delta=huber_delta,
+            samples=0,
+        )
     except Refused as refusal:
         raise Refused(f"without the largest D, {refusal}") from None
     return np.abs(np.log(loss[held] / rest.predict({name: values[held] for name, values in rows.items()})))

@@ -15,7 +15,9 @@ from ablate.analysis.over_seeds import holm
 LEVEL = 0.05
 
 
-def confusions(predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], classes: Sequence[str]) -> pd.DataFrame:
+def confusions(
+    predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], classes: Sequence[str]
+) -> pd.DataFrame:
     """A row a model, label and prediction that occurs: `count`, and `share` of the label's images (on the diagonal, recall).
 
     predicted: by the model's name, predictions (N,) and labels (N,), as indices of the classes. At most N rows a model, in
@@ -23,9 +25,16 @@ def confusions(predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], class
     """
     names, rows = np.array(classes, dtype=object), []
     for model, (guesses, labels) in predicted.items():
-        pairs, counts = np.unique(np.column_stack([labels, guesses]).astype(int), axis=0, return_counts=True)  # (rows, 2)
+        pairs, counts = np.unique(
+            np.column_stack([labels, guesses]).astype(int), axis=0, return_counts=True
+        )  # (rows, 2)
         shares = counts / np.bincount(labels.astype(int))[pairs[:, 0]]
-        columns = {"label": names[pairs[:, 0]], "predicted": names[pairs[:, 1]], "count": counts, "share": shares}
+        columns = {
+            "label": names[pairs[:, 0]],
+            "predicted": names[pairs[:, 1]],
+            "count": counts,
+            "share": shares,
+        }
         rows.append(pd.DataFrame({"model": model, **columns}))
     return pd.concat(rows, ignore_index=True)
 
@@ -39,7 +48,10 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     counts = {model: rows.set_index(cell)["count"] for model, rows in table.groupby("model", sort=False)}
     first, *others = counts
     less = {model: counts[model].sub(counts[first], fill_value=0).astype(int) for model in others}
-    rows = [found[found != 0].rename("difference").reset_index().assign(model=model) for model, found in less.items()]
+    rows = [
+        found[found != 0].rename("difference").reset_index().assign(model=model)
+        for model, found in less.items()
+    ]
     return pd.concat(rows or [pd.DataFrame(columns=[*cell, "difference"])], ignore_index=True).reindex(
         columns=["model", *cell, "difference"]
     )
@@ -51,12 +63,18 @@ def most_confused(table: pd.DataFrame, classes: Sequence[str], most: int) -> lis
     table: as `confusions` gives it; the counts of all its models are added.
     """
     wrong = table[table["label"] != table["predicted"]]
-    counts = pd.concat([wrong.groupby(column)["count"].sum() for column in ("label", "predicted")], axis=1).sum(axis=1)
-    chosen = set(counts.reindex(list(classes), fill_value=0).sort_values(ascending=False, kind="stable").index[:most])
+    counts = pd.concat(
+        [wrong.groupby(column)["count"].sum() for column in ("label", "predicted")], axis=1
+    ).sum(axis=1)
+    chosen = set(
+        counts.reindex(list(classes), fill_value=0).sort_values(ascending=False, kind="stable").index[:most]
+    )
     return [name for name in classes if name in chosen]
 
 
-def changed(guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> pd.DataFrame:
+def changed(
+    guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]
+) -> pd.DataFrame:
     """Whether a model confuses two classes more often than a baseline does, on the same images: a row a pair of classes.
 
     guesses, baseline, labels: (N,), indices of the classes. confused, baseline_confused: images of either class taken for
@@ -68,7 +86,10 @@ def changed(guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any],
         among = np.isin(labels, (i, j))
         other = i + j - labels[among]
         ours, theirs = guesses[among] == other, baseline[among] == other
-        table = [[(ours & theirs).sum(), (ours & ~theirs).sum()], [(~ours & theirs).sum(), (~ours & ~theirs).sum()]]
+        table = [
+            [(ours & theirs).sum(), (ours & ~theirs).sum()],
+            [(~ours & theirs).sum(), (~ours & ~theirs).sum()],
+        ]
         p = mcnemar(table, exact=True).pvalue
         rows.append((classes[i], classes[j], among.sum(), ours.sum(), theirs.sum(), p))
     table = pd.DataFrame(rows, columns=["class", "other", "images", "confused", "baseline_confused", "p"])

@@ -63,7 +63,12 @@ def curves(records: pd.DataFrame, *, arms: Sequence[str], baseline: str) -> Curv
 
 
 def _choice(
-    name: str, laws: Sequence[str], given: dict[str, Any], error: Any, choices: list[pd.DataFrame], notes: list[str]
+    name: str,
+    laws: Sequence[str],
+    given: dict[str, Any],
+    error: Any,
+    choices: list[pd.DataFrame],
+    notes: list[str],
 ) -> Choice | None:
     """The choice between laws, its table added to `choices`; None, with a note, where none can be fitted."""
     try:
@@ -78,7 +83,9 @@ def _choice(
 
 def _band(arm: str, fitted: Fit, images: NDArray[np.float64]) -> pd.DataFrame:
     low, high = fitted.band({"D": images})
-    return pd.DataFrame({"arm": arm, "images": images, "error": fitted.predict({"D": images}), "low": low, "high": high})
+    return pd.DataFrame(
+        {"arm": arm, "images": images, "error": fitted.predict({"D": images}), "low": low, "high": high}
+    )
 
 
 def _parameters(arm: str, fitted: Fit, chosen: bool) -> list[dict[str, Any]]:

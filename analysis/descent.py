@@ -50,13 +50,17 @@ def psi(residual: Array, delta: float) -> Array:
 def objective(problem: Problem, theta: Array) -> tuple[float, Array]:
     """The summed Huber loss of one parameter vector (k,), and its gradient (k,)."""
     residual, gradient = problem.residuals(theta[None])
-    return float(huber(residual, problem.delta).sum()), -psi(residual[0], problem.delta) @ gradient[0]  # (n,) @ (n, k)
+    return float(huber(residual, problem.delta).sum()), -psi(residual[0], problem.delta) @ gradient[
+        0
+    ]  # (n,) @ (n, k)
 
 
 def polish(problem: Problem, theta: Array) -> Array:
     """The parameters (k,) of one fit, from a start (k,), by L-BFGS-B with tight tolerances; never worse than the start."""
 
-    def scaled(theta: Array) -> tuple[float, Array]:  # in units of delta^2, or a near-perfect fit looks finished too early
+    def scaled(
+        theta: Array,
+    ) -> tuple[float, Array]:  # in units of delta^2, or a near-perfect fit looks finished too early
         value, gradient = objective(problem, theta)
         return value / problem.delta**2, gradient / problem.delta**2
 
@@ -66,7 +70,9 @@ def polish(problem: Problem, theta: Array) -> Array:
     return found.x if found.fun < scaled(theta)[0] else theta
 
 
-def descend(problem: Problem, theta: Array, held: Array | None = None, steps: int = 200) -> tuple[Array, Array]:
+def descend(
+    problem: Problem, theta: Array, held: Array | None = None, steps: int = 200
+) -> tuple[Array, Array]:
     """S fits at once: the parameters (S, k) and summed objectives (S,) that damped Gauss-Newton reaches from theta (S, k).
 
     Levenberg-Marquardt with Huber's weights min(1, delta / |r|), kept within the bounds. held: (S, k), true where a
@@ -94,7 +100,9 @@ def descend(problem: Problem, theta: Array, held: Array | None = None, steps: in
     return theta, value
 
 
-def _step(problem: Problem, theta: Array, residual: Array, gradient: Array, damping: Array, held: Array) -> Array:
+def _step(
+    problem: Problem, theta: Array, residual: Array, gradient: Array, damping: Array, held: Array
+) -> Array:
     """One damped Gauss-Newton step (S, k); zero where a parameter is held or its bound stands in the way."""
     downhill = np.einsum("snk,sn->sk", gradient, psi(residual, problem.delta))
     stuck = held | ((theta <= problem.low) & (downhill < 0)) | ((theta >= problem.high) & (downhill > 0))

@@ -13,7 +13,15 @@ import pandas as pd
 
 from ablate.analysis import paired
 from ablate.analysis.opinions import mixed_model, scales
-from ablate.analysis.over_seeds import Estimate, Floats, equivalent, estimate, holm, sign_flip, smallest_effect
+from ablate.analysis.over_seeds import (
+    Estimate,
+    Floats,
+    equivalent,
+    estimate,
+    holm,
+    sign_flip,
+    smallest_effect,
+)
 from ablate.analysis.volume import Correctness, Pairs, band, needed, pair, resampled, trend
 
 VERDICTS = (
@@ -40,7 +48,9 @@ class Rules:
     def __post_init__(self) -> None:
         if not (self.margin > 0 and self.slope_margin > 0 and 0 <= self.chance < 1):
             got = f"(margin={self.margin}, slope_margin={self.slope_margin}, chance={self.chance})"
-            raise ValueError(f"`margin > 0`, `slope_margin > 0` and `0 <= chance < 1` must hold, but got {got}")
+            raise ValueError(
+                f"`margin > 0`, `slope_margin > 0` and `0 <= chance < 1` must hold, but got {got}"
+            )
 
     def __str__(self) -> str:
         return f"{self.fixed} {VERDICTS}"
@@ -71,20 +81,30 @@ class DataVolume:
     seeds: int
     slope: Estimate | None  # of the gap, a decade of images; its interval and p are those of this arm alone
     gap: Estimate | None  # at the largest size
-    tests: pd.DataFrame  # slope, slope_equivalent, gap_equivalent, sign_flip, mixed: p, and by Holm over the arms
+    tests: (
+        pd.DataFrame
+    )  # slope, slope_equivalent, gap_equivalent, sign_flip, mixed: p, and by Holm over the arms
     mixed: Estimate | None  # the slope by a mixed model
-    mixed_random: str  # what is random over seeds in it: "intercept and slope", "intercept", "nothing"; "" without one
+    mixed_random: (
+        str  # what is random over seeds in it: "intercept and slope", "intercept", "nothing"; "" without one
+    )
     slope_band: tuple[float, float] | None  # bootstrap
-    smallest_slope: float | None  # that this design finds with a power of 80 %, by the SD seen, where Holm asks the most of it
+    smallest_slope: (
+        float | None
+    )  # that this design finds with a power of 80 %, by the SD seen, where Holm asks the most of it
     slopes: pd.Series  # by seed
     gaps: pd.DataFrame  # a row a size: mean accuracies, gap with t interval (low, high) and bootstrap band
-    scales: pd.DataFrame  # slope and gap in accuracy, logits, log error ratio and loss, above 0 where the arm is worse
+    scales: (
+        pd.DataFrame
+    )  # slope and gap in accuracy, logits, log error ratio and loss, above 0 where the arm is worse
     needed: pd.DataFrame  # a row a size: how many times the data the arm needs
     basis: str  # the split that was measured on, and what the bootstrap drew
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence, str(self.rules), self.basis, *(f"Note: {note}." for note in self.notes)])
+        return "\n".join(
+            [self.sentence, str(self.rules), self.basis, *(f"Note: {note}." for note in self.notes)]
+        )
 
 
 def data_volume(records: pd.DataFrame, *, arm: str, **options: Any) -> DataVolume:
@@ -116,18 +136,28 @@ def data_volume_all(
     images beside seeds. resamples: 0 leaves out bands and `needed`. other_recipe: arms whose recipe is not the baseline's:
     it is said of them that their gap is not quantization's alone. Raises ValueError for impossible options only.
     """
-    rules = Rules(tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance, other_recipe=tuple(other_recipe))
+    rules = Rules(
+        tuple(dict.fromkeys(arms)), baseline, margin, slope_margin, chance, other_recipe=tuple(other_recipe)
+    )
     near = chance + rules.near_chance
-    pairs = {arm: pair(records, arm=arm, baseline=baseline, above=near, correctness=correctness) for arm in rules.arms}
+    pairs = {
+        arm: pair(records, arm=arm, baseline=baseline, above=near, correctness=correctness)
+        for arm in rules.arms
+    }
     return judge(pairs, rules, resamples=resamples, mixed=mixed)
 
 
-def judge(pairs: dict[str, Pairs], rules: Rules, *, resamples: int = 2000, mixed: bool = True) -> dict[str, DataVolume]:
+def judge(
+    pairs: dict[str, Pairs], rules: Rules, *, resamples: int = 2000, mixed: bool = True
+) -> dict[str, DataVolume]:
     """The verdicts on trials that are paired already; by arm."""
     found = {arm: _measure(arm, pairs[arm], rules, resamples, mixed) for arm in rules.arms}
     p = np.column_stack([result.tests["p"] for result in found.values()])  # (tests, arms)
     adjusted = dict(zip(found, np.apply_along_axis(holm, 1, p).T, strict=True))
-    return {arm: _decide(replace(result, tests=result.tests.assign(holm=adjusted[arm]))) for arm, result in found.items()}
+    return {
+        arm: _decide(replace(result, tests=result.tests.assign(holm=adjusted[arm])))
+        for arm, result in found.items()
+    }
 
 
 def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) -> DataVolume:
@@ -165,7 +195,9 @@ def _measure(arm: str, pairs: Pairs, rules: Rules, resamples: int, mixed: bool) 
         mixed=third,
         mixed_random=random,
         slope_band=slope_band,
-        smallest_slope=smallest_effect(float(slopes.std(ddof=1)), seeds, strictest, rules.power) if slope else None,
+        smallest_slope=smallest_effect(float(slopes.std(ddof=1)), seeds, strictest, rules.power)
+        if slope
+        else None,
         slopes=pd.Series(slopes, index=pairs.seeds[: len(slopes)], name="slope"),
         gaps=table,
         scales=scales(pairs, notes),
@@ -190,12 +222,18 @@ def _limits(pairs: Pairs, slopes: Floats, rules: Rules) -> list[str]:
         notes.append("the slopes of all seeds are equal: there is no noise to measure them by")
     gap = estimate(pairs.gap[:, -1])
     if gap is None:
-        notes.append("the gaps of all seeds at the largest size are equal: there is no noise to measure them by")
+        notes.append(
+            "the gaps of all seeds at the largest size are equal: there is no noise to measure them by"
+        )
     elif gap.high < 0:
-        notes.append(f"at the largest size the arm is ahead of {rules.baseline}: the gap is below 0, and so is its shrinking")
+        notes.append(
+            f"at the largest size the arm is ahead of {rules.baseline}: the gap is below 0, and so is its shrinking"
+        )
     if (least := 2.0 ** (1 - seeds)) > rules.alpha / len(rules.arms):
         needs = f"p = {rules.alpha / len(rules.arms):.3g} that Holm over {len(rules.arms)} asks of the first"
-        notes.append(f"sign flips of {seeds} seeds cannot get below p = {least:.2g}, and so not to the {needs}")
+        notes.append(
+            f"sign flips of {seeds} seeds cannot get below p = {least:.2g}, and so not to the {needs}"
+        )
     if (most := 1 - 2.0 ** (1 - seeds)) < paired.CONFIDENCE:
         notes.append(
             f"bootstrap bands of {seeds} seeds are too narrow: all their range holds the truth {100 * most:.0f} % of times"
@@ -218,7 +256,9 @@ def _decide(found: DataVolume) -> DataVolume:
             verdict = "grows" if found.slope.value > 0 else below
         for test, name in (("sign_flip", "sign flips do"), ("mixed", "mixed model does")):
             if np.isfinite(p[test]) and (p["slope"] < rules.alpha) != (p[test] < rules.alpha):
-                notes.append(f"the {name} not agree with t on the slope: p = {p[test]:.2g} against {p['slope']:.2g}")
+                notes.append(
+                    f"the {name} not agree with t on the slope: p = {p[test]:.2g} against {p['slope']:.2g}"
+                )
         for scale in found.scales.itertuples():
             if scale.slope_low * scale.slope_high > 0 and scale.slope * found.slope.value < 0:
                 notes.append(f"in {scale.scale} the slope has the other sign")

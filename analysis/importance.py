@@ -95,7 +95,14 @@ def by_layer(records: pd.DataFrame, objectives: Iterable[str]) -> Importance:
         effects, half, told = _least_squares(design, values)
         for i, (group, precision) in enumerate(terms, 1):  # 0 is the intercept
             if told[i]:
-                row = (group, precision, effects[i], effects[i] - half[i], effects[i] + half[i], int(design[:, i].sum()))
+                row = (
+                    group,
+                    precision,
+                    effects[i],
+                    effects[i] - half[i],
+                    effects[i] + half[i],
+                    int(design[:, i].sum()),
+                )
                 rows.append(dict(zip(BY_LAYER, (objective, *row), strict=True)))
         if untold := [f"{group} {precision}" for i, (group, precision) in enumerate(terms, 1) if not told[i]]:
             reason = f"the trials cannot tell apart the effects of {', '.join(untold)}"
@@ -117,9 +124,15 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
     for row, spec in zip(rows, specs, strict=True):
         for group, layer in spec["layers"].items():
             row |= {key if key in together else f"{group}.{key}": value for key, value in _in_force(layer)}
-        row |= {f"recipe.{key}": _word(value) for key, value in spec["recipe"].items()} | {"fraction": spec["fraction"]}
-    columns = {name: [row.get(name) for row in rows] for name in sorted({name for row in rows for name in row})}
-    varying = {name: values for name, values in columns.items() if len({repr(v) for v in values} - {"None"}) > 1}
+        row |= {f"recipe.{key}": _word(value) for key, value in spec["recipe"].items()} | {
+            "fraction": spec["fraction"]
+        }
+    columns = {
+        name: [row.get(name) for row in rows] for name in sorted({name for row in rows for name in row})
+    }
+    varying = {
+        name: values for name, values in columns.items() if len({repr(v) for v in values} - {"None"}) > 1
+    }
     return pd.DataFrame(varying, index=records.index, dtype=object)
 
 
@@ -205,11 +218,16 @@ def _study(points: pd.DataFrame) -> optuna.Study:
     """The points as Optuna knows them, in their order; what came of them is told when importance is asked for."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     points = points.apply(_in_parts)
-    axes = {name: _Choices(sorted(set(points[name].dropna()), key=lambda v: (isinstance(v, str), v))) for name in points}
+    axes = {
+        name: _Choices(sorted(set(points[name].dropna()), key=lambda v: (isinstance(v, str), v)))
+        for name in points
+    }
     study = optuna.create_study()
     for row in points.to_dict("records"):
         known = {name: value for name, value in row.items() if value is not None}
-        study.add_trial(optuna.create_trial(params=known, distributions={name: axes[name] for name in known}, value=0.0))
+        study.add_trial(
+            optuna.create_trial(params=known, distributions={name: axes[name] for name in known}, value=0.0)
+        )
     return study
 
 
@@ -227,9 +245,15 @@ def _ped_anova(study: optuna.Study, names: list[str], losses: NDArray[np.float64
     """How far each parameter's values in the best trials are from those in all: the Pearson divergence."""
     evaluator = PedAnovaImportanceEvaluator(target_quantile=_top(len(losses)) / len(losses))
     evaluator._prior_weight = PRIOR
-    asked: dict[str, Any] = {"params": names, "target": lambda trial: losses[trial.number], "normalize": False}
+    asked: dict[str, Any] = {
+        "params": names,
+        "target": lambda trial: losses[trial.number],
+        "normalize": False,
+    }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # normalize is experimental; less is better; a value is in force in one trial only
+        warnings.simplefilter(
+            "ignore"
+        )  # normalize is experimental; less is better; a value is in force in one trial only
         return get_param_importances(study, evaluator=evaluator, **asked)
 
 

@@ -38,7 +38,9 @@ def profile(problem: Problem, theta: Array, confidence: float) -> Array:
     limit = np.concatenate([problem.low, problem.high])
     nearest, inner, outer = np.tile(theta, (2 * k, 1)), np.tile(theta, 2), np.full(2 * k, np.nan)
     residual, gradient = problem.residuals(theta[None])
-    variances = np.diag(np.linalg.pinv(gradient[0].T @ gradient[0]))  # (k, n) @ (n, k); 0 may come out as a little less
+    variances = np.diag(
+        np.linalg.pinv(gradient[0].T @ gradient[0])
+    )  # (k, n) @ (n, k); 0 may come out as a little less
     errors = np.sqrt(np.maximum(variances, 0)) * residual.std()
     step = np.tile(2 * errors + 1e-6, 2)
     for _ in range(60):  # doubling steps until one goes too far, then halves the interval
@@ -65,6 +67,9 @@ def _allowed(problem: Problem, theta: Array, confidence: float) -> float:
     n, spare = len(residual), len(residual) - len(theta)
     scale = min(1.4826 * np.median(np.abs(residual)), residual.std()) * np.sqrt(n / spare)
     width = 1.06 * max(scale, ROUNDING) * n**-0.2  # Silverman 1986, eq. 3.28
-    slope = np.mean(stats.norm.cdf((problem.delta - residual) / width) - stats.norm.cdf((-problem.delta - residual) / width))
+    slope = np.mean(
+        stats.norm.cdf((problem.delta - residual) / width)
+        - stats.norm.cdf((-problem.delta - residual) / width)
+    )
     spread = max(np.sum(psi(residual, problem.delta) ** 2) / spare, ROUNDING**2)
     return stats.t.ppf((1 + confidence) / 2, spare) ** 2 * spread / slope / 2

@@ -37,7 +37,9 @@ def _floor(x: Columns, name: str = "E", where: Array | None = None) -> Term:
     return name, np.zeros_like(x["D"]) if where is None else _only(where), {}
 
 
-def _power(p: Columns, x: Columns, name: str = "B", exponent: str = "beta", where: Array | None = None) -> Term:
+def _power(
+    p: Columns, x: Columns, name: str = "B", exponent: str = "beta", where: Array | None = None
+) -> Term:
     """name / D^exponent, at all points or where the mask is 1."""
     return name, -p[exponent] * x["D"] + (0 if where is None else _only(where)), {exponent: -x["D"]}
 
@@ -53,7 +55,9 @@ def _size(p: Columns, x: Columns) -> Term:
 
 def _effective_size(p: Columns, x: Columns) -> Term:
     bits = x["P"] / np.exp(p["gamma"])  # (S, n)
-    effective = x["N"] + np.log(-np.expm1(-bits))  # N_eff = N (1 - exp(-P / gamma)), Kumar et al. 2024, arXiv 2411.04330
+    effective = x["N"] + np.log(
+        -np.expm1(-bits)
+    )  # N_eff = N (1 - exp(-P / gamma)), Kumar et al. 2024, arXiv 2411.04330
     slope = p["alpha"] * bits * np.exp(-bits) / -np.expm1(-bits)
     return "A", -p["alpha"] * effective, {"alpha": -effective, "gamma": slope}
 
@@ -94,7 +98,11 @@ LAWS: dict[str, Law] = {
         "full: E + B/D^beta; quantized: E + B_q/D^beta",
         ("E", "B", "beta", "B_q"),
         _PAIR,
-        lambda p, x: [_floor(x), _power(p, x, where=1 - x["quantized"]), _power(p, x, "B_q", where=x["quantized"])],
+        lambda p, x: [
+            _floor(x),
+            _power(p, x, where=1 - x["quantized"]),
+            _power(p, x, "B_q", where=x["quantized"]),
+        ],
     ),
     "gap_constant": Law(  # Kumar et al. 2024: weights' precision enters beside the term in D, not in it
         "full: E + B/D^beta; quantized: the same + delta",
@@ -106,7 +114,11 @@ LAWS: dict[str, Law] = {
         "full: E + B/D^beta; quantized: E + B_q/D^beta_q",
         ("E", "B", "beta", "B_q", "beta_q"),
         _PAIR,
-        lambda p, x: [_floor(x), _power(p, x, where=1 - x["quantized"]), _power(p, x, "B_q", "beta_q", x["quantized"])],
+        lambda p, x: [
+            _floor(x),
+            _power(p, x, where=1 - x["quantized"]),
+            _power(p, x, "B_q", "beta_q", x["quantized"]),
+        ],
     ),
     "gap_growing": Law(
         "full: E + B/D^beta; quantized: the same + k D^gamma_D",
@@ -140,7 +152,9 @@ def log_loss(law: Law, theta: Array, x: Columns) -> tuple[Array, Array]:
 
 def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
     """The lowest and highest parameter vectors (k,) that a fit may reach: far beyond what points can tell apart."""
-    reach = LARGEST_EXPONENT * max(float(np.abs(value).max()) for name, value in x.items() if name in ("N", "D"))
+    reach = LARGEST_EXPONENT * max(
+        float(np.abs(value).max()) for name, value in x.items() if name in ("N", "D")
+    )
     least, most = np.log(loss.min()), np.log(loss.max())
     tiny = np.log(1e-6)
     limits = {
@@ -149,7 +163,10 @@ def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
         "rho": (tiny, -tiny),
         "gamma": (np.log(0.1), np.log(1000.0)),
     }
-    low, high = zip(*(limits.get(name, (least + tiny - reach, most - tiny + reach)) for name in law.parameters), strict=True)
+    low, high = zip(
+        *(limits.get(name, (least + tiny - reach, most - tiny + reach)) for name in law.parameters),
+        strict=True,
+    )
     return np.array(low), np.array(high)
 
 

@@ -28,7 +28,11 @@ def mixed_model(pairs: Pairs, notes: list[str]) -> tuple[Estimate | None, str]:
     if alone is None:
         notes.append(f"there is no mixed model: with a random intercept {still}")
         return None, ""
-    fitted = "is an ordinary regression, for seeds differ by no more than noise" if still else "has a random intercept alone"
+    fitted = (
+        "is an ordinary regression, for seeds differ by no more than noise"
+        if still
+        else "has a random intercept alone"
+    )
     notes.append(f"the mixed model {fitted}: with a random slope {doubt}")
     return alone, "nothing" if still else "intercept"
 
@@ -70,5 +74,8 @@ def scales(pairs: Pairs, notes: list[str]) -> pd.DataFrame:
     else:
         notes.append("trials without a finite loss: the gap in loss is left out")
     none = (np.nan,) * 4
-    found = [(name, *(estimate(trend(pairs.images, g)) or none), *(estimate(g[:, -1]) or none)) for name, g in on.items()]
+    found = [
+        (name, *(estimate(trend(pairs.images, g)) or none), *(estimate(g[:, -1]) or none))
+        for name, g in on.items()
+    ]
     return pd.DataFrame(found, columns=columns)

@@ -48,7 +48,9 @@ def equivalent(values: Floats, margin: float) -> float:
     """p of two one-sided t tests that the mean of values (n,) lies within +-margin (Schuirmann 1987); NaN without noise."""
     if estimate(values) is None:
         return np.nan
-    return float(special.stdtr(len(values) - 1, (abs(values.mean()) - margin) / _error(values)))  # the larger of the two
+    return float(
+        special.stdtr(len(values) - 1, (abs(values.mean()) - margin) / _error(values))
+    )  # the larger of the two
 
 
 def sign_flip(values: Floats) -> float:

@@ -27,10 +27,14 @@ def mean(values: ArrayLike) -> tuple[float, float, float]:
 def by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """(seeds, cells) of a column of a Design's table: its paired trials, NaN where one has not ended well."""
     rows = table[table["role"] == "seed"]
-    return rows.pivot_table(column, "seed", "cell", dropna=False, sort=False).reindex(columns=list(dict.fromkeys(rows["cell"])))
+    return rows.pivot_table(column, "seed", "cell", dropna=False, sort=False).reindex(
+        columns=list(dict.fromkeys(rows["cell"]))
+    )
 
 
-def ladder(table: pd.DataFrame, steps: Sequence[str], reference: str | None, column: str = "test_accuracy") -> pd.DataFrame:
+def ladder(
+    table: pd.DataFrame, steps: Sequence[str], reference: str | None, column: str = "test_accuracy"
+) -> pd.DataFrame:
     """A row a rung: its mean with interval, the paired gain over the rung below, and what leaving its step out costs.
 
     table: that of a Design. steps: the rungs' cells, the base first. `gain` is NaN for the base and `cost` without a

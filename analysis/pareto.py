@@ -64,7 +64,9 @@ def hypervolume(points: ArrayLike, reference: ArrayLike, directions: Sequence[Di
     return float(moocore.hypervolume(costs, limit)) if len(costs) else 0.0
 
 
-def hypervolume_over_trials(points: ArrayLike, reference: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:
+def hypervolume_over_trials(
+    points: ArrayLike, reference: ArrayLike, directions: Sequence[Direction]
+) -> NDArray[np.float64]:
     """The hypervolume of the first point, of the first two, ..., of all: (n,), never falling.
 
     n log n for two objectives; else each point that enters the front costs a hypervolume.
@@ -98,7 +100,9 @@ def _staircase(costs: NDArray[np.float64], limit: NDArray[np.float64]) -> NDArra
     return areas
 
 
-def attainment(sets: Sequence[ArrayLike], directions: Sequence[Direction], level: float = 0.5) -> NDArray[np.float64]:
+def attainment(
+    sets: Sequence[ArrayLike], directions: Sequence[Direction], level: float = 0.5
+) -> NDArray[np.float64]:
     """The empirical attainment surface [Fonseca et al. 2011, EMO]: the best points that a share of the sets attains.
 
     sets: one array of points (n_i, m) a seed or run; m is 2 or 3. A set attains what one of its points equals or dominates,
@@ -106,7 +110,9 @@ def attainment(sets: Sequence[ArrayLike], directions: Sequence[Direction], level
     corners (k, m) are sorted by the first objective, the best first; k is 0 where no point is attained by so many.
     """
     if len(directions) not in (2, 3) or not 0 < level <= 1:
-        raise BadInput(f"attainment is for 2 or 3 objectives and 0 < level <= 1, but got {len(directions)} and level={level}")
+        raise BadInput(
+            f"attainment is for 2 or 3 objectives and 0 < level <= 1, but got {len(directions)} and level={level}"
+        )
     costs = [cost for points in sets if len(cost := _costs(points, directions))]
     needed = int(np.ceil(level * len(sets) - 1e-9))  # sets; 0.7 * 10 is above 7
     if needed > len(costs) or not costs:
@@ -150,12 +156,20 @@ def front_probability(
     given = given[:, None] if given.ndim == 2 else given
     costs = np.asarray(others, dtype=float).reshape(len(given), len(directions) - 1)
     if given.ndim != 3 or 0 in given.shape or not np.isfinite(given).all() or samples < 1:
-        raise BadInput(f"scores must be finite, (n, seeds, images), and samples >= 1, but got {np.shape(scores)} and {samples}")
+        raise BadInput(
+            f"scores must be finite, (n, seeds, images), and samples >= 1, but got {np.shape(scores)} and {samples}"
+        )
     rng = np.random.default_rng(seed)
     _, seeds, images = given.shape
-    of_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), samples)  # (samples, seeds): how often each is drawn
-    of_image = rng.multinomial(images, np.full(images, 1 / images), samples).astype(float)  # (samples, images)
-    drawn = sum(of_image @ given[:, s].T * of_seed[:, s, None] for s in range(seeds))  # (samples, n); of 0 and 1 exact
+    of_seed = rng.multinomial(
+        seeds, np.full(seeds, 1 / seeds), samples
+    )  # (samples, seeds): how often each is drawn
+    of_image = rng.multinomial(images, np.full(images, 1 / images), samples).astype(
+        float
+    )  # (samples, images)
+    drawn = sum(
+        of_image @ given[:, s].T * of_seed[:, s, None] for s in range(seeds)
+    )  # (samples, n); of 0 and 1 exact
     on = np.zeros(len(given))
     for first in np.asarray(drawn):
         on[front(np.column_stack([first, costs]), directions)] += 1
@@ -171,5 +185,7 @@ def _costs(points: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.flo
     found = np.asarray(points, dtype=float)
     found = found.reshape(len(found), -1) if found.size else np.empty((0, len(directions)))
     if found.shape[1] != len(directions) or not np.isfinite(found).all():
-        raise BadInput(f"points must be finite and (n, {len(directions)}), a column a direction, but got {np.shape(points)}")
+        raise BadInput(
+            f"points must be finite and (n, {len(directions)}), a column a direction, but got {np.shape(points)}"
+        )
     return found * _signs(directions)

@@ -84,14 +84,19 @@ def fit(
     theta = _best(problem)
     k, spare = len(theta), len(problem.log_y) - len(theta)
     drawn = bootstrap(problem, theta, samples, seed) if spare and samples else np.empty((0, k))
-    percentiles = np.quantile(drawn, _tails(confidence), axis=0).T if len(drawn) else np.tile((-np.inf, np.inf), (k, 1))
+    percentiles = (
+        np.quantile(drawn, _tails(confidence), axis=0).T if len(drawn) else np.tile((-np.inf, np.inf), (k, 1))
+    )
     ends = profile(problem, theta, confidence) if spare else np.tile((-np.inf, np.inf), (k, 1))
     residual = problem.residuals(theta[None])[0][0]
     intervals, profiles = _intervals(problem, percentiles), _intervals(problem, ends)
     return Fit(
         law=law,
         equation=LAWS[law].equation,
-        parameters={name: float(_natural(name, value)) for name, value in zip(problem.law.parameters, theta, strict=True)},
+        parameters={
+            name: float(_natural(name, value))
+            for name, value in zip(problem.law.parameters, theta, strict=True)
+        },
         intervals=intervals,
         profile=profiles,
         flags=(*_doubts(problem, theta), *(_flat(profiles) if spare else [])),
@@ -116,7 +121,9 @@ def _doubts(problem: Problem, theta: Array) -> list[str]:
     n, k = len(problem.log_y), len(theta)
     flags = []
     if n == k:
-        flags.append(f"as many points as parameters ({k}): nothing is left to tell noise from, and no interval is bounded")
+        flags.append(
+            f"as many points as parameters ({k}): nothing is left to tell noise from, and no interval is bounded"
+        )
     elif n < 2 * k:
         flags.append(f"too few points ({n} for {k} parameters): the intervals are rough")
     at_low, at_high = theta <= problem.low + NEAR, theta >= problem.high - NEAR
@@ -135,7 +142,11 @@ def _doubts(problem: Problem, theta: Array) -> list[str]:
 def _flat(profiles: Mapping[str, Interval]) -> list[str]:
     sides = {(True, True): "from below or above", (True, False): "from below", (False, True): "from above"}
     open_ends = {name: (low == 0, high == np.inf) for name, (low, high) in profiles.items()}
-    return [f"flat profile: the points do not bound {name} {sides[ends]}" for name, ends in open_ends.items() if any(ends)]
+    return [
+        f"flat profile: the points do not bound {name} {sides[ends]}"
+        for name, ends in open_ends.items()
+        if any(ends)
+    ]
 
 
 def _problem(name: str, predictors: Mapping[str, ArrayLike], loss: ArrayLike, delta: float) -> Problem:
@@ -145,13 +156,19 @@ def _problem(name: str, predictors: Mapping[str, ArrayLike], loss: ArrayLike, de
     if y.shape != (n,):
         raise Refused(f"there must be a loss for each D, but got {n} D and losses of shape {y.shape}")
     if (bad := np.flatnonzero(~(np.isfinite(y) & (y > 0)))).size:
-        raise Refused(f"losses must be above 0 and finite, but loss[{bad[0]}] is {y[bad[0]]}; leave such points out")
+        raise Refused(
+            f"losses must be above 0 and finite, but loss[{bad[0]}] is {y[bad[0]]}; leave such points out"
+        )
     for predictor, values in given.items():
         if n and np.ptp(values) == 0:
-            raise Refused(f"the law {name!r} needs more than one {predictor}, but all {n} points have {values[0]:g}")
+            raise Refused(
+                f"the law {name!r} needs more than one {predictor}, but all {n} points have {values[0]:g}"
+            )
     settings, k = len(np.unique(np.array(list(given.values())), axis=1).T), len(law.parameters)
     if settings < k:
-        raise Refused(f"the law {name!r} has {k} parameters and needs as many different {'/'.join(given)}, but got {settings}")
+        raise Refused(
+            f"the law {name!r} has {k} parameters and needs as many different {'/'.join(given)}, but got {settings}"
+        )
     if np.ptp(np.log(y)) < ROUNDING:
         raise Refused(f"the loss is {y[0]:g} at all {n} points: no law can be told from it")
     x = transformed(given)
@@ -164,11 +181,15 @@ def _checked(name: str, predictors: Mapping[str, ArrayLike]) -> Columns:
         raise Refused(f"unknown law {name!r}; known: {', '.join(LAWS)}")
     law: Law = LAWS[name]
     if missing := [predictor for predictor in law.predictors if predictor not in predictors]:
-        raise Refused(f"the law {name!r} ({law.equation}) needs {', '.join(law.predictors)}; missing: {', '.join(missing)}")
+        raise Refused(
+            f"the law {name!r} ({law.equation}) needs {', '.join(law.predictors)}; missing: {', '.join(missing)}"
+        )
     given = {predictor: np.asarray(predictors[predictor], dtype=float) for predictor in law.predictors}
     for predictor, values in given.items():
         if values.ndim != 1 or values.shape != given["D"].shape:
-            raise Refused(f"predictors must be rows of equal length, but {predictor} has shape {values.shape}")
+            raise Refused(
+                f"predictors must be rows of equal length, but {predictor} has shape {values.shape}"
+            )
         allowed = np.isin(values, (0, 1)) if predictor == "quantized" else np.isfinite(values) & (values > 0)
         if not allowed.all():
             rule, i = "0 or 1" if predictor == "quantized" else "above 0 and finite", np.argmin(allowed)

@@ -12,7 +12,9 @@ from scipy import stats
 from ablate.analysis import paired
 from ablate.analysis.over_seeds import Floats, estimate
 
-Correctness = Mapping[tuple[str, Any, int], ArrayLike]  # (arm, seed, images) -> (N,) booleans, of the same N images
+Correctness = Mapping[
+    tuple[str, Any, int], ArrayLike
+]  # (arm, seed, images) -> (N,) booleans, of the same N images
 FURTHEST = 10  # times the largest size: a line drawn further than that says nothing
 
 
@@ -35,39 +37,68 @@ class Pairs:
         return self.accuracy[0] - self.accuracy[1]
 
 
-def pair(records: pd.DataFrame, *, arm: str, baseline: str, above: float, correctness: Correctness | None = None) -> Pairs:
+def pair(
+    records: pd.DataFrame, *, arm: str, baseline: str, above: float, correctness: Correctness | None = None
+) -> Pairs:
     """What two arms have in common: sizes at which the baseline's mean is above a limit, seeds that have them all.
 
     records: a row a trial. Nothing raises: what had to be left out is in the notes.
     """
     notes: list[str] = []
     rows, measured_on = _clean(records, (baseline, arm), notes)
-    both = [rows[rows["arm"] == name].pivot(index="seed", columns="images", values="accuracy") for name in (baseline, arm)]
-    losses = [rows[rows["arm"] == name].pivot(index="seed", columns="images", values="loss") for name in (baseline, arm)]
+    both = [
+        rows[rows["arm"] == name].pivot(index="seed", columns="images", values="accuracy")
+        for name in (baseline, arm)
+    ]
+    losses = [
+        rows[rows["arm"] == name].pivot(index="seed", columns="images", values="loss")
+        for name in (baseline, arm)
+    ]
     sizes = both[0].columns.intersection(both[1].columns).sort_values()
     if lone := [f"{size:,}" for size in sorted({*both[0].columns, *both[1].columns} - {*sizes})]:
         notes.append(f"left out: {' and '.join(lone)} images, which only one arm has")
     means = both[0][sizes].mean()
     kept = sizes[(means > above).to_numpy(dtype=bool)]
     for size in sizes.difference(kept):
-        notes.append(f"left out: {size:,} images, where {baseline} itself is near chance ({100 * means[size]:.1f} %)")
+        notes.append(
+            f"left out: {size:,} images, where {baseline} itself is near chance ({100 * means[size]:.1f} %)"
+        )
     seeds = both[0][kept].dropna().index.intersection(both[1][kept].dropna().index)
     if lost := sorted(map(str, {*both[0].index, *both[1].index} - {*seeds})):
-        notes.append(f"left out: {'seeds' if len(lost) > 1 else 'seed'} {', '.join(lost)}, of which a trial is missing")
-    accuracy, loss = (np.stack([table.loc[seeds, kept].to_numpy(float) for table in tables]) for tables in (both, losses))
+        notes.append(
+            f"left out: {'seeds' if len(lost) > 1 else 'seed'} {', '.join(lost)}, of which a trial is missing"
+        )
+    accuracy, loss = (
+        np.stack([table.loc[seeds, kept].to_numpy(float) for table in tables]) for tables in (both, losses)
+    )
     return Pairs(
         images=kept.to_numpy(dtype=np.int64),
         seeds=list(seeds),
         accuracy=accuracy,
         loss=loss if np.isfinite(loss).all() else None,
-        correct=_correct(correctness, [baseline, arm], seeds, kept, accuracy, notes) if correctness is not None else None,
-        table=pd.DataFrame([_row(size, size in kept, *(t.loc[seeds, size] for t in both)) for size in sizes], columns=[*ROW]),
+        correct=_correct(correctness, [baseline, arm], seeds, kept, accuracy, notes)
+        if correctness is not None
+        else None,
+        table=pd.DataFrame(
+            [_row(size, size in kept, *(t.loc[seeds, size] for t in both)) for size in sizes], columns=[*ROW]
+        ),
         measured_on=measured_on,
         notes=tuple(notes),
     )
 
 
-ROW = ("images", "kept", "seeds", "accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high")
+ROW = (
+    "images",
+    "kept",
+    "seeds",
+    "accuracy_baseline",
+    "accuracy_arm",
+    "gap",
+    "low",
+    "high",
+    "band_low",
+    "band_high",
+)
 
 
 def _row(size: int, kept: bool, baseline: pd.Series, arm: pd.Series) -> dict[str, Any]:
@@ -75,7 +106,13 @@ def _row(size: int, kept: bool, baseline: pd.Series, arm: pd.Series) -> dict[str
     found = estimate(gap)
     centre = gap.mean() if len(gap) else np.nan
     low, high = found[1:3] if found else (np.nan, np.nan)
-    return dict(zip(ROW, (size, kept, len(gap), baseline.mean(), arm.mean(), centre, low, high, np.nan, np.nan), strict=True))
+    return dict(
+        zip(
+            ROW,
+            (size, kept, len(gap), baseline.mean(), arm.mean(), centre, low, high, np.nan, np.nan),
+            strict=True,
+        )
+    )
 
 
 def _clean(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> tuple[pd.DataFrame, str]:
@@ -89,18 +126,28 @@ def _clean(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> tupl
         rows = rows[rows["role"] == "seed"]
     if "status" in rows:
         rows = rows[rows["status"] == "complete"]
-    tested = {name: f"test_{name}" in rows and rows[f"test_{name}"].notna().all() for name in ("accuracy", "loss")}
+    tested = {
+        name: f"test_{name}" in rows and rows[f"test_{name}"].notna().all() for name in ("accuracy", "loss")
+    }
     found = {name: rows.get(f"test_{name}" if tested[name] else name) for name in tested}
     rows = rows.assign(**found)[[*empty]].reset_index(drop=True)
-    rows[["images", "accuracy", "loss"]] = rows[["images", "accuracy", "loss"]].apply(pd.to_numeric, errors="coerce")
+    rows[["images", "accuracy", "loss"]] = rows[["images", "accuracy", "loss"]].apply(
+        pd.to_numeric, errors="coerce"
+    )
     sound = rows["seed"].notna() & rows["images"].between(1, 1e15) & rows["accuracy"].between(0, 1)
     if not sound.all():
         notes.append(f"left out: {(~sound).sum()} trials without seed, images or an accuracy in [0, 1]")
     rows = rows[sound].astype({"images": int}).drop_duplicates(["arm", "seed", "images", "accuracy"])
     if rows.duplicated(["arm", "seed", "images"]).any():
-        notes.append("several trials share arm, seed and images but not their accuracy: give the trials of one design only")
+        notes.append(
+            "several trials share arm, seed and images but not their accuracy: give the trials of one design only"
+        )
         return empty, "nothing"
-    notes += [f"there is no complete trial of {name}" for name in dict.fromkeys(arms) if not (rows["arm"] == name).any()]
+    notes += [
+        f"there is no complete trial of {name}"
+        for name in dict.fromkeys(arms)
+        if not (rows["arm"] == name).any()
+    ]
     return rows, "the test set" if tested["accuracy"] else "the validation set"
 
 
@@ -114,12 +161,16 @@ def _correct(
 ) -> NDArray[np.float32] | None:
     """(2, S, K, N); None, with a note, where it is not whole or does not belong to the accuracies."""
     try:
-        found = np.array([[[correctness[arm, seed, size] for size in sizes] for seed in seeds] for arm in arms], np.float32)
+        found = np.array(
+            [[[correctness[arm, seed, size] for size in sizes] for seed in seeds] for arm in arms], np.float32
+        )
         if found.size and np.abs(found.mean(axis=3) - accuracy).max() < 1e-4:
             return found
         notes.append("the images are not resampled: their correctness does not give the accuracies")
     except (KeyError, ValueError, TypeError):
-        notes.append("the images are not resampled: their correctness is not there for each trial and the same images")
+        notes.append(
+            "the images are not resampled: their correctness is not there for each trial and the same images"
+        )
     return None
 
 
@@ -142,7 +193,9 @@ def resampled(pairs: Pairs, resamples: int, seed: int = 0) -> Floats:
     images = pairs.correct.shape[-1]
     found = np.empty((resamples, 2, len(pairs.images)))
     for i in range(resamples):
-        weights = np.bincount(random.integers(images, size=images), minlength=images).astype(np.float32) / images  # (N,)
+        weights = (
+            np.bincount(random.integers(images, size=images), minlength=images).astype(np.float32) / images
+        )  # (N,)
         found[i] = drawn[i] @ (pairs.correct @ weights)  # (S,) @ (2, S, K)
     return found
 

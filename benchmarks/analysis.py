@@ -48,12 +48,24 @@ def median_seconds(call: Callable[[], object], rounds: int) -> float:
 def made_up_run(path: Path) -> None:
     """A searched run; the fewer layer groups stay full, the smaller and the worse."""
     study = StudySpec(question="made up", space=load_space("layers_bits"), trials=TRIALS, sampler="random")
-    run, search, random = create_run(path, study, {"classes": ["a", "b"]}), Search(study, GROUPS), np.random.default_rng(0)
+    run, search, random = (
+        create_run(path, study, {"classes": ["a", "b"]}),
+        Search(study, GROUPS),
+        np.random.default_rng(0),
+    )
     lines = []
     while len(lines) < TRIALS and (spec := search.ask()):
         full = 1 - len(spec.layers) / len(GROUPS)
-        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 5000, "loss": 1.0, "latency_ms": 10.0}
-        record |= {"accuracy": 0.5 + 0.2 * full + 0.1 * random.random(), "size_bytes": round(1e7 * (0.05 + full)) + len(lines)}
+        record = blank_record(spec, trial_id(spec)) | {
+            "status": "complete",
+            "images": 5000,
+            "loss": 1.0,
+            "latency_ms": 10.0,
+        }
+        record |= {
+            "accuracy": 0.5 + 0.2 * full + 0.1 * random.random(),
+            "size_bytes": round(1e7 * (0.05 + full)) + len(lines),
+        }
         record |= {"bitops": round(1e11 * (0.05 + full)) + len(lines)}
         search.tell(record)
         lines.append(json.dumps(record) + "\n")
@@ -61,7 +73,9 @@ def made_up_run(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     random = np.random.default_rng(0)
@@ -69,17 +83,34 @@ def main() -> None:
     limit = reference_point(points, ways)
     loss = (0.15 + 5.0 / D**0.4) * np.exp(random.normal(0, 0.02, len(D)))
     found = {
-        "front and hypervolume": median_seconds(lambda: hypervolume(points[front(points, ways)], limit, ways), rounds),
-        "hypervolume over trials": median_seconds(lambda: hypervolume_over_trials(points, limit, ways), rounds),
-        "fit of a power law with floor": median_seconds(lambda: fit("power_floor", {"D": D}, loss, samples=SAMPLES), rounds),
+        "front and hypervolume": median_seconds(
+            lambda: hypervolume(points[front(points, ways)], limit, ways), rounds
+        ),
+        "hypervolume over trials": median_seconds(
+            lambda: hypervolume_over_trials(points, limit, ways), rounds
+        ),
+        "fit of a power law with floor": median_seconds(
+            lambda: fit("power_floor", {"D": D}, loss, samples=SAMPLES), rounds
+        ),
     }
     with tempfile.TemporaryDirectory() as folder:
         made_up_run(Path(folder) / "run")
         command = [sys.executable, "-m", "ablate", "report", str(Path(folder) / "run")]
-        found["report"] = median_seconds(lambda: subprocess.run(command, check=True, capture_output=True), rounds)
+        found["report"] = median_seconds(
+            lambda: subprocess.run(command, check=True, capture_output=True), rounds
+        )
         size_bytes = (Path(folder) / "run" / "report.html").stat().st_size
-    result = {"points": POINTS, "on_the_front": len(front(points, ways)), "samples": SAMPLES, "trials": TRIALS}
-    result |= {"rounds": rounds, "hardware": device_name(), "versions": {name: version(name) for name in PACKAGES}}
+    result = {
+        "points": POINTS,
+        "on_the_front": len(front(points, ways)),
+        "samples": SAMPLES,
+        "trials": TRIALS,
+    }
+    result |= {
+        "rounds": rounds,
+        "hardware": device_name(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
     result |= {"seconds": found, "report_bytes": size_bytes}
     print(json.dumps(result, indent=1))
     name = "-".join(["analysis", *device_name().lower().split()[:2]])

@@ -52,7 +52,11 @@ print(json.dumps(trial.run_trial(spec.TrialSpec.model_validate(json.loads(sys.ar
 def run(version: Path, folder: Path, *arguments: str) -> str:
     """What Python prints with this version's package."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(version)}
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(version)},
     )
     if done.returncode:
         raise SystemExit(f"{version}: {' '.join(arguments[:4])}: {done.stderr[-500:]}")
@@ -64,7 +68,10 @@ def tables(version: Path, source: Path, folder: Path) -> dict[str, str]:
     shutil.copytree(source, folder / "run")
     run(version, folder, "-m", "ablate", "figures", "run")
     run(version, folder, "-m", "ablate", "report", "run", "--out", "page.html")
-    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.csv"))}
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*.csv"))
+    }
 
 
 def shortest(ledger: Path, count: int) -> list[dict[str, Any]]:
@@ -89,7 +96,9 @@ def compare(source: Path, versions: list[Path], trials: int) -> dict[str, Any]:
             "ids_that_are_new": [key for key, name in ids[1].items() if name != key and " " not in name],
             "models_that_are_not_here": len([name for name in ids[1].values() if " " in name]),
             "tables": len(written[0]),
-            "tables_that_differ": [key for key in {*written[0], *written[1]} if written[0].get(key) != written[1].get(key)],
+            "tables_that_differ": [
+                key for key in {*written[0], *written[1]} if written[0].get(key) != written[1].get(key)
+            ],
             "trials_that_differ": {},
         }
         for record in shortest(ledger, trials):
@@ -101,7 +110,9 @@ def compare(source: Path, versions: list[Path], trials: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--runs", type=Path, nargs="*", help="folders of runs; by default all in results/")
@@ -111,7 +122,9 @@ def main() -> None:
     runs = asked.runs or sorted(path.parent for path in Path("results").rglob("ledger.jsonl"))
     result = machine("ablate-vit", "torch", "pandas", "scipy", "optuna")
     for path in runs:
-        result[str(path)] = found = compare(path, [asked.before.resolve(), asked.after.resolve()], asked.trials)
+        result[str(path)] = found = compare(
+            path, [asked.before.resolve(), asked.after.resolve()], asked.trials
+        )
         print(path, json.dumps(found), flush=True)
     if asked.out:
         asked.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -30,7 +30,9 @@ TRUTHS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=500)
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args()
@@ -41,15 +43,28 @@ def main() -> None:
             hits = np.zeros((2, len(truth)))
             for seed in range(options.studies):
                 noise = np.random.default_rng(seed).normal(0, sd, len(loss))
-                found = fit(law, predictors, loss * np.exp(noise), huber_delta=delta, samples=options.samples, seed=seed)
+                found = fit(
+                    law,
+                    predictors,
+                    loss * np.exp(noise),
+                    huber_delta=delta,
+                    samples=options.samples,
+                    seed=seed,
+                )
                 for row, ends in enumerate((found.intervals, found.profile)):
-                    hits[row] += [ends[name][0] <= truth[name] <= ends[name][1] for name in LAWS[law].parameters]
-            shares = dict(zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True))
+                    hits[row] += [
+                        ends[name][0] <= truth[name] <= ends[name][1] for name in LAWS[law].parameters
+                    ]
+            shares = dict(
+                zip(LAWS[law].parameters, (100 * hits / options.studies).T.round(1).tolist(), strict=True)
+            )
             print(f"{law:12} {sd:5} {delta:6}  {shares}", flush=True)
             rows.append({"law": law, "sd": sd, "huber_delta": delta, "held": shares})
     about = {"seeds": f"0 to {options.studies - 1}", "provenance": provenance()}
     result = {**vars(options), **about, "held": "percent, [bootstrap, profile likelihood]", "rows": rows}
-    (Path(__file__).parent / "results" / "coverage-scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    (Path(__file__).parent / "results" / "coverage-scaling.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

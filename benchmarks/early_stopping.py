@@ -41,14 +41,27 @@ RULES = {"to the end": None, "stopped": EarlyStopping()}
 TRIALS = {"to the end": 12, "stopped": 32}  # about the same seconds
 ANCHORS = 4
 FRACTION = 0.032  # 128 images of cifar10-mini: 4 steps an epoch
-RECIPE = {"epochs": 9, "full_epochs": 9, "batch_size": 32, "learning_rate": 1e-3, "warmup": 0.1, "augment": True}
+RECIPE = {
+    "epochs": 9,
+    "full_epochs": 9,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "warmup": 0.1,
+    "augment": True,
+}
 CHANCE = 0.1
 
 
 def study(arm: str, seed: int) -> StudySpec:
     space = load_space("layers_bits").model_copy(update={"fraction": FRACTION})
-    asked = {"question": "What does early stopping save?", "objectives": ("accuracy", "size_bytes"), "data": "cifar10-mini"}
-    return StudySpec(**asked, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm])
+    asked = {
+        "question": "What does early stopping save?",
+        "objectives": ("accuracy", "size_bytes"),
+        "data": "cifar10-mini",
+    }
+    return StudySpec(
+        **asked, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm]
+    )
 
 
 def search(arm: str, seed: int) -> None:
@@ -67,7 +80,9 @@ def begin(path: Path, plain: Path) -> None:
     """A stopped search with the anchors of the plain one, which run to their end in both."""
     anchors = ledger.read(plain / "ledger.jsonl")[:ANCHORS]
     assert len(anchors) == ANCHORS, f"{plain} must have the anchors first"
-    shutil.copytree(plain, path, ignore=shutil.ignore_patterns("ledger.jsonl", "state.json", "tables", "figures", ".tune"))
+    shutil.copytree(
+        plain, path, ignore=shutil.ignore_patterns("ledger.jsonl", "state.json", "tables", "figures", ".tune")
+    )
     for record in anchors:
         ledger.append(path / "ledger.jsonl", record)
     changed = {"trials": TRIALS["stopped"], "early_stopping": RULES["stopped"]}
@@ -80,7 +95,9 @@ def curve(path: Path) -> dict[str, list[Any]]:
     full = max(record["size_bytes"] or 0 for record in records)
     points = [(r["accuracy"], r["size_bytes"]) if r["status"] == "complete" else (0.0, full) for r in records]
     volumes = pareto.hypervolume_over_trials(
-        np.array([[accuracy, math.log(size)] for accuracy, size in points]), [CHANCE, math.log(full)], ["max", "min"]
+        np.array([[accuracy, math.log(size)] for accuracy, size in points]),
+        [CHANCE, math.log(full)],
+        ["max", "min"],
     )
     return {
         "epochs": np.cumsum([len(record["curve"]) for record in records]).tolist(),
@@ -98,7 +115,10 @@ def compare(plain: dict[str, list[Any]], stopped: dict[str, list[Any]]) -> dict[
     for unit in ("epochs", "seconds"):
         whole = plain[unit][-1]
         at = {share: _volume(stopped, unit, share * whole) for share in (0.5, 1.0)}
-        found[unit] = {"plain": whole, "share": there if there is None else round(stopped[unit][there] / whole, 3)}
+        found[unit] = {
+            "plain": whole,
+            "share": there if there is None else round(stopped[unit][there] / whole, 3),
+        }
         found[unit] |= {"stopped_has": at, "plain_has": {0.5: _volume(plain, unit, 0.5 * whole)}}
     return found
 
@@ -110,9 +130,14 @@ def _volume(found: dict[str, list[Any]], unit: str, spent: float) -> float:
 def draw(curves: dict[str, dict[str, list[Any]]], seeds: list[str], path: Path) -> None:
     from matplotlib import pyplot as plt
 
-    figure, row = plt.subplots(1, len(seeds), figsize=(3.2 * len(seeds), 3.0), layout="constrained", sharey=True, squeeze=False)
+    figure, row = plt.subplots(
+        1, len(seeds), figsize=(3.2 * len(seeds), 3.0), layout="constrained", sharey=True, squeeze=False
+    )
     for axes, seed in zip(row[0], seeds, strict=True):
-        for color, arm, label in (("C1", "to-the-end", "all to their end"), ("C0", "stopped", "early stopping")):
+        for color, arm, label in (
+            ("C1", "to-the-end", "all to their end"),
+            ("C0", "stopped", "early stopping"),
+        ):
             found = curves[f"{arm}-{seed}"]
             axes.step(found["epochs"], found["hypervolume"], color, where="post", label=label)
         axes.set(title=f"seed {seed}", xlabel="epochs trained and validated", xlim=9 * ANCHORS)
@@ -121,7 +146,11 @@ def draw(curves: dict[str, dict[str, list[Any]]], seeds: list[str], path: Path) 
     row[0][0].set(ylabel="hypervolume, as measured")
     row[0][0].legend(frameon=False, loc="upper left")
     for suffix in ("png", "pdf"):
-        figure.savefig(path.with_suffix(f".{suffix}"), metadata={"CreationDate": None} if suffix == "pdf" else None, dpi=150)
+        figure.savefig(
+            path.with_suffix(f".{suffix}"),
+            metadata={"CreationDate": None} if suffix == "pdf" else None,
+            dpi=150,
+        )
 
 
 def report() -> None:
@@ -131,9 +160,14 @@ def report() -> None:
     seeds = [seed for seed in seeds if f"to-the-end-{seed}" in curves]
     names = ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")
     result = {
-        "hardware": {"device": ledger.read(LEDGERS / f"stopped-{seeds[0]}.jsonl")[0]["device"], "cpus": os.cpu_count()},
+        "hardware": {
+            "device": ledger.read(LEDGERS / f"stopped-{seeds[0]}.jsonl")[0]["device"],
+            "cpus": os.cpu_count(),
+        },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
-        "study": study("stopped", 0).model_dump(mode="json", include={"recipe", "data", "sampler", "early_stopping"}),
+        "study": study("stopped", 0).model_dump(
+            mode="json", include={"recipe", "data", "sampler", "early_stopping"}
+        ),
         "fraction": FRACTION,
         "seeds": {seed: compare(curves[f"to-the-end-{seed}"], curves[f"stopped-{seed}"]) for seed in seeds},
         "curves": curves,
@@ -144,7 +178,9 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("verb", choices=("run", "report"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=RULES, default=[*RULES])

@@ -29,7 +29,9 @@ IMAGES = {"cpu": 500, "cuda": 1000}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
@@ -37,9 +39,14 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     mini = datasets.load("cifar10-mini")
     n = IMAGES[asked.device]
-    images, sizes = datasets.Split(mini.test.images[:n], mini.test.labels[:n]), [size for size in SIZES if size <= n]
+    images, sizes = (
+        datasets.Split(mini.test.images[:n], mini.test.labels[:n]),
+        [size for size in SIZES if size <= n],
+    )
     preprocess = loading.preprocess("vit-micro")
-    tested = {weights: loading.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")}
+    tested = {
+        weights: loading.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")
+    }
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + asked.rounds * [True]:  # the first round warms up
@@ -55,12 +62,19 @@ def main() -> None:
             "weights": weights,
             "images_at_once": size,
             "images_per_second": round(n / statistics.median(times[size])),
-            "times_250": round(statistics.median(a / b for a, b in zip(times[250], times[size], strict=True)), 2),
+            "times_250": round(
+                statistics.median(a / b for a, b in zip(times[250], times[size], strict=True)), 2
+            ),
         }
         for weights, times in seconds.items()
         for size in sizes
     ]
-    result = {"hardware": device_name(), "python": platform.python_version(), "torch": torch.__version__, **vars(asked)}
+    result = {
+        "hardware": device_name(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **vars(asked),
+    }
     text = json.dumps(result | {"images": n, "rows": rows}, indent=1)
     print(text)
     device = re.sub(r"\W+", "-", device_name()).lower()

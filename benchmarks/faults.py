@@ -122,7 +122,11 @@ def _own_raylet(folder: Path, path: Path) -> int:
 
 def start(folder: Path, path: Path, *options: str) -> subprocess.Popen:
     """`ablate study`, or `ablate resume` where there is a run already."""
-    verb = ["resume", str(path)] if (path / "ledger.jsonl").exists() else ["study", "study.toml", "--out", str(path)]
+    verb = (
+        ["resume", str(path)]
+        if (path / "ledger.jsonl").exists()
+        else ["study", "study.toml", "--out", str(path)]
+    )
     log = (folder / "log").open("ab")
     command = [sys.executable, "-m", "ablate", *verb, *options]
     return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=os.environ | MARK)
@@ -188,14 +192,18 @@ def count(runs: list[Path]) -> dict:
         "lost": sum(n - table["trial_id"].nunique() for n, table in zip(asked, tables, strict=True)),
         "duplicated": sum(int(table["trial_id"].duplicated().sum()) for table in tables),
         "ghosts": sum(len(s["running"]) + len(s["unfinished"]) for s in states),
-        "processes_left": sum(is_ours(p) for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")),
+        "processes_left": sum(
+            is_ours(p) for p in psutil.process_iter(["name"]) if p.info["name"] in ("raylet", "gcs_server")
+        ),
         "failed": sum(int((table["status"] == "failed").sum()) for table in tables),
         "statuses": [state["status"] for state in states],
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for part, n in (("drivers", 20), ("workers", 20), ("raylets", 5)):
         parser.add_argument(f"--{part}", type=int, default=n, help="kills")
     parser.add_argument("--trials", type=int, default=30, help="of a study")

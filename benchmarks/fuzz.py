@@ -36,9 +36,25 @@ SHARES = {"toml": 0.5, "ledger": 0.35, "packed": 0.08, "images": 0.07}  # of all
 SECONDS = 30  # of CPU, for an input: an image of 133 megapixels is read several times
 MEMORY = 4 * 2**30  # bytes beyond what the process has when it begins
 LINE = 2000  # characters of a message
-PACKAGES = ("ablate-vit", "pydantic", "optuna", "pandas", "torch", "transformers", "safetensors", "pillow", "tomli-w")
+PACKAGES = (
+    "ablate-vit",
+    "pydantic",
+    "optuna",
+    "pandas",
+    "torch",
+    "transformers",
+    "safetensors",
+    "pillow",
+    "tomli-w",
+)
 READERS = {
-    "toml": ("config/builtin", "config/trial_spec", "config/search_space", "config/study_spec", "search/parameter_space"),
+    "toml": (
+        "config/builtin",
+        "config/trial_spec",
+        "config/search_space",
+        "config/study_spec",
+        "search/parameter_space",
+    ),
     "ledger": ("runs/ledger", "runs/lines"),
     "packed": ("quantization/packed_model", "quantization/bit_packing"),
     "images": ("data/image_folder", "data/decoding", "data/folder_layout", "data/splitting"),
@@ -64,7 +80,9 @@ def judged(target: Any, given: Input, seconds: float = 0) -> str:
     except Wrong as error:
         return f"wrong: {error}"
     except (Exception, Hang) as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}ablate{os.sep}" in f.filename]
+        frames = [
+            f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}ablate{os.sep}" in f.filename
+        ]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "the harness"
         return f"{type(error).__name__} in {where}"
     finally:
@@ -77,7 +95,9 @@ def shrunk(target: Any, given: Input, fault: str, tries: int = 200) -> Input:
     size = max(1, len(given.content) // 2)
     while size and tries:
         for start in range(0, len(given.content), size):
-            less = Input(given.kind, given.what, given.content[:start] + given.content[start + size :], given.of)
+            less = Input(
+                given.kind, given.what, given.content[:start] + given.content[start + size :], given.of
+            )
             tries -= 1
             if not tries:
                 break
@@ -95,7 +115,9 @@ def inputs(name: str, target: Any, seed: int, count: int) -> Any:
         yield target.make(number, Random(f"{seed} {name} {number}"))
 
 
-def fuzz(name: str, target: Any, seed: int, count: int, seconds: float = 0) -> tuple[dict[str, Any], dict[str, Input]]:
+def fuzz(
+    name: str, target: Any, seed: int, count: int, seconds: float = 0
+) -> tuple[dict[str, Any], dict[str, Input]]:
     """Counts by kind and by outcome, and each fault's smallest input."""
     begun, slowest = time.process_time(), (0.0, "")
     kinds, ends, faults = Counter[str](), Counter[str](), dict[str, Input]()
@@ -115,7 +137,11 @@ def fuzz(name: str, target: Any, seed: int, count: int, seconds: float = 0) -> t
                 faults[end] = given
     found = {"inputs": count, "kinds": dict(sorted(kinds.items()))}
     found |= {end: ends.pop(end, 0) for end in ("accepted", "refused", "faults")}
-    found |= {"fault_counts": dict(ends), "cpu_seconds": round(time.process_time() - begun, 1), "slowest": slowest}
+    found |= {
+        "fault_counts": dict(ends),
+        "cpu_seconds": round(time.process_time() - begun, 1),
+        "slowest": slowest,
+    }
     return found, faults
 
 
@@ -141,17 +167,23 @@ def covered(coverage: Any, name: str) -> dict[str, Any]:
             "branches": (numbers.n_executed_branches, numbers.n_branches),
         }
         found[module] = {
-            what: round(100 * done / all_of_them, 1) for what, (done, all_of_them) in shares.items() if all_of_them
+            what: round(100 * done / all_of_them, 1)
+            for what, (done, all_of_them) in shares.items()
+            if all_of_them
         }
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--inputs", type=int, default=100_000, help="of all targets together")
     parser.add_argument("--target", choices=[*SHARES], help="only this one")
-    parser.add_argument("--faults", type=Path, default=Path("faults"), help="a folder for the inputs of faults")
+    parser.add_argument(
+        "--faults", type=Path, default=Path("faults"), help="a folder for the inputs of faults"
+    )
     parser.add_argument("--out", type=Path, help="the result's file")
     asked = parser.parse_args()
     import coverage
@@ -182,7 +214,12 @@ def main() -> None:
         for name in names:
             kinds.update(result[name]["kinds"])
             result[name]["coverage_percent"] = covered(measured, name)
-        result |= {"inputs": kinds.total(), "kinds": dict(kinds), "faults": bad, "seconds": round(time.monotonic() - begun)}
+        result |= {
+            "inputs": kinds.total(),
+            "kinds": dict(kinds),
+            "faults": bad,
+            "seconds": round(time.monotonic() - begun),
+        }
         result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result |= {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
     result["versions"] = {package: version(package) for package in PACKAGES}

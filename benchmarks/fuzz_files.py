@@ -49,7 +49,23 @@ RECIPE: dict[str, list[Any]] = {
     "compile": [True, False],
 }
 GROUPS = ["*", "block*", "head", "block0.*", "*.fc1", "[", "**", "", "block[!0]*", "BLOCK*", "block?.fc1"]
-WORDS = ["?", "", "none", "é", "e\u0301", "a\nb", "a\tb", "\x7f", '"""', "'", "\\", "[bold]", "😀", "none ", " " * 50]
+WORDS = [
+    "?",
+    "",
+    "none",
+    "é",
+    "e\u0301",
+    "a\nb",
+    "a\tb",
+    "\x7f",
+    '"""',
+    "'",
+    "\\",
+    "[bold]",
+    "😀",
+    "none ",
+    " " * 50,
+]
 ODD = [*NUMBERS, *OTHERS, *TABLES, *TIMES]
 NAMED = ["bits", "layers_bits", "precisions", "head_only", "beta", "BITS", "bits.toml", "../bits", "no such"]
 DATA = [
@@ -69,7 +85,9 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
     def any_of(values: list[Any]) -> Any:
         return random.choice(ODD) if random.random() < odd else random.choice(values)
 
-    def some(fields: dict[str, list[Any]], most: int, make: Callable[[list[Any]], Any] = any_of) -> dict[str, Any]:
+    def some(
+        fields: dict[str, list[Any]], most: int, make: Callable[[list[Any]], Any] = any_of
+    ) -> dict[str, Any]:
         keys = random.sample([*fields], random.randint(0, most))
         return {near(key, random) if random.random() < odd / 5 else key: make(fields[key]) for key in keys}
 
@@ -78,7 +96,12 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
 
     def axis(values: list[Any], each: bool = False) -> Any:
         numbers = [v for v in values if type(v) in (int, float)]
-        ways = [any_of(values), any_of(values), differing(values), {"each": differing(values)} if each else any_of(values)]
+        ways = [
+            any_of(values),
+            any_of(values),
+            differing(values),
+            {"each": differing(values)} if each else any_of(values),
+        ]
         if len(numbers) > 1:
             ways.append({"low": any_of(sorted(numbers)[:1]), "high": any_of(sorted(numbers)[1:])})
             ways[-1] |= {"log": random.random() < 0.5} if random.random() < 0.5 else {}
@@ -106,7 +129,11 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
 
     if kind == "space":
         return space()
-    data = {"question": any_of(WORDS), "space": any_of(NAMED) if random.random() < 0.2 else space(), "recipe": some(RECIPE, 4)}
+    data = {
+        "question": any_of(WORDS),
+        "space": any_of(NAMED) if random.random() < 0.2 else space(),
+        "recipe": some(RECIPE, 4),
+    }
     extra = {
         "model": any_of(["vit-micro", "resnet18", "models/mine", "~/mine", "no such", "x" * 5000]),
         "data": any_of(DATA),
@@ -116,7 +143,15 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
         "seed": any_of([0, 1, 2**32 - 1, 2**32 - 2]),
         "sampler": any_of(["additive", "tpe", "nsga2", "gp", "random"]),
         "early_stopping": {
-            **some({"over": ["epochs", "fraction"], "reduction": [2, 3, 1000], "first": [1, 2], "rungs": [1, 2, 10]}, 3)
+            **some(
+                {
+                    "over": ["epochs", "fraction"],
+                    "reduction": [2, 3, 1000],
+                    "first": [1, 2],
+                    "rungs": [1, 2, 10],
+                },
+                3,
+            )
         },
         "confirm": any_of([0, 1, 1000]),
         "max_size_bytes": any_of([1, 10**6, 10**30, "none"]),
@@ -124,10 +159,17 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
         "name": any_of(WORDS),
     }
     if random.random() < 0.4:
-        extra |= {"design": any_of([*DESIGNS, [*DESIGNS[:2]], [*DESIGNS[2:5]]]), "seeds": any_of([1, 2, 8, 10_000])}
+        extra |= {
+            "design": any_of([*DESIGNS, [*DESIGNS[:2]], [*DESIGNS[2:5]]]),
+            "seeds": any_of([1, 2, 8, 10_000]),
+        }
         extra |= {"steps": [step() for _ in range(random.randint(0, 3))], "tune": some(RECIPE, 2, differing)}
         extra |= {"reference": step(), "points": any_of([2, 4, 8, 64, "none"]), "base": any_of(WORDS)}
-        return data | {"design": extra["design"], "steps": extra["steps"]} | {k: extra[k] for k in random.sample([*extra], 2)}
+        return (
+            data
+            | {"design": extra["design"], "steps": extra["steps"]}
+            | {k: extra[k] for k in random.sample([*extra], 2)}
+        )
     return data | {key: extra[key] for key in random.sample([*extra], random.randint(0, 4))}
 
 
@@ -139,7 +181,8 @@ def extreme(kind: str, random: Random) -> tuple[str, bytes]:
     below = "[layer]\n" if kind == "space" else "[space]\ndescription = 'd'\n[space.layer]\n"
     layer = head + below + "weights = 'binary'\n"
     crossed = "".join(
-        f"{key} = [{', '.join(map(str, range(1, 9)))}]\n" for key in ("epochs", "full_epochs", "batch_size", "validate_every")
+        f"{key} = [{', '.join(map(str, range(1, 9)))}]\n"
+        for key in ("epochs", "full_epochs", "batch_size", "validate_every")
     )
     cells = "question = '?'\ndesign = 'factorial'\nseeds = 10000\n{}[space]\ndescription = 'd'\n"
     cells += "[space.layer]\nweights = 'binary'\n[space.recipe]\n"
@@ -163,7 +206,9 @@ def extreme(kind: str, random: Random) -> tuple[str, bytes]:
         + "design = 'arms'\nspace = 'head_only'\n"
         + "".join(f"[[steps]]\nname = '{i}'\n" for i in range(1000)),
         "many seeds": cells.format("") + crossed,
-        "many tunings": cells.format("[tune]\n" + crossed + "ema = [" + ", ".join(f"0.{i}" for i in range(1, 1000)) + "]\n")
+        "many tunings": cells.format(
+            "[tune]\n" + crossed + "ema = [" + ", ".join(f"0.{i}" for i in range(1, 1000)) + "]\n"
+        )
         + "epochs = [1, 2]\n",
         "many points": cells.format("points = 4096\n").replace("seeds = 10000", "seeds = 1")
         + "".join(f"{k} = [{v[0]}, {v[1]}]\n" for k, v in _two().items()),
@@ -176,9 +221,25 @@ def extreme(kind: str, random: Random) -> tuple[str, bytes]:
 
 def _two() -> dict[str, tuple[str, str]]:
     """Recipe fields of two values each, as TOML."""
-    numbers = {"epochs": (1, 2), "full_epochs": (1, 2), "batch_size": (8, 64), "validate_every": (1, 2), "warmup": (0, 0.1)}
-    numbers |= {"learning_rate": (0.1, 0.2), "weight_decay": (0, 0.1), "label_smoothing": (0, 0.1), "ema": (0, 0.9)}
-    numbers |= {"distill": (0, 0.5), "second_stage": (0, 0.3), "distill_blocks": (0, 1), "weight_decay_until": (0.5, 1)}
+    numbers = {
+        "epochs": (1, 2),
+        "full_epochs": (1, 2),
+        "batch_size": (8, 64),
+        "validate_every": (1, 2),
+        "warmup": (0, 0.1),
+    }
+    numbers |= {
+        "learning_rate": (0.1, 0.2),
+        "weight_decay": (0, 0.1),
+        "label_smoothing": (0, 0.1),
+        "ema": (0, 0.9),
+    }
+    numbers |= {
+        "distill": (0, 0.5),
+        "second_stage": (0, 0.3),
+        "distill_blocks": (0, 1),
+        "weight_decay_until": (0.5, 1),
+    }
     numbers |= {
         "temperature": (1, 2),
         "progressive_share": (0.5, 1),

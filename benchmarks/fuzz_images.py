@@ -72,9 +72,15 @@ class Target:
         self.folder = folder / "images"
         torch.manual_seed(0)
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-        model = ViTForImageClassification(ViTConfig(**sizes, image_size=SIDE, patch_size=4, num_labels=3)).eval()
+        model = ViTForImageClassification(
+            ViTConfig(**sizes, image_size=SIDE, patch_size=4, num_labels=3)
+        ).eval()
         self.model = folder / "packed"
-        pack(model, self.model, preprocess=Preprocess((SIDE, SIDE), (SIDE, SIDE), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+        pack(
+            model,
+            self.model,
+            preprocess=Preprocess((SIDE, SIDE), (SIDE, SIDE), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
+        )
         self.plain = [_encoded(_array(Random(i), "RGB"), "RGB", "png") for i in range(len(PLACES))]
 
     def make(self, number: int, random: Random) -> Input:
@@ -135,7 +141,9 @@ class Target:
         for path in files:
             if (pixels := _pixels(path)) is None:  # the rules leave it open: whatever was read
                 known = expected + Counter(
-                    (classes.index(p.parent.name), q.tobytes()) for p in files if p != path and (q := _pixels(p)) is not None
+                    (classes.index(p.parent.name), q.tobytes())
+                    for p in files
+                    if p != path and (q := _pixels(p)) is not None
                 )
                 return None if (found - known).total() == 1 else _raise("another number of images")
             expected[classes.index(path.parent.name), pixels.tobytes()] += 1
@@ -168,7 +176,9 @@ def _extensions() -> set[str]:
 def _pixels(path: Path) -> np.ndarray | None:
     """uint8 (SIDE, SIDE, 3) by the documented rules; None where they say nothing. Raises Wrong where Pillow fails."""
     upright = _upright(path)
-    return None if upright is None else np.asarray(ImageOps.fit(upright, (SIDE, SIDE), Image.Resampling.BICUBIC))
+    return (
+        None if upright is None else np.asarray(ImageOps.fit(upright, (SIDE, SIDE), Image.Resampling.BICUBIC))
+    )
 
 
 def _upright(path: Path) -> Image.Image | None:
@@ -202,7 +212,9 @@ def _shown(image: Image.Image) -> Image.Image | None:
         tags = getattr(image, "tag_v2", {})
         if tags.get(339, (1,)) not in (1, (1,)) or tags.get(262, 1) != 1:
             return None
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+        return Image.fromarray(
+            ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        )
     if image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):
@@ -227,11 +239,19 @@ def _array(random: Random, mode: str) -> Image.Image:
     if mode == "F":
         return Image.fromarray(rng.random((height, width), np.float32) * random.choice((1, 1, 1, 255)))
     pixels = Image.fromarray(rng.integers(0, 256, (height, width, 4)).astype(np.uint8), "RGBA")
-    return pixels if mode == "RGBA" else pixels.convert("RGB").convert(mode) if mode != "LA" else pixels.convert("LA")
+    return (
+        pixels
+        if mode == "RGBA"
+        else pixels.convert("RGB").convert(mode)
+        if mode != "LA"
+        else pixels.convert("LA")
+    )
 
 
 def _encoded(image: Image.Image, mode: str, kind: str, random: Random | None = None) -> bytes:
-    options: dict[str, Any] = {"quality": 95} if kind == "jpg" else {"lossless": True} if kind == "webp" else {}
+    options: dict[str, Any] = (
+        {"quality": 95} if kind == "jpg" else {"lossless": True} if kind == "webp" else {}
+    )
     if random and random.random() < 0.5 and kind in ("png", "jpg", "tif", "webp"):
         exif = Image.Exif()
         exif[ORIENTATION] = random.choice((*range(10), 65535))

@@ -23,7 +23,15 @@ from ablate.runs.record import FIELDS, Record, blank_record
 from ablate.runs.run import load_run, write_study
 
 IN_A_ROW, OTHERS = 8, 3  # of so many inputs in a row, all but the others are truncations and flipped bits
-FOUND = {"accuracy": 0.1 + 0.2, "loss": 1.75, "size_bytes": 457, "bitops": 10**6 + 7, "images": 20, "steps": 4, "macs": 5}
+FOUND = {
+    "accuracy": 0.1 + 0.2,
+    "loss": 1.75,
+    "size_bytes": 457,
+    "bitops": 10**6 + 7,
+    "images": 20,
+    "steps": 4,
+    "macs": 5,
+}
 FOUND |= {"parameters": 7, "threads": 1, "device": "CPU", "train_seconds": 0.25, "latency_ms": 2.5}
 
 
@@ -33,7 +41,10 @@ def records() -> list[Record]:
     full = TrialSpec(seed=1, recipe=Recipe(epochs=1, bf16=False))
     curve = [{"epoch": 1, "accuracy": 0.30000000000000004, "loss": 1.75}]
     one = blank_record(low, "0123456789") | {"status": "complete", "curve": curve, **FOUND}
-    return [one | {"started_at": T}, blank_record(full, "ba98765432") | {"error": "é: \u2028", "started_at": T}]
+    return [
+        one | {"started_at": T},
+        blank_record(full, "ba98765432") | {"error": "é: \u2028", "started_at": T},
+    ]
 
 
 T = "2026-01-01T00:00:00+00:00"
@@ -46,7 +57,10 @@ class Target:
         folder.mkdir()
         self.path = folder / "ledger.jsonl"
         space = load_space("layers_bits")
-        self.studies = [StudySpec(question="?", space=space), StudySpec(question="?", space=space, max_size_bytes=10**6)]
+        self.studies = [
+            StudySpec(question="?", space=space),
+            StudySpec(question="?", space=space, max_size_bytes=10**6),
+        ]
         self.written = records()
         self.lines = [*map(ledger.line, self.written)]
         self.content = b"".join(self.lines)
@@ -61,14 +75,21 @@ class Target:
             content, what = mangled(self.content, random, random.choice(self.lines))
             return Input("bytes", what, content)
         which = random.randrange(2)
-        record, what = changed(self.written[which], random, [*FIELDS, *TrialSpec.model_fields, *Recipe.model_fields])
+        record, what = changed(
+            self.written[which], random, [*FIELDS, *TrialSpec.model_fields, *Recipe.model_fields]
+        )
         how = random.choice(("summed", "older", "stale"))
         try:
             line = ledger.line(record) if how == "summed" else as_json(record) + b"\n"
         except (ValueError, TypeError, RecursionError):  # of NaN, which this version does not write
             how, line = "older", as_json(record) + b"\n"
         if how == "stale":  # edited by hand, with the checksum that was there
-            line = as_json(record | {key: v for key, v in json.loads(self.lines[which]).items() if key not in record}) + b"\n"
+            line = (
+                as_json(
+                    record | {key: v for key, v in json.loads(self.lines[which]).items() if key not in record}
+                )
+                + b"\n"
+            )
         lines = [line if i == which else self.lines[i] for i in (0, 1)]
         return Input("field", f"{what}, {how}", b"".join(lines))
 
@@ -86,7 +107,9 @@ class Target:
                 outcome(run, as_json_too)
         self._check_front(json.loads(shown.getvalue(), parse_constant=_none)["front"], found)
         cut = ledger.recover(self.path)
-        if self.path.read_bytes() != given.content[: len(given.content) - cut] or not _equal(ledger.read(self.path), found):
+        if self.path.read_bytes() != given.content[: len(given.content) - cut] or not _equal(
+            ledger.read(self.path), found
+        ):
             raise Wrong("recover changes more than the torn end")
 
     def _exhaustive(self, place: int) -> Input:

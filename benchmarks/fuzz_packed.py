@@ -24,7 +24,10 @@ from ablate.quantization.packed_model import load_preprocess, read
 
 HEADER, TENSORS = "packed.json", "model.safetensors"
 LAYERS: list[dict[str, Any]] = [
-    {"*.fc1": LayerSpec(weights="binary"), "*attention*": LayerSpec(weights="ternary", beta_per="channel", norm=True)},
+    {
+        "*.fc1": LayerSpec(weights="binary"),
+        "*attention*": LayerSpec(weights="ternary", beta_per="channel", norm=True),
+    },
     {
         "*.fc1": LayerSpec(weights="int4"),
         "*.fc2": LayerSpec(weights="int8", activation_bits=None),
@@ -56,12 +59,27 @@ class Target:
         self.pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         for layers in LAYERS:
             torch.manual_seed(0)
-            sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-            model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)).eval()
+            sizes = {
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            }
+            model = ViTForImageClassification(
+                ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)
+            ).eval()
             names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-            some = {pattern: spec for pattern, spec in layers.items() if any(Path(name).match(pattern) for name in names)}
+            some = {
+                pattern: spec
+                for pattern, spec in layers.items()
+                if any(Path(name).match(pattern) for name in names)
+            }
             quantize_(model, some)
-            pack(model, self.folder, preprocess=Preprocess((16, 16), (16, 16), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+            pack(
+                model,
+                self.folder,
+                preprocess=Preprocess((16, 16), (16, 16), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
+            )
             self.files.append({name: (self.folder / name).read_bytes() for name in (HEADER, TENSORS)})
             with torch.inference_mode():
                 self.logits.append(logits(load_packed(self.folder), self.pixels))
@@ -73,14 +91,23 @@ class Target:
         way, fresh = random.random(), random.random() < 0.5
         if way < 0.55:
             data, what = changed(json.loads(header), random, FIELDS)
-            return Input("field", what, _signed(data, tensors) if fresh else _spelled(data), (base, HEADER, fresh))
+            return Input(
+                "field", what, _signed(data, tensors) if fresh else _spelled(data), (base, HEADER, fresh)
+            )
         if way < 0.75:
             length = struct.unpack("<Q", tensors[:8])[0]
             about, what = changed(
-                json.loads(tensors[8 : 8 + length]), random, ["dtype", "shape", "data_offsets", "__metadata__", "x"]
+                json.loads(tensors[8 : 8 + length]),
+                random,
+                ["dtype", "shape", "data_offsets", "__metadata__", "x"],
             )
             text = as_json(about)
-            return Input("field", what, struct.pack("<Q", len(text)) + text + tensors[8 + length :], (base, TENSORS, fresh))
+            return Input(
+                "field",
+                what,
+                struct.pack("<Q", len(text)) + text + tensors[8 + length :],
+                (base, TENSORS, fresh),
+            )
         name = random.choice((HEADER, TENSORS))
         content, what = mangled(self.files[base][name], random, self.files[1 - base][name])
         return Input("bytes", what, content, (base, name, fresh and name == TENSORS))
@@ -131,7 +158,11 @@ def _computing(data: dict[str, Any]) -> Any:
 
 def _spelled(data: Any) -> bytes:
     """As `pack` spells JSON, but for what it would refuse."""
-    return as_json(json.loads(json.dumps(data, sort_keys=True, default=str))) if isinstance(data, dict) else as_json(data)
+    return (
+        as_json(json.loads(json.dumps(data, sort_keys=True, default=str)))
+        if isinstance(data, dict)
+        else as_json(data)
+    )
 
 
 def _signed(data: Any, tensors: bytes) -> bytes:

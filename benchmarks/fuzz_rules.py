@@ -19,7 +19,13 @@ def whole(low: int, high: float = math.inf) -> Rule:
 
 def real(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
     def holds(v: Any) -> bool:
-        return number(v) and low <= v <= high and math.isfinite(v) and not (above and v == low) and not (below and v == high)
+        return (
+            number(v)
+            and low <= v <= high
+            and math.isfinite(v)
+            and not (above and v == low)
+            and not (below and v == high)
+        )
 
     return holds
 
@@ -41,7 +47,11 @@ def listed(rule: Rule, least: int = 0) -> Rule:
 
 
 def table(rules: Mapping[str, Rule], *needed: str) -> Rule:
-    return lambda v: type(v) is dict and all(key in rules and rules[key](item) for key, item in v.items()) and {*needed} <= {*v}
+    return lambda v: (
+        type(v) is dict
+        and all(key in rules and rules[key](item) for key, item in v.items())
+        and {*needed} <= {*v}
+    )
 
 
 def flag(value: Any) -> bool:
@@ -68,7 +78,11 @@ def axis(rule: Rule, each: bool) -> Rule:
         return listed(rule, 1)(v) and len({(type(x) is bool, x) for x in v}) == len(v)
 
     def between(v: Any) -> bool:
-        ends = type(v) is dict and {"low", "high"} <= {*v} <= {"low", "high", "log"} and flag(v.get("log", False))
+        ends = (
+            type(v) is dict
+            and {"low", "high"} <= {*v} <= {"low", "high", "log"}
+            and flag(v.get("log", False))
+        )
         fits = ends and numeric(rule) and all(number(v[end]) and rule(v[end]) for end in ("low", "high"))
         return fits and v["low"] < v["high"] and (v["low"] > 0 or not v.get("log"))
 
@@ -140,7 +154,12 @@ STEP = {
     "recipe": table(RECIPE),
     "tune": TUNE,
 }
-STOPPING = {"over": word("epochs", "fraction"), "reduction": whole(2, 1000), "first": whole(1), "rungs": whole(1, 10)}
+STOPPING = {
+    "over": word("epochs", "fraction"),
+    "reduction": whole(2, 1000),
+    "first": whole(1),
+    "rungs": whole(1, 10),
+}
 STUDY = {
     **dict.fromkeys(("name", "question", "source", "cost", "expected", "command", "model", "data"), text),
     "space": either(text, table(SPACE, "description", "layer")),
@@ -171,7 +190,9 @@ FIELDS = sorted({*STUDY, *SPACE, *STEP, *STOPPING, *RECIPE, *LAYER, "low", "high
 def broken(data: dict[str, Any], rules: Mapping[str, Rule], *needed: str) -> str:
     """The first key whose rule a file breaks; "" where there is none."""
     absent = [key for key in needed if key not in data]
-    return next((key for key, value in data.items() if key not in rules or not rules[key](value)), "".join(absent[:1]))
+    return next(
+        (key for key, value in data.items() if key not in rules or not rules[key](value)), "".join(absent[:1])
+    )
 
 
 def choices_of(value: Any) -> float:
@@ -186,4 +207,7 @@ def on(value: Any, given: Any) -> bool:
     if type(given) is dict and "low" in given:
         return number(value) and given["low"] <= value <= given["high"]
     listed = given["each"] if type(given) is dict else given if type(given) is list else [given]
-    return any((type(v) is bool) == (type(value) is bool) and (v == value or (v == "none" and value is None)) for v in listed)
+    return any(
+        (type(v) is bool) == (type(value) is bool) and (v == value or (v == "none" and value is None))
+        for v in listed
+    )

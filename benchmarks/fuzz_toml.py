@@ -41,7 +41,9 @@ class Target:
         root = builtin.ASSETS.parent
         files = {kind: sorted((root / below).glob("*.toml")) for kind, below in FOLDERS.items()}
         self.files = {kind: [path.read_bytes() for path in paths] for kind, paths in files.items()}
-        self.data = {kind: [tomllib.loads(file.decode()) for file in some] for kind, some in self.files.items()}
+        self.data = {
+            kind: [tomllib.loads(file.decode()) for file in some] for kind, some in self.files.items()
+        }
 
     def make(self, number: int, random: Random) -> Input:
         kind = random.choice(("study", "study", "space"))
@@ -56,12 +58,17 @@ class Target:
                 what += ", a line doubled"
             return Input("field", what, "".join(lines).encode(errors="replace"), of)
         if made < 0.9:
-            file, another = random.choice(self.files[kind]), random.choice(self.files[random.choice(["study", "space"])])
+            file, another = (
+                random.choice(self.files[kind]),
+                random.choice(self.files[random.choice(["study", "space"])]),
+            )
             content, what = mangled(file, random, another)
             return Input("bytes", what, content, of)
         if made < 0.999:
             data = scratch(kind, random, random.choice((0, 0, 0.05, 0.3)))
-            return Input("scratch", "generated", written(tomli_w.dumps(marked(data))).encode(errors="replace"), of)
+            return Input(
+                "scratch", "generated", written(tomli_w.dumps(marked(data))).encode(errors="replace"), of
+            )
         what, content = extreme(kind, random)
         return Input("scratch", what, content, of)
 
@@ -80,7 +87,9 @@ class Target:
         self._written_back(study)
         space = held if kind == "space" else held["space"]
         chosen = dict.fromkeys(
-            name for pattern in space["groups"] for name in match(pattern, dict.fromkeys(groups), "layer group")
+            name
+            for pattern in space["groups"]
+            for name in match(pattern, dict.fromkeys(groups), "layer group")
         )
         for step in (*study.steps, *([study.reference] if study.reference else [])):
             for pattern in step.groups:
@@ -119,7 +128,9 @@ def _plain(value: Any) -> Any:
 
 def _proposes(study: StudySpec, space: dict[str, Any], groups: list[str]) -> None:
     """Points counted; a few trials proposed and told; each within the space, with an id that JSON keeps."""
-    proposer = proposer_of(study, groups, [], lambda spec: {"size_bytes": 1000, "latency_ms": 1.0, "bitops": 1000})
+    proposer = proposer_of(
+        study, groups, [], lambda spec: {"size_bytes": 1000, "latency_ms": 1.0, "bitops": 1000}
+    )
     size = proposer.size
     count(None if size == math.inf else size)  # as a dry run prints it
     if isinstance(proposer, Search) and size != (expected := _size(space, groups)):
@@ -151,7 +162,8 @@ def _proposes(study: StudySpec, space: dict[str, Any], groups: list[str]) -> Non
 def _size(space: dict[str, Any], groups: list[str]) -> float:
     """Points of a space, counted by hand; a range of whole numbers is the only finite one."""
     axes: list[tuple[str, Any, int]] = [
-        (key, axis, len(groups) if type(axis) is dict and "each" in axis else 1) for key, axis in space["layer"].items()
+        (key, axis, len(groups) if type(axis) is dict and "each" in axis else 1)
+        for key, axis in space["layer"].items()
     ]
     axes += [(key, axis, 1) for key, axis in (space["recipe"] | {"fraction": space["fraction"]}).items()]
     counts = []
@@ -159,7 +171,8 @@ def _size(space: dict[str, Any], groups: list[str]) -> float:
         finite = (
             type(axis) is dict
             and "low" in axis
-            and key in ("activation_bits", "epochs", "full_epochs", "image_views", "validate_every", "batch_size")
+            and key
+            in ("activation_bits", "epochs", "full_epochs", "image_views", "validate_every", "batch_size")
         )
         counts += [int(axis["high"]) - int(axis["low"]) + 1 if finite else choices_of(axis)] * times
     return math.inf if math.inf in counts else math.prod(map(int, counts))

@@ -33,8 +33,39 @@ class Raw(str):
 
 LONG = "x" * 10_000
 NUMBERS: list[Any] = [
-    *(0, 1, -1, 2, 3, 7, 8, 9, 10, 99, 1000, 10_000, 10_001, 100_000, 100_001, 10**6, 10**6 + 1, 10**12, 10**12 + 1),
-    *(2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64, 10**30, 10**400, Raw("0x" + "f" * 4000), Raw("9" * 5000)),
+    *(
+        0,
+        1,
+        -1,
+        2,
+        3,
+        7,
+        8,
+        9,
+        10,
+        99,
+        1000,
+        10_000,
+        10_001,
+        100_000,
+        100_001,
+        10**6,
+        10**6 + 1,
+        10**12,
+        10**12 + 1,
+    ),
+    *(
+        2**31,
+        2**32 - 1,
+        2**32,
+        2**53 + 1,
+        2**63,
+        2**64,
+        10**30,
+        10**400,
+        Raw("0x" + "f" * 4000),
+        Raw("9" * 5000),
+    ),
     *(0.0, -0.0, 0.5, 1.0, 2.0, 3.5, 0.1, 1e-9, 5e-324, 2.2e-308, 1e17, 1e22, 1e300, 1.7976931348623157e308),
     *(math.inf, -math.inf, math.nan, 1 - 2**-53, 1 + 2**-52),
 ]
@@ -79,7 +110,11 @@ def near(text: str, random: Random) -> str:
     wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
     return random.choice(
         [
-            *(text[:i] + text[i + 1 :], text[:i] + text[i : i + 1] * 2 + text[i + 1 :], text[:i][::-1] + text[i:]),
+            *(
+                text[:i] + text[i + 1 :],
+                text[:i] + text[i : i + 1] * 2 + text[i + 1 :],
+                text[:i][::-1] + text[i:],
+            ),
             *(
                 text.upper(),
                 text.lower(),
@@ -89,9 +124,35 @@ def near(text: str, random: Random) -> str:
                 text.replace("_", "-"),
                 text.replace("a", "\u0430"),
             ),
-            *(unicodedata.normalize("NFD", text + "é"), wide, text + "\0", text + "\n", "\x1b[31m" + text, text + "\u202e"),
-            *("../" + text, "~nobody/" + text, "imagefolder:" + text, "imagefolder:~nobody/" + text, "./" + text, "/" + text),
-            *("[" + text, "[!]" + text, "**", "*", "?", "[a-" + text, text + ".toml", text + "😀", text * 100, LONG, ""),
+            *(
+                unicodedata.normalize("NFD", text + "é"),
+                wide,
+                text + "\0",
+                text + "\n",
+                "\x1b[31m" + text,
+                text + "\u202e",
+            ),
+            *(
+                "../" + text,
+                "~nobody/" + text,
+                "imagefolder:" + text,
+                "imagefolder:~nobody/" + text,
+                "./" + text,
+                "/" + text,
+            ),
+            *(
+                "[" + text,
+                "[!]" + text,
+                "**",
+                "*",
+                "?",
+                "[a-" + text,
+                text + ".toml",
+                text + "😀",
+                text * 100,
+                LONG,
+                "",
+            ),
         ]
     )
 
@@ -101,19 +162,53 @@ def other(value: Any, random: Random, times: bool = False) -> Any:
     if random.random() < 0.35:
         return random.choice(NUMBERS + OTHERS + TABLES + TIMES * times)
     if isinstance(value, bool):
-        return random.choice([not value, int(value), float(value), str(value).lower(), [value], [value, not value], "yes"])
+        return random.choice(
+            [not value, int(value), float(value), str(value).lower(), [value], [value, not value], "yes"]
+        )
     if isinstance(value, int | float):
         if not math.isfinite(value):
             return 1
-        close = [math.nextafter(value, math.inf), math.nextafter(value, -math.inf), value + 1, value - 1, -value, value * 2]
-        like = [value / 2, str(value), float(value), int(value), bool(value), [value], [value, value], [value, value + 1]]
-        return random.choice([*close, *like, {"low": value, "high": value + 1}, {"low": value, "high": value, "log": True}])
+        close = [
+            math.nextafter(value, math.inf),
+            math.nextafter(value, -math.inf),
+            value + 1,
+            value - 1,
+            -value,
+            value * 2,
+        ]
+        like = [
+            value / 2,
+            str(value),
+            float(value),
+            int(value),
+            bool(value),
+            [value],
+            [value, value],
+            [value, value + 1],
+        ]
+        return random.choice(
+            [*close, *like, {"low": value, "high": value + 1}, {"low": value, "high": value, "log": True}]
+        )
     if isinstance(value, str):
-        return near(value, random) if random.random() < 0.8 else random.choice([[value], [value, value], {"each": [value]}, {}])
+        return (
+            near(value, random)
+            if random.random() < 0.8
+            else random.choice([[value], [value, value], {"each": [value]}, {}])
+        )
     if isinstance(value, list | tuple):
         few = list(value)
         return random.choice(
-            [[], few * 2, few[::-1], few[:1], few[:1] + few, few[0] if few else 0, [few], {"each": few}, str(few)]
+            [
+                [],
+                few * 2,
+                few[::-1],
+                few[:1],
+                few[:1] + few,
+                few[0] if few else 0,
+                [few],
+                {"each": few},
+                str(few),
+            ]
         )
     return random.choice([[], [value], {}, "", 0, True, {"a": value}])
 
@@ -150,7 +245,20 @@ def mangled(content: bytes, random: Random, another: bytes) -> tuple[bytes, str]
     n = len(content)
     i, j = sorted((random.randrange(n + 1), random.randrange(n + 1)))
     way = random.choice(
-        ("flip", "flips", "cut", "head", "drop", "double", "splice", "zeros", "bom", "encode", "ends", "insert")
+        (
+            "flip",
+            "flips",
+            "cut",
+            "head",
+            "drop",
+            "double",
+            "splice",
+            "zeros",
+            "bom",
+            "encode",
+            "ends",
+            "insert",
+        )
     )
     if way in ("flip", "flips") and n:
         flipped = bytearray(content)
@@ -160,7 +268,9 @@ def mangled(content: bytes, random: Random, another: bytes) -> tuple[bytes, str]
     if way == "encode":
         name = random.choice(("utf-16", "utf-16-le", "utf-32", "cp500", "utf-7"))
         return content.decode("latin-1").encode(name, errors="replace"), name
-    junk = random.choice((b"\0", b"\xff", b'"', b"[", b"{", b"\n", b"=", b"\xc3", b"# ", b"'''", "é".encode(), b"\x1a"))
+    junk = random.choice(
+        (b"\0", b"\xff", b'"', b"[", b"{", b"\n", b"=", b"\xc3", b"# ", b"'''", "é".encode(), b"\x1a")
+    )
     made = {
         "cut": content[:i],
         "head": content[i:],
@@ -196,7 +306,9 @@ def as_json(value: Any) -> bytes:
 def same(given: Any, held: Any) -> bool:
     """Whether a value that was read is the one given: no word or flag became a number; "none" is None."""
     if isinstance(given, dict):
-        return isinstance(held, dict) and all(key in held and same(item, held[key]) for key, item in given.items())
+        return isinstance(held, dict) and all(
+            key in held and same(item, held[key]) for key, item in given.items()
+        )
     if isinstance(given, list | tuple):
         return isinstance(held, list | tuple) and len(given) == len(held) and all(map(same, given, held))
     if isinstance(given, str) and given == "none":

@@ -43,8 +43,12 @@ from ablate.training.trainer import evaluate
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"
 PATCH, PAD = 4, 4  # pixels
-PREPROCESS = Preprocess((SIDE, SIDE), (SIDE, SIDE), "bilinear", 1 / 255, (0.48, 0.448, 0.398), (0.253, 0.246, 0.26))
-RECIPE = Recipe(batch_size=256, learning_rate=1.5e-3, weight_decay=0.05, label_smoothing=0.1, clip_norm=1.0, bf16=True)
+PREPROCESS = Preprocess(
+    (SIDE, SIDE), (SIDE, SIDE), "bilinear", 1 / 255, (0.48, 0.448, 0.398), (0.253, 0.246, 0.26)
+)
+RECIPE = Recipe(
+    batch_size=256, learning_rate=1.5e-3, weight_decay=0.05, label_smoothing=0.1, clip_norm=1.0, bf16=True
+)
 BETAS = (0.9, 0.99)
 WARMUP = 300  # steps, and a tenth of them all at most
 DROP_UNTIL = 0.85  # share of the steps that see only half of the patch tokens
@@ -56,7 +60,9 @@ def build(classes: list[str], weights: str) -> nn.Module:
     torch.manual_seed(SEED)
     sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
     names = dict(enumerate(classes))
-    config = ViTConfig(**sizes, image_size=SIDE, patch_size=PATCH, id2label=names, label2id={v: k for k, v in names.items()})
+    config = ViTConfig(
+        **sizes, image_size=SIDE, patch_size=PATCH, id2label=names, label2id={v: k for k, v in names.items()}
+    )
     config._attn_implementation = "eager"  # trains faster on CPUs, see ablate/models/loading.py
     return quantized(ViTForImageClassification(config), weights)
 
@@ -71,19 +77,28 @@ def augment(images: np.ndarray, rng: np.random.Generator) -> Tensor:
     padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), "reflect")  # (B, H + 8, W + 8, 3)
     offsets = rng.integers(0, 2 * PAD + 1, (8, 2))
     eighths = zip(np.array_split(padded, 8), offsets, strict=True)
-    crops = np.concatenate([eighth[:, y : y + SIDE, x : x + SIDE] for eighth, (y, x) in eighths])  # (B, H, W, 3)
+    crops = np.concatenate(
+        [eighth[:, y : y + SIDE, x : x + SIDE] for eighth, (y, x) in eighths]
+    )  # (B, H, W, 3)
     flipped = rng.random((len(crops), 1, 1, 1)) < 0.5
     return torch.from_numpy(np.where(flipped, crops[:, :, ::-1], crops).transpose(0, 3, 1, 2).copy())
 
 
 def pretrain(
-    model: nn.Module, images: Split, validation: Split, epochs: int, state: dict[str, Any] | None, compile: bool = False
+    model: nn.Module,
+    images: Split,
+    validation: Split,
+    epochs: int,
+    state: dict[str, Any] | None,
+    compile: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Trains in place; after each epoch yields what it goes on from, with a row for each epoch so far."""
     steps = epochs * math.ceil(len(images) / RECIPE.batch_size)
     recipe = RECIPE.model_copy(update={"epochs": epochs, "warmup": min(WARMUP, steps // 10) / steps})
     device = next(model.parameters()).device
-    rng = np.random.default_rng(SEED)  # order, augmentation and dropped patches; the model itself draws nothing
+    rng = np.random.default_rng(
+        SEED
+    )  # order, augmentation and dropped patches; the model itself draws nothing
     optimizer, objective = optimizer_of(model, recipe), Objective(model, recipe, None)
     for group in optimizer.param_groups:
         group["betas"] = BETAS
@@ -101,7 +116,9 @@ def pretrain(
             return tokens
         b, n, d = tokens.shape
         kept = 1 + torch.from_numpy(rng.random((b, n - 1)).argsort(1)[:, : (n - 1) // 2])  # (B, N / 2)
-        return torch.cat([tokens[:, :1], tokens.gather(1, kept.to(tokens.device)[:, :, None].expand(-1, -1, d))], 1)
+        return torch.cat(
+            [tokens[:, :1], tokens.gather(1, kept.to(tokens.device)[:, :, None].expand(-1, -1, d))], 1
+        )
 
     model.get_submodule("vit.embeddings").register_forward_hook(half)
     for epoch in range(len(rows) + 1, epochs + 1):
@@ -116,7 +133,9 @@ def pretrain(
                     loss = objective(PREPROCESS(pixels), labels)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
-                    raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
+                    raise NonFinite(
+                        f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}"
+                    )
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
@@ -124,8 +143,19 @@ def pretrain(
                 schedule.step()
         top1 = evaluate(model, validation, PREPROCESS, epoch).accuracy
         seconds = round(time.perf_counter() - started, 1)
-        rows = [*rows, {"epoch": epoch, "loss": round(float(np.mean(losses)), 4), "top1": round(top1, 4), "seconds": seconds}]
-        yield {name: part.state_dict() for name, part in parts.items()} | {"rng": rng.bit_generator.state, "rows": rows}
+        rows = [
+            *rows,
+            {
+                "epoch": epoch,
+                "loss": round(float(np.mean(losses)), 4),
+                "top1": round(top1, 4),
+                "seconds": seconds,
+            },
+        ]
+        yield {name: part.state_dict() for name, part in parts.items()} | {
+            "rng": rng.bit_generator.state,
+            "rows": rows,
+        }
 
 
 def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
@@ -145,17 +175,26 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         record = out / RECORD
-        found = json.loads(record.read_text()) if record.exists() else torch.load(out / CHECKPOINT, weights_only=True)
+        found = (
+            json.loads(record.read_text())
+            if record.exists()
+            else torch.load(out / CHECKPOINT, weights_only=True)
+        )
         was = found["asked"]
     except Exception as error:  # torn, absent or not ours
         why = f"cannot be read: {error}".split("\n")[0]
-        raise BadInput(f"--out must be new or of an earlier run, but {str(out)!r} {why}; give another or remove it") from None
+        raise BadInput(
+            f"--out must be new or of an earlier run, but {str(out)!r} {why}; give another or remove it"
+        ) from None
     if was != asked:
         flags = (
-            (f"--{name}" if value is True else f"--{name} {value}" for name, value in each.items()) for each in (was, asked)
+            (f"--{name}" if value is True else f"--{name} {value}" for name, value in each.items())
+            for each in (was, asked)
         )
         then, now = map(" ".join, flags)
-        raise BadInput(f"--out must be new or begun with {now}, but {str(out)!r} was begun with {then}; give another")
+        raise BadInput(
+            f"--out must be new or begun with {now}, but {str(out)!r} was begun with {then}; give another"
+        )
     return found
 
 
@@ -163,7 +202,9 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     """Pre-train into `out`, on from `state`; ends early, with a checkpoint, after the epoch that passes `minutes`."""
     started, epochs = time.perf_counter(), asked["epochs"]
     classes, images, validation = read(data)
-    print(f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True)
+    print(
+        f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True
+    )
     out.mkdir(parents=True, exist_ok=True)
     model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
     for after in pretrain(model, images, validation, epochs, state, asked.get("compile", False)):
@@ -178,32 +219,51 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     model.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)
-    top1 = evaluate(load(out, classes, asked["weights"]).to(device()), validation, loading.preprocess(str(out))).accuracy
+    top1 = evaluate(
+        load(out, classes, asked["weights"]).to(device()), validation, loading.preprocess(str(out))
+    ).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
-    record = {"asked": asked, "top1": round(top1, 4), "hardware": device_name(), "threads": torch.get_num_threads()}
+    record = {
+        "asked": asked,
+        "top1": round(top1, 4),
+        "hardware": device_name(),
+        "threads": torch.get_num_threads(),
+    }
     record |= {"seed": SEED}
-    (out / "record.part").write_text(json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n")
+    (out / "record.part").write_text(
+        json.dumps(record | {"packages": packages, "epochs": rows}, indent=1) + "\n"
+    )
     (out / "record.part").replace(out / RECORD)
     (out / CHECKPOINT).unlink()
     print(f"{out}: validation top-1 {top1:.2%} as saved", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the archive and the list")
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--out", type=Path, help="folder to make, or to go on in")
-    task.add_argument("--evaluate", type=Path, metavar="FOLDER", help="validation top-1 of a saved backbone, no training")
-    parser.add_argument("--weights", default="full", choices=("full", "binary", "ternary"), help="of the encoder's layers")
+    task.add_argument(
+        "--evaluate", type=Path, metavar="FOLDER", help="validation top-1 of a saved backbone, no training"
+    )
+    parser.add_argument(
+        "--weights", default="full", choices=("full", "binary", "ternary"), help="of the encoder's layers"
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="the encoder's blocks, by torch.compile")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after the epoch that passes them; go on later")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after the epoch that passes them; go on later"
+    )
     args = parser.parse_args()
     try:
         for name, least in (("epochs", 1), ("threads", 1), ("minutes", 0)):
             if not (value := getattr(args, name)) >= least:
-                raise BadInput(f"{least} <= {name} must hold, but got {value}; give --{name} {max(1, least)} or more")
+                raise BadInput(
+                    f"{least} <= {name} must hold, but got {value}; give --{name} {max(1, least)} or more"
+                )
         torch.set_num_threads(args.threads)
         if args.evaluate:
             classes, _, validation = read(args.data)

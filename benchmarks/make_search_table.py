@@ -53,7 +53,9 @@ def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> Non
     for _, i, record in chosen:
         for seed in seeds:
             recipe = record["spec"]["recipe"] | ({"bf16": False} if float32 else {})
-            spec = TrialSpec.model_validate(record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe})
+            spec = TrialSpec.model_validate(
+                record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe}
+            )
             if spec.model_dump() not in done:
                 again = run_trial(spec)
                 ledger.append(runs[i].path / "repeats.jsonl", again)
@@ -66,7 +68,9 @@ def point(spec: dict[str, Any]) -> str:
 
 
 def complete(path: Path) -> Iterator[dict[str, Any]]:
-    yield from (record for record in (ledger.read(path) if path.exists() else []) if record["status"] == "complete")
+    yield from (
+        record for record in (ledger.read(path) if path.exists() else []) if record["status"] == "complete"
+    )
 
 
 def rows(run: Run) -> Iterator[dict[str, Any]]:
@@ -77,18 +81,25 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
     for name in ("ledger.jsonl", "repeats.jsonl"):
         for record in complete(run.path / name):
             axes = points.point(effective(TrialSpec.model_validate(record["spec"])))
-            row = {f"axis.{axis}": value for axis, value in axes.items()} | {key: record[key] for key in COLUMNS}
+            row = {f"axis.{axis}": value for axis, value in axes.items()} | {
+                key: record[key] for key in COLUMNS
+            }
             yield row | {"bf16": record["spec"]["recipe"]["bf16"]}
 
 
 def table(runs: list[Run], out: Path) -> None:
     """Write the rows of all runs, with where they are from."""
-    found = pa.Table.from_pandas(pd.DataFrame([row for run in runs for row in rows(run)]), preserve_index=False)
+    found = pa.Table.from_pandas(
+        pd.DataFrame([row for run in runs for row in rows(run)]), preserve_index=False
+    )
     about = [
         {
             "provenance": json.loads((run.path / "provenance.json").read_text()),
             "study": (run.path / "study.toml").read_text(),
-            "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(run.path.glob("*.jsonl"))},
+            "sha256": {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(run.path.glob("*.jsonl"))
+            },
         }
         for run in runs
     ]
@@ -99,11 +110,15 @@ def table(runs: list[Run], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=["repeat", "table"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--points", type=int, default=25, help="to repeat")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 2000], help="added to the seed of each")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1000, 2000], help="added to the seed of each"
+    )
     parser.add_argument("--float32", action="store_true", help="train in float32, not in bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "search_table.parquet")
     asked = parser.parse_args()

@@ -43,7 +43,9 @@ from ablate.runs.run import create_run, load_run
 from ablate.search.parameter_space import draw
 
 
-def pretend(spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float) -> Generator[Any, None, Any]:
+def pretend(
+    spec: TrialSpec, name: str, state: Any, *, threads: int, seconds: float
+) -> Generator[Any, None, Any]:
     """A trial of one epoch that sleeps."""
     time.sleep(seconds)
     record = record_of(spec, name, seconds)
@@ -56,7 +58,14 @@ def record_of(spec: TrialSpec, name: str, seconds: float) -> Record:
     quantized = len(spec.layers) / 19
     accuracy = 0.55 - 0.05 * quantized + 0.02 * random.Random(name).random()
     row = {"epoch": 1, "train_loss": 1.5, "loss": 1.4, "accuracy": accuracy}
-    found = {"status": "complete", "accuracy": accuracy, "loss": 1.4, "images": 4000, "steps": 126, "train_seconds": seconds}
+    found = {
+        "status": "complete",
+        "accuracy": accuracy,
+        "loss": 1.4,
+        "images": 4000,
+        "steps": 126,
+        "train_seconds": seconds,
+    }
     found |= {
         "size_bytes": int(1.1e7 - 1e7 * quantized) + len(name),
         "parameters": 2_692_618,
@@ -120,7 +129,10 @@ def stock(trials: int, concurrency: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(train, tune_config=config, run_config=tune.RunConfig(storage_path=folder, verbose=0)).fit()
     spent = time.monotonic() - started
-    return {"seconds_a_trial": spent / trials, "driver_cpu_ms_a_trial": 1000 * (time.process_time() - cpu) / trials}
+    return {
+        "seconds_a_trial": spent / trials,
+        "driver_cpu_ms_a_trial": 1000 * (time.process_time() - cpu) / trials,
+    }
 
 
 def nothing(folder: Path, rounds: int) -> dict[str, Any]:
@@ -138,7 +150,11 @@ def sleep(folder: Path, trials: int, slots: int, seconds: float) -> dict[str, An
     ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     result = study_of(trials, folder / "sleep", seconds, slots)
     ray.shutdown()
-    return result | {"slots": slots, "sleep_seconds": seconds, "goal": {"driver_cpu_ms_a_trial": 50, "driver_kb_a_trial": 60}}
+    return result | {
+        "slots": slots,
+        "sleep_seconds": seconds,
+        "goal": {"driver_cpu_ms_a_trial": 50, "driver_kb_a_trial": 60},
+    }
 
 
 def filled(path: Path, trials: int) -> None:
@@ -158,12 +174,17 @@ def ledger(folder: Path, n: int, rounds: int) -> dict[str, Any]:
     statuses, resumes = [], []
     for _ in range(rounds):
         started = time.monotonic()
-        subprocess.run([sys.executable, "-m", "ablate", "status", str(path)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "ablate", "status", str(path)], check=True, stdout=subprocess.DEVNULL
+        )
         statuses.append(time.monotonic() - started)
         started = time.monotonic()
         command = [sys.executable, "-m", "ablate", "resume", str(path), "--trials", str(n + 4)]
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not ((state := load_run(path).state).get("pid") == driver.pid and (state["running"] or state["waiting"])):
+        while not (
+            (state := load_run(path).state).get("pid") == driver.pid
+            and (state["running"] or state["waiting"])
+        ):
             assert driver.poll() is None
             time.sleep(0.1)
         resumes.append(time.monotonic() - started)
@@ -185,14 +206,20 @@ def memory() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("nothing", "sleep", "ledger"), default=["nothing", "sleep", "ledger"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=("nothing", "sleep", "ledger"), default=["nothing", "sleep", "ledger"]
+    )
     parser.add_argument("--trials", type=int, default=10_000, help="that sleep, and records of the ledger")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0, help="that each sleeps")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the runs stay; else they are deleted")
-    parser.add_argument("--out", type=Path, help="a JSON file for the result; parts that it has already are kept")
+    parser.add_argument(
+        "--out", type=Path, help="a JSON file for the result; parts that it has already are kept"
+    )
     asked = parser.parse_args()
     result = machine("ablate-vit", "ray", "optuna")
     if asked.out and asked.out.exists():

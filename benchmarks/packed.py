@@ -111,7 +111,12 @@ def onnxruntime(folder: str, threads: int) -> dict[str, Run]:
     full, small = f"{folder}/vit.onnx", f"{folder}/vit-int8.onnx"
     shapes = {"pixel_values": {0: torch.export.Dim("batch")}}
     torch.onnx.export(
-        vit("eager"), (torch.randn(2, 3, 224, 224),), full, dynamic_shapes=shapes, external_data=False, verbose=False
+        vit("eager"),
+        (torch.randn(2, 3, 224, 224),),
+        full,
+        dynamic_shapes=shapes,
+        external_data=False,
+        verbose=False,
     )
     quantize_dynamic(full, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
     options = ort.SessionOptions()
@@ -157,7 +162,10 @@ def effect() -> dict[str, dict[str, float]]:
             "same_class": (logits.argmax(1) == expected.argmax(1)).double().mean().item(),
             "relative_error": ((logits - expected).norm() / expected.norm()).item(),
         }
-    return {"evaluation forward": {"accuracy": reference.accuracy, "same_class": 1.0, "relative_error": 0.0}, **found}
+    return {
+        "evaluation forward": {"accuracy": reference.accuracy, "same_class": 1.0, "relative_error": 0.0},
+        **found,
+    }
 
 
 def installed(package: str) -> str | None:
@@ -168,7 +176,9 @@ def installed(package: str) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
@@ -190,7 +200,10 @@ def main() -> None:
         runs: dict[str, Run] = {"fp32": full, "bf16": lambda x: half(x.bfloat16())}
         mine, result["memory_bytes"] = ours(f"{folder}/ours")
         runs |= mine
-        for peer, build in {"torchao": torchao, "onnxruntime": lambda: onnxruntime(folder, args.threads)}.items():
+        for peer, build in {
+            "torchao": torchao,
+            "onnxruntime": lambda: onnxruntime(folder, args.threads),
+        }.items():
             try:
                 runs |= build()
             except ImportError as error:

@@ -68,7 +68,9 @@ class Table:
     def __init__(self, path: Path) -> None:
         frame = pq.read_table(path).to_pandas()
         self.axes = [name.removeprefix("axis.") for name in frame if name.startswith("axis.")]
-        x = np.array([self.code(row) for row in frame[[f"axis.{name}" for name in self.axes]].to_numpy().tolist()])
+        x = np.array(
+            [self.code(row) for row in frame[[f"axis.{name}" for name in self.axes]].to_numpy().tolist()]
+        )
         y, bf16 = frame["accuracy"].to_numpy(), frame["bf16"].to_numpy()
         points = frame.groupby([f"axis.{name}" for name in self.axes]).ngroup().to_numpy()
         self.accuracy = trees().fit(x, y)
@@ -87,14 +89,18 @@ class Table:
             "points_of_3_seeds": len(np.unique(points[counts > 2])),
             "accuracy_sd": float(y.std()),
             "noise_sd": float(np.sqrt((self.residuals**2).mean())),
-            "float32_less_bf16": dict(zip(("mean", "low", "high"), paired.mean(pairs[False] - pairs[True]), strict=True)),
+            "float32_less_bf16": dict(
+                zip(("mean", "low", "high"), paired.mean(pairs[False] - pairs[True]), strict=True)
+            ),
             "held_out_rmse": float(np.sqrt(((held - y) ** 2).mean())),
             "held_out_r2": float(1 - ((held - y) ** 2).mean() / y.var()),
             "held_out_spearman": float(stats.spearmanr(held, y).statistic),
         }
 
     def code(self, values: list[Any]) -> list[float]:
-        return [float(WEIGHTS.index(v)) if v in WEIGHTS else math.nan if v == "none" else float(v) for v in values]
+        return [
+            float(WEIGHTS.index(v)) if v in WEIGHTS else math.nan if v == "none" else float(v) for v in values
+        ]
 
     def __call__(self, point: Point) -> tuple[float, float]:
         """Accuracy without noise, and seconds of training."""
@@ -103,7 +109,9 @@ class Table:
 
 
 def trees() -> HistGradientBoostingRegressor:
-    return HistGradientBoostingRegressor(max_iter=400, learning_rate=0.05, max_leaf_nodes=8, min_samples_leaf=8, random_state=0)
+    return HistGradientBoostingRegressor(
+        max_iter=400, learning_rate=0.05, max_leaf_nodes=8, min_samples_leaf=8, random_state=0
+    )
 
 
 @dataclass
@@ -115,7 +123,10 @@ class World:
     known: dict[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        model, preprocess = loading.load("vit-micro", datasets.load("cifar10-mini").classes), loading.preprocess("vit-micro")
+        model, preprocess = (
+            loading.load("vit-micro", datasets.load("cifar10-mini").classes),
+            loading.preprocess("vit-micro"),
+        )
         self.count = Counter(model, preprocess, layer_groups.groups(model))
         self.groups = list(self.count.groups)
         self.full = self.count(TrialSpec())["size_bytes"]
@@ -123,12 +134,18 @@ class World:
     def study(self, sampler: str, seed: int, trials: int) -> StudySpec:
         objectives = ("accuracy", "size_bytes")
         space = load_space(self.space)
-        return StudySpec(question="?", space=space, objectives=objectives, sampler=sampler, seed=seed, trials=trials)
+        return StudySpec(
+            question="?", space=space, objectives=objectives, sampler=sampler, seed=seed, trials=trials
+        )
 
-    def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
+    def __call__(
+        self, points: Points, spec: TrialSpec, rng: np.random.Generator
+    ) -> tuple[float, float, float, int]:
         """Accuracy as told and without noise, seconds, bytes."""
         if (
-            key := json.dumps({group: layer.model_dump() for group, layer in spec.layers.items()}, sort_keys=True)
+            key := json.dumps(
+                {group: layer.model_dump() for group, layer in spec.layers.items()}, sort_keys=True
+            )
         ) not in self.known:
             self.known[key] = *self.table(points.point(spec)), int(self.count(spec)["size_bytes"])
         true, seconds, size = self.known[key]
@@ -145,7 +162,11 @@ def ours(world: World, sampler: str, seed: int, trials: int) -> Proposer:
     while spec := search.ask():
 
         def tell(accuracy: float, size: int, spec: TrialSpec = spec) -> None:
-            record = blank_record(spec, key_of(spec)) | {"status": "complete", "accuracy": accuracy, "size_bytes": size}
+            record = blank_record(spec, key_of(spec)) | {
+                "status": "complete",
+                "accuracy": accuracy,
+                "size_bytes": size,
+            }
             search.tell(record)
 
         yield spec, tell
@@ -184,8 +205,12 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     at = [n for n in MARKS if n <= trials]
     fronts = [pareto.front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
     return {
-        "hypervolume": pareto.hypervolume_over_trials(np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS),
-        "chosen": [pareto.hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts],
+        "hypervolume": pareto.hypervolume_over_trials(
+            np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS
+        ),
+        "chosen": [
+            pareto.hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
+        ],
         "seconds": np.cumsum([row[2] for row in told]),
         "duplicates": trials - len({row[4] for row in told}),
         "proposal_s": waits,
@@ -213,7 +238,11 @@ def summary(runs: list[dict[str, Any]], target: float) -> dict[str, Any]:
         "seconds_to_stock": median(seconds),
         "seconds_of_all": median([found["seconds"][-1] for found in runs]),
         "duplicates": median([found["duplicates"] for found in runs]),
-        "proposal_s": {"median": float(np.median(waits)), "p95": float(np.quantile(waits, 0.95)), "max": float(waits.max())},
+        "proposal_s": {
+            "median": float(np.median(waits)),
+            "p95": float(np.quantile(waits, 0.95)),
+            "max": float(waits.max()),
+        },
     }
 
 
@@ -224,7 +253,9 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
     while len(known) < records:
         source.seen.add(key_of(spec := source.ask() or TrialSpec()))
         accuracy, _, _, size = world(points, spec, rng)
-        known.append(blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size})
+        known.append(
+            blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size}
+        )
     search, waits = Search(world.study(sampler, 0, records), world.groups, known, world.count), []
     for _ in range(asked):
         started = time.perf_counter()
@@ -242,7 +273,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         curve = np.array(found["hypervolume"])  # (trials, 3)
         trials = np.arange(1, len(curve) + 1)
         for axes in (everyone,) if name == "stock" else (everyone, mine):
-            axes.plot(trials, curve[:, 0], f"C{i}", label="Ray Tune's OptunaSearch" if name == "stock" else name)
+            axes.plot(
+                trials, curve[:, 0], f"C{i}", label="Ray Tune's OptunaSearch" if name == "stock" else name
+            )
             axes.fill_between(trials, curve[:, 1], curve[:, 2], color=f"C{i}", alpha=0.15, linewidth=0)
     ours = np.array([found["hypervolume"] for name, found in result["samplers"].items() if name != "stock"])
     mine.set(ylim=(0.995 * ours[:, 3].min(), 1.005 * ours.max()), title="ours, from the four anchors on")
@@ -256,13 +289,21 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--table", type=Path, default=RESULTS / "search_table.parquet")
-    parser.add_argument("--samplers", nargs="+", choices=[*OURS, "gp"], help="these anew; all but gp by default")
+    parser.add_argument(
+        "--samplers", nargs="+", choices=[*OURS, "gp"], help="these anew; all but gp by default"
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=150)
-    parser.add_argument("--records", type=int, default=1000, help="known when a proposal is timed; 0: none is")
-    parser.add_argument("--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else")
+    parser.add_argument(
+        "--records", type=int, default=1000, help="known when a proposal is timed; 0: none is"
+    )
+    parser.add_argument(
+        "--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # Optuna's experimental options
@@ -281,19 +322,27 @@ def main() -> None:
     }
     print(json.dumps(result["table"], indent=1), flush=True)
     before = json.loads(asked.out.read_text()) if asked.samplers and asked.out.exists() else {}
-    if other := [key for key, value in result.items() if key != "samplers" and before.get(key, value) != value]:
-        parser.error(f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out")
+    if other := [
+        key for key, value in result.items() if key != "samplers" and before.get(key, value) != value
+    ]:
+        parser.error(
+            f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out"
+        )
     result |= before
     for name in [*([] if before else ["stock"]), *(asked.samplers or OURS)]:
         if asked.time_only:
-            result["samplers"][name]["proposal_s_at"] = {asked.records: proposals_at(world, name, asked.records)}
+            result["samplers"][name]["proposal_s_at"] = {
+                asked.records: proposals_at(world, name, asked.records)
+            }
             continue
         runs = [run(world, name, seed, asked.trials) for seed in range(asked.seeds)]
         if name == "stock":
             result["target"] = statistics.median(found["hypervolume"][-1] for found in runs)
         result["samplers"][name] = summary(runs, result["target"])
         if asked.records and name != "stock":
-            result["samplers"][name]["proposal_s_at"] = {asked.records: proposals_at(world, name, asked.records)}
+            result["samplers"][name]["proposal_s_at"] = {
+                asked.records: proposals_at(world, name, asked.records)
+            }
         brief = {key: value for key, value in result["samplers"][name].items() if key != "hypervolume"}
         at = {n: result["samplers"][name]["hypervolume"][n - 1] for n in MARKS if n <= asked.trials}
         print(name, json.dumps({"hypervolume": at} | brief), flush=True)

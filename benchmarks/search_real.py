@@ -55,13 +55,22 @@ class Real:
         self.known = {key_of_any(TrialSpec.model_validate(record["spec"])): record for record in records}
 
     def study(self, sampler: str, seed: int, trials: int) -> StudySpec:
-        changed = {"sampler": sampler, "seed": seed, "trials": trials, "objectives": ("accuracy", "size_bytes")}
+        changed = {
+            "sampler": sampler,
+            "seed": seed,
+            "trials": trials,
+            "objectives": ("accuracy", "size_bytes"),
+        }
         changed["data"] = "cifar10-mini"
         return load_study("search_table").model_copy(update=changed)
 
-    def __call__(self, points: Points, spec: TrialSpec, rng: np.random.Generator) -> tuple[float, float, float, int]:
+    def __call__(
+        self, points: Points, spec: TrialSpec, rng: np.random.Generator
+    ) -> tuple[float, float, float, int]:
         if (key := key_of_any(spec)) not in self.known:
-            assert self.trains, f"{self.path} lacks trial {len(self.known) + 1}: run the search to its end first"
+            assert self.trains, (
+                f"{self.path} lacks trial {len(self.known) + 1}: run the search to its end first"
+            )
             self.known[key] = run_trial(spec)
             ledger.append(self.path, self.known[key])
             print(len(self.known), self.known[key]["accuracy"], self.known[key]["size_bytes"], flush=True)
@@ -77,7 +86,9 @@ def key_of_any(spec: TrialSpec) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sampler", help='"stock", a sampler of `ablate study`, or "report" of all ledgers')
     parser.add_argument("--trials", type=int, help="150 for stock, 50 for the others")
     parser.add_argument("--seed", type=int, default=SEED)
@@ -87,15 +98,23 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    names = [path.stem for path in sorted(asked.ledgers.glob("*.jsonl"))] if asked.sampler == "report" else [asked.sampler]
+    names = (
+        [path.stem for path in sorted(asked.ledgers.glob("*.jsonl"))]
+        if asked.sampler == "report"
+        else [asked.sampler]
+    )
     asked.ledgers.mkdir(parents=True, exist_ok=True)
     about = World(table=None)  # type: ignore[arg-type]  # for the model: nothing is asked of the table
     runs = {}
     for name in sorted(names, key=lambda name: name != "stock"):
-        real = Real(asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full, asked.sampler != "report")
+        real = Real(
+            asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full, asked.sampler != "report"
+        )
         runs[name] = run(real, name, asked.seed, asked.trials or TRIALS.get(name, 50))
     if asked.sampler == "report":
-        versions = {name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")}
+        versions = {
+            name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")
+        }
         target = runs["stock"]["hypervolume"][-1]
         result = {
             "hardware": {"device": device_name(), "cpus": os.cpu_count()},

@@ -27,7 +27,12 @@ def make_model(folder: Path) -> Path:
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
     )
     ViTForImageClassification(config).save_pretrained(folder / "tiny-vit")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "tiny-vit")

@@ -29,7 +29,9 @@ from ablate.training import trainer
 WARM_UP = 640  # views
 
 
-def one(device: str, weights: str, views: int, start: Barrier, found: "multiprocessing.SimpleQueue[float]") -> None:
+def one(
+    device: str, weights: str, views: int, start: Barrier, found: "multiprocessing.SimpleQueue[float]"
+) -> None:
     """Train as a trial does, once all processes are ready; its seconds."""
     torch.set_num_threads(1)
     mini, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
@@ -56,11 +58,18 @@ def together(n: int, asked: argparse.Namespace, weights: str) -> dict[str, objec
         process.join()
     seconds = [found.get() for _ in range(n)] if all(process.exitcode == 0 for process in processes) else []
     rate = round(n * asked.views / max(seconds)) if seconds else None
-    return {"weights": weights, "at_once": n, "views_per_second": rate, "slowest_s": round(max(seconds, default=0), 2)}
+    return {
+        "weights": weights,
+        "at_once": n,
+        "views_per_second": rate,
+        "slowest_s": round(max(seconds, default=0), 2),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--weights", nargs="+", default=["full", "binary"])
     parser.add_argument("--views", type=int, default=6400, help="of each process")
@@ -73,11 +82,19 @@ def main() -> None:
             rows.append(together(n, asked, weights))
             print(rows[-1], flush=True)
     device = device_name()
-    result = {"hardware": device, "python": platform.python_version(), "torch": torch.__version__, **vars(asked), "rows": rows}
-    parts = ["sharing", re.sub(r"\W+", "-", device).lower(), torch.__version__.partition("+")[0]] + [asked.label] * bool(
+    result = {
+        "hardware": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **vars(asked),
+        "rows": rows,
+    }
+    parts = ["sharing", re.sub(r"\W+", "-", device).lower(), torch.__version__.partition("+")[0]] + [
         asked.label
+    ] * bool(asked.label)
+    (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(
+        json.dumps(result, indent=1) + "\n"
     )
-    (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

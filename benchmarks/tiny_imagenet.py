@@ -24,22 +24,32 @@ def read(folder: Path) -> tuple[list[str], Split, Split]:
     """
     for path in (folder / ARCHIVE, folder / LISTED):
         if not path.is_file():
-            raise BadInput(f"--data must hold {ARCHIVE} and {LISTED}, but there is no {str(path)!r}; give the folder of both")
+            raise BadInput(
+                f"--data must hold {ARCHIVE} and {LISTED}, but there is no {str(path)!r}; give the folder of both"
+            )
     listed = set((folder / LISTED).read_text().split())
     texts, images = {}, {}
     try:
         with tarfile.open(folder / ARCHIVE, "r|xz") as archive:
             for member in archive:
                 if member.name in TEXTS:
-                    texts[member.name] = [line.split("\t") for line in content(archive, member).decode().splitlines()]
+                    texts[member.name] = [
+                        line.split("\t") for line in content(archive, member).decode().splitlines()
+                    ]
                 elif member.name.endswith(".JPEG") and member.name not in listed:
-                    images[member.name] = np.asarray(Image.open(BytesIO(content(archive, member))).convert("RGB"))
+                    images[member.name] = np.asarray(
+                        Image.open(BytesIO(content(archive, member))).convert("RGB")
+                    )
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
-        raise BadInput(f"{ARCHIVE} must be an archive of JPEGs, but cannot be read: {error}; get it again") from None
+        raise BadInput(
+            f"{ARCHIVE} must be an archive of JPEGs, but cannot be read: {error}; get it again"
+        ) from None
     if absent := [name for name in TEXTS if name not in texts]:
         raise BadInput(f"{ARCHIVE} must hold {absent[0]}, but does not; get it again")
     if odd := [name for name, pixels in images.items() if pixels.shape != (SIDE, SIDE, 3)]:
-        raise BadInput(f"images must have {SIDE} x {SIDE} pixels, but {odd[0]!r} has {images[odd[0]].shape[:2]}; resize it")
+        raise BadInput(
+            f"images must have {SIDE} x {SIDE} pixels, but {odd[0]!r} has {images[odd[0]].shape[:2]}; resize it"
+        )
     ids = {row[0]: label for label, row in enumerate(texts["wnids.txt"])}
     words, validation = ({row[0]: row[1] for row in texts[name]} for name in TEXTS[1:])
     labels: dict[str, dict[str, int]] = {"train": {}, "val": {}}  # of each split's images, by name
@@ -49,9 +59,13 @@ def read(folder: Path) -> tuple[list[str], Split, Split]:
         if split in labels and label is not None:
             labels[split][name] = label
     if (found := tuple(map(len, labels.values()))) != COUNTS:
-        rule = "without the listed images, {:,} must remain for training and {:,} for validation".format(*COUNTS)
+        rule = "without the listed images, {:,} must remain for training and {:,} for validation".format(
+            *COUNTS
+        )
         raise BadInput(f"{rule}, but {found[0]:,} and {found[1]:,} do; get {ARCHIVE} and {LISTED} again")
-    train, val = (Split(np.stack([images[n] for n in each]), np.array([*each.values()])) for each in labels.values())
+    train, val = (
+        Split(np.stack([images[n] for n in each]), np.array([*each.values()])) for each in labels.values()
+    )
     return [words[each].split(",")[0] for each in ids], train, val
 
 

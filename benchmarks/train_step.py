@@ -55,7 +55,9 @@ def swapped(make: Callable[[nn.Linear], nn.Module]) -> Callable[[nn.Module], Non
 def pypi_bitlinear() -> Callable[[nn.Module], None]:
     from bitlinear import BitLinear
 
-    return swapped(lambda old: BitLinear(old.in_features, old.out_features, norm=None, weight_measure="AbsMean"))
+    return swapped(
+        lambda old: BitLinear(old.in_features, old.out_features, norm=None, weight_measure="AbsMean")
+    )
 
 
 def transformers_bitlinear() -> Callable[[nn.Module], None]:
@@ -83,7 +85,9 @@ VARIANTS: dict[str, Callable[[], Callable[[nn.Module], None]]] = {
 }
 
 
-def step_of(model: nn.Module, size: tuple[int, int], batch: int, device: str, compiled: bool) -> Callable[[], float]:
+def step_of(
+    model: nn.Module, size: tuple[int, int], batch: int, device: str, compiled: bool
+) -> Callable[[], float]:
     """One training step; its loss."""
     pixels = torch.randn(batch, 3, *size, device=device)
     labels = torch.randint(0, 10, (batch,), device=device)
@@ -103,14 +107,18 @@ def step_of(model: nn.Module, size: tuple[int, int], batch: int, device: str, co
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="vit-micro")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="+", default=[*VARIANTS], choices=[*VARIANTS], metavar="NAME", help="full among them")
+    parser.add_argument(
+        "--only", nargs="+", default=[*VARIANTS], choices=[*VARIANTS], metavar="NAME", help="full among them"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(SEED)
@@ -134,18 +142,28 @@ def main() -> None:
         steps[name] = step
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(asked.rounds):
-        for name, step in islice(cycle(steps.items()), i % len(steps), i % len(steps) + len(steps)):  # each one first in turn
+        for name, step in islice(
+            cycle(steps.items()), i % len(steps), i % len(steps) + len(steps)
+        ):  # each one first in turn
             started = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - started)
     rows = {
         name: {
             "ms": round(1000 * statistics.median(times), 1),
-            "times_full": round(statistics.median(t / f for t, f in zip(times, seconds["full"], strict=True)), 3),
+            "times_full": round(
+                statistics.median(t / f for t, f in zip(times, seconds["full"], strict=True)), 3
+            ),
         }
         for name, times in seconds.items()
     }
-    result = {"hardware": device_name(), "python": platform.python_version(), **vars(asked), "seed": SEED, "packages": found()}
+    result = {
+        "hardware": device_name(),
+        "python": platform.python_version(),
+        **vars(asked),
+        "seed": SEED,
+        "packages": found(),
+    }
     result |= {"steps": rows, "not_run": missing}
     text = json.dumps(result, indent=1)
     print(text)

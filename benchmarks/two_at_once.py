@@ -51,14 +51,24 @@ fraction = 0.02
 [space.layer]
 weights = {{ each = ["full", "binary", "ternary"] }}
 """
-PAIRS = ("study study", "study resume", "study status", "study report", "resume resume", "resume status", "resume report")
+PAIRS = (
+    "study study",
+    "study resume",
+    "study status",
+    "study report",
+    "resume resume",
+    "resume status",
+    "resume report",
+)
 
 
 def bare(folder: Path, rounds: int) -> dict[str, Any]:
     """Rounds of each kind in turn, by two processes that contend and one that reads meanwhile."""
     spawn = multiprocessing.get_context("spawn")
     barrier, queue = spawn.Barrier(3), spawn.Queue()
-    processes = [spawn.Process(target=_contend, args=(role, rounds, folder, barrier, queue)) for role in range(3)]
+    processes = [
+        spawn.Process(target=_contend, args=(role, rounds, folder, barrier, queue)) for role in range(3)
+    ]
     for process in processes:
         process.start()
     found = sorted(queue.get() for _ in range(3 * rounds))
@@ -145,10 +155,17 @@ def _faults(folder: Path, kind: str, told: dict[int, tuple[str, str]], pids: set
     least, most = {"default": (2, 2), "resume": (1, 2), "read": (1, 1), "nothing": (0, 1)}.get(kind, (1, 1))
     faults = [f"{len(wrote)} wrote"] if not least <= len(wrote) <= most else []
     faults += [f"{role} {text}" for role, (outcome, text) in told.items() if outcome == "failed"]
-    lines = [record["trial_id"] for file in folder.glob("runs/*/ledger.jsonl") for record in ledger.read(file)]
+    lines = [
+        record["trial_id"] for file in folder.glob("runs/*/ledger.jsonl") for record in ledger.read(file)
+    ]
     begun = LINES * (len(wrote) + (kind in ("resume", "read")))
     faults += [f"{len(lines)} lines for {begun}"] if len(lines) != begun or len({*lines}) != begun else []
-    named = {int(pid) for outcome, text in told.values() if outcome == "refused" for pid in re.findall(r"process (\d+)", text)}
+    named = {
+        int(pid)
+        for outcome, text in told.values()
+        if outcome == "refused"
+        for pid in re.findall(r"process (\d+)", text)
+    }
     faults += [f"process {pid} is none of ours" for pid in named - pids]
     left = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
     usual = {"ledger.jsonl", "study.toml", "state.json"}
@@ -182,7 +199,9 @@ def _both(folder: Path, path: Path, first: str, second: str) -> Counter[str]:
     reader = Thread(target=_read_on, args=(path, looks, seen))
     reader.start()
     one = _start(folder, first, path.name)
-    while first == "study" and second != "study" and not (path / "study.toml").exists() and one.poll() is None:
+    while (
+        first == "study" and second != "study" and not (path / "study.toml").exists() and one.poll() is None
+    ):
         time.sleep(0.05)
     two = _start(folder, second, path.name)
     told = {0: _ended(one), 1: _ended(two)}
@@ -197,10 +216,15 @@ def _both(folder: Path, path: Path, first: str, second: str) -> Counter[str]:
     faults += [f"{ids}"] if len(ids) != 3 or len({*ids}) != 3 else []
     faults += [f"{file}" for file in path.rglob(".*")]
     pids = {str(one.pid), str(two.pid)}
-    faults += [f"names {text}" for _, text in told.values() if not pids >= {*re.findall(r"process (\d+)", text)}]
+    faults += [
+        f"names {text}" for _, text in told.values() if not pids >= {*re.findall(r"process (\d+)", text)}
+    ]
     for fault in faults:
         print(f"{path.name}: {fault}", file=sys.stderr)
-    return Counter(rounds=1, written=ended.count("wrote"), refused=ended.count("refused"), faults=len(faults)) + looks
+    return (
+        Counter(rounds=1, written=ended.count("wrote"), refused=ended.count("refused"), faults=len(faults))
+        + looks
+    )
 
 
 def _read_on(path: Path, looks: Counter[str], seen: dict[str, bool]) -> None:
@@ -234,7 +258,9 @@ def _ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=200, help="of bare processes")
     parser.add_argument("--repeats", type=int, default=3, help="of each pair of commands")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")

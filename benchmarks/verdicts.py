@@ -29,11 +29,15 @@ BASELINE = np.array([0.35, 0.45, 0.55, 0.63, 0.70])
 SD = np.geomspace(0.025, 0.007, 5)
 X = np.log10(SIZES)
 DECADES = X[-1] - X[0]
-SLOPE_SD = float(np.sqrt((((X - X.mean()) / ((X - X.mean()) ** 2).sum()) ** 2 * SD**2).sum()))  # of one seed's slope
+SLOPE_SD = float(
+    np.sqrt((((X - X.mean()) / ((X - X.mean()) ** 2).sum()) ** 2 * SD**2).sum())
+)  # of one seed's slope
 IMAGE_SD = 0.6  # of an image's difficulty, and again of what one arm makes of it, in probits
 ONE, TWO = (Rules(arms, "full", 0.01, 0.01, 0.1) for arms in (("binary",), ("binary", "ternary")))
 
-TRUTHS: dict[str, tuple[float, float, set[str]]] = {  # gap at 200 and at 20,000 images, the verdicts that are true of it
+TRUTHS: dict[
+    str, tuple[float, float, set[str]]
+] = {  # gap at 200 and at 20,000 images, the verdicts that are true of it
     "constant": (0.06, 0.06, {"constant"}),
     "closes": (0.10, 0.0, {"closes", "shrinks"}),
     "shrinks to 3 points": (0.09, 0.03, {"shrinks"}),
@@ -41,7 +45,11 @@ TRUTHS: dict[str, tuple[float, float, set[str]]] = {  # gap at 200 and at 20,000
     "gap on its margin": (0.09, 0.01, {"shrinks"}),
     "slope on its margin": (0.03 + 0.01 * DECADES, 0.03, {"shrinks"}),
     "half the slope margin": (0.03 + 0.005 * DECADES, 0.03, {"shrinks", "constant"}),
-    "smallest slope by its power": (0.03 + smallest_effect(SLOPE_SD, 8, 0.05, 0.8) * DECADES, 0.03, {"shrinks"}),
+    "smallest slope by its power": (
+        0.03 + smallest_effect(SLOPE_SD, 8, 0.05, 0.8) * DECADES,
+        0.03,
+        {"shrinks"},
+    ),
 }
 
 
@@ -60,8 +68,12 @@ def study(random: np.random.Generator, seeds: int, gap: np.ndarray) -> np.ndarra
 
 def blank(seeds: int) -> Pairs:
     """The trials of a study, as `pair` finds them, for accuracies to be put in."""
-    index = pd.MultiIndex.from_product([["full", "binary"], range(seeds), SIZES], names=["arm", "seed", "images"])
-    return pair(pd.DataFrame({"accuracy": 0.5}, index=index).reset_index(), arm="binary", baseline="full", above=0.15)
+    index = pd.MultiIndex.from_product(
+        [["full", "binary"], range(seeds), SIZES], names=["arm", "seed", "images"]
+    )
+    return pair(
+        pd.DataFrame({"accuracy": 0.5}, index=index).reset_index(), arm="binary", baseline="full", above=0.15
+    )
 
 
 def holds(interval: Estimate | None, truth: float) -> bool:
@@ -94,7 +106,9 @@ def two_arms(seeds: int, studies: int, seed: int = 0) -> dict[str, float]:
     for _ in range(studies):
         first, second = study(random, seeds, gap), study(random, seeds, gap)
         second[0], second[1] = first[0], second[1] + first[0] - second[0]  # one full arm for both
-        drawn = {arm: replace(pairs, accuracy=each) for arm, each in zip(TWO.arms, (first, second), strict=True)}
+        drawn = {
+            arm: replace(pairs, accuracy=each) for arm, each in zip(TWO.arms, (first, second), strict=True)
+        }
         found = judge(drawn, TWO, resamples=0, mixed=False).values()
         with_holm += any(result.tests.loc["slope", "holm"] < 0.05 for result in found)
         without += any(result.tests.loc["slope", "p"] < 0.05 for result in found)
@@ -128,37 +142,55 @@ def coverage(seeds: int, studies: int, images: int | None, resamples: int, seed:
         found = judge({"binary": drawn}, ONE, resamples=resamples, mixed=False)["binary"]
         held["gap_band"] += found.gaps["band_low"].iloc[-1] <= gap[-1] <= found.gaps["band_high"].iloc[-1]
         held["gap_t"] += holds(found.gap, gap[-1])
-        held["slope_band"] += found.slope_band is not None and found.slope_band[0] <= slope <= found.slope_band[1]
+        held["slope_band"] += (
+            found.slope_band is not None and found.slope_band[0] <= slope <= found.slope_band[1]
+        )
         held["slope_t"] += holds(found.slope, slope)
     return {name: int(n) / studies for name, n in held.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "verdicts.json")
     asked = parser.parse_args()
     n, seed = asked.studies, asked.seed
-    result: dict[str, Any] = {"studies_of_each_truth": n, "seed": seed, "wrong_limit": 0.05 + 1.96 * np.sqrt(0.05 * 0.95 / n)}
+    result: dict[str, Any] = {
+        "studies_of_each_truth": n,
+        "seed": seed,
+        "wrong_limit": 0.05 + 1.96 * np.sqrt(0.05 * 0.95 / n),
+    }
     result["assumed"] = {
         "sizes": SIZES.tolist(),
         "baseline": BASELINE.tolist(),
         "sd": SD.round(5).tolist(),
         "slope_sd": SLOPE_SD,
     }
-    result["truths"] = {name: {"gap": [first, last], "true": sorted(true)} for name, (first, last, true) in TRUTHS.items()}
+    result["truths"] = {
+        name: {"gap": [first, last], "true": sorted(true)} for name, (first, last, true) in TRUTHS.items()
+    }
     with ProcessPoolExecutor(asked.processes) as pool:
         coverages = {
-            (seeds, images): pool.submit(coverage, seeds, n, images, 1000, seed) for seeds in (8, 3) for images in (1000, None)
+            (seeds, images): pool.submit(coverage, seeds, n, images, 1000, seed)
+            for seeds in (8, 3)
+            for images in (1000, None)
         }
         arms = pool.submit(two_arms, 8, n, seed)
-        single = {(seeds, truth): pool.submit(verdicts, truth, seeds, n, seed) for seeds in (8, 3) for truth in TRUTHS}
+        single = {
+            (seeds, truth): pool.submit(verdicts, truth, seeds, n, seed)
+            for seeds in (8, 3)
+            for truth in TRUTHS
+        }
         for seeds in (8, 3):
             result[f"{seeds}_seeds"] = {truth: single[seeds, truth].result() for truth in TRUTHS}
             drawn = {"seeds": None, "seeds_and_1000_images": 1000}
-            result[f"{seeds}_seeds_coverage"] = {name: coverages[seeds, images].result() for name, images in drawn.items()}
+            result[f"{seeds}_seeds_coverage"] = {
+                name: coverages[seeds, images].result() for name, images in drawn.items()
+            }
         result["8_seeds_two_constant_arms"] = arms.result()
     result["provenance"] = provenance()
     asked.out.parent.mkdir(exist_ok=True)

@@ -35,7 +35,9 @@ def page() -> str:
     width = max(map(len, drawn)) + 2
     rule = f"+{'-' * width}+"
     drawing = [rule, *(line for text in drawn for line in (f"|{text.center(width)}|", rule))]
-    rows = [f"| `{name.strip()}` | {_summary(name.strip())} |" for layer in layers for name in layer.split("|")]
+    rows = [
+        f"| `{name.strip()}` | {_summary(name.strip())} |" for layer in layers for name in layer.split("|")
+    ]
     table = ["| package or module | what lives there |", "|---|---|", *rows]
     return HEAD + "\n```\n" + "\n".join(drawing) + "\n```\n\n" + "\n".join(table) + "\n" + FLOW
 

@@ -50,11 +50,19 @@ def _fields(cls: type[Spec]) -> str:
     rows = []
     for field in body.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            about = " ".join(comments[line] for line in range(field.lineno, (field.end_lineno or 0) + 1) if line in comments)
+            about = " ".join(
+                comments[line]
+                for line in range(field.lineno, (field.end_lineno or 0) + 1)
+                if line in comments
+            )
             default = _default(field.value)
             rows.append(f"| `{field.target.id}` | {_kind(field)} | {default} | {_cell(about)} |")
     doc = inspect.cleandoc(cls.__doc__ or "")
-    return f"### {cls.__name__}\n\n{doc}\n\n| field | type | default | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    return (
+        f"### {cls.__name__}\n\n{doc}\n\n| field | type | default | |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
@@ -66,7 +74,12 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 def _kind(field: ast.AnnAssign) -> str:
     """A field's type and its bounds, as a reader wants them."""
     text = ast.unparse(field.annotation)
-    bounds = [f"{SIGNS[name]} {value}" for part in (field.annotation, field.value) if part for name, value in _bounds(part)]
+    bounds = [
+        f"{SIGNS[name]} {value}"
+        for part in (field.annotation, field.value)
+        if part
+        for name, value in _bounds(part)
+    ]
     text = re.sub(r"Annotated\[(.*), (?:Field|PlainValidator)\(.*\)\]", r"\1", text)
     text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`"), text)
     return _cell(", ".join([text, *bounds]))

@@ -32,7 +32,11 @@ def draw(confusion: pd.DataFrame, title: str, path: Path, classes: Sequence[str]
 
 
 def draw_difference(
-    differences: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path, classes: Sequence[str] | None = None
+    differences: pd.DataFrame,
+    changed: pd.DataFrame | None,
+    title: str,
+    path: Path,
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ on every seed are framed.
 
@@ -57,11 +61,19 @@ def draw_difference(
 
 def _matrix(path: Path, classes: int) -> AbstractContextManager[Any]:
     """Axes in a column; across the page where there are more classes than a column has room for."""
-    return figure(path, 3.4) if classes <= COLUMN else figure(path, 1.8 + max(0.1 * classes, min(4.4, 0.2 * classes)), 2)
+    return (
+        figure(path, 3.4)
+        if classes <= COLUMN
+        else figure(path, 1.8 + max(0.1 * classes, min(4.4, 0.2 * classes)), 2)
+    )
 
 
 def _square(confusion: pd.DataFrame, column: str, classes: Sequence[str] | None) -> pd.DataFrame:
-    order = list(dict.fromkeys([*confusion["label"], *confusion["predicted"]])) if classes is None else list(classes)
+    order = (
+        list(dict.fromkeys([*confusion["label"], *confusion["predicted"]]))
+        if classes is None
+        else list(classes)
+    )
     kept = confusion[confusion["label"].isin(order) & confusion["predicted"].isin(order)]
     square = kept.pivot(index="label", columns="predicted", values=column)
     return square.reindex(index=order, columns=order).fillna(0).astype(confusion[column].dtype)
@@ -80,7 +92,9 @@ def _frame(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("prediction")
-    set_title(axes, title, 44 if len(rows) <= COLUMN else 2 * LETTERS)  # the matrix is narrower than the column
+    set_title(
+        axes, title, 44 if len(rows) <= COLUMN else 2 * LETTERS
+    )  # the matrix is narrower than the column
 
 
 def _box(i: int, j: int) -> Any:

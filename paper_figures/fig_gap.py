@@ -24,17 +24,31 @@ def draw(gaps: pd.DataFrame, verdicts: pd.DataFrame, title: str, path: Path) -> 
         axes.axhline(0, color=GREY, linewidth=0.6)
         for i, (arm, (colour, marker)) in enumerate(looks.items()):
             rows = gaps[gaps["arm"] == arm]
-            kept, apart = rows[rows["kept"].astype(bool)], 1.03 ** (i - (len(looks) - 1) / 2)  # side by side, to be seen
+            kept, apart = (
+                rows[rows["kept"].astype(bool)],
+                1.03 ** (i - (len(looks) - 1) / 2),
+            )  # side by side, to be seen
             look = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4}
-            lines[_words(arm, told.loc[arm])] = axes.plot(kept["images"] * apart, 100 * kept["gap"], **look)[0]
-            axes.fill_between(kept["images"], 100 * kept["band_low"], 100 * kept["band_high"], color=colour, alpha=0.12, lw=0)
+            lines[_words(arm, told.loc[arm])] = axes.plot(kept["images"] * apart, 100 * kept["gap"], **look)[
+                0
+            ]
+            axes.fill_between(
+                kept["images"],
+                100 * kept["band_low"],
+                100 * kept["band_high"],
+                color=colour,
+                alpha=0.12,
+                lw=0,
+            )
             for _, row in rows.iterrows():
                 x, face = row["images"] * apart, colour if row["kept"] else "white"
                 axes.plot([x, x], [100 * row["low"], 100 * row["high"]], color=colour, linewidth=1)
                 axes.plot([x], [100 * row["gap"]], marker, color=colour, markersize=4, markerfacecolor=face)
         axes.set(xscale="log", xlabel="training images", ylabel="gap to full precision (points)")
         starred = (
-            "" if verdicts["same_recipe"].all() else "\n* to full precision by another recipe: recipe and weights together"
+            ""
+            if verdicts["same_recipe"].all()
+            else "\n* to full precision by another recipe: recipe and weights together"
         )
         set_title(axes, title + starred)
         legend(axes, lines, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))

@@ -10,7 +10,9 @@ from ablate.paper_figures.palette import BLUE, GREY, VERMILLION
 from ablate.paper_figures.style import LONGEST, figure, set_title
 
 
-def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, reference: str | None = None) -> None:
+def draw(
+    rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, reference: str | None = None
+) -> None:
     """Write path.pdf and path.png.
 
     rungs: the table of `analysis.paired.ladder`, the base first. seeds: (seeds, cells) accuracies, as `by_seed` gives.
@@ -24,11 +26,26 @@ def draw(rungs: pd.DataFrame, seeds: pd.DataFrame, title: str, path: Path, refer
         for place, (_, rung) in zip(y, rungs.iterrows(), strict=True):
             colour = GREY if rung["rung"] == reference else BLUE
             points = 100 * seeds[rung["rung"]].dropna()
-            axes.plot(points, np.full(len(points), place), "o", color=colour, markersize=2.5, alpha=0.4, markeredgewidth=0)
+            axes.plot(
+                points,
+                np.full(len(points), place),
+                "o",
+                color=colour,
+                markersize=2.5,
+                alpha=0.4,
+                markeredgewidth=0,
+            )
             _interval(axes, place, rung["mean"], rung["low"], rung["high"], colour)
             if np.isfinite(rung["gain"]):
                 text = f"{100 * rung['gain']:+.1f}" + _half(rung["gain"], rung["gain_low"])
-                axes.annotate(text, (1.0, place), xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="center")
+                axes.annotate(
+                    text,
+                    (1.0, place),
+                    xycoords=("axes fraction", "data"),
+                    fontsize=7,
+                    ha="right",
+                    va="center",
+                )
         if reference in set(rungs["rung"]):
             top = rungs.loc[rungs["rung"] == reference, "mean"].iloc[0]
             axes.axvline(100 * top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)

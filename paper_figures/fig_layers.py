@@ -23,7 +23,12 @@ def draw(precisions: pd.DataFrame, labels: Sequence[str], title: str, path: Path
     colours = ListedColormap([*looks.values()])
     longest = min(LONGEST, max(len(name) for name in precisions.columns))
     with figure(path, 1.4 + 0.05 * max(0, longest - 16) + 0.16 * len(precisions), 2) as axes:
-        axes.imshow(codes, cmap=colours, norm=BoundaryNorm(np.arange(len(PRECISIONS) + 1) - 0.5, colours.N), aspect="auto")
+        axes.imshow(
+            codes,
+            cmap=colours,
+            norm=BoundaryNorm(np.arange(len(PRECISIONS) + 1) - 0.5, colours.N),
+            aspect="auto",
+        )
         named(axes.xaxis, list(precisions.columns), rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), labels, fontsize=6)
         axes.set_xticks(np.arange(precisions.shape[1] + 1) - 0.5, minor=True)

@@ -31,7 +31,9 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
     with figure(path) as axes:
         beaten, front = trials[~trials["front"]], trials[trials["front"]]
         stairs = trials[trials["stairs"]].sort_values(x.name)
-        steps = "steps-pre" if OBJECTIVES.get(x.name) == "max" else "steps-post"  # what a point attains lies on its worse side
+        steps = (
+            "steps-pre" if OBJECTIVES.get(x.name) == "max" else "steps-post"
+        )  # what a point attains lies on its worse side
         if x is TRIAL:
             best = trials[y.name].cummax() if OBJECTIVES[y.name] == "max" else trials[y.name].cummin()
             stairs = trials.assign(**{y.name: best})
@@ -47,13 +49,27 @@ def draw(trials: pd.DataFrame, objectives: Sequence[str], title: str, path: Path
         set_title(axes, title)
         axes.margins(0.1)
         plain(axes.xaxis)
-        handles = [Line2D([], [], marker="o", color="none", markeredgecolor="black", markerfacecolor="white", markersize=5)]
-        handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(len(beaten))
+        handles = [
+            Line2D(
+                [],
+                [],
+                marker="o",
+                color="none",
+                markeredgecolor="black",
+                markerfacecolor="white",
+                markersize=5,
+            )
+        ]
+        handles += [Line2D([], [], marker="x", color="none", markeredgecolor=GREY, markersize=4)] * bool(
+            len(beaten)
+        )
         names = ["the best", "the others"] if x is TRIAL else ["on the front", "beaten"]
         legend = axes.legend(handles, names[: len(handles)], loc="best", handletextpad=0.1)
         axes.figure.draw_without_rendering()  # from here on a point's place on the page is known
         taken, points = [legend.get_window_extent()], np.column_stack([x(trials), y(trials)])
-        for _, trial in trials[trials["label"] != ""].sort_values(x.name, ascending=False, kind="stable").iterrows():
+        for _, trial in (
+            trials[trials["label"] != ""].sort_values(x.name, ascending=False, kind="stable").iterrows()
+        ):
             taken.append(_name(axes, trial["label"], (x(trial), y(trial)), points, taken))
 
 

@@ -19,11 +19,26 @@ def draw(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame, title: s
     with figure(path) as axes:
         for arm, (colour, marker) in arms(points["arm"]).items():
             rows, curve = points[points["arm"] == arm], bands[bands["arm"] == arm]
-            axes.plot(rows["images"], 100 * rows["error"], marker, color=colour, markersize=2.5, alpha=0.5, markeredgewidth=0)
+            axes.plot(
+                rows["images"],
+                100 * rows["error"],
+                marker,
+                color=colour,
+                markersize=2.5,
+                alpha=0.5,
+                markeredgewidth=0,
+            )
             mean = rows.groupby("images")["error"].mean()
             lines[arm] = axes.plot(mean.index, 100 * mean, marker, color=colour, markersize=4.5)[0]
             axes.plot(curve["images"], 100 * curve["error"], color=colour, linewidth=1)
-            axes.fill_between(curve["images"], 100 * curve["low"], 100 * curve["high"], color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                curve["images"],
+                100 * curve["low"],
+                100 * curve["high"],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
         axes.set(xscale="log", yscale="log", xlabel="training images", ylabel="error (%)")
         set_title(axes, title)
         for text in legend(axes, lines, fontsize=6).get_texts():

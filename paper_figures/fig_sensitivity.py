@@ -18,7 +18,11 @@ def draw(costs: pd.DataFrame, groups: Sequence[str], title: str, path: Path) -> 
         for axes, (how, told) in zip(grid, PANELS.items(), strict=True):
             axes.axhline(0, color="black", linewidth=0.6)
             for i, (kind, (colour, marker)) in enumerate(looks.items()):
-                rows = costs[(costs["how"] == how) & (costs["precision"] == kind)].set_index("group").reindex(groups)
+                rows = (
+                    costs[(costs["how"] == how) & (costs["precision"] == kind)]
+                    .set_index("group")
+                    .reindex(groups)
+                )
                 x = np.arange(len(groups)) + 0.15 * (i - (len(looks) - 1) / 2)  # side by side
                 look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1}
                 half = 100 * (rows["accuracy_high"] - rows["accuracy_cost"])

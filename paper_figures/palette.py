@@ -5,7 +5,12 @@ from itertools import cycle
 
 from ablate.config.precisions import TABLE
 
-BLACK, GREY, BLUE, VERMILLION = "#000000", "#888888", "#0072b2", "#d55e00"  # Okabe and Ito, Color Universal Design, 2008
+BLACK, GREY, BLUE, VERMILLION = (
+    "#000000",
+    "#888888",
+    "#0072b2",
+    "#d55e00",
+)  # Okabe and Ito, Color Universal Design, 2008
 GREEN, SKY, ORANGE, PURPLE = "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
 PRECISIONS = {str(name): precision.colour for name, precision in TABLE.items()}
 OTHERS = (ORANGE, PURPLE, GREEN, SKY)  # for arms that are no precision

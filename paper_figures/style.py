@@ -38,7 +38,9 @@ RC: Any = {
 def arms(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each arm, in the order in which they come; that of `full` is a cross."""
     markers = cycle(MARKERS)
-    return {name: (colour, "x" if name == "full" else next(markers)) for name, colour in colours(names).items()}
+    return {
+        name: (colour, "x" if name == "full" else next(markers)) for name, colour in colours(names).items()
+    }
 
 
 def plain(axis: Any) -> None:

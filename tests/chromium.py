@@ -59,7 +59,13 @@ class Page:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
+        )
         self.call("Page.navigate", url=Path(file).absolute().as_uri())
         limit = time.monotonic() + 60
         while not self("document.readyState === 'complete' && location.protocol === 'file:'"):
@@ -109,7 +115,9 @@ class Page:
 
     def screenshot(self, file, selector="body"):
         """A PNG of an element, whole, wherever it is on the page."""
-        box = self(f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])({BOX.format(selector)})")
+        box = self(
+            f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])({BOX.format(selector)})"
+        )
         clip = dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"scale": 1}
         image = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
         Path(file).write_bytes(base64.b64decode(image))

@@ -68,7 +68,12 @@ def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-vit"
     ViTForImageClassification(config).save_pretrained(folder)
@@ -105,7 +110,9 @@ def finished(tiny_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     (folder / "tiny.toml").write_text(tiny_study)
     command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
 
@@ -134,9 +141,16 @@ def simulated(tmp_path_factory):
             x = np.log10(spec.fraction / FRACTIONS[0]) / 2  # 0 to 1
             arm = next((layer.weights for layer in spec.layers.values()), "full")
             gap = {"full": 0.0, "ternary": 0.02}.get(arm, first + (last - first) * x)
-            record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": round(20_000 * spec.fraction)}
+            record = blank_record(spec, trial_id(spec)) | {
+                "status": "complete",
+                "images": round(20_000 * spec.fraction),
+            }
             record |= {"accuracy": round(1 - 0.65 * 0.46**x - gap + random.normal(0, 0.01), 4), "loss": 1.0}
-            record |= {"test_accuracy": record["accuracy"], "test_loss": 1.0, "size_bytes": 1000 if arm == "full" else 100}
+            record |= {
+                "test_accuracy": record["accuracy"],
+                "test_loss": 1.0,
+                "size_bytes": 1000 if arm == "full" else 100,
+            }
             append(run.path / "ledger.jsonl", record)
             design.tell(record)
         return run.path

@@ -25,9 +25,23 @@ from ablate.quantization.packed_model import packed_bytes
 DEEP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES = {"image_size": 32, "patch_size": 8, **DEEP}
 VIT = {**PATCHES, "intermediate_size": 64}
-TEXT = {**DEEP, "num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2}
+TEXT = {
+    **DEEP,
+    "num_hidden_layers": 1,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 # 16 x 16, then 8 x 8 patches; windows of 4, so those of every second block are shifted
-WINDOWS = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
+WINDOWS = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 16,
+    "depths": [2, 2],
+    "num_heads": [1, 2],
+    "window_size": 4,
+}
 RELATIVE = {"use_relative_position_bias": True, "use_mask_token": True, **VIT}
 FOUR = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
 PYRAMID = {**FOUR, "image_size": 64, "num_attention_heads": [1, 2, 2, 4], "mlp_ratios": [2, 2, 2, 2]}
@@ -64,7 +78,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "ViT-MSN": (hugging_face("ViTMSN", **VIT), 32),
     "I-JEPA": (hugging_face("IJepa", **VIT), 32),
     "BEiT": (hugging_face("Beit", **RELATIVE), 32),
-    "BEiT, shared positions": (hugging_face("Beit", use_shared_relative_position_bias=True, use_mean_pooling=False, **VIT), 32),
+    "BEiT, shared positions": (
+        hugging_face("Beit", use_shared_relative_position_bias=True, use_mean_pooling=False, **VIT),
+        32,
+    ),
     "data2vec-vision": (hugging_face("Data2VecVision", **RELATIVE), 32),
     "DINOv2": (hugging_face("Dinov2", mlp_ratio=2, **PATCHES), 32),
     "DINOv2, SwiGLU": (hugging_face("Dinov2", mlp_ratio=2, use_swiglu_ffn=True, **PATCHES), 32),
@@ -73,11 +90,16 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "MetaCLIP 2": (two_towers("MetaClip2"), 32),
     "SigLIP": (two_towers("Siglip"), 32),
     "SigLIP 2, NaFlex": (
-        hugging_face("Siglip2", vision_config={**DEEP, "intermediate_size": 64, "num_patches": 16}, text_config=TEXT),
+        hugging_face(
+            "Siglip2", vision_config={**DEEP, "intermediate_size": 64, "num_patches": 16}, text_config=TEXT
+        ),
         32,
     ),
     "Swin": (hugging_face("Swin", **WINDOWS), 32),
-    "Swin, padded windows": (hugging_face("Swin", **{**WINDOWS, "image_size": 28, "use_absolute_embeddings": True}), 28),
+    "Swin, padded windows": (
+        hugging_face("Swin", **{**WINDOWS, "image_size": 28, "use_absolute_embeddings": True}),
+        28,
+    ),
     "SwinV2": (hugging_face("Swinv2", pretrained_window_sizes=[2, 2], **WINDOWS), 32),
     "Donut-Swin": (hugging_face("DonutSwin", **WINDOWS), 32),
     "PVT": (hugging_face("Pvt", sequence_reduction_ratios=[8, 4, 2, 1], **PYRAMID), 64),
@@ -101,14 +123,25 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
         64,
     ),
     "MobileViT": (
-        hugging_face("MobileViT", image_size=128, hidden_sizes=[8, 16, 24], neck_hidden_sizes=[4, 8, 8, 8, 16, 16, 32]),
+        hugging_face(
+            "MobileViT", image_size=128, hidden_sizes=[8, 16, 24], neck_hidden_sizes=[4, 8, 8, 8, 16, 16, 32]
+        ),
         128,
     ),
-    "MobileViTV2": (hugging_face("MobileViTV2", image_size=64, width_multiplier=0.25, n_attn_blocks=[1, 1, 1]), 64),
+    "MobileViTV2": (
+        hugging_face("MobileViTV2", image_size=64, width_multiplier=0.25, n_attn_blocks=[1, 1, 1]),
+        64,
+    ),
     "ConvNeXt": (hugging_face("ConvNext", image_size=32, **FOUR), 32),
     "ConvNeXtV2": (hugging_face("ConvNextV2", image_size=32, **FOUR), 32),
     "FocalNet": (
-        hugging_face("FocalNet", image_size=32, embed_dim=8, **{**FOUR, "hidden_sizes": [16, 32, 64, 64]}, use_layerscale=True),
+        hugging_face(
+            "FocalNet",
+            image_size=32,
+            embed_dim=8,
+            **{**FOUR, "hidden_sizes": [16, 32, 64, 64]},
+            use_layerscale=True,
+        ),
         32,
     ),
     "CvT": (hugging_face("Cvt", embed_dim=[8, 16, 32], num_heads=[1, 2, 2], depth=[1, 2, 3]), 64),
@@ -119,7 +152,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "DiNAT": (hugging_face("Dinat", embed_dim=16, depths=[1, 1], num_heads=[1, 2], dilations=[[1], [2]]), 32),
     "PoolFormer": (hugging_face("PoolFormer", **FOUR), 64),
     "ResNet": (hugging_face("ResNet", embedding_size=8, **FOUR), 32),
-    "BiT": (hugging_face("Bit", embedding_size=8, num_groups=2, **{**FOUR, "hidden_sizes": [16, 32, 48, 64]}), 32),
+    "BiT": (
+        hugging_face("Bit", embedding_size=8, num_groups=2, **{**FOUR, "hidden_sizes": [16, 32, 48, 64]}),
+        32,
+    ),
     "torchvision's ViT": (torchvision_vit, 32),
     "torchvision's Swin": (torchvision_swin, 32),
 }
@@ -194,7 +230,10 @@ def loads(family: str, folder: Path) -> bool:
     with torch.no_grad():
         same = loading.logits(loading.load(str(folder), labels).eval(), pixels(family))
         other = loading.logits(loading.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
-        return torch.allclose(same, loading.logits(model, pixels(family)), atol=1e-5) and other.shape == (3, 3)
+        return torch.allclose(same, loading.logits(model, pixels(family)), atol=1e-5) and other.shape == (
+            3,
+            3,
+        )
 
 
 def trains(family: str, folder: Path) -> bool:
@@ -215,7 +254,9 @@ def packs(family: str, folder: Path) -> bool:
     if pack(model, folder) != packed_bytes(build(family), specs):
         return False
     with torch.no_grad():
-        return torch.equal(loading.logits(load_packed(folder), pixels(family)), loading.logits(model, pixels(family)))
+        return torch.equal(
+            loading.logits(load_packed(folder), pixels(family)), loading.logits(model, pixels(family))
+        )
 
 
 def exports(family: str, folder: Path) -> bool:
@@ -223,9 +264,16 @@ def exports(family: str, folder: Path) -> bool:
     import onnxruntime
 
     model, size = build(family), (FAMILIES[family][1],) * 2
-    some = [name for group, names in groups(model).items() if group.startswith("block0.") or group == "head" for name in names]
+    some = [
+        name
+        for group, names in groups(model).items()
+        if group.startswith("block0.") or group == "head"
+        for name in names
+    ]
     quantize_(model, dict.fromkeys(some, LayerSpec(weights="binary")))  # all of them would take a minute
-    pack(model, folder, preprocess=loading.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+    pack(
+        model, folder, preprocess=loading.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    )
     to_onnx(folder, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     theirs = torch.from_numpy(session.run(None, {"pixels": pixels(family).numpy()})[0])

@@ -47,7 +47,9 @@ STORED = {  # EXIF orientation -> how the upright image is stored
 
 def saved(image, form="PNG", **options):
     file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))).save(file, form, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))).save(
+        file, form, **options
+    )
     return file.getvalue()
 
 
@@ -75,8 +77,18 @@ def png(wide, high, depth, colour, rows, *before, after=b""):
 
 def tiff(data, wide, high, photometric, bits, kind=1, channels=1, **extra):
     """An uncompressed TIFF by hand; `kind`: 1 unsigned, 2 signed, 3 float; `extra`: tags by number, of 16 bits."""
-    tags = {256: [wide], 257: [high], 258: [bits] * channels, 259: [1], 262: [photometric], 273: [0], 277: [channels]}
-    tags |= {278: [high], 279: [len(data)], 339: [kind] * channels} | {int(key[1:]): value for key, value in extra.items()}
+    tags = {
+        256: [wide],
+        257: [high],
+        258: [bits] * channels,
+        259: [1],
+        262: [photometric],
+        273: [0],
+        277: [channels],
+    }
+    tags |= {278: [high], 279: [len(data)], 339: [kind] * channels} | {
+        int(key[1:]): value for key, value in extra.items()
+    }
     start = 8 + 2 + 12 * len(tags) + 4
     entries, far = b"", b""
     tags[273] = [start + sum(2 * len(value) for value in tags.values() if len(value) > 2)]
@@ -98,7 +110,10 @@ def turned():
             pixels = store(PHOTO)
             yield Odd(f"turned {orientation}.png", saved(pixels, exif=exif), PHOTO, browser=False)
             yield Odd(
-                f"turned {orientation}.webp", saved(pixels, "WEBP", lossless=True, exif=exif), PHOTO, browser=False
+                f"turned {orientation}.webp",
+                saved(pixels, "WEBP", lossless=True, exif=exif),
+                PHOTO,
+                browser=False,
             )  # Chromium ignores it
             data = tiff(pixels.tobytes(), *pixels.shape[1::-1], 2, 8, channels=3, t274=[orientation])
             yield Odd(f"turned {orientation}.tif", data, PHOTO, browser=False)
@@ -108,7 +123,9 @@ def turned():
     exif[0x0112] = 8
     rows = [row.tobytes() for row in STORED[8](PHOTO)]
     late = chunk(b"eXIf", exif.tobytes()[6:] if exif.tobytes().startswith(b"Exif") else exif.tobytes())
-    yield Odd("turned, said behind the pixels.png", png(HIGH, WIDE, 8, 2, rows, after=late), PHOTO, browser=False)
+    yield Odd(
+        "turned, said behind the pixels.png", png(HIGH, WIDE, 8, 2, rows, after=late), PHOTO, browser=False
+    )
     exif[0x0112] = 9
     yield Odd("turned by no orientation.jpg", saved(BLOCKS, "JPEG", **FINE, exif=exif), BLOCKS, 8)
     broken = saved(BLOCKS, "JPEG", **FINE, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
@@ -124,8 +141,16 @@ def deep():
     yield Odd("10 bits.pgm", b"P5 8 6 1023\n" + (ramp // 64).astype(">u2").tobytes(), shown, 1, browser=False)
     yield Odd("16 bits.jp2", saved(ramp, "JPEG2000"), shown, 1, browser=False)
     yield Odd("16 bits.tif", tiff(ramp.astype("<u2").tobytes(), WIDE, HIGH, 1, 16), shown, 1, browser=False)
-    yield Odd("16 bits, big-endian.tif", saved(Image.fromarray(ramp.astype(">u2")), "TIFF"), shown, 1, browser=False)
-    yield Odd("16 bits, white is 0.tif", tiff(ramp.astype("<u2").tobytes(), WIDE, HIGH, 0, 16), 255 - shown, 1, browser=False)
+    yield Odd(
+        "16 bits, big-endian.tif", saved(Image.fromarray(ramp.astype(">u2")), "TIFF"), shown, 1, browser=False
+    )
+    yield Odd(
+        "16 bits, white is 0.tif",
+        tiff(ramp.astype("<u2").tobytes(), WIDE, HIGH, 0, 16),
+        255 - shown,
+        1,
+        browser=False,
+    )
     twelve = "".join(f"{value >> 4:012b}" for value in ramp.ravel())
     packed = int(twelve, 2).to_bytes(len(twelve) // 8, "big")
     yield Odd("12 bits.tif", tiff(packed, WIDE, HIGH, 1, 12), shown, 1, browser=False)
@@ -143,7 +168,9 @@ def deep():
     holed[2, 3] = np.nan
     yield Odd("floats with a gap.tif", tiff(holed.tobytes(), WIDE, HIGH, 1, 32, 3), "floats of nan to nan")
     yield Odd("doubles.tif", tiff(part.astype("<f8").tobytes(), WIDE, HIGH, 1, 64, 3), "a TIFF file")
-    yield Odd("floats of colour.tif", tiff(np.repeat(part, 3).tobytes(), WIDE, HIGH, 2, 32, 3, 3), "a TIFF file")
+    yield Odd(
+        "floats of colour.tif", tiff(np.repeat(part, 3).tobytes(), WIDE, HIGH, 2, 32, 3, 3), "a TIFF file"
+    )
     yield Odd("32 bits.tif", tiff(ramp.astype("<u4").tobytes(), WIDE, HIGH, 1, 32), "integers of a TIFF file")
     yield Odd("signed 16 bits.tif", tiff(ramp.tobytes(), WIDE, HIGH, 1, 16, 2), "signed integers")
     yield Odd("signed 8 bits.tif", tiff(bytes(48), WIDE, HIGH, 1, 8, 2), "signed integers")
@@ -155,7 +182,13 @@ def clear():
     both = np.dstack([PHOTO, alpha])
     yield Odd("RGBA.png", saved(both), on_white(PHOTO, alpha), 1)
     yield Odd("RGBA.webp", saved(both, "WEBP", lossless=True, exact=True), on_white(PHOTO, alpha), 1)
-    yield Odd("RGBA.tif", tiff(both.tobytes(), WIDE, HIGH, 2, 8, 1, 4, t338=[2]), on_white(PHOTO, alpha), 1, browser=False)
+    yield Odd(
+        "RGBA.tif",
+        tiff(both.tobytes(), WIDE, HIGH, 2, 8, 1, 4, t338=[2]),
+        on_white(PHOTO, alpha),
+        1,
+        browser=False,
+    )
     opaque = np.dstack([PHOTO, np.full((HIGH, WIDE), 255, np.uint8)])
     yield Odd("opaque.png", saved(opaque), PHOTO)
     yield Odd("wholly clear.png", saved(np.zeros((HIGH, WIDE, 4), np.uint8)), np.full_like(PHOTO, 255))
@@ -167,10 +200,17 @@ def clear():
     palette, indices = chunk(b"PLTE", colours.tobytes()), [row.astype(np.uint8).tobytes() for row in GREY]
     yield Odd("palette.png", png(WIDE, HIGH, 8, 3, indices, palette), colours[GREY])
     shares = chunk(b"tRNS", bytes(range(0, 240, 5)))
-    yield Odd("palette, clear.png", png(WIDE, HIGH, 8, 3, indices, palette, shares), on_white(colours[GREY], alpha), 1)
+    yield Odd(
+        "palette, clear.png",
+        png(WIDE, HIGH, 8, 3, indices, palette, shares),
+        on_white(colours[GREY], alpha),
+        1,
+    )
     one = chunk(b"tRNS", bytes([255, 255, 0]))
     seen = np.where(GREY == 2, 0, 255)
-    yield Odd("palette, one clear.png", png(WIDE, HIGH, 8, 3, indices, palette, one), on_white(colours[GREY], seen))
+    yield Odd(
+        "palette, one clear.png", png(WIDE, HIGH, 8, 3, indices, palette, one), on_white(colours[GREY], seen)
+    )
     rows = [row.tobytes() for row in PHOTO]
     key = chunk(b"tRNS", struct.pack(">HHH", *map(int, PHOTO[2, 3])))
     seen = np.where((PHOTO[2, 3] == PHOTO).all(axis=2), 0, 255)
@@ -193,7 +233,9 @@ def clear():
     wide = (GREY * 257 * 5).astype(">u2")
     key = chunk(b"tRNS", struct.pack(">H", 257 * 5 * 20))
     shown = on_white(grey(GREY * 5), np.where(GREY == 20, 0, 255))
-    yield Odd("16 bits, a grey clear.png", png(WIDE, HIGH, 16, 0, [row.tobytes() for row in wide], key), shown)
+    yield Odd(
+        "16 bits, a grey clear.png", png(WIDE, HIGH, 16, 0, [row.tobytes() for row in wide], key), shown
+    )
 
 
 def moving():
@@ -206,19 +248,27 @@ def moving():
     colours = np.stack([np.arange(256), 255 - np.arange(256), np.full(256, 9)], axis=1).astype(np.uint8)
     for each in few:
         each.putpalette(colours.tobytes())
-    yield Odd("moving.gif", saved(few[0], "GIF", save_all=True, append_images=few[1:], optimize=False), colours[GREY])
+    yield Odd(
+        "moving.gif",
+        saved(few[0], "GIF", save_all=True, append_images=few[1:], optimize=False),
+        colours[GREY],
+    )
     part = bytearray(saved(few[0], "GIF", optimize=False, interlace=1))
     at = part.index(b"\x2c\0\0\0\0" + struct.pack("<HH", WIDE, HIGH))
     part[6:10], part[at + 1 : at + 5] = struct.pack("<HH", 12, 10), struct.pack("<HH", 3, 2)
     screen = np.full((10, 12, 3), 255, np.uint8)
     screen[2 : 2 + HIGH, 3 : 3 + WIDE] = colours[GREY]
     yield Odd("a part of its screen.gif", bytes(part), screen)
-    yield Odd("pages.tif", saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), PHOTO, browser=False)
+    yield Odd(
+        "pages.tif", saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]), PHOTO, browser=False
+    )
 
 
 def colours():
     """Colour spaces."""
-    ink = np.kron(np.dstack([photo(4, 3), np.array([[0, 60, 120, 180]] * 3, np.uint8)]), np.ones((16, 16, 1), np.uint8))
+    ink = np.kron(
+        np.dstack([photo(4, 3), np.array([[0, 60, 120, 180]] * 3, np.uint8)]), np.ones((16, 16, 1), np.uint8)
+    )
     shown = np.round((255 - ink[:, :, :3].astype(float)) * (255 - ink[:, :, 3:]) / 255).astype(np.uint8)
     yield Odd("CMYK.jpg", saved(Image.fromarray(ink, "CMYK"), "JPEG", **FINE), shown, 12)
     yield Odd("CMYK.tif", tiff(ink.tobytes(), 64, 48, 5, 8, 1, 4), shown, 2, browser=False)
@@ -226,11 +276,22 @@ def colours():
     level = GREY * 5 / 255 * 100
     linear = np.where(level > 8, ((level + 16) / 116) ** 3, level / 903.3)
     coded = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear) * 255
-    yield Odd("LAB.tif", tiff(lightness.tobytes(), WIDE, HIGH, 8, 8, 1, 3), grey(np.round(coded)), 3, browser=False)
+    yield Odd(
+        "LAB.tif", tiff(lightness.tobytes(), WIDE, HIGH, 8, 8, 1, 3), grey(np.round(coded)), 3, browser=False
+    )
     yield Odd("YCbCr.jpg", saved(BLOCKS, "JPEG", **FINE), BLOCKS, 8)
     yield Odd("grey.jpg", saved(BLOCKS[:, :, 0], "JPEG", **FINE), grey(BLOCKS[:, :, 0]), 4)
-    yield Odd("white is 0.tif", tiff(GREY.astype(np.uint8).tobytes(), WIDE, HIGH, 0, 8), grey(255 - GREY), browser=False)
-    yield Odd("1 bit.bmp", saved(Image.fromarray((GREY % 2 * 255).astype(np.uint8)).convert("1"), "BMP"), grey(GREY % 2 * 255))
+    yield Odd(
+        "white is 0.tif",
+        tiff(GREY.astype(np.uint8).tobytes(), WIDE, HIGH, 0, 8),
+        grey(255 - GREY),
+        browser=False,
+    )
+    yield Odd(
+        "1 bit.bmp",
+        saved(Image.fromarray((GREY % 2 * 255).astype(np.uint8)).convert("1"), "BMP"),
+        grey(GREY % 2 * 255),
+    )
     yield Odd("progressive.jpg", saved(BLOCKS, "JPEG", **FINE, progressive=True), BLOCKS, 8)
     yield Odd("BLOCKS.JPG", saved(BLOCKS, "JPEG", **FINE), BLOCKS, 8)
     yield Odd("photo.avif", saved(BLOCKS, "AVIF", quality=95, subsampling="4:4:4"), BLOCKS, 12)
@@ -281,11 +342,15 @@ def broken():
     yield Odd("huge.gif", small[:6] + struct.pack("<HH", 65535, 65535) + small[10:], "million pixels")
     yield Odd("huge.tif", tiff(b"", 60_000, 60_000, 1, 8), "million pixels")
     yield Odd(
-        "huge.bmp", saved(PHOTO, "BMP")[:18] + struct.pack("<ii", 50_000, 50_000) + saved(PHOTO, "BMP")[26:], "million pixels"
+        "huge.bmp",
+        saved(PHOTO, "BMP")[:18] + struct.pack("<ii", 50_000, 50_000) + saved(PHOTO, "BMP")[26:],
+        "million pixels",
     )
 
 
 def odd_images():
-    found = [odd for part in (turned, deep, clear, moving, colours, shapes_and_names, broken) for odd in part()]
+    found = [
+        odd for part in (turned, deep, clear, moving, colours, shapes_and_names, broken) for odd in part()
+    ]
     assert len({odd.name for odd in found}) == len(found)
     return found

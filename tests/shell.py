@@ -35,7 +35,11 @@ def ablate_commands(line):
             command.append(word)
             continue
         at = [i for i, each in enumerate(command[:-1]) if Path(each).name == "ablate"]
-        found += [command[at[0] :]] if at else [one for each in command if " " in each for one in ablate_commands(each)]
+        found += (
+            [command[at[0] :]]
+            if at
+            else [one for each in command if " " in each for one in ablate_commands(each)]
+        )
         command = []
     return found
 

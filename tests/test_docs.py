@@ -21,7 +21,9 @@ PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOC
 VERBS = set(typer.main.get_command(app).commands)
 
 
-@pytest.mark.parametrize("path", sorted(path for path in DOCS.glob("*.md") if ">>>" in path.read_text()), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in DOCS.glob("*.md") if ">>>" in path.read_text()), ids=lambda p: p.name
+)
 def test_python_sessions_in_the_documents(path):
     found = doctest.testfile(str(path), module_relative=False)
     assert found.attempted > 0 and found.failed == 0
@@ -31,22 +33,31 @@ def shown():
     """Every `ablate` command of the pages' shell blocks and inline code, of the studies and of the help texts."""
     for page in PAGES:
         text = page.read_text()
-        verbs = [code for code in inline(text) if code.startswith("ablate ") and len(code.split()) > 2]  # not a verb's name
-        yield from ((page.name, command) for line in shell_lines(text) + verbs for command in ablate_commands(line))
+        verbs = [
+            code for code in inline(text) if code.startswith("ablate ") and len(code.split()) > 2
+        ]  # not a verb's name
+        yield from (
+            (page.name, command) for line in shell_lines(text) + verbs for command in ablate_commands(line)
+        )
     for cell in nbformat.read(DOCS / "example.ipynb", as_version=4).cells:
-        yield from (("example.ipynb", command) for code in inline(cell.source) for command in ablate_commands(code))
+        yield from (
+            ("example.ipynb", command) for code in inline(cell.source) for command in ablate_commands(code)
+        )
     for name in builtin.names("studies"):
         yield from ((f"{name}.toml", command) for command in ablate_commands(load_study(name).command))
     for command in typer.main.get_command(app).commands.values():
         yield from (
-            (f"{command.name} --help", found) for found in ablate_commands((command.help or "").partition("Example: ")[2])
+            (f"{command.name} --help", found)
+            for found in ablate_commands((command.help or "").partition("Example: ")[2])
         )
 
 
 SHOWN = list(shown())
 
 
-@pytest.mark.parametrize(("where", "words"), SHOWN, ids=[f"{where}: {shlex.join(words)}" for where, words in SHOWN])
+@pytest.mark.parametrize(
+    ("where", "words"), SHOWN, ids=[f"{where}: {shlex.join(words)}" for where, words in SHOWN]
+)
 def test_the_command_line_reads_what_is_shown(where, words):
     parse(words)
 
@@ -56,7 +67,11 @@ def test_no_command_is_overlooked():
     assert {verb for page in PAGES for verb in by_page.get(page.name, [])} == VERBS  # each is shown somewhere
     assert {f"{name}.toml" for name in builtin.names("studies")} <= set(by_page)
     for page in PAGES:
-        lines = [line for line in shell_lines(page.read_text()) if re.search(r"(^|[ /'])ablate [a-z]", line.partition("#")[0])]
+        lines = [
+            line
+            for line in shell_lines(page.read_text())
+            if re.search(r"(^|[ /'])ablate [a-z]", line.partition("#")[0])
+        ]
         assert len(by_page.get(page.name, [])) >= len(lines), page
 
 

@@ -30,9 +30,20 @@ HOST = (len(os.sched_getaffinity(0)), os.sysconf("SC_PHYS_PAGES") * os.sysconf("
     [
         ({}, HOST),
         ({"proc/self/cgroup": "0::/\n"}, HOST),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, HOST),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "max\n",
+                "sys/fs/cgroup/cpu.max": "max 100000\n",
+            },
+            HOST,
+        ),
         (  # a container
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000000\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"},
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "1000000\n",
+                "sys/fs/cgroup/cpu.max": "50000 100000\n",
+            },
             (1, 1_000_000),
         ),
         (  # the group above has the limit

@@ -46,7 +46,9 @@ def test_analysis_and_figures_import_neither_torch_nor_ray():
 def test_light_imports():
     code = "import sys, {}; print(*({{'torch', 'ray'}} & set(sys.modules)))"
     for module in ("ablate.analysis.pareto", "ablate.cli.main"):
-        out = subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True
+        )
         assert out.stdout.strip() == "", module
 
 

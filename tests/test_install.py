@@ -20,9 +20,9 @@ def test_the_wheel(tmp_path):
     source = tmp_path / "source"  # setuptools would build beside what an earlier build has left
     source.mkdir()
     for name in ("ablate", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copytree(ROOT / name, source / name, ignore=COMPILED) if (ROOT / name).is_dir() else shutil.copy(
-            ROOT / name, source
-        )
+        shutil.copytree(ROOT / name, source / name, ignore=COMPILED) if (
+            ROOT / name
+        ).is_dir() else shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("ablate_vit-*.whl")
@@ -31,12 +31,24 @@ def test_the_wheel(tmp_path):
     assert wheel.stat().st_size < 20e6
 
     target = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
 
     def python(code):
         code = f"import sys; sys.path.insert(0, {str(target)!r}); {code}"
-        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
 
     installed = {str(path.relative_to(target)) for path in (target / "ablate").rglob("*.py")}
     assert installed == {str(path.relative_to(source)) for path in (source / "ablate").rglob("*.py")}

@@ -31,7 +31,10 @@ def test_a_shortened_name_keeps_both_ends():
     assert shortened("a very long name", 9) == "a ve…name" and len(shortened("x" * 60, 28)) == 28
     long = [f"a.model.of.many.parts.encoder.block{i}.fc1" for i in range(3)]
     assert shortened_alike(long, 28) == ["…block0.fc1", "…block1.fc1", "…block2.fc1"]
-    assert shortened_alike(["block0.fc1", "block1.fc1"], 28) == ["block0.fc1", "block1.fc1"] and shortened_alike([], 28) == []
+    assert (
+        shortened_alike(["block0.fc1", "block1.fc1"], 28) == ["block0.fc1", "block1.fc1"]
+        and shortened_alike([], 28) == []
+    )
 
 
 def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, capsys):
@@ -46,7 +49,13 @@ def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("{}", ""), ("{}/" + "x" * 60, "107 are the most"), ("{}/größe", "not ASCII"), ("absent/x", "written"), (".", "absolute")],
+    [
+        ("{}", ""),
+        ("{}/" + "x" * 60, "107 are the most"),
+        ("{}/größe", "not ASCII"),
+        ("absent/x", "written"),
+        (".", "absolute"),
+    ],
 )
 def test_ray_has_a_folder_whose_paths_it_takes(name, fault, monkeypatch, capsys):
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
@@ -62,4 +71,6 @@ def test_ray_has_a_folder_whose_paths_it_takes(name, fault, monkeypatch, capsys)
         assert said.count("\n") == bool(fault) and fault in said and said.startswith("TMPDIR " * bool(fault))
         monkeypatch.setenv("RAY_TMPDIR", short)  # which goes before
         with ray_folder() as found:
-            assert found == Path(short) / "ray" and os.environ["TMPDIR"] == (str(SHORT.parent) if fault else str(folder))
+            assert found == Path(short) / "ray" and os.environ["TMPDIR"] == (
+                str(SHORT.parent) if fault else str(folder)
+            )

@@ -34,7 +34,9 @@ def table(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         shown.add_row(
             *(
-                f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else one_line(str(value))
+                f"{value:,}"
+                if isinstance(value, int) and not isinstance(value, bool)
+                else one_line(str(value))
                 for value in row.values()
             )
         )

@@ -20,9 +20,17 @@ def ls(as_json: Json = False) -> None:
     """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
     from ablate.data import datasets
 
-    rows = [{"kind": "space", "name": n, "description": load_space(n).description} for n in builtin.names("search_spaces")]
-    rows += [{"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")]
-    rows += [{"kind": "model", "name": n, "description": d} for n, d in (builtin.bundled("model") | builtin.KNOWN).items()]
+    rows = [
+        {"kind": "space", "name": n, "description": load_space(n).description}
+        for n in builtin.names("search_spaces")
+    ]
+    rows += [
+        {"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")
+    ]
+    rows += [
+        {"kind": "model", "name": n, "description": d}
+        for n, d in (builtin.bundled("model") | builtin.KNOWN).items()
+    ]
     rows += [{"kind": "dataset", "name": n, "description": d} for n, d in datasets.known().items()]
     table(rows, as_json)
 
@@ -32,7 +40,13 @@ def data_ls(as_json: Json = False) -> None:
     """Datasets by name, and where they are. Example: ablate data ls"""
     from ablate.data import datasets
 
-    table([{"name": n, "where": datasets.where(n), "description": text} for n, text in datasets.known().items()], as_json)
+    table(
+        [
+            {"name": n, "where": datasets.where(n), "description": text}
+            for n, text in datasets.known().items()
+        ],
+        as_json,
+    )
 
 
 @data_app.command("fetch")
@@ -50,4 +64,6 @@ def data_fetch(
     if as_json:
         return print(json.dumps([row], indent=1))
     images = f"{row['train']:,} training, {row['validation']:,} validation and {row['test']:,} test images"
-    console.print(f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True
+    )

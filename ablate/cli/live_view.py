@@ -39,7 +39,9 @@ class StudyView:
     def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
         if not self.shown:
             self.console.print(
-                f"After any interruption: ablate resume {shlex.quote(state['run'])}", soft_wrap=True, highlight=False
+                f"After any interruption: ablate resume {shlex.quote(state['run'])}",
+                soft_wrap=True,
+                highlight=False,
             )
             if state["before"]:
                 self.console.print(f"{state['before']} trials are recorded already.", highlight=False)
@@ -72,7 +74,10 @@ def progress(state: dict[str, Any]) -> Group:
         lines.append(bounded if state.get("within") else "Every point of the space has been tried.")
     if within := state.get("within"):
         beyond = state["out_of_bounds"]
-        lines.append(f"Bounds: {in_bounds(within)}" + (f"; {beyond} proposals beyond them were not trained" if beyond else ""))
+        lines.append(
+            f"Bounds: {in_bounds(within)}"
+            + (f"; {beyond} proposals beyond them were not trained" if beyond else "")
+        )
     if state["dashboard"] and state["running"]:
         lines.append(f"Ray dashboard {state['dashboard']} (if it asks for a token: `ray get-auth-token`)")
     for trial in state["running"]:
@@ -150,13 +155,19 @@ def sensitivities(path: Path) -> Table:
     table = Table("layer group", *heads, box=None, pad_edge=False, title=title, title_justify="left")
     points = {
         (row["how"], row["precision"], row["group"]): f"{100 * row['accuracy_cost']:.1f}"
-        + ("" if pd.isna(row["accuracy_high"]) else f" ±{100 * (row['accuracy_high'] - row['accuracy_cost']):.1f}")
+        + (
+            ""
+            if pd.isna(row["accuracy_high"])
+            else f" ±{100 * (row['accuracy_high'] - row['accuracy_cost']):.1f}"
+        )
         for row in costs.dropna(subset="accuracy_cost").to_dict("records")
     }
     whole = [points.get(("all", kind, ""), "-") for kind in kinds]
     for group in dict.fromkeys(costs["group"]):
         if group:
-            table.add_row(group, *(points.get((how, kind, group), "-") for how in ("alone", "last") for kind in kinds))
+            table.add_row(
+                group, *(points.get((how, kind, group), "-") for how in ("alone", "last") for kind in kinds)
+            )
     table.add_row("all of them", *whole, *([""] * len(kinds)))
     return table
 
@@ -172,7 +183,15 @@ def bench(rows: list[dict[str, Any]]) -> Table:
     """A packed model beside its twins."""
     batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
     title = f"medians on {rows[0]['device']}, {rows[0]['threads']} threads; n in brackets"
-    table = Table("model", "file", "in memory", *(f"ms at batch {b}" for b in batches), box=None, pad_edge=False, title=title)
+    table = Table(
+        "model",
+        "file",
+        "in memory",
+        *(f"ms at batch {b}" for b in batches),
+        box=None,
+        pad_edge=False,
+        title=title,
+    )
     for row in rows:
         times = [f"{row[f'latency_ms at batch {b}']:.2f} ({row[f'n at batch {b}']})" for b in batches]
         table.add_row(row["model"], size(row["size_bytes"]), size(row["memory_bytes"]), *times)

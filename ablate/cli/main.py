@@ -36,17 +36,25 @@ GpusPerTrial = Annotated[
     float | None, typer.Option(help="GPUs of a trial, fractions share one; by default 1 where there are any.")
 ]
 Concurrency = Annotated[int | None, typer.Option(help="Trials at once; as many as fit by default.")]
-MinutesPerTrial = Annotated[float, typer.Option(help="A trial that takes longer is ended and counts as failed.")]
-Storage = Annotated[
-    str | None, typer.Option(help="A folder that all nodes share, or a URI: trials go on from their last validated epoch.")
+MinutesPerTrial = Annotated[
+    float, typer.Option(help="A trial that takes longer is ended and counts as failed.")
 ]
-DashboardHost = Annotated[str, typer.Option(help="Address that the Ray dashboard binds to; 0.0.0.0 shows it to the network.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder that all nodes share, or a URI: trials go on from their last validated epoch."
+    ),
+]
+DashboardHost = Annotated[
+    str, typer.Option(help="Address that the Ray dashboard binds to; 0.0.0.0 shows it to the network.")
+]
 MaxFailed = Annotated[float, typer.Option(help="Exit 1 when a larger share of the trials failed.")]
 
 
 @app.callback(invoke_without_command=True)
 def top(
-    context: typer.Context, show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Which layers of a Vision Transformer may become 1-bit, at what accuracy, and is the data to blame?
 
@@ -61,35 +69,57 @@ def top(
 
 @app.command()
 def study(
-    study: Annotated[str, typer.Argument(help="A built-in study's name, or the path of a TOML file.")] = "default",
-    space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
-    model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
+    study: Annotated[
+        str, typer.Argument(help="A built-in study's name, or the path of a TOML file.")
+    ] = "default",
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials to run.")] = None,
     hours: Annotated[
         float | None, typer.Option(help="Start no trial after this many hours, none that confirms either.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, in place of a study's image_views, too.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each trial, in place of a study's image_views, too.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.")] = None,
-    objectives: Annotated[str | None, typer.Option(help=f"Some of {', '.join(OBJECTIVES)}; comma-separated.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help=f"Some of {', '.join(OBJECTIVES)}; comma-separated.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")
+    ] = None,
     early_stopping: Annotated[
-        int | None, typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none.")
+        int | None,
+        typer.Option(help="Of the trials at a rung the best 1/N go on, the others end; 0 for none."),
     ] = None,
     early_stopping_over: Annotated[
         str | None,
         typer.Option(help="What grows from rung to rung: epochs, or the fraction of a trial's images."),
     ] = None,
-    confirm: Annotated[int | None, typer.Option(help="Further seeds for each member of the front, tested.")] = None,
+    confirm: Annotated[
+        int | None, typer.Option(help="Further seeds for each member of the front, tested.")
+    ] = None,
     max_size_bytes: Annotated[
         int | None, typer.Option(help="Train nothing whose packed model is counted to be larger.")
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Train nothing whose layers together take longer.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="What is less accurate is not on the front; from 0 to 1.")] = None,
-    known: Annotated[
-        list[Path] | None, typer.Option(metavar="RUN", help="Its trials count as done where they are this study's; repeatable.")
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="Train nothing whose layers together take longer.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="What is less accurate is not on the front; from 0 to 1.")
+    ] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Its trials count as done where they are this study's; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")
+    ] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
     gpus_per_trial: GpusPerTrial = None,
@@ -98,11 +128,20 @@ def study(
     storage: Storage = None,
     dashboard_host: DashboardHost = "127.0.0.1",
     max_failed: MaxFailed = 0.5,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Search a space and end with a Pareto front. Example: ablate study --space layers_bits --max-size-bytes 2000000"""
-    changes: dict[str, Any] = {"space": space, "model": model, "data": data, "trials": trials, "hours": hours, "seed": seed}
+    changes: dict[str, Any] = {
+        "space": space,
+        "model": model,
+        "data": data,
+        "trials": trials,
+        "hours": hours,
+        "seed": seed,
+    }
     changes |= {
         "sampler": sampler,
         "confirm": confirm,
@@ -112,12 +151,22 @@ def study(
     }
     if early_stopping == 0 and early_stopping_over is None:
         changes["early_stopping"] = "none"
-    elif rule := {key: v for key, v in (("reduction", early_stopping), ("over", early_stopping_over)) if v is not None}:
+    elif rule := {
+        key: v for key, v in (("reduction", early_stopping), ("over", early_stopping_over)) if v is not None
+    }:
         changes["early_stopping"] = rule
     if objectives is not None:
         changes["objectives"] = tuple(name.strip() for name in objectives.split(","))
     asked = _override(study, {key: value for key, value in changes.items() if value is not None}, epochs)
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
+    limits = (
+        address,
+        cpus_per_trial,
+        gpus_per_trial,
+        concurrency,
+        minutes_per_trial,
+        storage,
+        dashboard_host,
+    )
     if dry_run:
         return _dry_run(asked, limits, as_json, known or [])
     note = console_on(stderr=as_json)
@@ -128,23 +177,39 @@ def study(
 
 @app.command()
 def sensitivity(
-    study: Annotated[str, typer.Argument(help="Whose space, model, data and recipe: a name, or a TOML file.")] = "default",
-    space: Annotated[str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")] = None,
-    model: Annotated[str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")] = None,
+    study: Annotated[
+        str, typer.Argument(help="Whose space, model, data and recipe: a name, or a TOML file.")
+    ] = "default",
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a name, or the path of a TOML file.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each trial once layers are quantized, 1 by default; 0 for none, which is cheap."),
+        typer.Option(
+            help="Epochs of each trial once layers are quantized, 1 by default; 0 for none, which is cheap."
+        ),
     ] = None,
     full_epochs: Annotated[
-        int | None, typer.Option(help="Epochs in full precision before, done once a seed; the study's epochs by default.")
+        int | None,
+        typer.Option(
+            help="Epochs in full precision before, done once a seed; the study's epochs by default."
+        ),
     ] = None,
     as_study: Annotated[
-        bool, typer.Option("--as-study", help="Train by the study's own recipe, so that it may go on with --known.")
+        bool,
+        typer.Option(
+            "--as-study", help="Train by the study's own recipe, so that it may go on with --known."
+        ),
     ] = False,
     seeds: Annotated[int, typer.Option(help="Paired seeds; intervals need two or more.")] = 1,
     seed: Annotated[int | None, typer.Option(help="The first of them.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; a new one below runs/ by default.")
+    ] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
     gpus_per_trial: GpusPerTrial = None,
@@ -153,28 +218,56 @@ def sensitivity(
     storage: Storage = None,
     dashboard_host: DashboardHost = "127.0.0.1",
     max_failed: MaxFailed = 0.5,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be run, and its cost; run nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What each layer group costs alone, before any search. Example: ablate sensitivity --space layers_bits --epochs 0"""
     base = _override(
         study,
-        {key: v for key, v in (("space", space), ("model", model), ("data", data), ("seed", seed)) if v is not None},
+        {
+            key: v
+            for key, v in (("space", space), ("model", model), ("data", data), ("seed", seed))
+            if v is not None
+        },
         None,
     )
     recipe, searched = base.recipe.model_dump(), base.space
     if as_study and (epochs, full_epochs) != (None, None):
-        raise BadInput("--as-study trains by the study's own recipe; leave out --epochs and --full-epochs, or --as-study")
+        raise BadInput(
+            "--as-study trains by the study's own recipe; leave out --epochs and --full-epochs, or --as-study"
+        )
     if not as_study:
         before = base.recipe.epochs if full_epochs is None else full_epochs
         length = {"epochs": 1 if epochs is None else epochs, "full_epochs": before, "image_views": None}
         recipe |= length
-        searched = base.space.model_copy(update={"recipe": {k: v for k, v in base.space.recipe.items() if k not in length}})
-    parts = {"name": "sensitivity", "question": "What does each layer group cost, one at a time?", "space": searched}
-    parts |= {"objectives": base.objectives, "model": base.model, "data": base.data, "seed": base.seed, "seeds": seeds}
+        searched = base.space.model_copy(
+            update={"recipe": {k: v for k, v in base.space.recipe.items() if k not in length}}
+        )
+    parts = {
+        "name": "sensitivity",
+        "question": "What does each layer group cost, one at a time?",
+        "space": searched,
+    }
+    parts |= {
+        "objectives": base.objectives,
+        "model": base.model,
+        "data": base.data,
+        "seed": base.seed,
+        "seeds": seeds,
+    }
     parts |= {"recipe": recipe}
     asked = checked(StudySpec, parts | {"design": "sensitivity"}, "options")
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
+    limits = (
+        address,
+        cpus_per_trial,
+        gpus_per_trial,
+        concurrency,
+        minutes_per_trial,
+        storage,
+        dashboard_host,
+    )
     if dry_run:
         return _dry_run(asked, limits, as_json)
     _run(lambda **how: _study().run_study(asked, out, **how), limits, max_failed, as_json)
@@ -183,7 +276,9 @@ def sensitivity(
 @app.command()
 def resume(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    trials: Annotated[int | None, typer.Option(help="Trials in all; more than recorded extends a finished run.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all; more than recorded extends a finished run.")
+    ] = None,
     hours: Annotated[float | None, typer.Option(help="Start no trial after this many hours in all.")] = None,
     address: Address = None,
     cpus_per_trial: CpusPerTrial = 1,
@@ -196,14 +291,25 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run on the data and model that it began with, or extend it. Example: ablate resume RUN --trials 24"""
-    limits = (address, cpus_per_trial, gpus_per_trial, concurrency, minutes_per_trial, storage, dashboard_host)
+    limits = (
+        address,
+        cpus_per_trial,
+        gpus_per_trial,
+        concurrency,
+        minutes_per_trial,
+        storage,
+        dashboard_host,
+    )
 
     def go_on(**how: Any) -> "Run":
         from ablate.engine.resume import resume_study
 
         resumed, torn = resume_study(run, trials=trials, hours=hours, **how)
         if torn:
-            print(f"The ledger's last line was torn; its {torn} bytes were cut off and its trial ran again.", file=sys.stderr)
+            print(
+                f"The ledger's last line was torn; its {torn} bytes were cut off and its trial ran again.",
+                file=sys.stderr,
+            )
         return resumed
 
     _run(go_on, limits, max_failed, as_json)
@@ -211,7 +317,9 @@ def resume(
 
 @app.command()
 def status(
-    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Progress, failures and the front so far, also while the study runs. Example: ablate status"""
@@ -227,7 +335,9 @@ def main() -> NoReturn:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what matters of a checkpoint is said by us
     _open_streams()
     reconfigure = sys.stdout.reconfigure  # type: ignore[union-attr]
-    reconfigure(line_buffering=True, errors="backslashreplace")  # a pipe sees each line at once, whatever its letters
+    reconfigure(
+        line_buffering=True, errors="backslashreplace"
+    )  # a pipe sees each line at once, whatever its letters
     try:
         code = app(standalone_mode=False) or 0
         if code == 130:
@@ -240,7 +350,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = _say("interrupted", 130)
     except typer.TyperException as error:
-        got = f", but got {cause.errors()[0]['input']!r}" if isinstance(cause := error.__cause__, ValidationError) else ""
+        got = (
+            f", but got {cause.errors()[0]['input']!r}"
+            if isinstance(cause := error.__cause__, ValidationError)
+            else ""
+        )
         code = _say(error.format_message() + got, 2)
     sys.exit(code)
 
@@ -248,7 +362,9 @@ def main() -> NoReturn:
 def _run(start: Callable[..., "Run"], limits: tuple[Any, ...], max_failed: float, as_json: bool) -> None:
     """Run a study under a live view, and show how it ended."""
     if not 0 <= max_failed <= 1:
-        raise BadInput(f"--max-failed must be a share from 0 to 1, but got {max_failed:g}; 0.5 is half of the trials")
+        raise BadInput(
+            f"--max-failed must be a share from 0 to 1, but got {max_failed:g}; 0.5 is half of the trials"
+        )
     note = console_on(stderr=as_json)
     note.print("Loading the model and starting Ray ...", highlight=False)
     resources = _resources(limits)
@@ -294,12 +410,16 @@ def _override(name: str, changes: dict[str, Any], epochs: int | None) -> StudySp
     """The study with the command line's options in place of its fields, checked as a whole."""
     base = load_study(name)
     if "space" in changes:
-        changes |= {"space": load_space(changes["space"])} | ({} if "objectives" in changes else {"objectives": ()})
+        changes |= {"space": load_space(changes["space"])} | (
+            {} if "objectives" in changes else {"objectives": ()}
+        )
     if epochs is not None:
         changes |= _for_so_many(epochs, base.model_copy(update=changes))
     if isinstance(rule := changes.get("early_stopping"), dict) and base.early_stopping:
         other = rule.get("over", base.early_stopping.over) != base.early_stopping.over
-        changes["early_stopping"] = base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
+        changes["early_stopping"] = (
+            base.early_stopping.model_dump(exclude={"first", "rungs"} if other else None) | rule
+        )
     return checked(StudySpec, {**dict(base), **changes}, "study")
 
 

@@ -36,7 +36,9 @@ def bench(
 
 @app.command()
 def table1(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Runs whose accuracies to add.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Runs whose accuracies to add.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time to spend on each latency; 0 measures none.")] = 1.0,
     batch: Annotated[int, typer.Option(help="Images a call, for the latencies.")] = 1,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
@@ -53,10 +55,14 @@ def table1(
     loaded = [load_run(run) for run in dict.fromkeys(run.absolute() for run in runs or [])]
     _set_threads(threads)
     note = console_on(stderr=True)
-    found = table1.table1(loaded, seconds=seconds, batch=batch, tell=lambda name: note.print(f"{name} ...", highlight=False))
+    found = table1.table1(
+        loaded, seconds=seconds, batch=batch, tell=lambda name: note.print(f"{name} ...", highlight=False)
+    )
     if as_json:
         return print(json.dumps(found.plain(), indent=1))
-    console.print(table1_render.terminal(found)) if form == "text" else print(table1_render.typeset(found, form), end="")
+    console.print(table1_render.terminal(found)) if form == "text" else print(
+        table1_render.typeset(found, form), end=""
+    )
 
 
 @app.command()

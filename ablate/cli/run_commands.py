@@ -16,8 +16,12 @@ app = typer.Typer()
 
 @app.command()
 def report(
-    run: Annotated[Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUN/report.html by default.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="The run's folder; the newest below runs/ by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page; RUN/report.html by default.")
+    ] = None,
 ) -> None:
     """One page of what a run shows, also while it runs, and each table beside it as CSV. Example: ablate report RUN"""
     from ablate.reporting.html_report import report, tables_of
@@ -92,7 +96,9 @@ def rerun(
     layers = record["spec"]["layers"]
     if not all(row["same"] for row in rows):
         why = "other hardware, versions or threads change the last digits"
-        if record["evaluation_batch"] is None and any(spec["activation_scale"] == "tensor" for spec in layers.values()):
+        if record["evaluation_batch"] is None and any(
+            spec["activation_scale"] == "tensor" for spec in layers.values()
+        ):
             why = 'with activation_scale = "tensor" older versions evaluated many images at a time, with one scale'
         raise AblateError(f"the trial did not repeat its record; {why}")
 
@@ -102,8 +108,12 @@ def export(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     to: Annotated[Path, typer.Option(help="A new folder for the packed model.")],
     trial: Annotated[str | None, typer.Option(help="The trial's id, or its first characters.")] = None,
-    max_size_bytes: Annotated[int | None, typer.Option(help="The most accurate trial of the front up to this size.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx beside it, for onnxruntime.")] = False,
+    max_size_bytes: Annotated[
+        int | None, typer.Option(help="The most accurate trial of the front up to this size.")
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write model.onnx beside it, for onnxruntime.")
+    ] = False,
 ) -> None:
     """Write the packed model of a trial of the front. Example: ablate export RUN --max-size-bytes 1000000 --to DIR"""
     from ablate.runs.run import load_run

@@ -36,7 +36,10 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
     if as_json:
         return print(json.dumps(result, indent=1))
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
-    console.print(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}", highlight=False)
+    console.print(
+        f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}",
+        highlight=False,
+    )
     console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
     for line in _checks(checks, planned):
         console.print(line, highlight=False, soft_wrap=True)
@@ -45,18 +48,25 @@ def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequen
         told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
         console.print(f"{told}: {APART[resolution]}.", highlight=False, soft_wrap=True)
     console.print(f"Points of the space: {count(result['points'])}", highlight=False)
-    views = (
-        f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
-    )
+    views = f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
     if asked.confirm:
-        console.print(f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False)
+        console.print(
+            f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False
+        )
     minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
     console.print(f"{views} and CPU: {minutes} on {result['cpus']} CPUs", highlight=False)
-    longest, limit = result["minutes_of_longest_trial"] / resources.cpus_per_trial, resources.minutes_per_trial
+    longest, limit = (
+        result["minutes_of_longest_trial"] / resources.cpus_per_trial,
+        resources.minutes_per_trial,
+    )
     if longest > limit and not resources.gpus_per_trial:
         end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
         where = f"{resources.cpus_per_trial} of these CPUs"
-        console.print(f"A trial takes about {longest:.0f} minutes on {where}, but {end}", highlight=False, soft_wrap=True)
+        console.print(
+            f"A trial takes about {longest:.0f} minutes on {where}, but {end}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _checks(checks: "Sequence[Check]", planned: "Plan") -> list[str]:
@@ -70,7 +80,9 @@ def _images(in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_mod
     has, takes = (f"{width} x {height}" for height, width in (in_memory, model_takes))
     if by_the_models_processor:
         return f"Images: each decoded to {has} pixels, resized and cropped as the model's image processor does it"
-    return f"Images: {has} pixels" + ("" if has == takes else f", brought to the model's {takes} batch by batch")
+    return f"Images: {has} pixels" + (
+        "" if has == takes else f", brought to the model's {takes} batch by batch"
+    )
 
 
 def outcome(run: Run, as_json: bool) -> None:
@@ -81,8 +93,16 @@ def outcome(run: Run, as_json: bool) -> None:
     counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
     if as_json:
         front = pareto.front_of(run.searched, run.study.directions, run.study.within)
-        rows = front.astype(object).where(front.notna(), None).to_dict("records")  # to_json rounds, up to Infinity
-        told = {"run": str(run.path), "state": run.state, "trials": counts, "within": run.study.within, "front": rows}
+        rows = (
+            front.astype(object).where(front.notna(), None).to_dict("records")
+        )  # to_json rounds, up to Infinity
+        told = {
+            "run": str(run.path),
+            "state": run.state,
+            "trials": counts,
+            "within": run.study.within,
+            "front": rows,
+        }
         return print(json.dumps(told, indent=1))
     if run.state:
         console.print(live_view.progress(run.state | {"done": len(run.records), "counts": counts}))

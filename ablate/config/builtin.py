@@ -34,8 +34,12 @@ def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
 def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
     """Bundled models or datasets: the name and the one-line description that heads its card."""
     cards = {card.parent: card for card in sorted(ASSETS.glob("*/README.md"))}
-    chosen = (card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model"))
-    heads = (card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen)
+    chosen = (
+        card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model")
+    )
+    heads = (
+        card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen
+    )
     return {name: text for name, _, text in heads}
 
 
@@ -53,9 +57,15 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
         return _loaded(spec, folder, kind, name)
     except BadInput:
         raise
-    except (OSError, ValueError, RuntimeError) as error:  # a path that is too long, a number of 5,000 digits, ~nobody
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a path that is too long, a number of 5,000 digits, ~nobody
         why = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
-        raise BadInput(f"{kind} {quoted(name)} must be one that can be read, but: {why}; mend the file") from None
+        raise BadInput(
+            f"{kind} {quoted(name)} must be one that can be read, but: {why}; mend the file"
+        ) from None
 
 
 def _loaded(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
@@ -65,19 +75,28 @@ def _loaded(spec: type[S], folder: Literal["search_spaces", "studies"], kind: st
     elif not name or not (_is_toml(path) or path.exists()):
         raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{path}.toml").exists())
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a byte order mark
+        data = tomllib.loads(
+            path.read_text(encoding="utf-8-sig")
+        )  # editors on Windows begin a file with a byte order mark
     except OSError as error:
-        raise BadInput(f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file") from None
+        raise BadInput(
+            f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file"
+        ) from None
     except UnicodeDecodeError as error:
         is_utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         what = "it is UTF-16, as PowerShell's > writes" if is_utf16 else str(error)
         raise BadInput(f"{path}: not valid TOML: it must be UTF-8, but {what}; save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
-    for key in ("model", "space"):  # a path in a file is relative to the file; a folder that happens to be beside it is none
+    for key in (
+        "model",
+        "space",
+    ):  # a path in a file is relative to the file; a folder that happens to be beside it is none
         if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
             beside = path.parent / value
-            meant = "/" in value or (_is_toml(beside) if key == "space" else (beside / "config.json").exists())
+            meant = "/" in value or (
+                _is_toml(beside) if key == "space" else (beside / "config.json").exists()
+            )
             data[key] = str(beside.absolute()) if meant and beside.exists() else value
     if isinstance(value := data.get("data"), str):
         data["data"] = absolute_data(value, path.parent)

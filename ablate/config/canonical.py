@@ -59,7 +59,10 @@ def asked(spec: TrialSpec, *, exclude: set[str]) -> dict[str, Any]:
     plain = effective(spec).model_dump(exclude=exclude)
     if plain["recipe"]["augment"] == "both":  # what true does, and did on any data
         plain["recipe"]["augment"] = True
-    return plain | {"recipe": on(plain["recipe"]), "layers": {group: on(layer) for group, layer in plain["layers"].items()}}
+    return plain | {
+        "recipe": on(plain["recipe"]),
+        "layers": {group: on(layer) for group, layer in plain["layers"].items()},
+    }
 
 
 def is_outer(group: str) -> bool:

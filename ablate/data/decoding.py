@@ -22,7 +22,10 @@ from ablate.hardware import cpus, memory_bytes
 
 OTHERS = {"EPS", "MPEG"}  # Pillow names them, but Ghostscript decodes the one and nothing the other
 NAMED = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")  # whose files are known by their first bytes
-UNSIGNED = {"I": {"PNG", "PPM"}, "I;16": {"PNG", "PPM", "TIFF", "JPEG2000", "IM"}}  # formats with 0 to 65,535 in a mode
+UNSIGNED = {
+    "I": {"PNG", "PPM"},
+    "I;16": {"PNG", "PPM", "TIFF", "JPEG2000", "IM"},
+}  # formats with 0 to 65,535 in a mode
 TURNS = {  # EXIF orientation -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,14 +63,20 @@ def formats() -> list[str]:
     """Formats that Pillow decodes by itself."""
     Image.init()
     stub = ImageFile.StubImageFile
-    stubs = [name for name, (factory, _) in Image.OPEN.items() if isinstance(factory, type) and issubclass(factory, stub)]
+    stubs = [
+        name
+        for name, (factory, _) in Image.OPEN.items()
+        if isinstance(factory, type) and issubclass(factory, stub)
+    ]
     return [name for name in Image.ID if name not in {*stubs, *OTHERS}]
 
 
 def size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
     with _opened(path) as image:
-        if image.format == "PNG" and "exif" not in image.info:  # it may stand behind the pixels, and Pillow would decode them
+        if (
+            image.format == "PNG" and "exif" not in image.info
+        ):  # it may stand behind the pixels, and Pillow would decode them
             raw = path.read_bytes()
             if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
                 return image.size
@@ -76,7 +85,10 @@ def size(path: Path) -> tuple[int, int]:
 
 def decode(path: Path) -> Decoded:
     """The pixels of a file. Raises Refused, or one of several kinds of errors of Pillow; see `reason`."""
-    with _opened(path) as image, ALONE if image.width * image.height * cpus() > _most_pixels() else nullcontext():
+    with (
+        _opened(path) as image,
+        ALONE if image.width * image.height * cpus() > _most_pixels() else nullcontext(),
+    ):
         changes = ["of several frames or pages, the first"] if getattr(image, "is_animated", False) else []
         shown = _in_rgb(image, changes)
         if (orientation := _orientation(image)) in TURNS:
@@ -90,8 +102,13 @@ def reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         with path.open("rb") as file:
             head = file.read(16)
-        known = next((name for name in NAMED if (accepts := Image.OPEN[name][1]) and head and accepts(head) is True), None)
-        return f"a {known} file that is broken or of a kind that Pillow does not read" if known else "no image"
+        known = next(
+            (name for name in NAMED if (accepts := Image.OPEN[name][1]) and head and accepts(head) is True),
+            None,
+        )
+        return (
+            f"a {known} file that is broken or of a kind that Pillow does not read" if known else "no image"
+        )
     if isinstance(error, Image.DecompressionBombError):
         return f"an image of more than {_most_pixels() / 1e6:.0f} million pixels; make it smaller"
     told = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -137,7 +154,9 @@ def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
         if alpha is not None:
             shown.putalpha(Image.fromarray(alpha))
     else:
-        if raw in ("L;2", "L;4") and clear is not None:  # Pillow scales the pixels, but not the transparent one
+        if (
+            raw in ("L;2", "L;4") and clear is not None
+        ):  # Pillow scales the pixels, but not the transparent one
             image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
         shown = image
     if not shown.has_transparency_data and extents in (None, (0, 0, *shown.size)):

@@ -29,8 +29,25 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 SYSTEM = {  # in lower case; beside all names that begin with a dot
-    *("__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin"),
-    *("lost+found", "recycler", "recycled", "system volume information", "network trash folder", "temporary items"),
+    *(
+        "__macosx",
+        "__pycache__",
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+    ),
+    *(
+        "lost+found",
+        "recycler",
+        "recycled",
+        "system volume information",
+        "network trash folder",
+        "temporary items",
+    ),
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
 }
 
@@ -63,7 +80,11 @@ def layout(folder: Path) -> Layout:
         BadInput: The folder has another layout, or can't be read; the message names the rule and what to rename or move.
     """
     if not folder.is_dir():
-        mend = "unpack it, and give the folder" if folder.is_file() else "give imagefolder:PATH or imagefolder:PATH?size=N"
+        mend = (
+            "unpack it, and give the folder"
+            if folder.is_file()
+            else "give imagefolder:PATH or imagefolder:PATH?size=N"
+        )
         raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; {mend}")
     walk = _Walk()
     names = walk.folders(folder)
@@ -82,7 +103,12 @@ def layout(folder: Path) -> Layout:
             raise BadInput(f"{rule}, but differ in {differ[0]!r}; add or remove its folder")
     for root in {folder, *roots.values()}:
         walk.loose(root)
-    return Layout(classes, {split: files for split, (_, files) in found.items()}, roots["train"], [*walk.notes(folder), *notes])
+    return Layout(
+        classes,
+        {split: files for split, (_, files) in found.items()},
+        roots["train"],
+        [*walk.notes(folder), *notes],
+    )
 
 
 def state(folder: Path) -> str:
@@ -107,9 +133,13 @@ def _split(name: str) -> str | None:
 
 def _among(walk: "_Walk", folder: Path, names: list[str]) -> dict[str, str]:
     """The split that is a word of each folder's name, as in seg_train or val2017; none where one of them holds no folders."""
-    found = {name: {split for word in re.split(r"[\W\d_]+", name) if (split := _split(word))} for name in names}
+    found = {
+        name: {split for word in re.split(r"[\W\d_]+", name) if (split := _split(word))} for name in names
+    }
     words = {name: splits.pop() for name, splits in found.items() if len(splits) == 1}
-    return words if len(set(words.values())) > 1 and all(walk.folders(folder / name) for name in words) else {}
+    return (
+        words if len(set(words.values())) > 1 and all(walk.folders(folder / name) for name in words) else {}
+    )
 
 
 def _splits(walk: "_Walk", folder: Path, words: dict[str, str]) -> tuple[dict[str, Path], list[str]]:
@@ -120,7 +150,9 @@ def _splits(walk: "_Walk", folder: Path, words: dict[str, str]) -> tuple[dict[st
     for split, names in found.items():
         if len(names) > 1:
             both = " and ".join(map(repr, names))
-            raise BadInput(f"a split must be one folder, but {str(folder)!r} has {both} for {split}; keep or rename one")
+            raise BadInput(
+                f"a split must be one folder, but {str(folder)!r} has {both} for {split}; keep or rename one"
+            )
     others = [name for name in walk.folders(folder) if name not in words and any(walk.below(folder / name))]
     absent = [split for split, names in found.items() if not names]
     if "train" in absent or (absent and others):
@@ -139,10 +171,16 @@ def _classes(walk: "_Walk", folder: Path) -> tuple[list[str], Files]:
     """The classes of a folder that has a folder a class, and their images."""
     names = walk.folders(folder)
     if not names:
-        raise BadInput(f"{str(folder)!r} must hold a folder of images a class, but has no folders; make a folder a class")
+        raise BadInput(
+            f"{str(folder)!r} must hold a folder of images a class, but has no folders; make a folder a class"
+        )
     for name in names:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):  # control characters; bytes that are no text
-            raise BadInput(f"a class must have a name that can be printed, but {str(folder)!r} has {name!r}; rename the folder")
+        if any(
+            unicodedata.category(letter) in ("Cc", "Cs") for letter in name
+        ):  # control characters; bytes that are no text
+            raise BadInput(
+                f"a class must have a name that can be printed, but {str(folder)!r} has {name!r}; rename the folder"
+            )
         if len({_split(below) for below in walk.folders(folder / name)} - {None}) > 1:
             raise BadInput(
                 f"splits must stand above classes, but {str(folder / name)!r} holds splits; give it, or move them up"
@@ -151,10 +189,14 @@ def _classes(walk: "_Walk", folder: Path) -> tuple[list[str], Files]:
     if empty := [name for name, found in zip(names, images, strict=True) if not found]:
         rule = "the folder of a class must hold images that Pillow reads"
         instead = [path for path in walk.left if Path(path).is_relative_to(folder / empty[0])]
-        having = f"{str(folder / empty[0])!r} has none" + (f" ({instead[0]!r} was left out)" if instead else "")
+        having = f"{str(folder / empty[0])!r} has none" + (
+            f" ({instead[0]!r} was left out)" if instead else ""
+        )
         raise BadInput(f"{rule}, but {having}; remove it, or add some")
     if len(names) < 2:
-        raise BadInput(f"{str(folder)!r} must hold two classes or more, but has {names}; make a folder a class")
+        raise BadInput(
+            f"{str(folder)!r} must hold two classes or more, but has {names}; make a folder a class"
+        )
     return names, [(path, label) for label, paths in enumerate(images) for path in paths]
 
 
@@ -168,7 +210,9 @@ class _Walk:
     def folders(self, folder: Path) -> list[str]:
         """Names of the folders in a folder, sorted as torchvision sorts classes."""
         real, once = os.path.realpath(folder), dict[str, str]()
-        for entry in sorted(filter(_is_folder, self._visible(folder)), key=lambda entry: (entry.is_symlink(), entry.name)):
+        for entry in sorted(
+            filter(_is_folder, self._visible(folder)), key=lambda entry: (entry.is_symlink(), entry.name)
+        ):
             target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
             if target in once or Path(real).is_relative_to(target):
                 self.left[entry.path] = "linking to what counts already"
@@ -185,12 +229,16 @@ class _Walk:
     def images(self, folder: Path) -> list[Path]:
         """Images at any depth, each file once, in the order of torchvision's ImageFolder."""
         once: dict[str, _File] = {}
-        for file in sorted(self.below(folder), key=lambda file: file.linked):  # a link gives way to what it leads to
+        for file in sorted(
+            self.below(folder), key=lambda file: file.linked
+        ):  # a link gives way to what it leads to
             if once.setdefault(file.real, file) is not file:
                 self.left[str(file.path)] = "linking to what counts already"
         return sorted((file.path for file in once.values()), key=lambda path: (str(path.parent), path.name))
 
-    def below(self, folder: Path, real: str = "", seen: set[str] | None = None, linked: bool = False) -> Iterator[_File]:
+    def below(
+        self, folder: Path, real: str = "", seen: set[str] | None = None, linked: bool = False
+    ) -> Iterator[_File]:
         """Images at any depth; `seen` are the real paths of the folders that were entered."""
         real, seen = real or os.path.realpath(folder), set() if seen is None else seen
         seen.add(real)
@@ -217,7 +265,9 @@ class _Walk:
         try:
             entries = list(os.scandir(folder))
         except OSError as error:
-            raise BadInput(f"cannot read {str(folder)!r}: {error.strerror}; give a folder that can be read") from None
+            raise BadInput(
+                f"cannot read {str(folder)!r}: {error.strerror}; give a folder that can be read"
+            ) from None
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in SYSTEM:
                 self.left[entry.path] = "hidden or the system's"
@@ -228,8 +278,13 @@ class _Walk:
         """Also a link that leads nowhere: it is named when it is read."""
         if Path(entry.name).suffix.lower() not in self.extensions:
             lost = entry.is_symlink() and not Path(entry.path).exists()
-            self.left[entry.path] = "linking to what is not there" if lost else "without the extension of an image"
-        elif not (Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()) and Path(entry.path).exists():
+            self.left[entry.path] = (
+                "linking to what is not there" if lost else "without the extension of an image"
+            )
+        elif (
+            not (Path(entry.path).is_file() if entry.is_symlink() else entry.is_file())
+            and Path(entry.path).exists()
+        ):
             self.left[entry.path] = "not regular files"
         else:
             return True

@@ -93,11 +93,18 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
     labels = [np.array([label for _, label in members], np.int64) for members in splits.values()]
     arrays = dict(zip(splits, zip(parts, labels, strict=True), strict=True))
     shown = [f"{n:,} of {len(files):,} images: {what}" for what, n in changes.items()]
-    notes = (*found.notes, *shown, *image_size.notes(sizes, fit, preprocess), *splitting.notes(splits, keys, folder))
+    notes = (
+        *found.notes,
+        *shown,
+        *image_size.notes(sizes, fit, preprocess),
+        *splitting.notes(splits, keys, folder),
+    )
     for note in notes:
         print(f"{folder}: {note}", file=sys.stderr)
     at_decoding = fit.processor is not None
-    return Contents(found.classes, arrays, notes, at_decoding, covered=not at_decoding and set(sizes) != {fit.size})
+    return Contents(
+        found.classes, arrays, notes, at_decoding, covered=not at_decoding and set(sizes) != {fit.size}
+    )
 
 
 def fitted(path: Path, fit: Fit | image_size.Size) -> NDArray[np.uint8] | str:
@@ -123,7 +130,9 @@ def _check_memory(folder: Path, count: int, width: int, height: int) -> None:
     if needed > limit:
         what = f"{count:,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
         rule = f"images must fit in {100 * MEMORY_SHARE:.0f} % of memory, {limit / 1e9:.1f} GB"
-        raise BadInput(f"{rule}, but {what}; give a smaller side, such as imagefolder:{folder}?size={min(width, height) // 2}")
+        raise BadInput(
+            f"{rule}, but {what}; give a smaller side, such as imagefolder:{folder}?size={min(width, height) // 2}"
+        )
 
 
 def _attempt(function: Callable[[Path], T], path: Path) -> T | str:
@@ -153,4 +162,6 @@ def _each(function: Callable[[Path], T], files: list[Path], text: str) -> Iterab
         pool.shutdown(cancel_futures=True)
     if faults:
         rule = "every image must be one that Pillow reads"
-        raise BadInput(f"{rule}, but {len(faults)} of {len(files)} can't: {', '.join(faults[:3])}; mend or remove them")
+        raise BadInput(
+            f"{rule}, but {len(faults)} of {len(files)} can't: {', '.join(faults[:3])}; mend or remove them"
+        )

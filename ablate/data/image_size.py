@@ -66,7 +66,9 @@ def notes(sizes: Sequence[Size], fit: Fit, preprocess: Optional["Preprocess"]) -
         many = f"{len(small):,} of {len(sizes):,} images are scaled up to {_by(fit.size)} pixels"
         lines.append(f"{many}, the smallest from {_by(least)}")
     if preprocess and not fit.processor and preprocess.enlarges(*fit.size[::-1]):
-        lines.append(f"all images are scaled up from {_by(fit.size)} to the {_by(preprocess.size[::-1])} that the model takes")
+        lines.append(
+            f"all images are scaled up from {_by(fit.size)} to the {_by(preprocess.size[::-1])} that the model takes"
+        )
     return lines
 
 

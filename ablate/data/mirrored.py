@@ -68,11 +68,15 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat, flipped = own.reshape(len(own), -1), own[:, :, ::-1].reshape(len(own), -1)
     alike, swapped = np.zeros((classes, classes)), np.zeros((classes, classes))
-    for a in range(classes):  # shares of its images that are nearer to it than to each other one, and mirrored the reverse
+    for a in range(
+        classes
+    ):  # shares of its images that are nearer to it than to each other one, and mirrored the reverse
         rows = slice(starts[a], starts[a + 1])
         direct, mirror = _distances(flat[rows], flat), _distances(flipped[rows], flat)
         direct[np.arange(sizes[a]), np.arange(sizes[a]) + starts[a]] = np.inf  # not to itself
-        nearest, turned = (np.minimum.reduceat(d, starts[:-1], axis=1) for d in (direct, mirror))  # (images of a, classes)
+        nearest, turned = (
+            np.minimum.reduceat(d, starts[:-1], axis=1) for d in (direct, mirror)
+        )  # (images of a, classes)
         alike[a], swapped[a] = (nearest[:, [a]] < nearest).mean(0), (turned < turned[:, [a]]).mean(0)
     sure = SURE + 0.4 * np.log10(classes / 2)
     clear = 0.5 + sure / (2 * np.sqrt(sizes))  # of fair coins, a share above that is rare
@@ -82,7 +86,9 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
 
 def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
     """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
-    some = (images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE))  # as floats, all would fill the memory
+    some = (
+        images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE)
+    )  # as floats, all would fill the memory
     pixels = (torch.from_numpy(each).permute(0, 3, 1, 2).float() for each in some)  # (b, 3, H, W)
     small = torch.cat([F.adaptive_avg_pool2d(each, SIDE) for each in pixels])  # (n, 3, SIDE, SIDE)
     small = small - small.mean((2, 3), keepdim=True)

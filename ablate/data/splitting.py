@@ -35,17 +35,24 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
     absent = [name for name in ("test", "validation") if name not in files]
     if not absent:
         return {name: files[name] for name in SPLITS}
-    found: dict[str, Files] = {name: files[name] if name in files and name != "train" else [] for name in SPLITS}
+    found: dict[str, Files] = {
+        name: files[name] if name in files and name != "train" else [] for name in SPLITS
+    }
     labels: dict[bytes, set[int]] = {}
     for path, label in files["train"]:
         labels.setdefault(keys[path], set()).add(label)
     for label, name in enumerate(layout.classes):
         copies: dict[bytes, list[Path]] = {}
-        for path in sorted((path for path, each in files["train"] if each == label), key=lambda path: _rank(path, layout.root)):
+        for path in sorted(
+            (path for path, each in files["train"] if each == label),
+            key=lambda path: _rank(path, layout.root),
+        ):
             copies.setdefault(keys[path], []).append(path)
         own = [paths for key, paths in copies.items() if len(labels[key]) == 1]
         shared = [paths for key, paths in copies.items() if len(labels[key]) > 1]
-        if len(own) < len(absent) + 1:  # too few that differ: copies count, and `notes` says that they are apart
+        if (
+            len(own) < len(absent) + 1
+        ):  # too few that differ: copies count, and `notes` says that they are apart
             own, shared = [[path] for paths in copies.values() for path in paths], []
         if len(own) < len(absent) + 1:
             rule = f"a class must have an image a split, {len(absent) + 1} in all"
@@ -73,7 +80,9 @@ def notes(splits: dict[str, Files], keys: Keys, folder: Path) -> list[str]:
             lines.append(f"{n} are in {other}, too, as equal pixels ({_some(pairs[0], folder)})")
     again = ((path, first[name][keys[path]]) for name, files in splits.items() for path, _ in files)
     if pairs := [(path, there) for path, there in again if path != there]:
-        lines.append(f"{len(pairs):,} images are copies of others in their split, as equal pixels ({_some(pairs[0], folder)})")
+        lines.append(
+            f"{len(pairs):,} images are copies of others in their split, as equal pixels ({_some(pairs[0], folder)})"
+        )
     return lines
 
 
@@ -82,7 +91,9 @@ def _rank(path: Path, root: Path) -> str:
 
 
 def _some(paths: Sequence[Path], folder: Path) -> str:
-    return ", ".join(repr(path.relative_to(folder).as_posix()) for path in paths[:3]) + ", ..." * (len(paths) > 3)
+    return ", ".join(repr(path.relative_to(folder).as_posix()) for path in paths[:3]) + ", ..." * (
+        len(paths) > 3
+    )
 
 
 def _sorted(copies: list[list[Path]], label: int) -> Files:

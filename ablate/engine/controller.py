@@ -36,7 +36,13 @@ class Driver:
     """Proposes, learns, keeps the state file fresh, and feeds the view and the metrics. Ray must be connected."""
 
     def __init__(
-        self, run: Run, planned: Plan, records: list[Record], resources: Resources, dashboard: str, view: View | None
+        self,
+        run: Run,
+        planned: Plan,
+        records: list[Record],
+        resources: Resources,
+        dashboard: str,
+        view: View | None,
     ) -> None:
         self.run, self.study, self.records, self.view = run, run.study, list(records), view
         self.search, self.dataset = planned.search, planned.dataset
@@ -61,7 +67,11 @@ class Driver:
         self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
         self.state |= {"address": resources.address, "storage": resources.storage}
         self.state |= {"within": self.study.within, "out_of_bounds": 0}
-        self.state |= {"counts": dict.fromkeys(("complete", "failed", "pruned"), 0), "waiting": 0, "deaths": 0}
+        self.state |= {
+            "counts": dict.fromkeys(("complete", "failed", "pruned"), 0),
+            "waiting": 0,
+            "deaths": 0,
+        }
         self.spent = run.state.get("spent", 0.0)  # seconds, by the drivers before
         self._learn(records)
 
@@ -130,8 +140,12 @@ class Driver:
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
-        table = pd.DataFrame([[record[column] for column in columns] for record in candidates], columns=columns)
-        self.front = [candidates[i] for i in pareto.front_of(table, self.study.directions, self.study.within).index]
+        table = pd.DataFrame(
+            [[record[column] for column in columns] for record in candidates], columns=columns
+        )
+        self.front = [
+            candidates[i] for i in pareto.front_of(table, self.study.directions, self.study.within).index
+        ]
         self.best = best_by_size([*self.best.values(), *searched], self.study.within)
 
     def watch(self, running: Running, waiting: int, deaths: int) -> None:
@@ -166,7 +180,9 @@ class Driver:
             "ablate_trials": [({"state": name}, n) for name, n in counts.items()],
             "ablate_front_size": [({}, len(self.front))],
             "ablate_hypervolume": [({}, self._hypervolume())],
-            "ablate_best_accuracy": [({"size_class": name}, best["accuracy"]) for name, best in self.best.items()],
+            "ablate_best_accuracy": [
+                ({"size_class": name}, best["accuracy"]) for name, best in self.best.items()
+            ],
             "ablate_worker_deaths": [({}, state["deaths"])],
             "ablate_duplicates_avoided": [({}, self.search.duplicates)],
             "ablate_end_time_seconds": [] if left is None else [({}, time.time() + left)],
@@ -199,7 +215,9 @@ class Driver:
             self.stopped = True
             self.state["status"] = "ending after the current epochs; once more ends at once"
             if sys.__stderr__:  # else 2 may be any file
-                with suppress(OSError):  # at once, whatever waits for the epoch; `print` must not be entered twice
+                with suppress(
+                    OSError
+                ):  # at once, whatever waits for the epoch; `print` must not be entered twice
                     os.write(2, b"ablate: ending after the current epochs; Ctrl-C again ends at once\n")
 
         if threading.current_thread() is not threading.main_thread():

@@ -43,9 +43,17 @@ def estimate(plan: Plan) -> dict[str, Any]:
     longest = max(_seen(plan, spec) + _of_checkpoint(plan, spec) for spec in _kinds(plan))
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
-    groups = [{"layer group": g, "layers": len(names), "searched": g in plan.search.groups} for g, names in plan.groups.items()]
+    groups = [
+        {"layer group": g, "layers": len(names), "searched": g in plan.search.groups}
+        for g, names in plan.groups.items()
+    ]
     points = None if plan.search.size == math.inf else plan.search.size
-    total = {"points": points, "trials": n, "image_views": round(views), "images_per_second_of_a_cpu": _short(rate)}
+    total = {
+        "points": points,
+        "trials": n,
+        "image_views": round(views),
+        "images_per_second_of_a_cpu": _short(rate),
+    }
     return {
         "groups": groups,
         "left_out": plan.left_out,
@@ -99,9 +107,16 @@ def _kinds(plan: Plan) -> list[TrialSpec]:
     if isinstance(plan.search, Design):
         return plan.search.planned
     axes = {key: values(axis) for key, axis in space.recipe.items() if key in LENGTHS}
-    recipes = [study.recipe.model_dump() | dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    recipes = [
+        study.recipe.model_dump() | dict(zip(axes, point, strict=True))
+        for point in itertools.product(*axes.values())
+    ]
     fractions = values(space.fraction)
-    return [TrialSpec.model_validate({"recipe": recipe, "fraction": part}) for recipe in recipes for part in fractions]
+    return [
+        TrialSpec.model_validate({"recipe": recipe, "fraction": part})
+        for recipe in recipes
+        for part in fractions
+    ]
 
 
 def _of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
@@ -127,11 +142,15 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
     untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    recipe = spec.recipe.model_copy(update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False})
+    recipe = spec.recipe.model_copy(
+        update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
+    )
 
     def rate(k: int, seconds: float) -> float:
         """Images a second, in steps of k or, where there are fewer, of all."""
-        some, one = (datasets.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1))
+        some, one = (
+            datasets.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1)
+        )
         steps = train(model, some, one, recipe, preprocess, 0, untrained)
         next(steps)  # warm-up
         started, n = time.perf_counter(), 0

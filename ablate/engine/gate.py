@@ -50,9 +50,18 @@ def gate(planned: Plan) -> list[Check]:
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
     check_round_trip(model, preprocess)
-    train, validation, test = (f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test))
-    found = [Check("images", f"{train} to train on, {validation} to validate, {test} to test; {len(dataset.classes)} classes")]
-    found += [Check("images", note) for note in (*dataset.notes, *planned.notices)]  # which are printed on their own
+    train, validation, test = (
+        f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test)
+    )
+    found = [
+        Check(
+            "images",
+            f"{train} to train on, {validation} to validate, {test} to test; {len(dataset.classes)} classes",
+        )
+    ]
+    found += [
+        Check("images", note) for note in (*dataset.notes, *planned.notices)
+    ]  # which are printed on their own
     found.append(Check("image processor", _processor(study.model)))
     found += [Check("checkpoint", note, notable=report.head in ("new", "permuted")) for note in report.notes]
     found += [Check("layers", f"some stay full: {reason}") for reason in planned.left_out]

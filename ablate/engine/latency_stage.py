@@ -30,7 +30,9 @@ def layer_latencies(
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
-    table: latency.LatencyTable = ray_cluster.alone(resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile)
+    table: latency.LatencyTable = ray_cluster.alone(
+        resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile
+    )
     store(path, json.dumps(table.dump()).encode())
     return table
 
@@ -43,7 +45,11 @@ def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for key, value in step.layer.items():
             axes[key] = (*axes.get(key, (LayerSpec.model_fields[key].default,)), value)
-    axes = {key: tuple(dict.fromkeys(axis)) for key, axis in axes.items() if not key.startswith(("beta", "straight"))}
+    axes = {
+        key: tuple(dict.fromkeys(axis))
+        for key, axis in axes.items()
+        if not key.startswith(("beta", "straight"))
+    }
     if "unnormalised" in axes.get("norm", ()):  # true for some layers, false for others
         axes["norm"] = (False, True)
     points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
@@ -64,12 +70,23 @@ def measure_front(
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
         kept = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
         how = (_measure_packed, kept, run.study.model, classes, files)
-        whole = asdict(ray_cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
-        rows.append({"trial_id": name, "latency_ms_summed": summed, "latency_ms_measured": whole.pop("median_ms"), **whole})
+        whole = (
+            asdict(ray_cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
+        )
+        rows.append(
+            {
+                "trial_id": name,
+                "latency_ms_summed": summed,
+                "latency_ms_measured": whole.pop("median_ms"),
+                **whole,
+            }
+        )
     store(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
-def _measure_packed(kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]) -> latency.Timing:
+def _measure_packed(
+    kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]
+) -> latency.Timing:
     """On a worker: a packed model, loaded and timed whole."""
     loading.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:

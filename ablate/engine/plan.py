@@ -41,7 +41,10 @@ class Plan:
     @property
     def contents(self) -> dict[str, str]:
         """What the dataset and the model hold, whatever they are called."""
-        return {"dataset_sha256": self.dataset.digest, "model_sha256": loading.start(self.study.model, self.dataset.classes)}
+        return {
+            "dataset_sha256": self.dataset.digest,
+            "model_sha256": loading.start(self.study.model, self.dataset.classes),
+        }
 
     @property
     def anchors(self) -> list[TrialSpec]:
@@ -62,16 +65,22 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         macs.count(model, preprocess.size)
     except Exception as error:
         size = "x".join(str(side) for side in preprocess.size)
-        raise BadInput(f"model {study.model!r} must take the {size} images that its processor makes, but: {error}") from None
+        raise BadInput(
+            f"model {study.model!r} must take the {size} images that its processor makes, but: {error}"
+        ) from None
     found = layer_groups.groups(model)
-    chosen = dict.fromkeys(name for pattern in study.space.groups for name in layer_groups.match(pattern, found, "layer group"))
+    chosen = dict.fromkeys(
+        name for pattern in study.space.groups for name in layer_groups.match(pattern, found, "layer group")
+    )
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for pattern in step.groups:
             layer_groups.match(pattern, chosen, "layer group")
     _check_rungs(study, dataset)
     _check_blocks(study, model)
     if 1 in (len(dataset.train), *_asked(study, "batch_size")):
-        check_single(model, preprocess(torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy())))
+        check_single(
+            model, preprocess(torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy()))
+        )
     count = Counter(model, preprocess, found)
     search = proposer_of(study, [name for name in found if name in chosen], records, count)
     if isinstance(search, Design):
@@ -79,17 +88,29 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
             raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
         study = study.model_copy(update={"trials": search.size})
     planned = Plan(
-        study, found, dataset, search, count, tuple(dict.fromkeys(layer_groups.unquantizable(model).values())), notices
+        study,
+        found,
+        dataset,
+        search,
+        count,
+        tuple(dict.fromkeys(layer_groups.unquantizable(model).values())),
+        notices,
     )
     if not planned.anchors:
         unbounded = proposer_of(study.model_copy(update={"max_size_bytes": None}), search.groups, [], count)
         if not (sizes := [count(spec)["size_bytes"] for _ in range(10) if (spec := unbounded.ask())]):
-            raise BadInput(f"space {study.space.name!r} must have a point, but the values of its axes exclude each other")
-        raise BadInput(f"max_size_bytes must leave a point, but got {study.max_size_bytes}; one has {min(sizes)}, so try that")
+            raise BadInput(
+                f"space {study.space.name!r} must have a point, but the values of its axes exclude each other"
+            )
+        raise BadInput(
+            f"max_size_bytes must leave a point, but got {study.max_size_bytes}; one has {min(sizes)}, so try that"
+        )
     return planned
 
 
-def _flips(study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]) -> tuple[StudySpec, tuple[str, ...]]:
+def _flips(
+    study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]
+) -> tuple[StudySpec, tuple[str, ...]]:
     """The study with its flips decided, and what to say of it. Raises BadInput for records that were decided otherwise."""
     note = flips.notice(_asked(study, "augment"), dataset.mirrored)
     if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
@@ -113,17 +134,26 @@ def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
     """Raises BadInput where a recipe asks for the blocks of a model that has none."""
     for field, off in {"compile": "false", "distill_blocks": "0"}.items():
         if not layer_groups.blocks(model) and any(_asked(study, field)):
-            raise BadInput(f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}")
+            raise BadInput(
+                f"{field} needs a model with blocks, and {study.model!r} has none; set {field} = {off}"
+            )
 
 
 def _asked(study: StudySpec, field: str) -> list[Value]:
     """Every value that a study has for a part of the recipe, wherever it is said."""
     steps = (*study.steps, *([study.reference] if study.reference else []))
-    recipes = [study.recipe.model_dump(), study.space.recipe, study.tune, *(part for s in steps for part in (s.recipe, s.tune))]
+    recipes = [
+        study.recipe.model_dump(),
+        study.space.recipe,
+        study.tune,
+        *(part for s in steps for part in (s.recipe, s.tune)),
+    ]
     return [value for recipe in recipes if field in recipe for value in values(recipe[field])]
 
 
-def proposer_of(study: StudySpec, groups: list[str], records: Sequence[Record], count: Count) -> Search | Design:
+def proposer_of(
+    study: StudySpec, groups: list[str], records: Sequence[Record], count: Count
+) -> Search | Design:
     """What proposes a study's trials."""
     if study.design:
         return Design(study, groups, records)

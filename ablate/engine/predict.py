@@ -29,7 +29,9 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
     found = []
     for path in images:
         if isinstance(image := fitted(Path(path), fit), str):
-            raise BadInput(f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another")
+            raise BadInput(
+                f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another"
+            )
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         probabilities = _logits(model, preprocess(pixels), directory).softmax(1)[0]  # (classes,)
         best = int(probabilities.argmax())
@@ -43,4 +45,6 @@ def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:
             return logits(model, pixels)
     except (ValueError, RuntimeError) as error:  # each model says in its own way which sizes it takes
         size, why = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
-        raise BadInput(f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess") from None
+        raise BadInput(
+            f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess"
+        ) from None

@@ -45,20 +45,28 @@ def resume_study(
             with ray_cluster.connected(resources) as (dashboard, resources):
                 planned, records, storage = planning.result()
                 writer = ray_cluster.writer_of(run.path)
-                if (run.path / "ledger.jsonl").stat().st_size != length:  # on another host, whose lock is not seen here
-                    raise BadInput(f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again")
+                if (
+                    run.path / "ledger.jsonl"
+                ).stat().st_size != length:  # on another host, whose lock is not seen here
+                    raise BadInput(
+                        f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again"
+                    )
                 write_study(run.path, planned.study)
                 from ablate.engine.run_study import drive
                 from ablate.runs.provenance import add_resume
 
                 add_resume(run.path, planned.contents)
-                return drive(Run(run.path), planned, records, writer, storage, resources, dashboard, view), torn
+                return drive(
+                    Run(run.path), planned, records, writer, storage, resources, dashboard, view
+                ), torn
 
 
 def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
     """The run's study with other limits."""
     if given["trials"] is not None and run.study.design:
-        raise BadInput(f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out")
+        raise BadInput(
+            f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out"
+        )
     changed = {key: value for key, value in given.items() if value is not None}
     study = checked(StudySpec, {**dict(run.study), **changed}, "options")
     made, spent = len(run.searched), run.state.get("spent", 0.0)
@@ -67,11 +75,15 @@ def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
         spent_hours = f"the {spent / 3600:.2g} that the run has spent"
         raise BadInput(f"--hours must be above {spent_hours}, but got {study.hours:g}; give more")
     if study.trials < made:
-        raise BadInput(f"--trials must be at least the {made} trials that are recorded, but got {given['trials']}")
+        raise BadInput(
+            f"--trials must be at least the {made} trials that are recorded, but got {given['trials']}"
+        )
     return study
 
 
-def _planned(study: StudySpec, path: Path, storage: str | None) -> "tuple[Plan, list[Record], Storage | None]":
+def _planned(
+    study: StudySpec, path: Path, storage: str | None
+) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
     from ablate.runs.provenance import check_contents
     from ablate.training.checkpoint_store import Storage

@@ -64,7 +64,9 @@ def run_study(
         planned = plan(study)
         checks = gate(planned)
         with ray_cluster.connected(resources) as (dashboard, resources):
-            if resources.address and study.recipe.bf16 == "auto":  # decided by the hardware of the trials, not of the driver
+            if (
+                resources.address and study.recipe.bf16 == "auto"
+            ):  # decided by the hardware of the trials, not of the driver
                 there = ray_cluster.alone(resources, resolve, study.recipe)
                 if there != planned.study.recipe:
                     planned = plan(study.model_copy(update={"recipe": there}))
@@ -153,7 +155,9 @@ def _end(run: Run, driver: Driver, status: str, reason: str) -> None:
     except Exception as error:
         if status in ("finished", "exhausted"):
             mend = f"`ablate figures {shlex.quote(str(run.path))}` writes them"
-            raise AblateError(f"the study is over, but not all tables and figures are: {_reason(error)}; {mend}") from error
+            raise AblateError(
+                f"the study is over, but not all tables and figures are: {_reason(error)}; {mend}"
+            ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -30,11 +30,15 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
         return planned, {}
     study, search = planned.study, planned.search
     if not isinstance(search, Search) or study.timed:
-        raise BadInput("--known is for a search without latency_ms, which is measured in each run anew; leave it out")
+        raise BadInput(
+            "--known is for a search without latency_ms, which is measured in each run anew; leave it out"
+        )
     known: Known = {}
     for run in map(load_run, paths):
         check_idle(run)
-        complete = [record for record in ledger.read(run.path / "ledger.jsonl") if record["status"] == "complete"]
+        complete = [
+            record for record in ledger.read(run.path / "ledger.jsonl") if record["status"] == "complete"
+        ]
         specs = [effective(trial_of(record)) for record in complete]
         found = {
             record["trial_id"]: (record, run.path)
@@ -43,18 +47,25 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
         }
         if not found:
             why = _difference(specs[-1], search) if specs else "it has no complete trial"
-            raise BadInput(f"--known must have a trial of this study's space, but {str(run.path)!r} has none: {why}")
+            raise BadInput(
+                f"--known must have a trial of this study's space, but {str(run.path)!r} has none: {why}"
+            )
         known |= found
     records = [record for record, _ in known.values()]
     study = study.model_copy(update={"trials": study.trials + len(known)})
-    return replace(planned, study=study, search=proposer_of(study, search.groups, records, planned.count)), known
+    return replace(
+        planned, study=study, search=proposer_of(study, search.groups, records, planned.count)
+    ), known
 
 
 def adopt(path: Path, known: Known) -> None:
     """Copy trials with their files to where a run will be, before the folder is one. The ledger stays the locked file."""
     try:
         for name, (_, folder) in known.items():
-            for file in (folder / "predictions" / f"{name}.npz", *sorted((folder / "weights" / name).glob("*"))):
+            for file in (
+                folder / "predictions" / f"{name}.npz",
+                *sorted((folder / "weights" / name).glob("*")),
+            ):
                 if file.exists():
                     store(path / file.relative_to(folder), file.read_bytes())
         with (path / "ledger.jsonl").open("wb") as lines:
@@ -71,7 +82,18 @@ def _difference(theirs: TrialSpec, search: Search) -> str:
     ours = search.points.spec_at(search.points.point(theirs))
     if ours is None or ours == theirs:
         return "its contents are others" if ours else "the values of its axes exclude each other here"
-    fields = [(name, getattr(theirs, name), getattr(ours, name)) for name in TrialSpec.model_fields if name != "recipe"]
-    fields += [(f"recipe.{name}", getattr(theirs.recipe, name), getattr(ours.recipe, name)) for name in Recipe.model_fields]
-    told = [f"{name} is {their!r} there and {our!r} here" for name, their, our in fields if their != our and name != "layers"]
+    fields = [
+        (name, getattr(theirs, name), getattr(ours, name))
+        for name in TrialSpec.model_fields
+        if name != "recipe"
+    ]
+    fields += [
+        (f"recipe.{name}", getattr(theirs.recipe, name), getattr(ours.recipe, name))
+        for name in Recipe.model_fields
+    ]
+    told = [
+        f"{name} is {their!r} there and {our!r} here"
+        for name, their, our in fields
+        if their != our and name != "layers"
+    ]
     return "; ".join(told[:4]) or "its layers have other fields"

@@ -12,7 +12,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {  # gauges: name -> (descript
         ("state",),
     ),
     "ablate_front_size": ("Trials on the Pareto front", ()),
-    "ablate_hypervolume": ("Share of the box between the first trial's costs and none that the front dominates", ()),
+    "ablate_hypervolume": (
+        "Share of the box between the first trial's costs and none that the front dominates",
+        (),
+    ),
     "ablate_best_accuracy": ("Best validation accuracy of a class of packed sizes", ("size_class",)),
     "ablate_worker_deaths": ("Workers that died under a trial, by crash, lost node or lack of memory", ()),
     "ablate_duplicates_avoided": ("Proposals of the sampler that had been run already", ()),
@@ -41,7 +44,9 @@ PANELS = [  # title, unit, width of 24, kind, and expressions with their legends
     ("Running: epoch by slot and trial", "short", 12, "timeseries", [
         (f"max by (run, slot, trial, layers) (ray_ablate_slot_epoch{{{RUN}}})", "slot {{slot}}: {{trial}}, {{layers}}")]),
 ]  # fmt: skip
-TRIALS = "max by (run, state) (ray_ablate_trials{state=~'%s'})"  # max: an old driver's series may still be there
+TRIALS = (
+    "max by (run, state) (ray_ablate_trials{state=~'%s'})"  # max: an old driver's series may still be there
+)
 ENDED = f"sum by (run) ({TRIALS % 'complete|failed|pruned'})"
 FAILED, RUNNING, LEFT = (f"sum by (run) ({TRIALS % state})" for state in ("failed", "running", "left"))
 LAST = "max by (run) (last_over_time(ray_ablate_trials{state='%s'}[15m]))"
@@ -82,22 +87,41 @@ def _dashboard() -> dict[str, Any]:
     x = y = 0
     for number, (title, unit, width, kind, expressions) in enumerate(PANELS, 1):
         x, y = (0, y + 8) if x + width > 24 else (x, y)
-        targets = [{"expr": e, "legendFormat": legend, "refId": chr(65 + i)} for i, (e, legend) in enumerate(expressions)]
+        targets = [
+            {"expr": e, "legendFormat": legend, "refId": chr(65 + i)}
+            for i, (e, legend) in enumerate(expressions)
+        ]
         panel = {"id": number, "title": title, "type": kind, "datasource": source, "targets": targets}
-        panels.append(panel | {"gridPos": {"x": x, "y": y, "w": width, "h": 8}, "fieldConfig": {"defaults": {"unit": unit}}})
+        panels.append(
+            panel
+            | {"gridPos": {"x": x, "y": y, "w": width, "h": 8}, "fieldConfig": {"defaults": {"unit": unit}}}
+        )
         x += width
     query = {"type": "query", "datasource": source, "includeAll": True, "multi": True, "refresh": 2}
     variables = [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-        query | {"name": "run", "label": "Run", "query": "label_values(ray_ablate_trials, run)", "allValue": ".*"},
+        query
+        | {"name": "run", "label": "Run", "query": "label_values(ray_ablate_trials, run)", "allValue": ".*"},
     ]
-    about = {"title": "ablate", "uid": "ablate", "schemaVersion": 39, "refresh": "30s", "time": {"from": "now-6h", "to": "now"}}
+    about = {
+        "title": "ablate",
+        "uid": "ablate",
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+    }
     return about | {"panels": panels, "templating": {"list": variables}}
 
 
 def _rules() -> dict[str, Any]:
     rules = [
-        {"alert": name, "expr": e, "for": wait, "labels": {"severity": severity}, "annotations": {"summary": summary}}
+        {
+            "alert": name,
+            "expr": e,
+            "for": wait,
+            "labels": {"severity": severity},
+            "annotations": {"summary": summary},
+        }
         for name, e, wait, severity, summary in ALERTS
     ]
     return {"groups": [{"name": "ablate", "rules": rules}]}

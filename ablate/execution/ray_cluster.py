@@ -16,7 +16,9 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")  # nor is a run 
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is ours
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the live view is ours
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a trial without a GPU sees none
-os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a submitted job may have an environment of its own
+os.environ.setdefault(
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV", "1"
+)  # a submitted job may have an environment of its own
 
 import ray
 from pydantic import Field, field_validator, model_validator
@@ -30,7 +32,9 @@ from ablate.labels import ascii_tag
 from ablate.runs.locks import owner
 from ablate.runs.writer import Writer
 
-Readings = dict[str, list[tuple[dict[str, str], float]]]  # a metric's name -> its values, each with its labels
+Readings = dict[
+    str, list[tuple[dict[str, str], float]]
+]  # a metric's name -> its values, each with its labels
 PACKAGE = Path(__file__).parent.parent
 SECONDS = [float(2**i) for i in range(15)]  # of a trial, to 4.5 hours
 
@@ -40,7 +44,9 @@ class Resources(Spec):
 
     address: str | None = None
     cpus_per_trial: int = Field(1, ge=1)
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # None: one where the cluster has any
+    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = (
+        None  # None: one where the cluster has any
+    )
     concurrency: Annotated[int, Field(ge=1)] | None = None
     minutes_per_trial: float = Field(120.0, gt=0, le=10_000_000)  # then the trial counts as hung and is ended
     storage: str | None = None  # where unfinished trials are kept; None: they start again
@@ -52,14 +58,18 @@ class Resources(Spec):
         try:
             ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         except ValueError:
-            raise ValueError(f"dashboard_host must be an IP address of this machine or localhost, but got {host!r}") from None
+            raise ValueError(
+                f"dashboard_host must be an IP address of this machine or localhost, but got {host!r}"
+            ) from None
         return host
 
     @model_validator(mode="after")
     def _gpus_are_whole_or_shared(self) -> Self:
         gpus = self.gpus_per_trial
         if gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"gpus_per_trial must be a whole number or a fraction of one GPU, but got {gpus:g}")
+            raise ValueError(
+                f"gpus_per_trial must be a whole number or a fraction of one GPU, but got {gpus:g}"
+            )
         return self
 
 
@@ -114,7 +124,9 @@ def _resolved(resources: Resources) -> Resources:
         largest = " or ".join(f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes)
         raise BadInput(f"a trial must fit a node of the cluster, but {asked} exceeds {largest}; ask for less")
     wanted = resources.concurrency or fit
-    return resources.model_copy(update={"gpus_per_trial": each, "concurrency": wanted if grows else min(fit, wanted)})
+    return resources.model_copy(
+        update={"gpus_per_trial": each, "concurrency": wanted if grows else min(fit, wanted)}
+    )
 
 
 def _fit(node: dict[str, float], cpus: int, gpus: float) -> int:
@@ -130,7 +142,9 @@ def check_address(address: str | None) -> None:
         return
     if "://" in address:
         job = "ray job submit --address http://HEAD:8265 -- ablate study ..."
-        raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but got {address!r}; for a remote driver run `{job}`")
+        raise BadInput(
+            f"--address must be HOST:PORT of a Ray cluster, but got {address!r}; for a remote driver run `{job}`"
+        )
     health = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
         if address != "auto":
@@ -140,24 +154,33 @@ def check_address(address: str | None) -> None:
         subprocess.run(health, timeout=15, check=True, capture_output=True)
     except (OSError, ValueError, OverflowError, subprocess.SubprocessError) as error:
         reason = "no Ray answers there" if isinstance(error, subprocess.SubprocessError) else str(error)
-        raise BadInput(f"--address must be HOST:PORT of a Ray cluster, but {address!r}: {reason}; try `ray status`") from None
+        raise BadInput(
+            f"--address must be HOST:PORT of a Ray cluster, but {address!r}: {reason}; try `ray status`"
+        ) from None
 
 
 def writer_of(path: Path) -> Any:
     """The actor that alone writes a run's folder, on this node, until Ray is left. Raises BadInput where there is another."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
     writer = ray.remote(Writer).options(num_cpus=0, scheduling_strategy=here).remote(path)
     try:
         ray.get(writer.has.remote(""))
     except ray.exceptions.RayActorError:
         if other := owner(path, "writer"):
-            raise BadInput(f"a run must have one writer, but {str(path)!r} has another, process {other.pid}; stop it") from None
+            raise BadInput(
+                f"a run must have one writer, but {str(path)!r} has another, process {other.pid}; stop it"
+            ) from None
         raise
     return writer
 
 
 def alone(
-    resources: Resources, function: Callable[..., Any], *arguments: Any, meanwhile: Callable[[], None] | None = None
+    resources: Resources,
+    function: Callable[..., Any],
+    *arguments: Any,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Any:
     """Call a function on a worker with a trial's resources, while no trial runs; `meanwhile` is called every second."""
 
@@ -167,7 +190,11 @@ def alone(
         torch.set_num_threads(resources.cpus_per_trial)
         return function(*arguments)
 
-    called = ray.remote(call).options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial).remote(*arguments)
+    called = (
+        ray.remote(call)
+        .options(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial)
+        .remote(*arguments)
+    )
     while not ray.wait([called], timeout=1)[0]:
         if meanwhile:
             meanwhile()
@@ -185,7 +212,9 @@ class Metrics:
     def show(self, readings: Readings) -> None:
         for name, values in readings.items():
             for labels, value in values:
-                self.gauges[name].set(value, {key: ascii_tag(text) for key, text in {"run": self.run, **labels}.items()})
+                self.gauges[name].set(
+                    value, {key: ascii_tag(text) for key, text in {"run": self.run, **labels}.items()}
+                )
 
     def observe(self, seconds: float) -> None:
         self.seconds.observe(seconds, {"run": ascii_tag(self.run)})

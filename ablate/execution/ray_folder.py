@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of an address of AF_UNIX
-BELOW = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead")  # the longest that Ray adds
+BELOW = len(
+    "/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead"
+)  # the longest that Ray adds
 SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
 
@@ -23,7 +25,9 @@ def ray_folder() -> Iterator[Path]:
     for name, why in faults.items():
         if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray has /tmp
             continue
-        print(f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(given[name])!r}", file=sys.stderr)
+        print(
+            f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(given[name])!r}", file=sys.stderr
+        )
     first = next(iter(given), None)
     kept = {name: os.environ[name] for name in faults}
     os.environ.update(dict.fromkeys(faults, str(SHORT.parent)))
@@ -49,4 +53,8 @@ def _fault(folder: Path) -> str:
     if not str(folder).isascii():
         return "has letters that are not ASCII"
     longest = len(os.fsencode(folder / "ray")) + BELOW
-    return f"makes the paths of sockets {longest} bytes long, and {SOCKET_BYTES} are the most" if longest > SOCKET_BYTES else ""
+    return (
+        f"makes the paths of sockets {longest} bytes long, and {SOCKET_BYTES} are the most"
+        if longest > SOCKET_BYTES
+        else ""
+    )

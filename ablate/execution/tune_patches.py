@@ -39,7 +39,9 @@ def keep_actors(slots: int, may_come: Callable[[], bool], may_swap: Callable[[st
             return bool(super()._maybe_reuse_cached_actor(trial))
 
         def on_step_end(self) -> None:
-            for trial in [trial for trial in self._trials if trial.is_finished()][:-1]:  # the run's ledger has it
+            for trial in [trial for trial in self._trials if trial.is_finished()][
+                :-1
+            ]:  # the run's ledger has it
                 self._trials.remove(trial)
                 for kept in (self._stopped_trials, self._failed_trials, self._trials_to_cache):
                     kept.discard(trial)

@@ -25,10 +25,18 @@ from ablate.runs.record import Record, arm, blank_record
 from ablate.runs.state import after
 
 Asked = tuple[str, TrialSpec]  # a trial's id, and the trial
-Steps = Callable[..., Generator[Any, None, Any]]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome
-Watch = Callable[["Running", int, int], None]  # (running, trials that wait for their resources, workers that died)
-Running = list[dict[str, Any]]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, one_in, accuracy
-Judge = Callable[[str, TrialSpec, Record], str]  # (trial_id, trial, its record so far) -> why it ends here, or ""
+Steps = Callable[
+    ..., Generator[Any, None, Any]
+]  # (spec, trial_id, state, threads=) -> epochs, at last an Outcome
+Watch = Callable[
+    ["Running", int, int], None
+]  # (running, trials that wait for their resources, workers that died)
+Running = list[
+    dict[str, Any]
+]  # per running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, one_in, accuracy
+Judge = Callable[
+    [str, TrialSpec, Record], str
+]  # (trial_id, trial, its record so far) -> why it ends here, or ""
 RETRIES = 2  # of a trial whose worker or node died
 
 
@@ -54,7 +62,11 @@ def distribute(
     that it gives a reason to end after an epoch, by its record so far, is recorded as pruned.
     """
     proposer = _Proposer(ask, tell, stop, writer, storage, judge, resources)
-    limits = {"threads": resources.cpus_per_trial, "minutes": resources.minutes_per_trial, "judged": judge is not None}
+    limits = {
+        "threads": resources.cpus_per_trial,
+        "minutes": resources.minutes_per_trial,
+        "judged": judge is not None,
+    }
     trainable = tune.with_parameters(_Worker, steps=steps, writer=writer, storage=storage, **limits)
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tuner = tune.Tuner(
@@ -90,12 +102,27 @@ class _Worker(tune.Trainable):
     """
 
     def setup(
-        self, config: dict[str, Any], steps: Steps, writer: Any, storage: Any, threads: int, minutes: float, judged: bool
+        self,
+        config: dict[str, Any],
+        steps: Steps,
+        writer: Any,
+        storage: Any,
+        threads: int,
+        minutes: float,
+        judged: bool,
     ) -> None:
-        logging.basicConfig(stream=sys.stdout, format="%(message)s")  # the worker's log shows what is printed and logged
+        logging.basicConfig(
+            stream=sys.stdout, format="%(message)s"
+        )  # the worker's log shows what is printed and logged
         logging.getLogger("ablate").setLevel(logging.INFO)
         self.slot, self.judged = config["slot"], judged
-        self.steps, self.writer, self.storage, self.threads, self.minutes = steps, writer, storage, threads, minutes
+        self.steps, self.writer, self.storage, self.threads, self.minutes = (
+            steps,
+            writer,
+            storage,
+            threads,
+            minutes,
+        )
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -104,7 +131,9 @@ class _Worker(tune.Trainable):
         self.name, spec = new_config["trial_id"], TrialSpec.model_validate(new_config["spec"])
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
-        print(f"trial {self.name}: {in_words(new_config['spec'])}", f"(after {after(state)})" if state else "")
+        print(
+            f"trial {self.name}: {in_words(new_config['spec'])}", f"(after {after(state)})" if state else ""
+        )
         return True
 
     def step(self) -> dict[str, Any]:
@@ -129,7 +158,9 @@ class _Worker(tune.Trainable):
             faulthandler.cancel_dump_traceback_later()
             error = outcome.record["error"] or ""
             print(f"trial {self.name}: {outcome.record['status']} {error}")
-            if error and not error.startswith(NonFinite.__name__):  # it may have spoilt the process, as CUDA's errors do
+            if error and not error.startswith(
+                NonFinite.__name__
+            ):  # it may have spoilt the process, as CUDA's errors do
                 raise RuntimeError("the next trial gets a fresh process") from None
             return {"done": True, "recorded": True}
 
@@ -193,7 +224,14 @@ class _Proposer(_Unsaved, Searcher):
         resources: Resources,
     ) -> None:
         super().__init__()
-        self.ask, self.tell, self.stop, self.judge, self.writer, self.storage = ask, tell, stop, judge, writer, storage
+        self.ask, self.tell, self.stop, self.judge, self.writer, self.storage = (
+            ask,
+            tell,
+            stop,
+            judge,
+            writer,
+            storage,
+        )
         self.minutes, self.slots = resources.minutes_per_trial, range(resources.concurrency or 1)
         self.running: dict[str, _Running] = {}  # by Tune's id
         self.again: list[Asked] = []
@@ -236,7 +274,9 @@ class _Proposer(_Unsaved, Searcher):
             if self.storage:
                 self.deaths[trial.trial_id] = 0
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """A trial that ended by itself is told; one that was stopped leaves no record and runs again on resume."""
         if not error:
             trial = self.running.pop(trial_id)
@@ -253,7 +293,9 @@ class _Proposer(_Unsaved, Searcher):
         if self.judge and "epoch" in result:
             trial = self.running[trial_id]
             with self.noting_faults():
-                trial.verdict = self.judge(trial.trial_id, trial.spec, ray.get(self.writer.noted.remote(trial.trial_id)))
+                trial.verdict = self.judge(
+                    trial.trial_id, trial.spec, ray.get(self.writer.noted.remote(trial.trial_id))
+                )
             return bool(trial.verdict)
         return False
 
@@ -289,7 +331,9 @@ class _Proposer(_Unsaved, Searcher):
         else:
             self.died += 1
             self.deaths[name] += 1
-            if self.deaths[name] <= RETRIES * (1 if trial.began else 4):  # an idle worker's late death is not the trial's
+            if self.deaths[name] <= RETRIES * (
+                1 if trial.began else 4
+            ):  # an idle worker's late death is not the trial's
                 return self.again.append((name, trial.spec))
             reason = f"its worker died {self.deaths[name]} times, at last: {_why(told)}"
         record = blank_record(trial.spec, name) | {"error": " ".join(reason.split())}
@@ -306,7 +350,11 @@ class _Proposer(_Unsaved, Searcher):
 def _why(told: str) -> str:
     """What Ray says about a worker's death, without its advice."""
     lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith("Failure #")]
-    facts = [line for line in lines if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))]
+    facts = [
+        line
+        for line in lines
+        if line.startswith(("Worker exit type", "Memory on the node", "The node", "The actor"))
+    ]
     return " ".join(facts or lines[:1])[:500]
 
 
@@ -333,9 +381,13 @@ class _Watcher(_Unsaved, TrialProgressCallback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         began = [trial for trial in self.proposer.running.values() if trial.began]
         with self.proposer.noting_faults():
-            self.watch([_row(trial) for trial in began], len(self.proposer.running) - len(began), self.proposer.died)
+            self.watch(
+                [_row(trial) for trial in began], len(self.proposer.running) - len(began), self.proposer.died
+            )
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+    ) -> None:
         pass
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -349,8 +401,16 @@ class _Watcher(_Unsaved, TrialProgressCallback):
         """Tune has just written the error to the run's disk, pickled or as text, if it was not full."""
         error, told = None, "for a reason that Ray does not tell"
         with suppress(OSError, EOFError):
-            told = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else told
-            error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else None
+            told = (
+                Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+                if trial.error_file
+                else told
+            )
+            error = (
+                cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+                if trial.pickled_error_file
+                else None
+            )
         with self.proposer.noting_faults():
             self.proposer.failed(self.proposer.running.pop(trial.trial_id), error, told)
 
@@ -361,6 +421,15 @@ def _epochs(recipe: Recipe) -> int | None:
 
 
 def _row(trial: _Running) -> dict[str, Any]:
-    row: dict[str, Any] = {"trial_id": trial.trial_id, "arm": arm(trial.spec), "layers": in_words(trial.spec.model_dump())}
-    row |= {"slot": trial.slot, "attempt": trial.attempt, "epoch": trial.epoch, "epochs": _epochs(trial.spec.recipe)}
+    row: dict[str, Any] = {
+        "trial_id": trial.trial_id,
+        "arm": arm(trial.spec),
+        "layers": in_words(trial.spec.model_dump()),
+    }
+    row |= {
+        "slot": trial.slot,
+        "attempt": trial.attempt,
+        "epoch": trial.epoch,
+        "epochs": _epochs(trial.spec.recipe),
+    }
     return row | {"one_in": trial.one_in, "accuracy": trial.accuracy}

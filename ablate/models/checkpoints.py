@@ -94,7 +94,10 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
     fate, note = found.fate, found.note
     loaded = read(name, found.own or labels)
     if found.rows and (loaded.random or not heads.select(loaded.model, found.rows)):
-        fate, note = "new", f"The head is new: the rows of a {type(loaded.model).__name__}'s cannot be told apart"
+        fate, note = (
+            "new",
+            f"The head is new: the rows of a {type(loaded.model).__name__}'s cannot be told apart",
+        )
         torch.manual_seed(seed)
         loaded = read(name, labels)
     model, last = loaded.model, heads.outputs(loaded.model, len(labels))
@@ -105,9 +108,7 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
     ends = {f"{layer}.{key}" for layer, module in last.items() for key, _ in module.named_parameters()}
     if loaded.missing or (loaded.resized and found.fate != "new"):
         lacks = "has none" if ends <= loaded.missing else f"lacks {few(sorted(loaded.missing))}"
-        other = (
-            f"'s number of outputs is {max(loaded.resized.values(), default=(0,))[0]}, and the data's of classes {len(labels)}"
-        )
+        other = f"'s number of outputs is {max(loaded.resized.values(), default=(0,))[0]}, and the data's of classes {len(labels)}"
         fate, note = "new", f"The head is new: the checkpoint{f' {lacks}' if loaded.missing else other}"
     if fate == "new" and not ends <= loaded.random:
         heads.renew(model, last.values(), seed)
@@ -115,13 +116,21 @@ def _load(name: str, labels: list[str], seed: int) -> tuple[nn.Module, LoadRepor
     if others := sorted(loaded.random - ends):
         notes.append(f"New as well, and part of the head: {few(others)}")
     if loaded.surplus:
-        notes.append(f"The classifier has no use for {len(loaded.surplus)} of the checkpoint's tensors: {few(loaded.surplus)}")
+        notes.append(
+            f"The classifier has no use for {len(loaded.surplus)} of the checkpoint's tensors: {few(loaded.surplus)}"
+        )
     if others := unread(name):
         notes.append(f"The folder has its weights more than once; not read: {few(others)}")
     if fate != "new" and config.get("problem_type") == "multi_label_classification":
-        notes.append("The head was trained to give an image several labels; here the largest output is the class")
+        notes.append(
+            "The head was trained to give an image several labels; here the largest output is the class"
+        )
     names = dict(enumerate(labels))
-    model.config.id2label, model.config.label2id, model.num_labels = names, {v: k for k, v in names.items()}, len(labels)
+    model.config.id2label, model.config.label2id, model.num_labels = (
+        names,
+        {v: k for k, v in names.items()},
+        len(labels),
+    )
     if model.config.problem_type in ("regression", "multi_label_classification"):
         model.config.problem_type = None
     return model, LoadReport(fate, tuple(notes))
@@ -156,7 +165,9 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
             raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None
     resized = {key: tuple(shape) for key, shape, _ in info["mismatched_keys"]}
     loaded = Loaded(model, frozenset(info["missing_keys"]), resized, tuple(sorted(info["unexpected_keys"])))
-    if labels is None and resized and all(heads.is_part(model, key) for key in resized):  # more outputs than it has labels for
+    if (
+        labels is None and resized and all(heads.is_part(model, key) for key in resized)
+    ):  # more outputs than it has labels for
         return read(name, [f"LABEL_{i}" for i in range(max(resized.values())[0])])
     try:
         tensors.check(model, info, config, stored)
@@ -165,12 +176,17 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     return loaded
 
 
-def _classifier(config: dict[str, Any], labels: Sequence[str] | None) -> tuple[Any, Any, dict[str, str] | None]:
+def _classifier(
+    config: dict[str, Any], labels: Sequence[str] | None
+) -> tuple[Any, Any, dict[str, str] | None]:
     """transformers' class for the checkpoint, its configuration, and how the file's tensors are to be renamed."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
-    kind, renamed = config.get("model_type") or ("timm_wrapper" if "architecture" in config else "unknown"), None
+    kind, renamed = (
+        config.get("model_type") or ("timm_wrapper" if "architecture" in config else "unknown"),
+        None,
+    )
     tower = kind.removesuffix("_vision_model")
     if kind == "vit_mae":  # the encoder is a ViT
         kind, config = "vit", config | {"model_type": "vit"}
@@ -178,11 +194,17 @@ def _classifier(config: dict[str, Any], labels: Sequence[str] | None) -> tuple[A
         kind, config = tower, {"model_type": tower, "vision_config": config, "architectures": None}
         renamed = {r"^(?=(embeddings|encoder|head|pre_layrnorm|post_layernorm)\.)": "vision_model."}
     if kind not in MAPPING:
-        raise BadInput(f"transformers has no image classifier of model_type {kind!r}; give one of {few(sorted(MAPPING), 100)}")
+        raise BadInput(
+            f"transformers has no image classifier of model_type {kind!r}; give one of {few(sorted(MAPPING), 100)}"
+        )
     classes = [MAPPING[kind]] if isinstance(MAPPING[kind], str) else MAPPING[kind]
     chosen = next((each for each in config.get("architectures") or () if each in classes), classes[0])
     classifier = getattr(transformers, chosen)
-    names = {} if labels is None else {"id2label": dict(enumerate(labels)), "label2id": {v: i for i, v in enumerate(labels)}}
+    names = (
+        {}
+        if labels is None
+        else {"id2label": dict(enumerate(labels)), "label2id": {v: i for i, v in enumerate(labels)}}
+    )
     settings = classifier.config_class.from_dict(dict(config), **names)
     for key, value in names.items():  # timm's count of classes has overwritten them
         setattr(settings, key, value)
@@ -207,7 +229,11 @@ def _dtypes(where: str) -> dict[str, torch.dtype]:
             shards = [shard for each in sorted(set(listed)) if (shard := path(each))]
         else:
             continue
-        return {key: value.dtype for shard in shards for key, value in load_state_dict(shard, map_location="meta").items()}
+        return {
+            key: value.dtype
+            for shard in shards
+            for key, value in load_state_dict(shard, map_location="meta").items()
+        }
     return {}
 
 

@@ -53,7 +53,9 @@ def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
         if rows == tuple(range(n)):
             return Match("kept", "The head is kept: the checkpoint's labels are the data's")
         fate: Fate = "permuted" if len(rows) == n else "taken"
-        order = f"The head is kept, its rows in the data's order of the classes; the checkpoint's is {few(own)}"
+        order = (
+            f"The head is kept, its rows in the data's order of the classes; the checkpoint's is {few(own)}"
+        )
         part = f"The head is made of the {len(rows)} rows of the data's classes among the checkpoint's {n}"
         return Match(fate, order if fate == "permuted" else part, tuple(own), rows, rows)
     if _is_generic(own):
@@ -65,13 +67,17 @@ def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
 
 def few(names: Sequence[str], most: int = 4) -> str:
     """The names in a line, or the first of many; long ones without their middle."""
-    return ", ".join([*(shortened(name, 80) for name in names[:most]), *(["..."] if len(names) > most else [])])
+    return ", ".join(
+        [*(shortened(name, 80) for name in names[:most]), *(["..."] if len(names) > most else [])]
+    )
 
 
 def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
     """The labels of a checkpoint by the number of their output; and why they can't be trusted, where they can't."""
     try:
-        given = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # the latter is timm's
+        given = config.get("id2label") or dict(
+            enumerate(config.get("label_names") or ())
+        )  # the latter is timm's
         names = {int(i): str(name) for i, name in given.items()}
         ids = {int(i): str(name) for name, i in (config.get("label2id") or {}).items()}
     except (AttributeError, TypeError, ValueError):
@@ -81,7 +87,10 @@ def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
         names = ids
     own = [names[i] for i in sorted(names)]
     if sorted(names) != [*range(len(names))]:
-        return own, f"the checkpoint's labels must be numbered from 0, but are {few([str(i) for i in sorted(names)])}"
+        return (
+            own,
+            f"the checkpoint's labels must be numbered from 0, but are {few([str(i) for i in sorted(names)])}",
+        )
     if not _is_generic(ids) and (wrong := [name for i, name in ids.items() if names.get(i) != name]):
         return own, f"the checkpoint's id2label and label2id contradict each other in {wrong[0]!r}"
     if config.get("problem_type") == "regression":
@@ -155,7 +164,9 @@ def select(model: Any, rows: Sequence[int]) -> bool:
 def _size(config: Any) -> tuple[int, int]:
     """(height, width) of images that a model takes, by its configuration."""
     timm = getattr(config, "pretrained_cfg", None) or {}
-    size = getattr(config, "image_size", None) or getattr(getattr(config, "vision_config", None), "image_size", None)
+    size = getattr(config, "image_size", None) or getattr(
+        getattr(config, "vision_config", None), "image_size", None
+    )
     size = size or timm.get("input_size", (3, 64, 64))[1:]
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 

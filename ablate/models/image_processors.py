@@ -11,8 +11,15 @@ import torch
 
 from ablate.models.preprocessing import Preprocess
 
-TOLERANCE = 1  # in steps of a pixel of 8 bits, 1/255 of its range before normalisation: what rounding may change
-RESAMPLE = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers and torchvision's names
+TOLERANCE = (
+    1  # in steps of a pixel of 8 bits, 1/255 of its range before normalisation: what rounding may change
+)
+RESAMPLE = {
+    0: "nearest-exact",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+}  # PIL's numbers and torchvision's names
 
 
 def followed(source: str) -> Preprocess:
@@ -136,7 +143,11 @@ def _edge(processor: Any) -> int:
     return side
 
 
-_SIZES = {"ConvNext": _convnext, "PoolFormer": _poolformer, "Levit": _levit}  # what to resize to, and what to crop to
+_SIZES = {
+    "ConvNext": _convnext,
+    "PoolFormer": _poolformer,
+    "Levit": _levit,
+}  # what to resize to, and what to crop to
 
 
 def _check(processor: Any, ours: Preprocess) -> None:
@@ -156,14 +167,20 @@ def _check(processor: Any, ours: Preprocess) -> None:
         steps = (pixels - theirs[0]).abs() * torch.tensor(ours.std)[:, None, None] / abs(ours.scale)
         if not (most := steps.max().item()) <= TOLERANCE + 0.01:
             rule = f"be followed to {TOLERANCE}/255"
-            raise ValueError(f"{kind} must {rule}, but differs by {most:.0f}/255 on an image of {width} x {height}")
+            raise ValueError(
+                f"{kind} must {rule}, but differs by {most:.0f}/255 on an image of {width} x {height}"
+            )
 
 
 def _shapes(ours: Preprocess) -> list[tuple[int, int]]:
     """(height, width) of images to try: as the model takes them, wide, tall, odd, smaller, square; all that it can crop."""
     height, width = ours.size
     if not ours.crop:
-        sides = [ours.size] if ours.resize is None else [(side, side) for side in (height, height // 2 + 3, 2 * height - 1)]
+        sides = (
+            [ours.size]
+            if ours.resize is None
+            else [(side, side) for side in (height, height // 2 + 3, 2 * height - 1)]
+        )
         return sides
     wide, tall, near = (height + 7, 2 * width + 15), (2 * height - 3, width + 4), (height + 2, width + 1)
     return [ours.size, wide, tall, near, (height // 2 + 1, width // 3 + 2), (max(height, width) + 16,) * 2]

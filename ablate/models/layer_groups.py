@@ -18,7 +18,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     never be called, and those whose output the logits do not need.
     """
     unfit = unquantizable(model)
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in unfit}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in unfit
+    }
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
@@ -92,10 +96,14 @@ def _roles(model: nn.Module, block: str, layers: Mapping[str, nn.Linear]) -> dic
     called_attention = len(alone) == len(layers) and _called_attention(model.get_submodule(block))
     roles: dict[str, str] = {}
     for child, names in parts.items():
-        if called_attention or _is_attention(model, f"{block}.{child}", [layers[name] for name in names], names[-1]):
+        if called_attention or _is_attention(
+            model, f"{block}.{child}", [layers[name] for name in names], names[-1]
+        ):
             roles |= {name: _network(model, f"{block}.{child}", name, names) or "attention" for name in names}
         else:
-            roles |= {name: _in_mlp(layers, name, names if len(names) > 1 else alone) or child for name in names}
+            roles |= {
+                name: _in_mlp(layers, name, names if len(names) > 1 else alone) or child for name in names
+            }
     return roles
 
 

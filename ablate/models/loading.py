@@ -26,7 +26,11 @@ from ablate.models.locating import files as files
 from ablate.models.locating import provide as provide
 from ablate.models.preprocessing import Preprocess as Preprocess
 
-REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys of a configuration that load code or files
+REFUSED = {
+    "auto_map",
+    "quantization_config",
+    "attn_implementation",
+}  # keys of a configuration that load code or files
 MOST_LABELS = 2**16  # that a configuration may name by their number alone
 SIZES = ("image_size", "patch_size", "num_channels")
 MOST_COMPUTED = 2**28  # bytes that a model computes when it is built, such as the positions in its windows
@@ -47,8 +51,12 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
     classes = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
-    if name not in classes - {"TimmWrapperForImageClassification"}:  # it loads the files that its configuration names
-        raise BadInput(f"the model must be an image classifier of transformers, but got {name[:80]!r}; give a skeleton")
+    if name not in classes - {
+        "TimmWrapperForImageClassification"
+    }:  # it loads the files that its configuration names
+        raise BadInput(
+            f"the model must be an image classifier of transformers, but got {name[:80]!r}; give a skeleton"
+        )
     _check_config(config)
     left = 2 * parameters
 
@@ -78,8 +86,12 @@ def _check_config(config: Mapping[str, Any]) -> None:
         if key.startswith("_") or key in REFUSED:
             raise BadInput(f"the configuration must not hold {key[:80]!r}; pack the model again")
         if key == "num_labels" and not (type(value) is int and 0 <= value <= MOST_LABELS):
-            raise BadInput(f"num_labels must be at most {MOST_LABELS}, but got {str(value)[:80]}; pack the model again")
-        if key in SIZES and any(type(part) is int and part < 1 for part in (value if isinstance(value, list) else [value])):
+            raise BadInput(
+                f"num_labels must be at most {MOST_LABELS}, but got {str(value)[:80]}; pack the model again"
+            )
+        if key in SIZES and any(
+            type(part) is int and part < 1 for part in (value if isinstance(value, list) else [value])
+        ):
             raise BadInput(f"{key} must be at least 1, but got {str(value)[:80]}; pack the model again")
         if key not in ("id2label", "label2id"):
             for part in value if isinstance(value, list) else [value]:
@@ -183,7 +195,14 @@ def _digest(name: str, source: str, stamp: Stamp) -> str:
         return torchvision_models.digest(name)
     loaded = read(name)
     config, model = loaded.model.config, loaded.model
-    about = {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures"}  # change no output
+    about = {
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "id2label",
+        "label2id",
+        "architectures",
+    }  # change no output
     kept = {key: value for key, value in config.to_diff_dict().items() if key not in about}
     sha = hashlib.sha256(json.dumps([kept, preprocess(name).identity], sort_keys=True, default=str).encode())
     for key, tensor in sorted(model.state_dict().items()):
@@ -201,9 +220,14 @@ def start(name: str, labels: list[str]) -> str:
 def _at(name: str) -> tuple[str, Stamp]:
     """Where a checkpoint is, and its files' names, numbers, sizes and times there: what is kept of one is valid for these."""
     if name in builtin.KNOWN:
-        where, paths = "", [torchvision_models.checkpoint(name)] if name in torchvision_models.PRETRAINED else []
+        where, paths = (
+            "",
+            [torchvision_models.checkpoint(name)] if name in torchvision_models.PRETRAINED else [],
+        )
     else:
         where = source(name)
         paths = sorted(Path(where).iterdir()) if Path(where).is_dir() else []
     stats = {path.name: path.stat() for path in paths if path.is_file()}
-    return where, tuple((file, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file, s in stats.items())
+    return where, tuple(
+        (file, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file, s in stats.items()
+    )

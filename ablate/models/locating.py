@@ -32,7 +32,11 @@ def files(name: str) -> dict[str, bytes]:
     path = Path(name).expanduser()
     if name in known() or not path.is_dir():
         return {}
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file() and file.suffix in SUFFIXES}
+    return {
+        file.name: file.read_bytes()
+        for file in sorted(path.iterdir())
+        if file.is_file() and file.suffix in SUFFIXES
+    }
 
 
 def provide(name: str, files: dict[str, bytes]) -> None:
@@ -56,7 +60,11 @@ def source(name: str) -> str:
     if Path(name).expanduser().is_dir():
         return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):
-        raise unknown("model", name, [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"])
+        raise unknown(
+            "model",
+            name,
+            [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"],
+        )
     return name
 
 
@@ -64,7 +72,12 @@ def unread(name: str) -> list[str]:
     """The files of weights in a checkpoint's folder that are not read, as the first of the names that transformers knows is."""
     where = Path(source(name))
     held = {file.name for file in where.iterdir()} if where.is_dir() else set()
-    known = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    known = (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    )
     return [file for file in known if file in held][1:]
 
 
@@ -83,24 +96,32 @@ def config_of(name: str) -> dict[str, Any]:
             f"checkpoint {name!r} must be in floating point, but its config.json has a quantization_config; give the original"
         )
     if "AutoModelForImageClassification" in (config.get("auto_map") or {}):
-        raise BadInput(f"model {name!r} brings code of its own (auto_map in config.json), which is never run; give another")
+        raise BadInput(
+            f"model {name!r} brings code of its own (auto_map in config.json), which is never run; give another"
+        )
     return config
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
     files = {file.name for file in folder.iterdir()}
     if "adapter_config.json" in files:
-        raise BadInput(f"{str(folder)!r} holds an adapter; merge it into its model (merge_and_unload in PEFT) and save that")
+        raise BadInput(
+            f"{str(folder)!r} holds an adapter; merge it into its model (merge_and_unload in PEFT) and save that"
+        )
     if "config.json" not in files:
         raise BadInput(f"{str(folder)!r} must be a folder that save_pretrained wrote, but has no config.json")
     if not any(file.endswith((".safetensors", ".bin")) for file in files):
         others = few(sorted(files - {"config.json"})) or "nothing else"
         mend = "load the model in PyTorch and save it with save_pretrained"
-        raise BadInput(f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}")
+        raise BadInput(
+            f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}"
+        )
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again") from None
+        raise BadInput(
+            f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again"
+        ) from None
     if not isinstance(config, dict):
         raise BadInput(f"{str(folder / 'config.json')!r} must be an object; save the model again")
     return config

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from ablate.errors import BadInput
 
-OUTCOME = ("swapped", "crop_first")  # fields that change the pixels, and came after those of the first digests
+OUTCOME = (
+    "swapped",
+    "crop_first",
+)  # fields that change the pixels, and came after those of the first digests
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,19 @@ class Preprocess:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source: tuple[int, int] | None = None  # (height, width) that an image covers first; None: it comes from its own size
+    source: tuple[int, int] | None = (
+        None  # (height, width) that an image covers first; None: it comes from its own size
+    )
     swapped: bool = False  # blue, green, red instead of red, green, blue
-    crop: bool = True  # to `size`; without it, images that are not of this size once they are resized are refused
-    crop_first: tuple[float, float] | None = None  # before resizing: (height, width) to keep, as parts of the shorter side
-    at_decoding: bool = False  # images come in resized and cropped, each from its file's own size; never packed
+    crop: bool = (
+        True  # to `size`; without it, images that are not of this size once they are resized are refused
+    )
+    crop_first: tuple[float, float] | None = (
+        None  # before resizing: (height, width) to keep, as parts of the shorter side
+    )
+    at_decoding: bool = (
+        False  # images come in resized and cropped, each from its file's own size; never packed
+    )
 
     def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
         """The same, for images like these: (N, H, W, 3). Raises what `check` does.
@@ -39,7 +50,9 @@ class Preprocess:
         source = (images.shape[1], images.shape[2])
         if not at_decoding:
             self.check(*source)
-        return replace(self, source=None if source == self.size and not covered else source, at_decoding=at_decoding)
+        return replace(
+            self, source=None if source == self.size and not covered else source, at_decoding=at_decoding
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size). Raises what `check` does."""
@@ -64,7 +77,9 @@ class Preprocess:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             # torchvision has no lanczos for CUDA tensors
             there = images.cpu() if self.interpolation == "lanczos" else images
-            images = tv.resize(there, size, tv.InterpolationMode(self.interpolation), antialias=True).to(images.device)
+            images = tv.resize(there, size, tv.InterpolationMode(self.interpolation), antialias=True).to(
+                images.device
+            )
         return _crop(images, *self.size)
 
     def check(self, height: int, width: int) -> None:
@@ -73,11 +88,15 @@ class Preprocess:
             return
         resized = (height, width)
         if isinstance(side := self.resize, int):
-            resized = (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
+            resized = (
+                (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
+            )
         if resized != self.size:
             wanted, given = f"{self.size[1]} x {self.size[0]}", f"{width} x {height}"
             mend = "set do_resize, do_center_crop and crop_size in its preprocessor_config.json"
-            raise BadInput(f"the model's image processor must bring images to {wanted}, but not those of {given}; {mend}")
+            raise BadInput(
+                f"the model's image processor must bring images to {wanted}, but not those of {given}; {mend}"
+            )
 
     def enlarges(self, height: int, width: int) -> bool:
         """Whether images of this size are scaled up."""
@@ -106,5 +125,7 @@ class Preprocess:
 
 def _crop(images: Tensor, height: int, width: int) -> Tensor:
     """The middle, rounded as transformers does it; black where it is larger than the image."""
-    top, left = (int((has - wanted) / 2) for has, wanted in zip(images.shape[-2:], (height, width), strict=True))
+    top, left = (
+        int((has - wanted) / 2) for has, wanted in zip(images.shape[-2:], (height, width), strict=True)
+    )
     return tv.crop(images, top, left, height, width)

@@ -11,14 +11,18 @@ from ablate.models import heads
 WHOLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be stored as
 
 
-def check(model: Any, info: Mapping[str, Any], config: Mapping[str, Any], stored: Mapping[str, torch.dtype]) -> None:
+def check(
+    model: Any, info: Mapping[str, Any], config: Mapping[str, Any], stored: Mapping[str, torch.dtype]
+) -> None:
     """Raises BadInput where the file can't be what the configuration says.
 
     info: what transformers says of the loading. stored: the types of the file's tensors.
     """
     surplus = sorted(info["unexpected_keys"])
     if lacks := sorted(key for key in info["missing_keys"] if not heads.is_part(model, key)):
-        beside = f" and has {len(surplus)} that the model does not have, {surplus[0]!r} first" if surplus else ""
+        beside = (
+            f" and has {len(surplus)} that the model does not have, {surplus[0]!r} first" if surplus else ""
+        )
         mend = "give a checkpoint of this model, saved without a wrapper"
         raise BadInput(f"lacks {len(lacks)} of the model's tensors, {lacks[0]!r} first{beside}; {mend}")
     for key, shape, wanted in sorted(info["mismatched_keys"]):
@@ -27,7 +31,9 @@ def check(model: Any, info: Mapping[str, Any], config: Mapping[str, Any], stored
             raise BadInput(f"{rule}; correct the config.json (image_size, patch_size, hidden_size, ...)")
     _check_surplus(model, surplus, config)
     for key, dtype in stored.items():
-        if dtype not in WHOLE and (key.endswith((".weight", ".bias")) or (dtype.itemsize == 1 and dtype != torch.bool)):
+        if dtype not in WHOLE and (
+            key.endswith((".weight", ".bias")) or (dtype.itemsize == 1 and dtype != torch.bool)
+        ):
             raise BadInput(
                 f"must hold weights in floating point, but {key!r} is {dtype}; give the model that was not quantized"
             )
@@ -47,11 +53,15 @@ def _check_surplus(model: Any, surplus: list[str], config: Mapping[str, Any]) ->
     parts |= {name for part in parts for name, _ in model.get_submodule(part).named_children()}
     mend = "correct the config.json, or save the model without them"
     if inside := [key for key in left if key.split(".")[0] in {*parts, prefix}]:
-        raise BadInput(f"holds {len(inside)} tensors that its model has no place for, {inside[0]!r} first; {mend}")
+        raise BadInput(
+            f"holds {len(inside)} tensors that its model has no place for, {inside[0]!r} first; {mend}"
+        )
     own = {_bare(model, key) for key in model.state_dict()}
     twice = [key for key in left if any(tail in own for tail in _tails(key))]
     if len(twice) > len(own) / 2:
-        raise BadInput(f"holds the backbone more than once, {twice[0]!r} beside its own; save the one that is meant")
+        raise BadInput(
+            f"holds the backbone more than once, {twice[0]!r} beside its own; save the one that is meant"
+        )
 
 
 def _bare(model: Any, key: str) -> str:

@@ -39,7 +39,9 @@ def build(name: str, labels: list[str], weights: bool = True) -> "nn.Module":
     from torch import nn
     from torchvision.models import get_model
 
-    model: Any = _vgg16_32() if name == "vgg16-32" else get_model(name.removesuffix(":random").removesuffix("-32"))
+    model: Any = (
+        _vgg16_32() if name == "vgg16-32" else get_model(name.removesuffix(":random").removesuffix("-32"))
+    )
     if weights and name in PRETRAINED:
         _load_imagenet(model, name)
     if name == "resnet18-32":
@@ -73,8 +75,14 @@ def from_config(name: str, config: dict[str, Any]) -> "nn.Module":
     import torch
 
     labels = config.get("id2label")
-    if set(config) != {"id2label"} or not isinstance(labels, dict) or {*labels} != {str(i) for i in range(len(labels))}:
-        raise BadInput(f"the configuration of {name!r} must be its labels, numbered from 0; pack the model again")
+    if (
+        set(config) != {"id2label"}
+        or not isinstance(labels, dict)
+        or {*labels} != {str(i) for i in range(len(labels))}
+    ):
+        raise BadInput(
+            f"the configuration of {name!r} must be its labels, numbered from 0; pack the model again"
+        )
     with torch.device("meta"):
         return build(name, [str(labels[str(i)]) for i in range(len(labels))], weights=False)
 
@@ -111,7 +119,14 @@ def image_processing(name: str) -> dict[str, Any]:
     side = 32 if name.endswith("-32") else 224
     interpolation = "bicubic" if name.startswith("swin_t") else "bilinear"
     size = (side, side)
-    return {"size": size, "resize": size, "interpolation": interpolation, "scale": 1 / 255, "mean": MEAN, "std": STD}
+    return {
+        "size": size,
+        "resize": size,
+        "interpolation": interpolation,
+        "scale": 1 / 255,
+        "mean": MEAN,
+        "std": STD,
+    }
 
 
 def checkpoint(name: str) -> Path:
@@ -134,7 +149,9 @@ def _load_imagenet(model: "nn.Module", name: str) -> None:
             _fetch(url, path)
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # the network, the disk and a broken file each raise their own kind
-        reason = str(getattr(error, "reason", error)).partition("\n")[0].partition(". ")[0]  # URLError has one
+        reason = (
+            str(getattr(error, "reason", error)).partition("\n")[0].partition(". ")[0]
+        )  # URLError has one
         mend = f"put {path.name} into {path.parent}, or give {name}:random"
         raise BadInput(f"cannot load model {name!r}: its ImageNet weights, {url}: {reason}; {mend}") from None
 

@@ -18,9 +18,13 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SIDES = (32, 64, 128, 224, 384)  # pixels: what is tried beside the size that a model's configuration names
-SMALL = 10**7  # parameters: below, computing takes less time than torch needs to find out what it would compute
+SMALL = (
+    10**7
+)  # parameters: below, computing takes less time than torch needs to find out what it would compute
 
-Seen = tuple[list[str], list[str]]  # names of linear layers: those without effect on the logits, and those never called
+Seen = tuple[
+    list[str], list[str]
+]  # names of linear layers: those without effect on the logits, and those never called
 _seen: WeakKeyDictionary[nn.Module, tuple[list[str], Seen]] = WeakKeyDictionary()  # beside all of the model's
 
 
@@ -31,16 +35,23 @@ def unquantizable(model: nn.Module) -> dict[str, str]:
     with another; those that the model never calls, and what its logits do not need.
     """
     found = inside_fused(model)
-    holders = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+    holders = Counter(
+        id(p) for module in model.modules() for p in module._parameters.values() if p is not None
+    )
     uncalled = _look(model)[1]
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):
-            found.setdefault(name, f"{type(module).__name__} is no linear layer, and only these are quantized")
+            found.setdefault(
+                name, f"{type(module).__name__} is no linear layer, and only these are quantized"
+            )
         elif isinstance(module, nn.Linear):
             if why := unfit(module):
                 found.setdefault(name, why)
             elif holders[id(module.weight)] > 1:
-                found.setdefault(name, f"{name!r} shares its weight with another module, which would keep it in full precision")
+                found.setdefault(
+                    name,
+                    f"{name!r} shares its weight with another module, which would keep it in full precision",
+                )
             elif name in uncalled:
                 found.setdefault(name, f"its model never calls {name!r}: a BitLinear would do nothing")
     return found | unused(model)
@@ -63,7 +74,10 @@ def unused(model: nn.Module) -> dict[str, str]:
     They hold linear layers, and of each the logits have no gradient and are the same, to the bit, with other weights.
     """
     linear, (silent, _) = _linear(model), _look(model)
-    tops = {next(top for top in _above(name) if _below(top, linear) == _below(top, silent)): None for name in silent}
+    tops = {
+        next(top for top in _above(name) if _below(top, linear) == _below(top, silent)): None
+        for name in silent
+    }
     return {
         name: f"the output of {top!r} never reaches the logits: quantizing it would change nothing but the size"
         for top in tops
@@ -102,7 +116,9 @@ def _run(model: nn.Module, linear: list[str]) -> Seen:
     named = [getattr(part, "image_size", None) for part in (config, getattr(config, "vision_config", None))]
     sizes = dict.fromkeys([*((side, side) for side in SIDES), *(_pair(size) for size in named if size)])
     small = sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter)) < SMALL
-    ways = (sharing_copy, meta_copy) if small else (meta_copy, sharing_copy)  # a model that looks at values can't run on meta
+    ways = (
+        (sharing_copy, meta_copy) if small else (meta_copy, sharing_copy)
+    )  # a model that looks at values can't run on meta
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the model's own, about a size that is not its
         for copied, size in product(ways, sizes):
@@ -136,7 +152,9 @@ def _pixels(model: nn.Module, size: tuple[int, int]) -> Tensor:
 @torch.enable_grad()
 def _without_gradient(model: nn.Module, linear: list[str], size: tuple[int, int]) -> Seen:
     """Linear layers through which no gradient of an image's logits comes, and those not called; `model` is changed."""
-    layers: dict[str, Any] = {name: module for name in linear if _owns_weight(module := model.get_submodule(name))}
+    layers: dict[str, Any] = {
+        name: module for name in linear if _owns_weight(module := model.get_submodule(name))
+    }
     added: dict[str, Tensor] = {}
 
     def add_zero(name: str, output: Tensor) -> Tensor:
@@ -149,7 +167,11 @@ def _without_gradient(model: nn.Module, linear: list[str], size: tuple[int, int]
     with torch.random.fork_rng([]):
         out = logits(model, _pixels(model, size))
     leaves = [added.get(name, layer.weight) for name, layer in layers.items()]
-    grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True) if out.requires_grad else [None] * len(leaves)
+    grads = (
+        torch.autograd.grad(out.sum(), leaves, allow_unused=True)
+        if out.requires_grad
+        else [None] * len(leaves)
+    )
     silent = [name for name, grad in zip(layers, grads, strict=True) if grad is None]
     return silent, [name for name in layers if name not in added]
 
@@ -192,9 +214,7 @@ def unfit(linear: nn.Linear) -> str | None:
         return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
     if tensors != {"weight", "bias"}:
         held = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
-        return (
-            f"a layer that computes its weight or bias from {held} would lose that; remove its pruning or normalisation first"
-        )
+        return f"a layer that computes its weight or bias from {held} would lose that; remove its pruning or normalisation first"
     if linear._modules or "forward" in vars(linear):
         return "a layer with modules or a forward of its own would lose them"
     if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:

@@ -12,7 +12,9 @@ from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
 
-Count = Callable[[TrialSpec], Mapping[str, float]]  # an effective trial -> what is known of it before it is trained
+Count = Callable[
+    [TrialSpec], Mapping[str, float]
+]  # an effective trial -> what is known of it before it is trained
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,13 @@ class Counter:
     table: LatencyTable | None = None
 
     def __call__(self, spec: TrialSpec) -> Mapping[str, float]:
-        layer: dict[str, LayerSpec] = {name: of for group, of in spec.layers.items() for name in self.groups[group]}
+        layer: dict[str, LayerSpec] = {
+            name: of for group, of in spec.layers.items() for name in self.groups[group]
+        }
         found = quantize.resolved(self.model, layer)
-        costs: dict[str, float] = {"size_bytes": packed_model.packed_bytes(self.model, found, preprocess=self.preprocess)}
+        costs: dict[str, float] = {
+            "size_bytes": packed_model.packed_bytes(self.model, found, preprocess=self.preprocess)
+        }
         costs["bitops"] = macs.bitops(*self._macs, found)
         return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
 

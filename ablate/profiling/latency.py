@@ -43,7 +43,9 @@ class LatencyTable:
 
     def dump(self) -> dict[str, Any]:
         """As plain data, for JSON."""
-        rows = {name: [(spec.model_dump(), ms) for spec, ms in row.items()] for name, row in self.layers.items()}
+        rows = {
+            name: [(spec.model_dump(), ms) for spec, ms in row.items()] for name, row in self.layers.items()
+        }
         return {"layers": rows, "rest_ms": self.rest_ms}
 
     @classmethod
@@ -85,7 +87,9 @@ def measure(
     return _time(lambda: logits(model, pixels), seconds, batch, device, wait)
 
 
-def layer_table(model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device) -> LatencyTable:
+def layer_table(
+    model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device
+) -> LatencyTable:
     """Time every layer of a full-precision model at every precision, once a shape; and the whole, for the rest."""
     model = model.eval().to(device)
     inputs: dict[str, torch.Tensor] = {}
@@ -114,11 +118,15 @@ def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
     module: nn.Module = layer
     if spec.weights != "full":
         levels, beta = quantize_weights(layer.weight.detach(), spec)
-        module = IntegerLinear(levels, beta.flatten(), None if layer.bias is None else layer.bias.detach(), spec)
+        module = IntegerLinear(
+            levels, beta.flatten(), None if layer.bias is None else layer.bias.detach(), spec
+        )
     return _time(lambda: module(x), 0.1, 1, x.device).median_ms
 
 
-def _time(call: Callable[[], object], seconds: float, batch: int, device: torch.device, wait: bool = True) -> Timing:
+def _time(
+    call: Callable[[], object], seconds: float, batch: int, device: torch.device, wait: bool = True
+) -> Timing:
     synchronise: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: list[float] = []
     with torch.no_grad():
@@ -151,15 +159,23 @@ def bench(
     header, tensors = packed_model.read(directory)
     size = packed_model.load_preprocess(directory).size
     if header.model is None:
-        raise BadInput(f"{directory} holds a model that transformers has no class for, so it has no twin to compare with")
+        raise BadInput(
+            f"{directory} holds a model that transformers has no class for, so it has no twin to compare with"
+        )
     twin = from_config(**header.model.model_dump(), parameters=len(tensors)).to_empty(device=device)
     for parameter in twin.parameters():
         nn.init.normal_(parameter, std=0.02)
     for buffer in twin.buffers():
         buffer.zero_()
-    on_disk = sum((Path(directory) / file).stat().st_size for file in (packed_model.JSON, packed_model.TENSORS))
+    on_disk = sum(
+        (Path(directory) / file).stat().st_size for file in (packed_model.JSON, packed_model.TENSORS)
+    )
     half = copy.deepcopy(twin.eval()).bfloat16()
-    models = {"packed": packed_model.load_packed(directory).to(device), "full, float32": twin, "full, bfloat16": half}
+    models = {
+        "packed": packed_model.load_packed(directory).to(device),
+        "full, float32": twin,
+        "full, bfloat16": half,
+    }
     sizes = {name: held(model) for name, model in models.items()} | {"packed": on_disk}
     if compiled:  # like beside like
         for name, model in [*models.items()]:

@@ -45,7 +45,9 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():
-        seen, _, tree = thop.profile(Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True)
+        seen, _, tree = thop.profile(
+            Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True
+        )
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return int(seen) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
 
@@ -88,13 +90,17 @@ def _attention_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -
     """torch's own attention, whose projections and products are one function: q, k, v, q k^T, (q k^T) v, and out."""
     query, key, value = inputs[:3]  # (B, N, D) or (N, B, D)
     keys = key.shape[1 if layer.batch_first else 0]
-    layer.total_ops += layer.embed_dim * (2 * query.numel() + key.numel() + value.numel() + 2 * query[..., 0].numel() * keys)
+    layer.total_ops += layer.embed_dim * (
+        2 * query.numel() + key.numel() + value.numel() + 2 * query[..., 0].numel() * keys
+    )
 
 
 def _window_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
     """The projections of torchvision's Swin, q, k, v and out; its products are seen as they happen."""
     batch, *sides, width = inputs[0].shape  # (B, H, W, C)
-    tokens = batch * math.prod(math.ceil(side / window) * window for side, window in zip(sides, layer.window_size, strict=True))
+    tokens = batch * math.prod(
+        math.ceil(side / window) * window for side, window in zip(sides, layer.window_size, strict=True)
+    )
     layer.total_ops += tokens * 4 * width * width
 
 

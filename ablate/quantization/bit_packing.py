@@ -14,7 +14,9 @@ POWERS = np.array([1, 3, 9, 27, 81], dtype=np.uint8)
 def pack_levels(levels: Tensor, weights: str) -> Tensor:
     """Integer weight levels of any shape -> uint8 (bytes,)."""
     flat = levels.detach().cpu().numpy().astype(np.int8).ravel()  # (n,)
-    return torch.from_numpy({"binary": _binary, "ternary": _ternary, "int4": _int4, "int8": _int8}[weights](flat))
+    return torch.from_numpy(
+        {"binary": _binary, "ternary": _ternary, "int4": _int4, "int8": _int8}[weights](flat)
+    )
 
 
 def unpack_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tensor:
@@ -35,7 +37,9 @@ def checked_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tens
     """`unpack_levels`, which raises BadInput for bytes that `pack_levels` does not write."""
     levels = unpack_levels(packed, weights, shape)
     if (levels < -TOP[weights]).any() or not pack_levels(levels, weights).equal(packed):
-        raise BadInput(f"bytes of {weights} weights must be as `pack` writes them, and are not; pack the model again")
+        raise BadInput(
+            f"bytes of {weights} weights must be as `pack` writes them, and are not; pack the model again"
+        )
     return levels
 
 

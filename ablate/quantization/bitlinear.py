@@ -19,7 +19,9 @@ from ablate.models.unquantizable import unfit
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 
-def apart(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Literal["token", "image", "tensor"]]:
+def apart(
+    x: Tensor, spec: LayerSpec, images: int | None
+) -> tuple[Tensor, Literal["token", "image", "tensor"]]:
     """A layer's input in evaluation, and what its activations' scale is for: (x, spec's), or image by image.
 
     x: (..., features). Where the spec's scale is the tensor's, and x is of so many `images`, one after the other, it is
@@ -27,7 +29,9 @@ def apart(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Liter
     """
     if x.ndim == 1 or not x.numel():  # one token, or none
         return x, "token"
-    if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:  # nothing to tell apart
+    if (
+        spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images
+    ):  # nothing to tell apart
         return x, spec.activation_scale
     return x.reshape(images, -1, x.shape[-1]), "image"
 
@@ -67,9 +71,13 @@ class BitLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.spec = LayerSpec(**{"weights": "binary", **fields})
         if self.spec.weights == "full":
-            raise BadInput("BitLinear's weights must be binary, ternary, int4 or int8, but got 'full'; use nn.Linear")
+            raise BadInput(
+                "BitLinear's weights must be binary, ternary, int4 or int8, but got 'full'; use nn.Linear"
+            )
         if not isinstance(self.spec.norm, bool):
-            raise BadInput(f"norm of a single layer must be true or false, but got {self.spec.norm!r}; quantize_ resolves it")
+            raise BadInput(
+                f"norm of a single layer must be true or false, but got {self.spec.norm!r}; quantize_ resolves it"
+            )
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
@@ -133,7 +141,9 @@ class BitLinear(nn.Linear):
                 y = F.linear(x, weight) * beta
             else:
                 rows, gamma_of = apart(x, spec, self.images)
-                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, gamma_of)
+                levels, scale, offset = quantize_activations(
+                    rows, spec.activation_bits, spec.signed, gamma_of
+                )
                 if self.in_features * 2 ** (spec.activation_bits - 1) * TOP[spec.weights] < 2**24:
                     sums = F.linear(levels, weight)
                 else:

@@ -35,7 +35,8 @@ def _slow() -> bool:
 
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         whole, floats = (
-            min(seconds(*each) for _ in range(5)) for each in ((torch._int_mm, levels), (torch.mm, levels.float()))
+            min(seconds(*each) for _ in range(5))
+            for each in ((torch._int_mm, levels), (torch.mm, levels.float()))
         )
     return whole > 3 * floats
 
@@ -62,7 +63,9 @@ class IntegerLinear(nn.Module):
         self.spec = spec
         self.out_features, self.in_features = levels.shape
         if self.in_features * 127 * TOP[spec.weights] >= 2**31:
-            raise BadInput(f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}")
+            raise BadInput(
+                f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}"
+            )
         self.floats = not levels.is_cuda and _slow()
         self.halved = spec.weights == "int8" and not self.floats and _saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
@@ -73,7 +76,12 @@ class IntegerLinear(nn.Module):
                 levels = torch.cat([levels // 2, levels - levels // 2])  # (2 out, in), none above 64
             # CUDA's product takes multiples of 8 only
             levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -len(levels) % 8))
-        for name, value in (("levels", levels), ("beta", beta), ("bias", bias), ("row_sums", beta * row_sums)):
+        for name, value in (
+            ("levels", levels),
+            ("beta", beta),
+            ("bias", bias),
+            ("row_sums", beta * row_sums),
+        ):
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +94,9 @@ class IntegerLinear(nn.Module):
                 y = F.linear(x, self.levels) * self.beta
             else:
                 rows, gamma_of = apart(x, spec, self.images)
-                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, gamma_of)
+                levels, scale, offset = quantize_activations(
+                    rows, spec.activation_bits, spec.signed, gamma_of
+                )
                 y = self._product(levels) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
@@ -97,7 +107,9 @@ class IntegerLinear(nn.Module):
         """float32 integers (..., in) times the weights: (..., out), exact, in int32 or in float32."""
         if self.floats and not levels.is_cuda:
             return self._in_floats(levels)
-        flat = levels.to(torch.int8).flatten(0, -2) if levels.ndim > 1 else levels.to(torch.int8)[None]  # (rows, in)
+        flat = (
+            levels.to(torch.int8).flatten(0, -2) if levels.ndim > 1 else levels.to(torch.int8)[None]
+        )  # (rows, in)
         rows = flat.shape[0]  # not len(), which would fix the batch of an export
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):

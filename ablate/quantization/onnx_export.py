@@ -21,7 +21,9 @@ def to_onnx(directory: str | Path, path: str | Path) -> None:
     try:
         from onnxscript import opset18 as op
     except ImportError:
-        raise BadInput("ONNX needs the extra ablate-vit[onnx]; pip install onnx onnxruntime onnxscript") from None
+        raise BadInput(
+            "ONNX needs the extra ablate-vit[onnx]; pip install onnx onnxruntime onnxscript"
+        ) from None
 
     def int_mm(a: Any, b: Any) -> Any:
         return op.MatMulInteger(a, b)

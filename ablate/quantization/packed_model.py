@@ -109,14 +109,20 @@ def pack(
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {quoted(dtype)}")
     _check_target(directory := Path(directory))
-    layers = {name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, BitLinear)}
+    layers = {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, BitLinear)
+    }
     if any(isinstance(module, IntegerLinear) for module in model.modules()):
         raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
     full = getattr(torch, dtype)
     tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         if value.is_meta:
-            raise BadInput(f"a model must have values to be packed, but {key!r} is on the meta device; load its weights first")
+            raise BadInput(
+                f"a model must have values to be packed, but {key!r} is on the meta device; load its weights first"
+            )
         name = key.removesuffix(".weight")
         if name in layers and name != key:
             value = value.to(torch.promote_types(value.dtype, torch.float32))
@@ -127,13 +133,17 @@ def pack(
             tensors[f"{name}.beta"] = beta.float().flatten()
         else:
             tensors[key] = kept = value.to(full if value.is_floating_point() else value.dtype).contiguous()
-            if kept.isnan().any() or not kept.isfinite().equal(value.isfinite()):  # a mask may hold infinities
+            if kept.isnan().any() or not kept.isfinite().equal(
+                value.isfinite()
+            ):  # a mask may hold infinities
                 raise BadInput(
                     f"weights must be finite in {dtype}, but those of {key!r} are not; train it again, or in float32"
                 )
     storages = {key: value.untyped_storage().data_ptr() for key, value in tensors.items()}
     shared = Counter(storages.values())
-    data = save({key: value.clone() if shared[storages[key]] > 1 else value for key, value in tensors.items()})
+    data = save(
+        {key: value.clone() if shared[storages[key]] > 1 else value for key, value in tensors.items()}
+    )
     header = _header(model, {name: layer.spec for name, layer in layers.items()}, preprocess, dtype)
     files = {JSON: _dumps(header | {"sha256": _digest(header, data)}), TENSORS: data}
     directory.mkdir(parents=True, exist_ok=True)
@@ -165,14 +175,18 @@ def packed_bytes(
     """
     names = {id(module): name for name, module in model.named_modules() if name in layers}
     every = [(name, names.get(id(module))) for name, module in model.named_modules(remove_duplicate=False)]
-    layers = {name: layers[first] for name, first in every if first}  # a shared layer is stored under all its names
+    layers = {
+        name: layers[first] for name, first in every if first
+    }  # a shared layer is stored under all its names
     order, offset, about = [*DTYPES], 0, {}
     layout = _layout(model, layers, dtype).items()
     for name, (kind, shape) in sorted(layout, key=lambda item: (order.index(item[1][0]), item[0])):
         end = offset + kind.itemsize * math.prod(shape)
         about[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [offset, end]}
         offset = end
-    head = -(-len(json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()) // 8) * 8  # filled with spaces
+    head = (
+        -(-len(json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()) // 8) * 8
+    )  # filled with spaces
     header = _header(model, layers, preprocess, dtype) | {"sha256": "0" * 64}
     return len(_dumps(header)) + 8 + head + offset
 
@@ -192,23 +206,35 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
     fused = inside_fused(model)  # what earlier versions quantized and this one leaves full loads as well
     modules = model.named_modules(remove_duplicate=False)
     linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
-    if wrong := [name for name, spec in header.layers.items() if name not in linear or spec.weights == "full"]:
-        raise BadInput(f"{directory}: packed layers must be linear layers of the model, but {wrong[0][:80]!r} is none")
+    if wrong := [
+        name for name, spec in header.layers.items() if name not in linear or spec.weights == "full"
+    ]:
+        raise BadInput(
+            f"{directory}: packed layers must be linear layers of the model, but {wrong[0][:80]!r} is none"
+        )
     _check_tensors(tensors, model, header)
     for name, spec in header.layers.items():
         old, (parent, _, child) = linear[name], name.rpartition(".")
         beta = tensors.pop(f"{name}.beta")
         if not beta.isfinite().all():
             raise BadInput(f"{directory}: beta must be finite, and that of {name!r} is not")
-        levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features))
+        levels = checked_levels(
+            tensors.pop(f"{name}.packed"), spec.weights, (old.out_features, old.in_features)
+        )
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         layer = IntegerLinear(levels, beta, bias, spec)
         carry_hooks(old, layer)
-        setattr(model.get_submodule(parent), child, layer if skeleton is None else layer.to(old.weight.device))
+        setattr(
+            model.get_submodule(parent), child, layer if skeleton is None else layer.to(old.weight.device)
+        )
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    model.load_state_dict(rest, strict=False, assign=skeleton is None)  # the names are checked; IntegerLinear adds its own
+    model.load_state_dict(
+        rest, strict=False, assign=skeleton is None
+    )  # the names are checked; IntegerLinear adds its own
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:
-        raise BadInput(f"{directory} lacks {unset[0]!r}, which the model computes when it is built; give a skeleton")
+        raise BadInput(
+            f"{directory} lacks {unset[0]!r}, which the model computes when it is built; give a skeleton"
+        )
     image_by_image_(model, header.layers.values())
     return model.eval().requires_grad_(False)
 
@@ -230,7 +256,9 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
     text = _bytes(path, LARGEST_JSON)
     try:
         fields = json.loads(text)
-        canonical = isinstance(fields, dict) and _dumps(fields) == text  # no repeated keys, no NaN, no other spelling
+        canonical = (
+            isinstance(fields, dict) and _dumps(fields) == text
+        )  # no repeated keys, no NaN, no other spelling
     except (ValueError, RecursionError):
         canonical = False
     if not canonical:
@@ -260,10 +288,14 @@ def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header)
     given = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
     for key in sorted(expected.keys() | given.keys()):
         if expected.get(key) != given.get(key):
-            raise BadInput(f"tensor {key[:80]!r} must be {expected.get(key, 'absent')}, but got {given.get(key, 'none')}")
+            raise BadInput(
+                f"tensor {key[:80]!r} must be {expected.get(key, 'absent')}, but got {given.get(key, 'none')}"
+            )
 
 
-def _layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _layout(
+    model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str
+) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     """The tensors that a model with these packed layers is stored as: their dtypes and shapes."""
     found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     for key, value in model.state_dict().items():
@@ -274,11 +306,16 @@ def _layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> di
             found[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             found[f"{name}.beta"] = (torch.float32, (channels,))
         else:
-            found[key] = (getattr(torch, dtype) if value.is_floating_point() else value.dtype, tuple(value.shape))
+            found[key] = (
+                getattr(torch, dtype) if value.is_floating_point() else value.dtype,
+                tuple(value.shape),
+            )
     return found
 
 
-def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Preprocess | None, dtype: str) -> dict[str, Any]:
+def _header(
+    model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Preprocess | None, dtype: str
+) -> dict[str, Any]:
     """The fields of packed.json but for its digest."""
     return {
         "format": FORMAT,
@@ -291,12 +328,18 @@ def _header(model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Prepr
 
 def _images(preprocess: Preprocess) -> dict[str, Any]:
     """Its fields, but those that came after the first version only where they are set."""
-    values = {field: getattr(preprocess, field.name) for field in fields(preprocess) if field.name in Images.model_fields}
+    values = {
+        field: getattr(preprocess, field.name)
+        for field in fields(preprocess)
+        if field.name in Images.model_fields
+    }
     return {field.name: value for field, value in values.items() if value != field.default}
 
 
 def _stored(spec: LayerSpec) -> dict[str, Any]:
-    return spec.model_dump(exclude={"straight_through"} | ({"beta_per"} if spec.beta_per == "tensor" else set()))
+    return spec.model_dump(
+        exclude={"straight_through"} | ({"beta_per"} if spec.beta_per == "tensor" else set())
+    )
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:
@@ -327,7 +370,9 @@ def _bytes(path: Path, most: float = math.inf) -> bytes:
         if not path.is_file():
             raise ValueError("it must be a file, and is not; give a folder that `pack` wrote")
         if (long := path.stat().st_size) > most:
-            raise ValueError(f"it must be at most {most} bytes long, but is {long}; give a folder that `pack` wrote")
+            raise ValueError(
+                f"it must be at most {most} bytes long, but is {long}; give a folder that `pack` wrote"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise BadInput(f"cannot read {path}: {error}") from None

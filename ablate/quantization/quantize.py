@@ -24,7 +24,10 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
     layers, chosen = linear_layers(model), resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
-    layer_of = {id(layers[name]): BitLinear.from_linear(layers[name], **spec.model_dump()) for name, spec in chosen.items()}
+    layer_of = {
+        id(layers[name]): BitLinear.from_linear(layers[name], **spec.model_dump())
+        for name, spec in chosen.items()
+    }
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in layer_of:
             parent, _, child = name.rpartition(".")
@@ -41,7 +44,9 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
             _check_quantizable(model, pattern, layers, unfit)
         names = match(pattern, layers, "linear layer")
         if twice := [name for name in names if name in chosen]:
-            raise BadInput(f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them")
+            raise BadInput(
+                f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them"
+            )
         chosen.update(dict.fromkeys(names, spec))
     bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
     quantized = {name: chosen[name] for name in layers if name in chosen and chosen[name].weights != "full"}
@@ -51,7 +56,9 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
     }
 
 
-def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]) -> None:
+def _check_quantizable(
+    model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]
+) -> None:
     """A pattern for everything must not leave a layer that matters full unsaid; one for nothing else says why it cannot."""
     hits = {name: why for name, why in unfit.items() if fnmatchcase(name, pattern)}
     if any(fnmatchcase(name, pattern) for name in layers):
@@ -59,5 +66,9 @@ def _check_quantizable(model: nn.Module, pattern: str, layers: Mapping[str, obje
         hits = {name: why for name, why in needed.items() if isinstance(model.get_submodule(name), nn.Linear)}
     for name, why in hits.items():
         can = ", ".join([*layers][:3])
-        mend = f"narrow it to layers that can be: {can}, ..." if can else "no other layer of this model can be quantized"
+        mend = (
+            f"narrow it to layers that can be: {can}, ..."
+            if can
+            else "no other layer of this model can be quantized"
+        )
         raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; {mend}")

@@ -20,7 +20,9 @@ def binarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Te
     per channel.
     """
     alpha = w.mean()  # Fig. 3
-    signs = torch.where(w > alpha, 1.0, -1.0).to(w.dtype)  # Fig. 3: zero goes to -1, which torch.sign does not do
+    signs = torch.where(w > alpha, 1.0, -1.0).to(
+        w.dtype
+    )  # Fig. 3: zero goes to -1, which torch.sign does not do
     return signs, alpha, _beta(w, signs, beta, per)
 
 
@@ -35,7 +37,9 @@ def ternarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[T
 
 
 def _absmean(w: Tensor, per: Per) -> Tensor:
-    return w.abs().mean() if per == "tensor" else w.abs().mean(1, keepdim=True)  # Fig. 7: ||W||_1 / nm, or of each row
+    return (
+        w.abs().mean() if per == "tensor" else w.abs().mean(1, keepdim=True)
+    )  # Fig. 7: ||W||_1 / nm, or of each row
 
 
 def _beta(w: Tensor, levels: Tensor, beta: Beta, per: Per) -> Tensor:
@@ -56,7 +60,9 @@ def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
     if spec.weights == "ternary":
         levels, beta = ternarize(w, spec.beta, spec.beta_per)
         return levels, beta * spec.beta_multiplier
-    scale = w.abs().amax(1, keepdim=True) / TOP[spec.weights]  # (out, 1): symmetric, round to nearest, per output channel
+    scale = (
+        w.abs().amax(1, keepdim=True) / TOP[spec.weights]
+    )  # (out, 1): symmetric, round to nearest, per output channel
     return (w / scale.clamp(min=torch.finfo(w.dtype).tiny)).round_(), scale
 
 
@@ -73,7 +79,9 @@ def quantize_activations(
     if scale not in ("token", "image", "tensor"):
         raise BadInput(f"scale must be 'token', 'image' or 'tensor', but got {scale!r}")
     if bits not in range(1, 9) or (bits == 1 and not signed):
-        raise BadInput(f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}")
+        raise BadInput(
+            f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}"
+        )
     dims = {"token": (-1,), "image": tuple(range(1, x.ndim)), "tensor": tuple(range(x.ndim))}[scale]
     keep = scale != "tensor"
     if bits == 1:  # sign(x), zero to -1, times mean|x|
@@ -81,12 +89,18 @@ def quantize_activations(
         return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
     q_b = 2 ** (bits - 1)  # Fig. 4
     if signed:
-        gamma = torch.maximum(x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep))  # Fig. 4: ||x||_inf, nothing stored
+        gamma = torch.maximum(
+            x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep)
+        )  # Fig. 4: ||x||_inf, nothing stored
         low, offset, centred = -(q_b - 1), torch.zeros_like(gamma), x
     else:
         offset = x.amin(dims, keepdim=keep)  # Fig. 5: eta
-        gamma = x.amax(dims, keepdim=keep) - offset  # of the shifted x, or half the range would be clipped away
+        gamma = (
+            x.amax(dims, keepdim=keep) - offset
+        )  # of the shifted x, or half the range would be clipped away
         low, centred = 0, x - offset
     inverse = (q_b / gamma).nan_to_num()  # finite where gamma = 0: zeros then give levels 0
-    levels = (centred * inverse).round_().clamp_(low, q_b - 1)  # Fig. 4 and 5; the paper's Qb - eps would round to Qb
+    levels = (
+        (centred * inverse).round_().clamp_(low, q_b - 1)
+    )  # Fig. 4 and 5; the paper's Qb - eps would round to Qb
     return levels, gamma / q_b, offset

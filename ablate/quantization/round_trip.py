@@ -41,7 +41,9 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
             raise unwritten(error, f"{room}; free some space, or set TMPDIR to another folder") from None
         except Exception as error:  # each model fails in its own way
             why = str(error).strip().partition("\n")[0].replace(folder, "the file") or type(error).__name__
-            raise BadInput(f"a model must be usable once it is quantized and packed, but: {why}; take another model") from None
+            raise BadInput(
+                f"a model must be usable once it is quantized and packed, but: {why}; take another model"
+            ) from None
     if not (found - expected).abs().max() <= ROUNDING * expected.abs().max():  # nor NaN
         name, off = type(model).__name__, (found - expected).abs().max()
         raise BadInput(

@@ -36,20 +36,26 @@ def draw(run: Run, found: dict[str, Finding], to: Path | None = None) -> list[Pa
     """
     to = to or run.path / "figures"
     about = f"{shortened(Path(run.study.model).name, 40)} on {shortened(Path(run.study.data).name, 40)}"
-    return [path for name, one in FIGURES.items() if found.get(name) for path in one(run, found[name], about, to)]
+    return [
+        path for name, one in FIGURES.items() if found.get(name) for path in one(run, found[name], about, to)
+    ]
 
 
 def _front(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     trials, objectives = found.tables["trials"], run.study.objectives
     seeds = trials["seed"].nunique()
-    title = f"{about}, {len(trials)} trials, " + (f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}")
+    title = f"{about}, {len(trials)} trials, " + (
+        f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
+    )
     title += f"\n{in_bounds(run.study.within)}" if run.study.within else ""
     fig_pareto.draw(trials, objectives, title, to / "pareto")
     yield to / "pareto"
     front = found.tables["front"].drop_duplicates("trial_id").head(MOST)
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"][front["trial_id"]]
     if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural):
-        rows = [[spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs]
+        rows = [
+            [spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs
+        ]
         labels = [f"{row['accuracy']:.1%}, {size(row['size_bytes'])}" for _, row in front.iterrows()]
         fig_layers.draw(
             pd.DataFrame(rows, columns=groups),
@@ -72,7 +78,9 @@ def _sensitivity(run: Run, found: Finding, about: str, to: Path) -> Iterator[Pat
     costs = found.tables["sensitivity"]
     groups = [group for group in dict.fromkeys(costs["group"]) if group]
     seeds = costs["n"].max()
-    title = f"{about}: cost of a layer group, " + (f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed")
+    title = f"{about}: cost of a layer group, " + (
+        f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed"
+    )
     fig_sensitivity.draw(costs, groups, title, to / "sensitivity")
     yield to / "sensitivity"
 
@@ -102,7 +110,11 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
     matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
     baseline, *others = slugs = _slugs(matrices)
     classes = most_confused(found.tables["confusion"], known := Seen(run).classes, CLASSES)
-    some = f"; the {len(classes)} of {len(known):,} classes that are confused most" if len(classes) < len(known) else ""
+    some = (
+        f"; the {len(classes)} of {len(known):,} classes that are confused most"
+        if len(classes) < len(known)
+        else ""
+    )
     for name, rows in matrices.items():
         path = to / f"confusion_{slugs[name]}"
         fig_confusion.draw(rows, f"{about}: {name}{some}", path, classes)
@@ -114,7 +126,9 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         if more is not None:
             pairs = more[more["model"] == name]
             seeds = pairs["seed"].nunique()
-            title += "; framed: p < 5 % over the images, " + (f"on each of {seeds} seeds" if seeds > 1 else "of one seed")
+            title += "; framed: p < 5 % over the images, " + (
+                f"on each of {seeds} seeds" if seeds > 1 else "of one seed"
+            )
         fig_confusion.draw_difference(rows, pairs, title, path, classes)
         yield path
     try:
@@ -130,7 +144,9 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         kind = "right" if right else "wrong"
         path = to / f"examples_{kind}_{slugs[str(name)]}"
         which = "each class" if len(rows) <= EXAMPLES else f"each of {EXAMPLES} classes"
-        fig_examples.draw(rows.head(EXAMPLES), images, f"{name}: the first image of {which} that it gets {kind}", path)
+        fig_examples.draw(
+            rows.head(EXAMPLES), images, f"{name}: the first image of {which} that it gets {kind}", path
+        )
         yield path
 
 

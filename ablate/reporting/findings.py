@@ -31,7 +31,9 @@ def findings(run: Run) -> dict[str, Finding]:
 
 def write_tables(found: dict[str, Finding], folder: Path) -> list[Path]:
     """Write every table that has rows as NAME.csv into a folder; their paths."""
-    tables = {name: table for finding in found.values() for name, table in finding.tables.items() if len(table)}
+    tables = {
+        name: table for finding in found.values() for name, table in finding.tables.items() if len(table)
+    }
     for name, table in tables.items():
         plain = table.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
         text = plain.to_csv(index=False)

@@ -26,7 +26,12 @@ from ablate.runs.run import ENDED, Run
 HERE = Path(__file__).parent
 FIRST = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")
 ORDER = (*FIRST, "volume", "ladder", "cells", "confusion", "failures")
-ANSWERS = ("volume", "ladder", "sensitivity", "front")  # the first of them that has one gives the page's verdict
+ANSWERS = (
+    "volume",
+    "ladder",
+    "sensitivity",
+    "front",
+)  # the first of them that has one gives the page's verdict
 ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
 PERCENT = {  # columns of shares in [0, 1]
@@ -63,7 +68,9 @@ def report(run: Run, to: Path | None = None) -> Path:
     except OSError as error:
         why = f"{str(to)!r}: {error.strerror}"
         if asked:
-            raise unwritten(error, f"--out must be a file that can be written, but {why}; give another") from None
+            raise unwritten(
+                error, f"--out must be a file that can be written, but {why}; give another"
+            ) from None
         raise Unwritten(f"the page could not be written to {why}") from None
     return to
 
@@ -79,10 +86,15 @@ def _page(run: Run, found: dict[str, Finding], tables: str) -> str:
     names = [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
     panels = {name: charts(name, found[name], run.study) for name in names}
     answer = next((name for name in ANSWERS if found[name].sentence), "")
-    sections = [_section(name, found[name], panels[name], name == answer, tables) for name in names if found[name].applies]
+    sections = [
+        _section(name, found[name], panels[name], name == answer, tables)
+        for name in names
+        if found[name].applies
+    ]
     figures = {f"{name}-{i}": panel for name in names for i, panel in enumerate(panels[name])}
     drawings = {
-        name: {"data": panel.data, "layout": panel.layout | {"height": panel.height}} for name, panel in figures.items()
+        name: {"data": panel.data, "layout": panel.layout | {"height": panel.height}}
+        for name, panel in figures.items()
     }
     data = {"figures": drawings, "run": shlex.quote(run.path.name)} | _trials(run, found["front"])
     return Template(_part("html")).substitute(
@@ -90,10 +102,14 @@ def _page(run: Run, found: dict[str, Finding], tables: str) -> str:
         question=_text(run.study.question),
         state=_text(_state(run)),
         verdict=_verdict(found, answer),
-        sections="\n".join([*sections, _provenance(run), _apart([each for each in found.values() if not each.applies])]),
+        sections="\n".join(
+            [*sections, _provenance(run), _apart([each for each in found.values() if not each.applies])]
+        ),
         version=version("ablate-vit"),
         css=_part("css"),
-        data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),  # no text ends the script
+        data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),  # no text ends the script
         plotly=get_plotlyjs(),
         script=_part("js"),
     )
@@ -109,11 +125,17 @@ def _state(run: Run) -> str:
     asked = max(state.get("trials", run.study.trials), len(records))
     kinds = records["status"].value_counts()
     counts = ", ".join(f"{kinds[name]} {name}" for name in ("complete", "failed", "pruned") if name in kinds)
-    told = f"{run.path.name}: {len(records):,} of {asked:,} trials recorded" + (f" ({counts})" if counts else "")
+    told = f"{run.path.name}: {len(records):,} of {asked:,} trials recorded" + (
+        f" ({counts})" if counts else ""
+    )
     if state:
         at = f", as of {datetime.fromtimestamp(state['heartbeat'], UTC):%Y-%m-%d %H:%M:%S} UTC"
         under_way = f", {len(state['running'])} under way" if state["running"] else ""
-        status = "its driver is gone" if state["status"] not in ENDED and not run.alive else state["status"] + under_way
+        status = (
+            "its driver is gone"
+            if state["status"] not in ENDED and not run.alive
+            else state["status"] + under_way
+        )
         told += f"; {status}{at}"
     return f"{told}."
 
@@ -123,7 +145,10 @@ def _verdict(found: dict[str, Finding], answer: str) -> str:
         return f"<p>No answer yet: {_text('; '.join(found['front'].notes))}.</p>"
     said = [found[answer].sentence]
     if answer == "volume":  # the numbers come with the figure
-        said = [sentence.split(";")[0].rstrip(".") + "." for sentence in found[answer].tables["verdicts"]["sentence"]]
+        said = [
+            sentence.split(";")[0].rstrip(".") + "."
+            for sentence in found[answer].tables["verdicts"]["sentence"]
+        ]
     return "".join(f"<p>{_text(_capital(sentence))}</p>" for sentence in said)
 
 
@@ -146,8 +171,16 @@ def _section(name: str, finding: Finding, panels: list[Panel], told: bool, table
         )
     if finding.notes:
         parts.append(_notes(list(finding.notes)))
-    parts += [_table(table, rows, name in ("front", "failures")) for table, rows in _shown(name, finding).items() if len(rows)]
-    if files := [f'<a href="{quote(tables)}/{file}.csv">{file}.csv</a>' for file, rows in finding.tables.items() if len(rows)]:
+    parts += [
+        _table(table, rows, name in ("front", "failures"))
+        for table, rows in _shown(name, finding).items()
+        if len(rows)
+    ]
+    if files := [
+        f'<a href="{quote(tables)}/{file}.csv">{file}.csv</a>'
+        for file, rows in finding.tables.items()
+        if len(rows)
+    ]:
         parts.append(f'<p class="csv">All rows: {", ".join(files)}</p>')
     return "\n".join([*parts, "</section>"])
 
@@ -175,13 +208,20 @@ def _shown(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
         columns = [key for key in ("seed", "fraction") if trials[key].nunique() > 1]
         rows = rows.assign(trial=[f"{i}:{trial}" for i, trial in rows["trial_id"].items()])
         numbers = list(trials.loc[:, "accuracy":"layers"])[:-1]
-        return {"front": rows[["trial", *numbers, "front_probability", *columns, "layers"]].dropna(axis=1, how="all")}
+        return {
+            "front": rows[["trial", *numbers, "front_probability", *columns, "layers"]].dropna(
+                axis=1, how="all"
+            )
+        }
     if name == "confusion":
         table = tables["confusion"]
         wrong = table[(table["label"] != table["predicted"]) & (table["count"] > 0)]
         return {"confusion": wrong.sort_values("count", ascending=False, kind="stable")}
     if name == "volume":
-        return {key: tables[key].drop(columns="sentence", errors="ignore") for key in ("verdicts", "gaps", "needed", "bought")}
+        return {
+            key: tables[key].drop(columns="sentence", errors="ignore")
+            for key in ("verdicts", "gaps", "needed", "bought")
+        }
     return dict(list(tables.items())[:1])
 
 
@@ -189,14 +229,24 @@ def _table(name: str, rows: pd.DataFrame, unfolded: bool) -> str:
     """A table of at most ROWS rows, folded where it only repeats a figure in numbers."""
     left = [column in LONG or not pd.api.types.is_numeric_dtype(rows[column]) for column in rows]
     looks = ["long" if column in LONG else "text" * text for column, text in zip(rows, left, strict=True)]
-    head = "".join(f'<th class="{look}">{_text(_heading(name, column))}</th>' for look, column in zip(looks, rows, strict=True))
+    head = "".join(
+        f'<th class="{look}">{_text(_heading(name, column))}</th>'
+        for look, column in zip(looks, rows, strict=True)
+    )
     body = [
-        "".join(f'<td class="{look}">{_cell(name, *pair)}</td>' for look, pair in zip(looks, row.items(), strict=True))
+        "".join(
+            f'<td class="{look}">{_cell(name, *pair)}</td>'
+            for look, pair in zip(looks, row.items(), strict=True)
+        )
         for row in rows.head(ROWS).to_dict("records")
     ]
     lines = "".join(f"<tr>{line}</tr>" for line in (head, *body))
     table = f'<div class="table"><table>{lines}</table></div>'
-    count = f"the first {ROWS} of {len(rows):,} rows" if len(rows) > ROWS else f"{len(rows)} row{'s' * (len(rows) > 1)}"
+    count = (
+        f"the first {ROWS} of {len(rows):,} rows"
+        if len(rows) > ROWS
+        else f"{len(rows)} row{'s' * (len(rows) > 1)}"
+    )
     if unfolded:
         return table + f'<p class="csv">{_capital(count)}.</p>' * (len(rows) > ROWS)
     return f"<details><summary>Table: {name} ({count})</summary>{table}</details>"
@@ -237,12 +287,15 @@ def _trials(run: Run, front: Finding) -> dict[str, Any]:
     trials = []
     for row in rows.to_dict("records"):
         layers = specs[row["trial_id"]]["layers"]
-        told = [json.dumps(_kind(layers[group]) if group in layers else {"weights": "full"}) for group in groups]
+        told = [
+            json.dumps(_kind(layers[group]) if group in layers else {"weights": "full"}) for group in groups
+        ]
         trials.append(
             {
                 "id": row["trial_id"],
                 "words": row["layers"],
-                "numbers": [cell(name, row[name]) for name in names] + [str(row["seed"]), f"{row['fraction']:g}"],
+                "numbers": [cell(name, row[name]) for name in names]
+                + [str(row["seed"]), f"{row['fraction']:g}"],
                 "layers": [kinds.setdefault(kind, len(kinds)) for kind in told],
                 "kept": row["trial_id"] in kept,
             }
@@ -265,7 +318,11 @@ def _kind(layer: dict[str, Any]) -> dict[str, Any]:
     if layer["weights"] == "full":
         return {"weights": "full"}
     usual = LayerSpec().model_dump() | {"activation_bits": None}
-    more = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in layer.items() if value != usual[key]}
+    more = {
+        key: f"{value:.3g}" if isinstance(value, float) else value
+        for key, value in layer.items()
+        if value != usual[key]
+    }
     bits = more.pop("activation_bits", None)
     kind = {"weights": more.pop("weights"), "activation_bits": bits}
     return kind | ({"more": ", ".join(f"{key} {value}" for key, value in more.items())} if more else {})
@@ -279,17 +336,27 @@ def _provenance(run: Run) -> str:
         known = {}
     study, name = run.study, run.path.name
     seeds = f"{study.seed}" + (f" to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else "")
-    rows = {"model": study.model, "data": study.data, "sha256 of the data": known.get("dataset_sha256"), "seeds": seeds}
+    rows = {
+        "model": study.model,
+        "data": study.data,
+        "sha256 of the data": known.get("dataset_sha256"),
+        "seeds": seeds,
+    }
     rows |= {"commit": _commit(known), "started": known.get("started_at")}
     if again := known.get("resumed"):
-        rows["resumed"] = ", ".join(f"{each['started_at']} at commit {_commit(each) or 'not known'}" for each in again)
+        rows["resumed"] = ", ".join(
+            f"{each['started_at']} at commit {_commit(each) or 'not known'}" for each in again
+        )
     rows |= {key: known[key] for key in ("hardware", "versions") if key in known}
     rows |= {"started as": shlex.join(map(str, known["command"]))} if known.get("command") else {}
     told = [
         (key, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value)
         for key, value in rows.items()
     ]
-    terms = "".join(f"<dt>{_text(key)}</dt><dd>{_text('not known' if value is None else value)}</dd>" for key, value in told)
+    terms = "".join(
+        f"<dt>{_text(key)}</dt><dd>{_text('not known' if value is None else value)}</dd>"
+        for key, value in told
+    )
     anew = f"ablate study {shlex.quote(f'{name}/study.toml')} --out {shlex.quote(f'{name}-again')}"
     asked = _text((run.path / "study.toml").read_text(encoding="utf-8-sig"))
     return (

@@ -18,7 +18,13 @@ from ablate.reporting.run_results import Finding
 
 DRAWN = 5000  # trials: a browser draws no more without a pause
 BARS = 15  # parameters of a panel
-LABEL = {"showarrow": True, "arrowwidth": 1, "arrowhead": 0, "arrowcolor": BLACK, "bgcolor": "rgba(255, 255, 255, 0.85)"}
+LABEL = {
+    "showarrow": True,
+    "arrowwidth": 1,
+    "arrowhead": 0,
+    "arrowcolor": BLACK,
+    "bgcolor": "rgba(255, 255, 255, 0.85)",
+}
 SIZES = 6  # of training sets that stand at an axis themselves
 LONGEST = 28  # name beside a row
 CLASSES = 100  # of a confusion matrix that can still be read
@@ -68,7 +74,11 @@ def _front(finding: Finding, objectives: list[str]) -> list[Panel]:
     index = pd.Series(np.arange(len(trials)), index=trials.index)
 
     def dots(rows: pd.Series, name: str, **marker: Any) -> Plain:
-        texts: Plain = {"text": list(told[rows]), "customdata": _list(index[rows]), "hovertemplate": "%{text}<extra></extra>"}
+        texts: Plain = {
+            "text": list(told[rows]),
+            "customdata": _list(index[rows]),
+            "hovertemplate": "%{text}<extra></extra>",
+        }
         return trace(rows, mode="markers", name=name, marker=marker, **texts) | {"showlegend": True}
 
     traces = []
@@ -83,23 +93,39 @@ def _front(finding: Finding, objectives: list[str]) -> list[Panel]:
     colour = _colours(trials[on], objectives[2]) if len(objectives) > 2 else {"color": BLUE}
     traces.append(dots(on, "on the front", size=11, line={"color": BLACK, "width": 1}, **colour))
     scales = {f"{letter}axis": _scale(name, places[name]) for letter, name in (("x", x), ("y", y))}
-    named = places[y][trials["label"] != ""].sort_values(ascending=False, kind="stable").index  # so that leaders do not cross
+    named = (
+        places[y][trials["label"] != ""].sort_values(ascending=False, kind="stable").index
+    )  # so that leaders do not cross
     notes = []
     for i, row in enumerate(named):
         at = {
-            f: math.log10(places[n][row]) if "type" in scales[f"{f}axis"] else places[n][row] for f, n in (("x", x), ("y", y))
+            f: math.log10(places[n][row]) if "type" in scales[f"{f}axis"] else places[n][row]
+            for f, n in (("x", x), ("y", y))
         }
         side = -1 if places[x][row] > (places[x].max() * places[x].min()) ** 0.5 else 1
-        notes.append(LABEL | at | {"text": f"<b>{_text(trials.loc[row, 'label'])}</b>", "ax": 46 * side, "ay": 16 + 16 * i})
+        notes.append(
+            LABEL
+            | at
+            | {"text": f"<b>{_text(trials.loc[row, 'label'])}</b>", "ax": 46 * side, "ay": 16 + 16 * i}
+        )
     ring: Plain = {"symbol": "circle-open", "size": 18, "color": VERMILLION, "line": {"width": 2.5}}
-    traces.append({"x": [], "y": [], "mode": "markers", "name": "pinned", "marker": ring, "hoverinfo": "skip"})
+    traces.append(
+        {"x": [], "y": [], "mode": "markers", "name": "pinned", "marker": ring, "hoverinfo": "skip"}
+    )
     title = (
-        f"{_axis(y).label} against {_axis(x).label}, a mark a trial" if x != "trial" else f"{_axis(y).label}, trial by trial"
+        f"{_axis(y).label} against {_axis(x).label}, a mark a trial"
+        if x != "trial"
+        else f"{_axis(y).label}, trial by trial"
     )
     if len(objectives) > 2:
         title += f"; colour: {_axis(objectives[2]).label}"
     return [
-        Panel(title, traces, scales | {"annotations": notes, "hovermode": "closest", "legend": {"itemsizing": "constant"}}, 480)
+        Panel(
+            title,
+            traces,
+            scales | {"annotations": notes, "hovermode": "closest", "legend": {"itemsizing": "constant"}},
+            480,
+        )
     ]
 
 
@@ -122,7 +148,12 @@ def _colours(front: pd.DataFrame, name: str) -> Plain:
 def _progress(finding: Finding, objectives: list[str]) -> list[Panel]:
     table = finding.tables["hypervolume"]
     line: Plain = {"color": BLUE, "width": 2, "shape": "hv"}
-    trace: Plain = {"x": _list(table["trials"]), "y": _list(100 * table["hypervolume"]), "mode": "lines", "line": line}
+    trace: Plain = {
+        "x": _list(table["trials"]),
+        "y": _list(100 * table["hypervolume"]),
+        "mode": "lines",
+        "line": line,
+    }
     trace |= {"hovertemplate": "after %{x} trials: %{y:.1f} %<extra></extra>"}
     layout: Plain = {
         "xaxis": {"title": {"text": "complete trials"}},
@@ -139,8 +170,17 @@ def _parameters(finding: Finding, objectives: list[str]) -> list[Panel]:
         rows = rows.head(BARS)[::-1]
         places = list(range(len(rows)))
         clear = rows["importance"] > rows["chance"]
-        bars: Plain = {"type": "bar", "orientation": "h", "x": _list(rows["importance"]), "y": places, "showlegend": False}
-        bars |= {"marker": {"color": [BLUE if row else "#c4c4c4" for row in clear]}, "hovertemplate": "%{x:.2f}<extra></extra>"}
+        bars: Plain = {
+            "type": "bar",
+            "orientation": "h",
+            "x": _list(rows["importance"]),
+            "y": places,
+            "showlegend": False,
+        }
+        bars |= {
+            "marker": {"color": [BLUE if row else "#c4c4c4" for row in clear]},
+            "hovertemplate": "%{x:.2f}<extra></extra>",
+        }
         mark: Plain = {"symbol": "line-ns-open", "size": 14, "color": BLACK, "line": {"width": 2}}
         chance: Plain = {
             "x": _list(rows["chance"]),
@@ -149,8 +189,13 @@ def _parameters(finding: Finding, objectives: list[str]) -> list[Panel]:
             "name": "what chance alone would show",
             "marker": mark,
         }
-        layout: Plain = {"xaxis": {"title": {"text": "importance"}, "rangemode": "tozero"}, "yaxis": _rows(rows["parameter"])}
-        panels.append(Panel(title, [bars, chance | {"hoverinfo": "skip"}], layout, 150 + 22 * len(rows), False))
+        layout: Plain = {
+            "xaxis": {"title": {"text": "importance"}, "rangemode": "tozero"},
+            "yaxis": _rows(rows["parameter"]),
+        }
+        panels.append(
+            Panel(title, [bars, chance | {"hoverinfo": "skip"}], layout, 150 + 22 * len(rows), False)
+        )
     return panels
 
 
@@ -167,11 +212,29 @@ def _layers(finding: Finding, objectives: list[str]) -> list[Panel]:
                 "marker": {"color": colours(kinds)[str(kind)], "size": 7},
                 "text": [_text(group) for group in part["group"]],
             }
-            arms: Plain = {"array": _list(times * (part["high"] - part["effect"])), "thickness": 1.5, "width": 0}
-            traces.append(trace | {"error_x": arms, "hovertemplate": "%{text}: %{x:.3g}<extra>%{fullData.name}</extra>"})
+            arms: Plain = {
+                "array": _list(times * (part["high"] - part["effect"])),
+                "thickness": 1.5,
+                "width": 0,
+            }
+            traces.append(
+                trace | {"error_x": arms, "hovertemplate": "%{text}: %{x:.3g}<extra>%{fullData.name}</extra>"}
+            )
         unit = AXES[str(name)].label.rpartition("(")[2].rstrip(")")
-        x: Plain = {"title": {"text": f"effect ({'points' if unit == '%' else unit})"}, "zeroline": True, "rangemode": "tozero"}
-        panels.append(Panel(COLUMNS[str(name)], traces, {"xaxis": x, "yaxis": _rows(groups)}, 150 + 24 * len(groups), False))
+        x: Plain = {
+            "title": {"text": f"effect ({'points' if unit == '%' else unit})"},
+            "zeroline": True,
+            "rangemode": "tozero",
+        }
+        panels.append(
+            Panel(
+                COLUMNS[str(name)],
+                traces,
+                {"xaxis": x, "yaxis": _rows(groups)},
+                150 + 24 * len(groups),
+                False,
+            )
+        )
     return panels
 
 
@@ -189,13 +252,19 @@ def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
             }
             trace |= {"marker": {"color": colours(rows["precision"])[str(kind)]}}
             trace |= {
-                "error_y": {"array": _list(100 * (part["accuracy_high"] - part["accuracy_cost"])), "thickness": 1.5, "width": 0}
+                "error_y": {
+                    "array": _list(100 * (part["accuracy_high"] - part["accuracy_cost"])),
+                    "thickness": 1.5,
+                    "width": 0,
+                }
             }
             traces.append(trace | {"hovertemplate": "%{x}: %{y:.2f} points<extra>%{fullData.name}</extra>"})
         y: Plain = {"title": {"text": "cost (points)"}, "zeroline": True}
         groups = [_text(group) for group in sorted(set(rows["group"]), key=natural)]
         order: Plain = {"categoryorder": "array", "categoryarray": groups, "tickangle": -60}
-        panels += [Panel(f"Cost in accuracy, {told}", traces, {"xaxis": order, "yaxis": y}, 380)] if traces else []
+        panels += (
+            [Panel(f"Cost in accuracy, {told}", traces, {"xaxis": order, "yaxis": y}, 380)] if traces else []
+        )
     return panels
 
 
@@ -204,18 +273,30 @@ def _scaling(finding: Finding, objectives: list[str]) -> list[Panel]:
     arms = list(dict.fromkeys(points["arm"]))
     for arm in arms:
         colour, rows, band = colours(arms)[arm], points[points["arm"] == arm], bands[bands["arm"] == arm]
-        dots: Plain = {"x": _list(rows["images"]), "y": _list(100 * rows["error"]), "mode": "markers", "name": _text(arm)}
+        dots: Plain = {
+            "x": _list(rows["images"]),
+            "y": _list(100 * rows["error"]),
+            "mode": "markers",
+            "name": _text(arm),
+        }
         dots |= {"marker": {"color": colour, "size": 6, "opacity": 0.55}, "legendgroup": arm}
         traces += _band(band["images"], 100 * band["low"], 100 * band["high"], colour) if len(band) else []
         if len(band):
-            line: Plain = {"x": _list(band["images"]), "y": _list(100 * band["error"]), "mode": "lines", "hoverinfo": "skip"}
+            line: Plain = {
+                "x": _list(band["images"]),
+                "y": _list(100 * band["error"]),
+                "mode": "lines",
+                "hoverinfo": "skip",
+            }
             traces.append(line | {"line": {"color": colour, "width": 2}, "showlegend": False})
         traces.append(dots | {"hovertemplate": "%{x:,} images: %{y:.1f} %<extra>%{fullData.name}</extra>"})
     layout: Plain = {
         "xaxis": _scale("images", points["images"]),
         "yaxis": _log({"title": {"text": "error (%)"}}, points["error"]),
     }
-    return [Panel("Error against training images: trials, the fitted law, and its 95 % band", traces, layout, 420)]
+    return [
+        Panel("Error against training images: trials, the fitted law, and its 95 % band", traces, layout, 420)
+    ]
 
 
 def _volume(finding: Finding, objectives: list[str]) -> list[Panel]:
@@ -230,14 +311,27 @@ def _volume(finding: Finding, objectives: list[str]) -> list[Panel]:
             traces += _band(known["images"], 100 * known["band_low"], 100 * known["band_high"], colour)
         x = rows["images"] * 1.02 ** (i - (len(arms) - 1) / 2)  # side by side
         trace: Plain = {"x": _list(x), "y": _list(100 * rows["gap"]), "name": f"{_text(arm)}: {told[arm]}"}
-        trace |= {"mode": "lines+markers", "marker": {"color": colour, "size": 8}, "line": {"color": colour, "width": 1.5}}
+        trace |= {
+            "mode": "lines+markers",
+            "marker": {"color": colour, "size": 8},
+            "line": {"color": colour, "width": 1.5},
+        }
         bars: Plain = {"array": _list(100 * (rows["high"] - rows["gap"])), "thickness": 1.5, "width": 4}
         trace |= {"error_y": bars, "customdata": _list(rows["images"])}
-        traces.append(trace | {"hovertemplate": "%{customdata:,} images: %{y:.1f} points<extra>%{fullData.name}</extra>"})
+        traces.append(
+            trace
+            | {"hovertemplate": "%{customdata:,} images: %{y:.1f} points<extra>%{fullData.name}</extra>"}
+        )
     y: Plain = {"title": {"text": "gap (points)"}, "zeroline": True, "rangemode": "tozero"}
     title = "Gap to full precision against training images: mean, 95 % interval over seeds, bootstrap band"
-    title += "" if verdicts["same_recipe"].all() else " (* to another recipe: recipe and quantization together)"
-    return [Panel(title, traces, {"xaxis": _scale("images", gaps["images"]), "yaxis": y}, 420)] if len(gaps) else []
+    title += (
+        "" if verdicts["same_recipe"].all() else " (* to another recipe: recipe and quantization together)"
+    )
+    return (
+        [Panel(title, traces, {"xaxis": _scale("images", gaps["images"]), "yaxis": y}, 420)]
+        if len(gaps)
+        else []
+    )
 
 
 def _ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
@@ -246,7 +340,11 @@ def _ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
     rungs = finding.tables["ladder"].dropna(subset="mean")
     place = {rung: len(rungs) - 1 - i for i, rung in enumerate(rungs["rung"])}
     seeds = finding.tables["ladder_seeds"][list(place)].melt(var_name="rung").dropna()
-    dots: Plain = {"x": _list(100 * seeds["value"]), "y": [place[rung] for rung in seeds["rung"]], "mode": "markers"}
+    dots: Plain = {
+        "x": _list(100 * seeds["value"]),
+        "y": [place[rung] for rung in seeds["rung"]],
+        "mode": "markers",
+    }
     dots |= {
         "name": "a seed",
         "marker": {"color": BLUE, "size": 6, "opacity": 0.4},
@@ -259,13 +357,27 @@ def _ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
         "mode": "markers+text",
         "name": "mean, 95 % interval",
     }
-    means |= {"text": gains, "textposition": "top center", "hovertemplate": "%{x:.1f} %<extra></extra>", "cliponaxis": False}
-    means |= {"error_x": {"array": _list(100 * (rungs["high"] - rungs["mean"])), "thickness": 1.5, "width": 0}}
+    means |= {
+        "text": gains,
+        "textposition": "top center",
+        "hovertemplate": "%{x:.1f} %<extra></extra>",
+        "cliponaxis": False,
+    }
+    means |= {
+        "error_x": {"array": _list(100 * (rungs["high"] - rungs["mean"])), "thickness": 1.5, "width": 0}
+    }
     means |= {"marker": {"color": BLUE, "size": 10, "symbol": "diamond"}}
     names = ["<br>".join(textwrap.wrap(_text(rung), 22)) for rung in rungs["rung"]]
     y: Plain = _rows(list(place)) | {"tickvals": list(place.values()), "ticktext": names}
     title = "Test accuracy rung by rung; above each its gain over the rung before, in points"
-    return [Panel(title, [dots, means], {"xaxis": {"title": {"text": "test accuracy (%)"}}, "yaxis": y}, 130 + 44 * len(rungs))]
+    return [
+        Panel(
+            title,
+            [dots, means],
+            {"xaxis": {"title": {"text": "test accuracy (%)"}}, "yaxis": y},
+            130 + 44 * len(rungs),
+        )
+    ]
 
 
 def _confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
@@ -273,13 +385,31 @@ def _confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
     classes = list(dict.fromkeys([*table["label"], *table["predicted"]]))
     if len(classes) > CLASSES:
         return []
-    names, step, many = [_text(one_line(label)) for label in classes], -(-len(classes) // NAMED), len(classes) > COUNTED
+    names, step, many = (
+        [_text(one_line(label)) for label in classes],
+        -(-len(classes) // NAMED),
+        len(classes) > COUNTED,
+    )
     for name, rows in table.groupby("model", sort=False):
         square = rows.assign(share=100 * rows["share"]).pivot(index="label", columns="predicted")
-        square = square.reindex(index=classes, columns=pd.MultiIndex.from_product([["share", "count"], classes])).fillna(0)
+        square = square.reindex(
+            index=classes, columns=pd.MultiIndex.from_product([["share", "count"], classes])
+        ).fillna(0)
         shares, counts = square["share"].to_numpy(), square["count"].to_numpy()  # (labels, predictions)
-        trace: Plain = {"type": "heatmap", "x": names, "y": names, "z": [_list(row) for row in shares.round(1)]}
-        trace |= {"colorscale": [[0, "#ffffff"], [1, BLUE]], "zmin": 0, "zmax": 100, "showscale": False, "xgap": 1, "ygap": 1}
+        trace: Plain = {
+            "type": "heatmap",
+            "x": names,
+            "y": names,
+            "z": [_list(row) for row in shares.round(1)],
+        }
+        trace |= {
+            "colorscale": [[0, "#ffffff"], [1, BLUE]],
+            "zmin": 0,
+            "zmax": 100,
+            "showscale": False,
+            "xgap": 1,
+            "ygap": 1,
+        }
         trace |= {"text": [_list(row) for row in counts], "texttemplate": "" if many else "%{text}"}
         trace |= {"hovertemplate": "%{y} taken for %{x}: %{text} (%{z} %)<extra></extra>"}
         axes: Plain = {
@@ -310,7 +440,13 @@ DRAWINGS: dict[str, Callable[[Finding, list[str]], list[Panel]]] = {
 
 def _band(x: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> list[Plain]:
     """A filled band: its upper edge, then its lower edge filled up to it."""
-    edge: Plain = {"x": _list(x), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    edge: Plain = {
+        "x": _list(x),
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     fill: Plain = {
         "fill": "tonexty",
         "fillcolor": f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.15)",
@@ -321,7 +457,12 @@ def _band(x: pd.Series, low: pd.Series, high: pd.Series, colour: str) -> list[Pl
 def _rows(names: Any) -> Plain:
     """A vertical axis of names at 0, 1, ...; of a long name its end."""
     texts = [_text(name) for name in shortened_alike(list(names), LONGEST)]
-    return {"tickvals": list(range(len(texts))), "ticktext": texts, "range": [-0.7, len(texts) - 0.3], "zeroline": False}
+    return {
+        "tickvals": list(range(len(texts))),
+        "ticktext": texts,
+        "range": [-0.7, len(texts) - 0.3],
+        "zeroline": False,
+    }
 
 
 def _text(value: Any) -> str:
@@ -353,9 +494,15 @@ def _log(look: Plain, values: pd.Series) -> Plain:
     decades = math.log10(values.max() / values.min())
     if decades < 0.2:
         return look
-    return look | {"type": "log", "tickformat": "~g", "dtick": "D1" if decades < 0.8 else "D2" if decades < 2.5 else 1}
+    return look | {
+        "type": "log",
+        "tickformat": "~g",
+        "dtick": "D1" if decades < 0.8 else "D2" if decades < 2.5 else 1,
+    }
 
 
 def _list(values: Any) -> list[Any]:
     """Plain numbers, to 6 digits; None for what is not finite."""
-    return [None if not np.isfinite(value) else float(f"{value:.6g}") for value in np.asarray(values, dtype=float)]
+    return [
+        None if not np.isfinite(value) else float(f"{value:.6g}") for value in np.asarray(values, dtype=float)
+    ]

@@ -81,7 +81,9 @@ class Seen:
     def classes(self) -> list[str]:
         """Names of the classes; numbers for a run that did not keep them; [] where nothing tells."""
         if known := self._provenance.get("classes"):
-            return [name.encode("utf-8", "backslashreplace").decode() for name in known]  # a folder's name need not be Unicode
+            return [
+                name.encode("utf-8", "backslashreplace").decode() for name in known
+            ]  # a folder's name need not be Unicode
         for trial in self.complete["trial_id"]:
             if (found := self.predicted(trial)) is not None:
                 return [str(i) for i in range(found[0].shape[1])]

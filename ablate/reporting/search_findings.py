@@ -13,9 +13,7 @@ from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, Seen
 
 DOUBT = 3.0  # standard errors of the accuracy: a trial further below the front is not on it by chance
-TOGETHER = (
-    "the cells of the design are held against each other; over all of its trials, what changes together is not told apart"
-)
+TOGETHER = "the cells of the design are held against each other; over all of its trials, what changes together is not told apart"
 MOST = 5000  # trials whose predictions are read
 CLASSES = 50  # whose pairs are tested one by one
 
@@ -46,7 +44,9 @@ def front(seen: Seen) -> Finding:
         sentence += f"; its knee is {trials.loc[knee, 'trial_id']} ({in_words(trials.loc[knee, 'spec'])})"
     alike = [name for name, span in zip(names, np.ptp(seen.points, axis=0), strict=True) if span == 0]
     if len(trials) > 1 and alike == names:
-        sentence = f"All {len(trials)} complete trials are alike in {', '.join(names)}: none is better than another."
+        sentence = (
+            f"All {len(trials)} complete trials are alike in {', '.join(names)}: none is better than another."
+        )
     elif len(trials) > 1 and names[0] in alike:
         sentence += f"; all are alike in {names[0]}."
     else:
@@ -58,15 +58,23 @@ def _chance(seen: Seen) -> tuple["pd.Series[float]", list[str]]:
     """How often each trial is on the front when the validation images are drawn anew; NaN where that is not known."""
     trials, points, unknown = seen.complete, seen.points, pd.Series(np.nan, index=seen.complete.index)
     if seen.run.study.objectives[0] != "accuracy" or len(points) > MOST:
-        return unknown, [f"how sure the front is, is said for accuracy as the first objective and up to {MOST} trials"]
+        return unknown, [
+            f"how sure the front is, is said for accuracy as the first objective and up to {MOST} trials"
+        ]
     costs = points[:, 1:] * [SIGN[direction] for direction in seen.directions[1:]]
-    stairs = np.array([points[(costs <= cost).all(axis=1), 0].max() for cost in costs])  # (n,): the best that costs no more
+    stairs = np.array(
+        [points[(costs <= cost).all(axis=1), 0].max() for cost in costs]
+    )  # (n,): the best that costs no more
     images = len(first[1]) if (first := seen.predicted(trials.loc[0, "trial_id"])) is not None else 1
-    near = np.flatnonzero(points[:, 0] >= stairs - DOUBT * np.sqrt(0.5 / images))  # the SD of a difference is less than that
+    near = np.flatnonzero(
+        points[:, 0] >= stairs - DOUBT * np.sqrt(0.5 / images)
+    )  # the SD of a difference is less than that
     right = []  # (near, images)
     for trial in trials.loc[near, "trial_id"]:
         if (score := seen.predicted(trial)) is None:
-            return unknown, ["how sure the front is cannot be said: the predictions of its trials are not there"]
+            return unknown, [
+                "how sure the front is cannot be said: the predictions of its trials are not there"
+            ]
         right.append(score[0].argmax(axis=1) == score[1])
     found = unknown.fillna(0.0)
     found.loc[near] = pareto.front_probability(np.array(right), points[near, 1:], seen.directions)
@@ -99,10 +107,17 @@ def progress(seen: Seen) -> Finding:
     """Hypervolume over trials."""
     title, names = "Did more trials still help?", list(seen.run.study.objectives)
     if len(seen.points) < 2:
-        return Finding(title, notes=(f"a course needs two complete trials, but there is {len(seen.points) or 'none'}",))
+        return Finding(
+            title, notes=(f"a course needs two complete trials, but there is {len(seen.points) or 'none'}",)
+        )
     if not np.ptp(seen.points, axis=0).any():
-        return Finding(title, notes=(f"all {len(seen.points)} complete trials are alike, and a course needs two that differ",))
-    logs = np.array([TABLE[name].in_ratios and bool((seen.points[:, i] > 0).all()) for i, name in enumerate(names)])
+        return Finding(
+            title,
+            notes=(f"all {len(seen.points)} complete trials are alike, and a course needs two that differ",),
+        )
+    logs = np.array(
+        [TABLE[name].in_ratios and bool((seen.points[:, i] > 0).all()) for i, name in enumerate(names)]
+    )
     points = np.where(logs, np.log(np.where(logs, seen.points, 1.0)), seen.points)
     reference = pareto.reference_point(points, seen.directions)
     volumes = pareto.hypervolume_over_trials(points, reference, seen.directions)
@@ -112,10 +127,14 @@ def progress(seen: Seen) -> Finding:
     sentence = f"The front's hypervolume last grew with complete trial {last} of {len(points)}."
     corner = [
         f"{COLUMNS[name]} {cell(name, value)}"
-        for name, value in zip(names, np.where(logs, np.exp(np.where(logs, reference, 0)), reference), strict=True)
+        for name, value in zip(
+            names, np.where(logs, np.exp(np.where(logs, reference, 0)), reference), strict=True
+        )
     ]
     scale = [COLUMNS[name] for name, log in zip(names, logs, strict=True) if log]
-    note = f"the hypervolume counts from {', '.join(corner)}" + (f"; {' and '.join(scale)} on a log scale" if scale else "")
+    note = f"the hypervolume counts from {', '.join(corner)}" + (
+        f"; {' and '.join(scale)} on a log scale" if scale else ""
+    )
     return Finding(title, sentence, (note,), {"hypervolume": table})
 
 
@@ -127,10 +146,15 @@ def parameters(seen: Seen) -> Finding:
     found = importance.by_parameter(seen.complete, seen.run.study.directions, seen.run.study.seed)
     clear = found.table[found.table["importance"] > found.table["chance"]]
     said = [
-        f"{name}: {', '.join(rows['parameter'].head(3))}" + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+        f"{name}: {', '.join(rows['parameter'].head(3))}"
+        + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
         for name, rows in clear.groupby("objective", sort=False)
     ]
-    sentence = f"Beyond chance (1 in 20 for each), the best tenth of the trials differ in {'; '.join(said)}." if said else ""
+    sentence = (
+        f"Beyond chance (1 in 20 for each), the best tenth of the trials differ in {'; '.join(said)}."
+        if said
+        else ""
+    )
     return Finding(title, sentence, (found.note,) * bool(found.note), {"parameters": found.table})
 
 
@@ -148,9 +172,7 @@ def layers(seen: Seen) -> Finding:
         worst = dear.loc[(dear["effect"] * loss).idxmax()]
         unit, times = (" points", 100) if worst["objective"] == "accuracy" else ("", 1)
         low, effect, high = (f"{times * worst[key]:+.3g}" for key in ("low", "effect", "high"))
-        sentence = (
-            f"The dearest in {worst['objective']} is {worst['group']} as {worst['precision']}: {effect}{unit} ({low} to {high}"
-        )
+        sentence = f"The dearest in {worst['objective']} is {worst['group']} as {worst['precision']}: {effect}{unit} ({low} to {high}"
         sentence += f", 95 %, on its own), by an additive model of {len(seen.complete)} trials."
     return Finding(title, sentence, (found.note,) * bool(found.note), {"layers": table})
 
@@ -166,14 +188,27 @@ def confusion(seen: Seen) -> Finding:
     """
     title, compared = "Which classes are taken for which?", _compared(seen)
     trials = {name: next(iter(by_seed.values())) for name, by_seed in compared.items()}
-    found = {split: {name: seen.predicted(trial, split) for name, trial in trials.items()} for split in ("test", "validation")}
-    kept = {split: {name: value for name, value in each.items() if value is not None} for split, each in found.items()}
-    split, told = max(kept.items(), key=lambda item: len(item[1]))  # the test images, where validation has no more
+    found = {
+        split: {name: seen.predicted(trial, split) for name, trial in trials.items()}
+        for split in ("test", "validation")
+    }
+    kept = {
+        split: {name: value for name, value in each.items() if value is not None}
+        for split, each in found.items()
+    }
+    split, told = max(
+        kept.items(), key=lambda item: len(item[1])
+    )  # the test images, where validation has no more
     if not told:
         return Finding(title, notes=("no predictions of a complete trial are there",))
-    guesses, labels = {name: logits.argmax(axis=1) for name, (logits, _) in told.items()}, next(iter(told.values()))[1]
+    guesses, labels = (
+        {name: logits.argmax(axis=1) for name, (logits, _) in told.items()},
+        next(iter(told.values()))[1],
+    )
     baseline, *others = told
-    tables = {"confusion": confusions({name: (guess, labels) for name, guess in guesses.items()}, seen.classes)}
+    tables = {
+        "confusion": confusions({name: (guess, labels) for name, guess in guesses.items()}, seen.classes)
+    }
     if others:
         tables["confusion_difference"] = differences(tables["confusion"])
     if len(seen.classes) <= CLASSES and (changes := list(_changes(seen, split, compared, baseline, others))):
@@ -182,7 +217,9 @@ def confusion(seen: Seen) -> Finding:
     tables["examples"] = pd.concat(shown).assign(split=split)
     said = []
     for name, rows in tables["confusion"].groupby("model", sort=False):
-        wrong = rows[(rows["label"] != rows["predicted"]) & (rows["count"] > 0)].sort_values("count", kind="stable")
+        wrong = rows[(rows["label"] != rows["predicted"]) & (rows["count"] > 0)].sort_values(
+            "count", kind="stable"
+        )
         worst = (
             f"most often takes {wrong['label'].iloc[-1]} for {wrong['predicted'].iloc[-1]}"
             if len(wrong)
@@ -191,7 +228,11 @@ def confusion(seen: Seen) -> Finding:
         said.append(f"{name} {worst}")
     sentence = f"On the {len(labels):,} {split} images, {'; '.join(said)}."
     ids = ", ".join(f"{name} is {trial}" for name, trial in trials.items())
-    lost = [f"the predictions of {name}, trial {trial}, are not there" for name, trial in trials.items() if name not in told]
+    lost = [
+        f"the predictions of {name}, trial {trial}, are not there"
+        for name, trial in trials.items()
+        if name not in told
+    ]
     return Finding(title, sentence, (f"each model is one trial: {ids}", *lost), tables)
 
 
@@ -222,11 +263,15 @@ def _compared(seen: Seen) -> dict[str, dict[int, str]]:
             rows = rows[rows["step"].isin([study.base, top, study.reference.name if study.reference else ""])]
         if "sensitivity" in study.design:
             rows = rows[(rows["step"] == "full") | rows["step"].str.endswith(": all")].assign(step="")
-        rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates(["name", "seed"])
+        rows = rows.assign(name=rows["step"].where(rows["step"] != "", rows["arm"])).drop_duplicates(
+            ["name", "seed"]
+        )
     else:
         best = seen.complete.sort_values("accuracy", ascending=False, kind="stable")
         kind = best["arm"].where(best["arm"] == "full", "quantized")
-        rows = best.assign(name=kind, seed=0)[~kind.duplicated()]  # held against each other, whatever their seeds
+        rows = best.assign(name=kind, seed=0)[
+            ~kind.duplicated()
+        ]  # held against each other, whatever their seeds
     rows = rows.assign(quantized=rows["arm"] != "full").sort_values("quantized", kind="stable")
     found = rows.groupby("name", sort=False)
     return {str(name): dict(zip(trials["seed"], trials["trial_id"], strict=True)) for name, trials in found}
@@ -238,5 +283,9 @@ def failures(seen: Seen) -> Finding:
     failed, stopped = records[records["status"] == "failed"], int((records["status"] == "pruned").sum())
     table = failed[["trial_id", "status", "arm", "seed", "fraction", "error"]].reset_index(drop=True)
     sentence = f"{len(failed)} of {len(records)} recorded trials failed" if len(records) else ""
-    sentence += (f"; {stopped} were stopped early, as the study asks." if stopped else ".") if sentence else ""
-    return Finding("What went wrong?", sentence, () if len(records) else ("no trial is recorded",), {"failures": table})
+    sentence += (
+        (f"; {stopped} were stopped early, as the study asks." if stopped else ".") if sentence else ""
+    )
+    return Finding(
+        "What went wrong?", sentence, () if len(records) else ("no trial is recorded",), {"failures": table}
+    )

@@ -46,7 +46,12 @@ QUANTITIES = {  # name -> its unit here, and what it is divided by to be shown
     "bitops": ("bit operations", 1e12),
     "parameters": ("parameters", 1e6),
 }
-OURS = {"1-bit ViT": "ViT-B/16", "ViT": "ViT-B/16", "Resnet 18": "ResNet-18", "VGG16": "VGG-16"}  # the paper's models
+OURS = {
+    "1-bit ViT": "ViT-B/16",
+    "ViT": "ViT-B/16",
+    "Resnet 18": "ResNet-18",
+    "VGG16": "VGG-16",
+}  # the paper's models
 COUNTED = ("state", "packed", "macs", "bitops", "parameters")
 
 
@@ -86,7 +91,10 @@ class Table1:
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for JSON; counts are integers."""
-        rows = [{**asdict(row), "cells": {name: _short(cell) for name, cell in row.cells.items()}} for row in self.rows]
+        rows = [
+            {**asdict(row), "cells": {name: _short(cell) for name, cell in row.cells.items()}}
+            for row in self.rows
+        ]
         return {"rows": rows, "notes": self.notes, **self.about}
 
 
@@ -110,7 +118,11 @@ class _Arm(_Entry):
 
 
 def table1(
-    runs: Sequence[Run] = (), *, seconds: float = 1.0, batch: int = 1, tell: Callable[[str], object] = lambda name: None
+    runs: Sequence[Run] = (),
+    *,
+    seconds: float = 1.0,
+    batch: int = 1,
+    tell: Callable[[str], object] = lambda name: None,
 ) -> Table1:
     """Count and measure every model; an arm of a run takes the place of the model whose counts it has.
 
@@ -133,14 +145,20 @@ def table1(
             rows.append(_row(entry, counted, *_sized(model, preprocess, seconds, batch)))
     for arm in arms:
         tell(arm.name)
-        timed = _sized(*arm.build(), seconds, batch)[1] if seconds else {}  # what is counted is in its records
+        timed = (
+            _sized(*arm.build(), seconds, batch)[1] if seconds else {}
+        )  # what is counted is in its records
         rows.append(_row(arm, arm.counted, arm.size_bytes, timed | {"accuracy": arm.accuracy}))
     printed = {name: Row(f"{name}, as printed", name, _printed(cells)) for name, cells in PRINTED.items()}
-    ordered = [row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))]
+    ordered = [
+        row for name in PRINTED for row in (printed[name], *(row for row in rows if row.beside == name))
+    ]
     about = {"device": hardware.device_name(), "threads": torch.get_num_threads(), "batch": batch}
     where = f"{about['device']}, CPU threads: {about['threads']}, batch: {batch}" if seconds else ""
     lost += dict.fromkeys(arm.instead for arm in arms if arm.instead)
-    return Table1(ordered, lost + notes(runs=bool(runs), gpu=hardware.device().type == "cuda", timed=where), about)
+    return Table1(
+        ordered, lost + notes(runs=bool(runs), gpu=hardware.device().type == "cuda", timed=where), about
+    )
 
 
 def _row(entry: _Entry, counted: Cost, size_bytes: int, measured: dict[str, Cell]) -> Row:
@@ -149,7 +167,9 @@ def _row(entry: _Entry, counted: Cost, size_bytes: int, measured: dict[str, Cell
     return Row(entry.name, entry.beside, {name: cells[name] for name in QUANTITIES if name in cells})
 
 
-def _sized(model: nn.Module, preprocess: Preprocess, seconds: float, batch: int) -> tuple[int, dict[str, Cell]]:
+def _sized(
+    model: nn.Module, preprocess: Preprocess, seconds: float, batch: int
+) -> tuple[int, dict[str, Cell]]:
     """The bytes of the packed model, and its latency an image; on a GPU also the time until a call returns."""
     timed = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +206,9 @@ def _vit_b16() -> nn.Module:
 def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
     model = copy.deepcopy(_vit_b16())
     found = layer_groups.groups(model)
-    quantize.quantize_(model, {name: spec for group, names in found.items() if group.startswith(part) for name in names})
+    quantize.quantize_(
+        model, {name: spec for group, names in found.items() if group.startswith(part) for name in names}
+    )
     return model, loading.preprocess("vit_b_16")  # 224 px, as its own
 
 
@@ -199,11 +221,17 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
 
     And a note on each arm whose every seed failed.
     """
-    records = [record for record in run.records.to_dict("records") if record["status"] in ("complete", "failed")]
+    records = [
+        record for record in run.records.to_dict("records") if record["status"] in ("complete", "failed")
+    ]
     if not any(record["status"] == "complete" for record in records):
-        raise BadInput(f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is")
+        raise BadInput(
+            f"RUN must have a complete trial, but {str(run.path)!r} has none; `ablate status` says how it is"
+        )
     tried = len(_complete([record for record in records if not record["spec"]["test"]]))
-    if any(record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records):
+    if any(
+        record["test_accuracy"] is not None and not np.isnan(record["test_accuracy"]) for record in records
+    ):
         records = [record for record in records if trial_of(record).test]  # not what was tuned on
     alike: dict[str, list[Record]] = {}
     for record in records:
@@ -217,9 +245,13 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
         confirmed = ", among those confirmed" * any(record["spec"]["test"] for record in records)
         chosen = f", the best of its kind by validation{confirmed}, of {tried} trials"
     seen = Seen(run)
-    cells = {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
+    cells = (
+        {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
+    )
     named = [(arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
-    lost = [f"No row: {name}, all {len(arm)} seeds of which failed." for arm, name in named if not _complete(arm)]
+    lost = [
+        f"No row: {name}, all {len(arm)} seeds of which failed." for arm, name in named if not _complete(arm)
+    ]
     return [_arm(seen, arm, name) for arm, name in named if _complete(arm)], lost
 
 
@@ -242,7 +274,8 @@ def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
     one_bit = any(layer.weights == "binary" for layer in spec.layers.values())
     baselines = {"resnet18": "Resnet 18", "vgg16": "VGG16"}
     beside = next(
-        (paper for ours, paper in baselines.items() if spec.model.startswith(ours)), "1-bit ViT" if one_bit else "ViT"
+        (paper for ours, paper in baselines.items() if spec.model.startswith(ours)),
+        "1-bit ViT" if one_bit else "ViT",
     )
     counted = Cost(*(int(first[name]) for name in ("parameters", "macs", "bitops")))
     model, instead = Path(spec.model).name, ""

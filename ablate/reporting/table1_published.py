@@ -4,21 +4,48 @@ Liu & Fuh, "Fine-Tune the 1-Bit Vision Transformer on CIFAR-10". MB are 2^20 byt
 """
 
 PRINTED: dict[str, dict[str, str]] = {
-    "1-bit ViT": {"accuracy": "0.405", "state": "327.33", "latency": "0.010", "macs": "17.59", "parameters": "85.81"},
-    "ViT": {"accuracy": "0.986", "state": "327.33", "latency": "0.297", "macs": "17.59", "parameters": "85.81"},
-    "Resnet 18": {"accuracy": "0.948", "state": "42.65", "latency": "0.054", "macs": "1.82", "parameters": "11.18"},
-    "VGG16": {"accuracy": "0.936", "state": "512.32", "latency": "0.032", "macs": "15.52", "parameters": "134.3"},
+    "1-bit ViT": {
+        "accuracy": "0.405",
+        "state": "327.33",
+        "latency": "0.010",
+        "macs": "17.59",
+        "parameters": "85.81",
+    },
+    "ViT": {
+        "accuracy": "0.986",
+        "state": "327.33",
+        "latency": "0.297",
+        "macs": "17.59",
+        "parameters": "85.81",
+    },
+    "Resnet 18": {
+        "accuracy": "0.948",
+        "state": "42.65",
+        "latency": "0.054",
+        "macs": "1.82",
+        "parameters": "11.18",
+    },
+    "VGG16": {
+        "accuracy": "0.936",
+        "state": "512.32",
+        "latency": "0.032",
+        "macs": "15.52",
+        "parameters": "134.3",
+    },
 }
 
 
 def notes(*, runs: bool, gpu: bool, timed: str) -> list[str]:
     """What a reader of the table needs to know. timed: how and where latencies were measured, "" where none was."""
-    rate = {name: 2 * float(p["macs"]) / float(p["latency"]) for name, p in PRINTED.items()}  # GFLOP / ms = TFLOP/s
+    rate = {
+        name: 2 * float(p["macs"]) / float(p["latency"]) for name, p in PRINTED.items()
+    }  # GFLOP / ms = TFLOP/s
     vgg, resnet = PRINTED["VGG16"], PRINTED["Resnet 18"]
     work, time = (float(vgg[key]) / float(resnet[key]) for key in ("macs", "latency"))
     found = [
         "Values: ViT-B/16 is built from its configuration and the baselines without a checkpoint, all with random weights; of "
-        "the cells only accuracy depends on them." + ("" if runs else " Our accuracies need a run: ablate table1 RUN."),
+        "the cells only accuracy depends on them."
+        + ("" if runs else " Our accuracies need a run: ablate table1 RUN."),
         "Size: the fp32 state is the parameters at 4 bytes, without BatchNorm's statistics; MB are 2^20 bytes, as printed. The "
         "1-bit ViT stays at 327.33 MB because BitLinear keeps its weights in fp32, for training, and rounds them anew in "
         "every forward pass: a checkpoint of its parameters is a full-precision one. The packed file has the signs, 8 to a "

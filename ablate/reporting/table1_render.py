@@ -27,8 +27,19 @@ HEADS = {
 ABOUT = ("split", "sd", "failed")  # of an accuracy
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
 MARKDOWN = re.compile(r"([\\|`*<\[\]~]|(?<!\w)_|_(?!\w))")  # what formats text, or ends a cell
-LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {"±": r"$\pm$", "`": "'", "<": "$<$", ">": "$>$", "|": "$|$"}
-LATEX |= {"[": "{[}", "]": "{]}", "*": "{*}", "\n": " "}  # what begins a row is not to be taken for an option of the row before
+LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {
+    "±": r"$\pm$",
+    "`": "'",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+}
+LATEX |= {
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "\n": " ",
+}  # what begins a row is not to be taken for an option of the row before
 LATEX |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
 
 
@@ -62,7 +73,10 @@ def _columns(table: Table1) -> list[str]:
 
 def _body(table: Table1) -> list[list[str]]:
     columns = _columns(table)
-    return [[row.name, *(_words(name, row.cells[name]) if name in row.cells else "" for name in columns)] for row in table.rows]
+    return [
+        [row.name, *(_words(name, row.cells[name]) if name in row.cells else "" for name in columns)]
+        for row in table.rows
+    ]
 
 
 def _words(name: str, cell: Cell) -> str:
@@ -74,7 +88,11 @@ def _words(name: str, cell: Cell) -> str:
     }
     shown = cell.printed or rounded.get(name) or (f"{value:.2f}" if value >= 0.1 else f"{value:.2g}")
     shown += f" ± {cell.sd:.3f}" if cell.sd is not None else ""
-    about = [cell.split] * bool(cell.split) + [f"n {cell.n}"] * bool(cell.n) + [f"{cell.failed} failed"] * bool(cell.failed)
+    about = (
+        [cell.split] * bool(cell.split)
+        + [f"n {cell.n}"] * bool(cell.n)
+        + [f"{cell.failed} failed"] * bool(cell.failed)
+    )
     return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if about else "")
 
 
@@ -84,7 +102,9 @@ def _csv(table: Table1) -> str:
     fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")] + [
         f"accuracy_{name}" for name in ABOUT
     ]
-    writer = csv.DictWriter(out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n")
+    writer = csv.DictWriter(
+        out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n"
+    )
     writer.writeheader()
     for row in table.rows:
         line: dict[str, object] = {"model": row.name, "beside": row.beside}

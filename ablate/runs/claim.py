@@ -17,7 +17,13 @@ from ablate.errors import BadInput
 from ablate.runs.locks import hold, owner
 from ablate.runs.run import RUNS, Run, driven
 
-FILES = ("study.toml", "provenance.json", "state.json", ".writer.lock", "ledger.jsonl")  # the ledger last: it is the lock
+FILES = (
+    "study.toml",
+    "provenance.json",
+    "state.json",
+    ".writer.lock",
+    "ledger.jsonl",
+)  # the ledger last: it is the lock
 FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")
 LETTERS = 50  # of a study's name in that of its folder: 255 bytes are the most that a file system takes
 PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
@@ -64,7 +70,9 @@ def reclaimed(run: Run) -> Iterator[None]:
             time.sleep(0.05)
         if writer:
             who = f"process {writer.pid}, the writer of a driver that ended,"
-            raise BadInput(f"RUN must have no live writer, but {str(run.path)!r} has: {who} goes on; wait a minute, or stop it")
+            raise BadInput(
+                f"RUN must have no live writer, but {str(run.path)!r} has: {who} goes on; wait a minute, or stop it"
+            )
         yield
 
 
@@ -108,7 +116,9 @@ def _make(path: Path) -> tuple[list[Path], IO[bytes]]:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
     if not missing:
         raise FileExistsError(errno.EEXIST, "another study made it")
-    if ".." in path.relative_to(missing[0]).parts:  # leads out of what is made, to a folder that nobody looked at
+    if (
+        ".." in path.relative_to(missing[0]).parts
+    ):  # leads out of what is made, to a folder that nobody looked at
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     hidden = _hidden(missing[0])
     try:
@@ -163,7 +173,9 @@ def _begun(path: Path) -> str:
 def _check_vacant(path: Path) -> None:
     """Raises BadInput where a folder holds anything but the empty ledger of a study that was killed before it began."""
     if not stat.S_ISDIR(path.stat().st_mode):
-        raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} is no folder; give another")
+        raise BadInput(
+            f"--out must be a new or an empty folder, but {str(path)!r} is no folder; give another"
+        )
     if any(file.name != "ledger.jsonl" or file.stat().st_size for file in path.iterdir()):
         what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
@@ -177,7 +189,9 @@ def _leave(path: Path, made: list[Path], lock: IO[bytes]) -> None:
     with suppress(OSError):  # gone, or something else is in it
         for name in others:
             (path / name).unlink(missing_ok=True)
-        if made and {file.name for file in path.iterdir()} == {ledger}:  # no other study shall find it half removed
+        if made and {file.name for file in path.iterdir()} == {
+            ledger
+        }:  # no other study shall find it half removed
             path = path.rename(_hidden(path))
             lock.close()  # NFS keeps a file that is open, and its folder
         (path / ledger).unlink()

@@ -15,8 +15,14 @@ from ablate.runs.record import FIELDS, FOUND, SCHEMA, Record, arm
 STATUSES = ("complete", "pruned", "failed")
 TEXT, ROWS = ("arm", "device", "error", "started_at"), ("curve", "rungs")
 NUMBERS = ("seed", "fraction", "epochs", *(name for name in FOUND if name not in TEXT))
-KINDS = dict.fromkeys(NUMBERS, "a finite number") | dict.fromkeys(TEXT, "text") | dict.fromkeys(ROWS, "a list of epochs")
-NAMES: dict[type[Spec], tuple[str, ...]] = {kind: tuple(kind.model_fields) for kind in (TrialSpec, Recipe, LayerSpec)}
+KINDS = (
+    dict.fromkeys(NUMBERS, "a finite number")
+    | dict.fromkeys(TEXT, "text")
+    | dict.fromkeys(ROWS, "a list of epochs")
+)
+NAMES: dict[type[Spec], tuple[str, ...]] = {
+    kind: tuple(kind.model_fields) for kind in (TrialSpec, Recipe, LayerSpec)
+}
 
 
 class _Newer(ValueError):
@@ -25,7 +31,9 @@ class _Newer(ValueError):
 
 def trial_of(record: Record) -> TrialSpec:
     """The trial of a record. Raises BadInput where it has fields that only a newer version knows."""
-    return checked(TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate")
+    return checked(
+        TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate"
+    )
 
 
 def append(path: Path, record: Record) -> None:
@@ -90,14 +98,18 @@ def _split(path: Path, content: bytes) -> list[bytes]:
 
 
 def _bad(path: Path, number: int, reason: str) -> BadInput:
-    return BadInput(f"{path}:{number}: not a record: {reason}; restore the ledger from a copy or delete this line")
+    return BadInput(
+        f"{path}:{number}: not a record: {reason}; restore the ledger from a copy or delete this line"
+    )
 
 
 def _record(found: dict[str, Any]) -> Record:
     """What a line holds as a record. Raises ValueError with what is wrong."""
     schema = found.get("schema")
     if type(schema) is int and schema > SCHEMA:
-        raise _Newer(f"it was written by a newer version, whose records have schema {str(schema)[:60]} and not {SCHEMA}")
+        raise _Newer(
+            f"it was written by a newer version, whose records have schema {str(schema)[:60]} and not {SCHEMA}"
+        )
     if type(schema) is not int or schema != SCHEMA:
         raise ValueError(f"schema must be {SCHEMA}, but got {schema!r:.60}")
     for name in ("trial_id", "status"):
@@ -122,7 +134,9 @@ def _of(spec: TrialSpec) -> Record:
 
 def _is(value: Any, name: str) -> bool:
     if name in ROWS:
-        return isinstance(value, list) and all(isinstance(row, dict) and _is(row.get("epoch"), "epochs") for row in value)
+        return isinstance(value, list) and all(
+            isinstance(row, dict) and _is(row.get("epoch"), "epochs") for row in value
+        )
     if name in TEXT:
         return isinstance(value, str)
     return type(value) is int or (type(value) is float and math.isfinite(value))
@@ -130,7 +144,9 @@ def _is(value: Any, name: str) -> bool:
 
 def _spec(found: Any) -> tuple[TrialSpec, dict[str, Any]]:
     """A trial as this version reads it, and as plain data: what it lacks was added later, and was off; the unknown is kept."""
-    if not (isinstance(found, dict) and all(isinstance(found.get(key, {}), dict) for key in ("recipe", "layers"))):
+    if not (
+        isinstance(found, dict) and all(isinstance(found.get(key, {}), dict) for key in ("recipe", "layers"))
+    ):
         raise ValueError(f"spec must be an object with recipe and layers as objects, but got {found!r:.60}")
     recipe, layers = _off(Recipe) | found.get("recipe", {}), {}
     for group, layer in found.get("layers", {}).items():
@@ -138,7 +154,9 @@ def _spec(found: Any) -> tuple[TrialSpec, dict[str, Any]]:
             raise ValueError(f"spec.layers.{group} must be an object, but got {layer!r:.60}")
         layers[group] = _off(LayerSpec) | layer
     known = {group: _known(LayerSpec, layer) for group, layer in layers.items()}
-    spec = checked(TrialSpec, _known(TrialSpec, found) | {"recipe": _known(Recipe, recipe), "layers": known}, "spec")
+    spec = checked(
+        TrialSpec, _known(TrialSpec, found) | {"recipe": _known(Recipe, recipe), "layers": known}, "spec"
+    )
     plain = spec.model_dump()
     layers = {group: plain["layers"][group] | layer for group, layer in layers.items()}
     return spec, plain | found | {"recipe": plain["recipe"] | recipe, "layers": layers}

@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 
 KEY = "crc32"  # of the line before it, in eight hexadecimal digits; always the last field
 LAST = re.compile(rb'[^"]*":"([0-9a-f]{8})"}')
-ENDED = re.compile(rb'(,"crc32":"[0-9a-f]{8}"}|\r)[^\0]', re.DOTALL)  # zeros are blocks that a power cut left unwritten
+ENDED = re.compile(
+    rb'(,"crc32":"[0-9a-f]{8}"}|\r)[^\0]', re.DOTALL
+)  # zeros are blocks that a power cut left unwritten
 
 
 def encode(fields: dict[str, Any]) -> bytes:
@@ -21,7 +23,9 @@ def encode(fields: dict[str, Any]) -> bytes:
 def decode(line: bytes) -> dict[str, Any]:
     """The fields of a line without its newline; a line without a checksum, of an older version, has any. Raises ValueError."""
     try:
-        fields = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+        fields = json.loads(
+            line.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
+        )
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:

@@ -70,7 +70,11 @@ def _file(path: Path, role: Role) -> Path:
 def _lock(file: IO[bytes], role: Role) -> None:
     """Raises BlockingIOError or PermissionError where another process holds the lock."""
     if OPEN_FILE_LOCKS:  # as many bytes as the process's number, so that `owner` can tell it
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0))
+        fcntl.fcntl(
+            file,
+            fcntl.F_OFD_SETLK,
+            struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0),
+        )
         return
     limit = time.monotonic() + GLIMPSE_SECONDS
     while True:

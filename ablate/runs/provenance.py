@@ -17,7 +17,13 @@ from ablate.files import store
 from ablate.hardware import cpus, device_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CODE = ("ablate", "analysis", "paper_figures", "search_spaces", "studies")  # the package's folders in a checkout
+CODE = (
+    "ablate",
+    "analysis",
+    "paper_figures",
+    "search_spaces",
+    "studies",
+)  # the package's folders in a checkout
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "scipy", "safetensors", "thop")
 
 
@@ -30,7 +36,9 @@ def provenance() -> dict[str, Any]:
         "hardware": {
             "device": device_name(),
             "cpus": cpus(),
-            "instructions": " ".join(sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)),
+            "instructions": " ".join(
+                sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+            ),
             "system": platform.platform(),
         },
         "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -77,10 +85,16 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git says; None where it can't. It takes no lock, and trusts a checkout of another user, whose code runs anyway."""
     options = ("--no-optional-locks", "-c", f"safe.directory={root}", "-c", "core.fsmonitor=false")
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # GIT_DIR names another checkout
+    ours = {
+        key: value for key, value in os.environ.items() if not key.startswith("GIT_")
+    }  # GIT_DIR names another checkout
     try:
         git = subprocess.run(
-            ["git", "-C", str(root), *options, *arguments], capture_output=True, text=True, env=ours, timeout=20
+            ["git", "-C", str(root), *options, *arguments],
+            capture_output=True,
+            text=True,
+            env=ours,
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

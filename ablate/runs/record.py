@@ -20,7 +20,16 @@ FIELDS = (*ASKED, *FOUND, "curve", "started_at")
 
 def blank_record(spec: TrialSpec, name: str) -> Record:
     """A record with every field, of a trial that has not got anywhere yet and so has failed."""
-    asked = (SCHEMA, name, spec.model_dump(), "failed", arm(spec), spec.seed, spec.fraction, spec.recipe.epochs)
+    asked = (
+        SCHEMA,
+        name,
+        spec.model_dump(),
+        "failed",
+        arm(spec),
+        spec.seed,
+        spec.fraction,
+        spec.recipe.epochs,
+    )
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
 

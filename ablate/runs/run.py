@@ -91,10 +91,14 @@ class Run:
         if trial is not None and len(rows) > 1:
             raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(rows['trial_id'])}")
         if rows.empty:
-            raise BadInput(f"{str(self.path)!r} has the weights of its front only, and no {rule[2:]}: {', '.join(kept)}")
+            raise BadInput(
+                f"{str(self.path)!r} has the weights of its front only, and no {rule[2:]}: {', '.join(kept)}"
+            )
         name = str(rows.iloc[-1]["trial_id"])
         try:
-            contents = {file.name: file.read_bytes() for file in sorted((self.path / "weights" / name).iterdir())}
+            contents = {
+                file.name: file.read_bytes() for file in sorted((self.path / "weights" / name).iterdir())
+            }
         except FileNotFoundError:
             raise BadInput(f"trial {name} has just left the front of {str(self.path)!r}; try again") from None
         try:
@@ -102,14 +106,18 @@ class Run:
         except FileExistsError:
             raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
         except OSError as error:
-            raise unwritten(error, f"--to must be a new folder, but {str(to)!r}: {error.strerror}; give another") from None
+            raise unwritten(
+                error, f"--to must be a new folder, but {str(to)!r}: {error.strerror}; give another"
+            ) from None
         try:
             for file, content in contents.items():
                 (to / file).write_bytes(content)
         except BaseException as error:
             shutil.rmtree(to, ignore_errors=True)  # nothing half done
             if isinstance(error, OSError):
-                raise Unwritten(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
+                raise Unwritten(
+                    f"trial {name} could not be copied to {str(to)!r}: {error.strerror}"
+                ) from None
             raise
         return name
 
@@ -181,7 +189,9 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
         store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
         write_study(path, study)
     except OSError as error:
-        raise unwritten(error, f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}") from None
+        raise unwritten(
+            error, f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}"
+        ) from None
     return Run(path)
 
 
@@ -220,7 +230,9 @@ def driven(run: Run) -> BadInput:
     who = "another process, until just now" if held is None else f"process {held.pid}"
     if run.driven_elsewhere or (held and held.pid == state.get("pid")):
         who = f"process {state['pid']} on {state['host']}"
-    return BadInput(f"RUN must have no live driver, but {str(run.path)!r} is driven by {who}; wait a minute, or stop it")
+    return BadInput(
+        f"RUN must have no live driver, but {str(run.path)!r} is driven by {who}; wait a minute, or stop it"
+    )
 
 
 def _toml(value: Any) -> Any:

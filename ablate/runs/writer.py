@@ -38,7 +38,9 @@ class Writer:
             self._trouble = f"{self.path} cannot be written: {error.strerror}"
             raise
 
-    def _write(self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
+    def _write(
+        self, name: str, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]
+    ) -> None:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
             store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
@@ -78,4 +80,6 @@ class Writer:
         """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
         for folder in (self.path / "weights").glob("*"):
             if folder.name not in names and folder.name not in self._fresh:
-                shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # at once: `export` has all of it or none
+                shutil.rmtree(
+                    folder.rename(folder.with_name(f".{folder.name}"))
+                )  # at once: `export` has all of it or none

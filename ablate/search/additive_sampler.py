@@ -55,12 +55,19 @@ class Additive:
     ) -> Iterator[Point]:
         """Points, the best first. told: those that ended; running: those under way; stopped: with what they promised."""
         (ended, values), (others, promised) = told, stopped
-        every = np.array([*promised, *values], dtype=float)  # (n or more, objectives); the surest are the latest
+        every = np.array(
+            [*promised, *values], dtype=float
+        )  # (n or more, objectives); the surest are the latest
         n, seen, known = len(ended), self.levels.code([*ended, *running]), self.levels.code([*others, *ended])
         if not n:  # as where many trials run at once, and none has ended yet
-            yield from (self.levels.point([int(rng.integers(len(v))) for v in self.levels.values], rng) for _ in range(START))
+            yield from (
+                self.levels.point([int(rng.integers(len(v))) for v in self.levels.values], rng)
+                for _ in range(START)
+            )
             return
-        forms: dict[int, Form] = {i: self.counted.get(self.names[i]) or straight(known, every[:, i]) for i in self.costs}
+        forms: dict[int, Form] = {
+            i: self.counted.get(self.names[i]) or straight(known, every[:, i]) for i in self.costs
+        }
         models = {i: Effects(known, every[:, i] * self.signs[i]) for i in self.scores}
         for heat in HEATS:
             forms |= {i: model.draw(rng, heat) for i, model in models.items()}
@@ -78,9 +85,15 @@ class Additive:
         shares = rng.dirichlet(np.ones(len(self.scores)))  # of several scores
         weights = {i: share / max(spans[i], LEAST) for i, share in zip(self.scores, shares, strict=True)}
         single = sum(weight * features @ forms[i].single for i, weight in weights.items())  # (levels,)
-        pairs = sum(weight * features @ (forms[i].pairs + forms[i].pairs.T) @ features.T for i, weight in weights.items())
+        pairs = sum(
+            weight * features @ (forms[i].pairs + forms[i].pairs.T) @ features.T
+            for i, weight in weights.items()
+        )
         limits = {name: bound for name, bound in self.study.within.items() if name in self.counted}
-        fixed = [(features @ self.counted[k].single, bound - self.counted[k].constant) for k, bound in limits.items()]
+        fixed = [
+            (features @ self.counted[k].single, bound - self.counted[k].constant)
+            for k, bound in limits.items()
+        ]
         each = (np.arange(BUDGETS) + rng.random(BUDGETS)) / BUDGETS
         for row in zip(*(rng.permutation(each) for _ in self.costs), strict=True) if self.costs else [()]:
             rows = [_budget(forms[i], features, of, share) for i, share in zip(self.costs, row, strict=True)]
@@ -110,17 +123,27 @@ class Additive:
             reference[self.names.index("accuracy")] = -least
         front = before[moocore.is_nondominated(before)]
         volumes = [moocore.hypervolume(np.vstack([front, point]), reference) for point in after]
-        return np.array(volumes) * (1 - 1e-9) - moocore.hypervolume(front, reference)  # a seen point adds nothing
+        return np.array(volumes) * (1 - 1e-9) - moocore.hypervolume(
+            front, reference
+        )  # a seen point adds nothing
 
     def _counted(self) -> dict[str, Form]:
         """What is known of a trial before it is trained, by points at random; exact where each level adds its own."""
         rng = np.random.default_rng([self.study.seed, BUDGETS])
         sizes = [len(values) for values in self.levels.values]
-        drawn = [self.levels.point([int(rng.integers(size)) for size in sizes], rng) for _ in range(2 * sum(sizes))]
-        rows = [(point, self.count(spec)) for point in drawn if (spec := self.points.spec_at(self.coded.decode(point)))]
+        drawn = [
+            self.levels.point([int(rng.integers(size)) for size in sizes], rng) for _ in range(2 * sum(sizes))
+        ]
+        rows = [
+            (point, self.count(spec))
+            for point in drawn
+            if (spec := self.points.spec_at(self.coded.decode(point)))
+        ]
         z = self.levels.code([point for point, _ in rows])
         names = rows[0][1] if rows else ()
-        return {name: straight(z, np.array([costs[name] for _, costs in rows], dtype=float)) for name in names}
+        return {
+            name: straight(z, np.array([costs[name] for _, costs in rows], dtype=float)) for name in names
+        }
 
 
 def _budget(form: Form, features: Array, of: NDArray[np.int64], share: float) -> tuple[Array, float]:
@@ -132,7 +155,9 @@ def _budget(form: Form, features: Array, of: NDArray[np.int64], share: float) ->
     return costs, least * (most / least) ** share - form.constant
 
 
-def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[tuple[Array, float]]) -> list[int] | None:
+def solve(
+    single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[tuple[Array, float]]
+) -> list[int] | None:
     """The level of each axis, by its place there, with the largest x single + x pairs x / 2; None where nothing is possible.
 
     x (levels,) is 1 for the levels chosen, one an axis; pairs is symmetric; of (levels,): the axis of each; within budgets
@@ -147,7 +172,11 @@ def solve(single: Array, pairs: Array, of: NDArray[np.int64], budgets: Sequence[
     for _ in range(PASSES if pairs.any() else 1):
         options = {"node_limit": NODES}
         done = optimize.milp(
-            -(single + pairs @ x), integrality=np.ones(len(of)), bounds=(0, 1), constraints=rows, options=options
+            -(single + pairs @ x),
+            integrality=np.ones(len(of)),
+            bounds=(0, 1),
+            constraints=rows,
+            options=options,
         )
         if done.x is None:
             break

@@ -37,7 +37,9 @@ class Cell:
 
     @property
     def choices(self) -> list[Tuned]:
-        return [dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())]
+        return [
+            dict(zip(self.tune, values, strict=True)) for values in itertools.product(*self.tune.values())
+        ]
 
     @property
     def tunings(self) -> list[Tuned]:
@@ -62,15 +64,21 @@ class Design:
         self.found: dict[str, Record] = {}
         self._open: set[str] = set()  # asked and not told
         self._keys = {name: [*map(key_of, self._tuning(cell))] for name, cell in self.cells.items()}
-        self._missing = {name: {*keys} for name, keys in self._keys.items()}  # tunings of a cell that have not ended
+        self._missing = {
+            name: {*keys} for name, keys in self._keys.items()
+        }  # tunings of a cell that have not ended
         self._waiting: dict[str, list[str]] = {}  # a tuning's key -> the cells that wait for it
         for name, keys in self._missing.items():
             for key in keys:
                 self._waiting.setdefault(key, []).append(name)
         self._place = {name: i for i, name in enumerate(self.cells)}
-        self._left = [(-1, i, k, name) for name, i in self._place.items() for k in range(len(self._keys[name]))]
+        self._left = [
+            (-1, i, k, name) for name, i in self._place.items() for k in range(len(self._keys[name]))
+        ]
         self._left += [row for name, keys in self._keys.items() if not keys for row in self._paired(name)]
-        heapq.heapify(self._left)  # (seed, cell, tuning, name) of what can be asked: tunings first, then seed after seed
+        heapq.heapify(
+            self._left
+        )  # (seed, cell, tuning, name) of what can be asked: tunings first, then seed after seed
         for record in records:
             self.tell(record)
 
@@ -81,7 +89,10 @@ class Design:
         tunings: dict[str, TrialSpec] = {}
         paired: dict[frozenset[str], TrialSpec] = {}
         for cell in self.cells.values():
-            specs = [_at(cell.spec, tuned, self.study.seed + self.study.seeds, test=False) for tuned in cell.choices]
+            specs = [
+                _at(cell.spec, tuned, self.study.seed + self.study.seeds, test=False)
+                for tuned in cell.choices
+            ]
             keys = [key_of(spec) for spec in specs]
             tunings |= dict(zip(keys, specs, strict=True)) if cell.tunings else {}
             paired[frozenset(keys)] = cell.spec.model_copy(update={"test": test})
@@ -133,7 +144,18 @@ class Design:
     def table(self) -> pd.DataFrame:
         """A row a trial: cell, step (the cell's name but for the space's choices), role ("tune" or "seed"), the tuned fields,
         and what its record says, if there is one."""
-        columns = ("trial_id", "status", "arm", "seed", "fraction", "images", "accuracy", "loss", "test_accuracy", "test_loss")
+        columns = (
+            "trial_id",
+            "status",
+            "arm",
+            "seed",
+            "fraction",
+            "images",
+            "accuracy",
+            "loss",
+            "test_accuracy",
+            "test_loss",
+        )
         rows = []
         for row in self._rows():
             record = self.found.get(key_of(row["spec"]), {}) if row["spec"] else {}
@@ -184,7 +206,9 @@ class Design:
         if not cell.tunings:
             return cell.choices[0]
         records = [self.found.get(key) for key in self._keys[name]]
-        scores = [-1.0 if pd.isna(record["accuracy"]) else record["accuracy"] for record in records if record]  # None or NaN
+        scores = [
+            -1.0 if pd.isna(record["accuracy"]) else record["accuracy"] for record in records if record
+        ]  # None or NaN
         return cell.tunings[scores.index(max(scores))] if len(scores) == len(records) else None
 
 
@@ -192,7 +216,9 @@ def _by_name(cells: Iterable[tuple[str, Cell]]) -> dict[str, Cell]:
     found: dict[str, Cell] = {}
     for name, cell in cells:
         if name in found:
-            raise BadInput(f"the cells of a design must differ in their names, but two are called {name!r}; rename one")
+            raise BadInput(
+                f"the cells of a design must differ in their names, but two are called {name!r}; rename one"
+            )
         found[name] = cell
     return found
 
@@ -207,11 +233,16 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
     if "sensitivity" in study.design:
         yield from _one_by_one(study, groups)
     steps, designs = study.steps, {*study.design}
-    chosen: list[tuple[str, Sequence[Step]]] = [(study.base, ())] if {"ladder", "one-factor"} & designs else []
+    chosen: list[tuple[str, Sequence[Step]]] = (
+        [(study.base, ())] if {"ladder", "one-factor"} & designs else []
+    )
     if "ladder" in designs:
         chosen += [(step.name, steps[: i + 1]) for i, step in enumerate(steps)]
     if "leave-one-out" in designs:
-        chosen += [("all", steps), *((f"all but: {out.name}", [step for step in steps if step != out]) for out in steps)]
+        chosen += [
+            ("all", steps),
+            *((f"all but: {out.name}", [step for step in steps if step != out]) for out in steps),
+        ]
     if "one-factor" in designs or {"ladder", "arms"} <= designs:  # a rung has the step's own name
         chosen += [(f"only: {step.name}", [step]) for step in steps]
     if "arms" in designs and "ladder" not in designs:
@@ -223,7 +254,9 @@ def _cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
     cells = itertools.chain.from_iterable(_after(study, groups, name, changes) for name, changes in chosen)
     for number, cell in enumerate(cells):
         if number == MOST:
-            raise BadInput(f"a design must have {MOST:,} cells at most, but got more; take fewer steps or choices")
+            raise BadInput(
+                f"a design must have {MOST:,} cells at most, but got more; take fewer steps or choices"
+            )
         yield cell
 
 
@@ -243,12 +276,16 @@ def _one_by_one(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell
     base = {name: usual(name, axis) for name, axis in points.axes.items()}
     kinds = [str(kind) for kind in values(study.space.layer["weights"]) if kind != "full"]
     if not kinds:
-        raise BadInput("a sensitivity design needs a space whose layers may be less than full; give --space layers_bits, say")
+        raise BadInput(
+            "a sensitivity design needs a space whose layers may be less than full; give --space layers_bits, say"
+        )
     chosen: dict[str, dict[str, str]] = {"full": {}}
     for kind in kinds:
         chosen |= {f"{kind}: all": dict.fromkeys(groups, kind)}
         chosen |= {f"{kind}: only {group}": {group: kind} for group in groups}
-        chosen |= {f"{kind}: all but {group}": dict.fromkeys(groups, kind) | {group: "full"} for group in groups}
+        chosen |= {
+            f"{kind}: all but {group}": dict.fromkeys(groups, kind) | {group: "full"} for group in groups
+        }
     for name, weights in chosen.items():
         at = {f"{group}.weights": weights.get(group, "full") for group in groups}
         if (spec := points.spec_at(base | at)) is None:
@@ -256,7 +293,9 @@ def _one_by_one(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell
         yield name, Cell(name, spec, study.tune)
 
 
-def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Step]) -> Iterator[tuple[str, Cell]]:
+def _after(
+    study: StudySpec, groups: list[str], step: str, changes: Sequence[Step]
+) -> Iterator[tuple[str, Cell]]:
     """The base point after some steps, crossed with the space's choices; nothing where no layer group is what they are for."""
     patterns = next((change.groups for change in reversed(changes) if change.groups), ("*",))
     wanted = [group for group in groups if any(fnmatchcase(group, pattern) for pattern in patterns)]
@@ -264,15 +303,22 @@ def _after(study: StudySpec, groups: list[str], step: str, changes: Sequence[Ste
         return
     layer = {key: value for change in changes for key, value in change.layer.items()}
     recipe = {key: value for change in changes for key, value in change.recipe.items()}
-    space = study.space.model_copy(update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe})
+    space = study.space.model_copy(
+        update={"layer": study.space.layer | layer, "recipe": study.space.recipe | recipe}
+    )
     around = Points(study.model_copy(update={"space": space}), wanted)
     for name, axis in around.axes.items():
         if not isinstance(axis, CategoricalDistribution):
-            raise BadInput(f"a design must list the choices of {name}, but got a range; only a search has ranges")
+            raise BadInput(
+                f"a design must list the choices of {name}, but got a range; only a search has ranges"
+            )
     tune = next((change.tune for change in reversed(changes) if change.tune), study.tune)
     axes = {name: choices(axis) for name, axis in around.axes.items()}
     points = (dict(zip(axes, point, strict=True)) for point in _crossed(axes, None if step else study.points))
-    found = {", ".join([step] * bool(step) + [f"{k} {v}" for k, v in point.items()]): around.spec_at(point) for point in points}
+    found = {
+        ", ".join([step] * bool(step) + [f"{k} {v}" for k, v in point.items()]): around.spec_at(point)
+        for point in points
+    }
     if not any(found.values()):
         raise BadInput(f"cell {step!r} of the design must be a trial, but its values exclude each other")
     yield from ((name, Cell(step, spec, tune)) for name, spec in found.items() if spec)
@@ -282,9 +328,16 @@ def _crossed(axes: Mapping[str, Sequence[Value]], points: int | None) -> Iterabl
     """All combinations of the axes' choices, or a regular fraction of so many."""
     if points is None:
         if (all_of_them := math.prod(map(len, axes.values()))) > MOST:
-            raise BadInput(f"a design must have {MOST:,} points at most, but got {all_of_them:,}; give points = 64, say")
+            raise BadInput(
+                f"a design must have {MOST:,} points at most, but got {all_of_them:,}; give points = 64, say"
+            )
         return itertools.product(*axes.values())
     if wrong := next((name for name, listed in axes.items() if len(listed) != 2), None):
-        raise BadInput(f"points takes a fraction of factors of 2 choices, but {wrong} has {len(axes[wrong])}; leave points out")
+        raise BadInput(
+            f"points takes a fraction of factors of 2 choices, but {wrong} has {len(axes[wrong])}; leave points out"
+        )
     levels, _ = fraction(len(axes), points)
-    return (tuple(listed[level] for listed, level in zip(axes.values(), row, strict=True)) for row in levels.astype(int))
+    return (
+        tuple(listed[level] for listed, level in zip(axes.values(), row, strict=True))
+        for row in levels.astype(int)
+    )

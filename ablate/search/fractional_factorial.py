@@ -26,7 +26,9 @@ def fraction(factors: int, runs: int) -> tuple[NDArray[np.bool_], int]:
     if runs.bit_count() != 1 or not factors < runs <= 2**factors:
         rule = f"points must be a power of two above the {factors} factors and at most 2^{factors}"
         raise BadInput(f"{rule}, but got {runs}; one such is {2 ** factors.bit_length()}")
-    odd = [mask for mask in range(1, runs) if mask.bit_count() % 2]  # any of these alone: resolution 4 at least
+    odd = [
+        mask for mask in range(1, runs) if mask.bit_count() % 2
+    ]  # any of these alone: resolution 4 at least
     tried = [
         _columns(factors, runs, masks, size)
         for masks in ([*range(1, runs)], odd)
@@ -45,7 +47,10 @@ def _columns(factors: int, runs: int, masks: list[int], size: int) -> tuple[list
     """
     columns: list[int] = []
     threes = fours = 0
-    pairs, triples = np.zeros(runs, int), np.zeros(runs, int)  # of the columns so far, by the parity that they have together
+    pairs, triples = (
+        np.zeros(runs, int),
+        np.zeros(runs, int),
+    )  # of the columns so far, by the parity that they have together
     for k in range(factors):
         free = [1 << k] if 1 << k < runs else [mask for mask in masks if mask not in columns]
         column = min(free, key=lambda mask: (pairs[mask], triples[mask], abs(mask.bit_count() - size)))

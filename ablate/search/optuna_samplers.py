@@ -16,7 +16,9 @@ SAMPLERS = ("additive", "tpe", "nsga2", "gp", "random")
 STARTUP = 10  # trials at random before TPE and the Gaussian process propose
 
 
-def sampler_of(name: str, axes: Mapping[str, BaseDistribution], seed: int, warned: int = 0) -> optuna.samplers.BaseSampler:
+def sampler_of(
+    name: str, axes: Mapping[str, BaseDistribution], seed: int, warned: int = 0
+) -> optuna.samplers.BaseSampler:
     """A sampler, new for each proposal, so that no state is left in it. `warned`: points told before the first trial.
 
     Raises BadInput for a name that is none.
@@ -83,7 +85,9 @@ class _TPE(_Known, optuna.samplers.TPESampler):
 
 
 class _GP(_Known, optuna.samplers.GPSampler):
-    def sample_relative(self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         """On one thread: its matrices are small, the other cores train, and sums do not depend on how many there are."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -21,22 +21,30 @@ class Points:
 
     def __init__(self, study: StudySpec, groups: list[str]) -> None:
         self.study, self.groups = study, groups
-        self.axes = dict(sorted(axes_of(study, groups)))  # what varies; sorted, since a TOML file keeps no order
+        self.axes = dict(
+            sorted(axes_of(study, groups))
+        )  # what varies; sorted, since a TOML file keeps no order
 
     @property
     def size(self) -> float:
         """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
         counts = [levels(axis) for axis in self.axes.values()]
-        return math.inf if math.inf in counts else math.prod(counts)  # a product of many is beyond what a float holds
+        return (
+            math.inf if math.inf in counts else math.prod(counts)
+        )  # a product of many is beyond what a float holds
 
     def spec_at(self, point: Point) -> TrialSpec | None:
         """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""
         space, chosen = self.study.space, {}
         for group in self.groups:
-            fields = {key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()}
+            fields = {
+                key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()
+            }
             if fields["weights"] != "full":
                 chosen[group] = fields
-        recipe = self.study.recipe.model_dump() | {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
+        recipe = self.study.recipe.model_dump() | {
+            key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()
+        }
         try:
             spec = TrialSpec(
                 model=self.study.model,
@@ -55,12 +63,22 @@ class Points:
         point = {}
         for name, axis in self.axes.items():
             owner, _, key = name.rpartition(".")
-            layers = [spec.layers[owner]] if owner in spec.layers else [] if owner in self.groups else [*spec.layers.values()]
+            layers = (
+                [spec.layers[owner]]
+                if owner in spec.layers
+                else []
+                if owner in self.groups
+                else [*spec.layers.values()]
+            )
             value: Any
             if key == "fraction":
                 value = spec.fraction
             elif key == "outer_full":  # it left its trace in the layers, if anywhere
-                value = any(map(is_outer, self.groups)) and bool(spec.layers) and not any(map(is_outer, spec.layers))
+                value = (
+                    any(map(is_outer, self.groups))
+                    and bool(spec.layers)
+                    and not any(map(is_outer, spec.layers))
+                )
             elif owner == "recipe":
                 value = getattr(spec.recipe, key)
             elif key == "weights":
@@ -77,7 +95,11 @@ class Points:
         for name in self.axes:
             owner, _, key = name.rpartition(".")
             if owner != "recipe" and key not in ("weights", "fraction"):
-                layers = [*spec.layers.values()] if owner not in self.groups else [spec.layers.get(owner, LayerSpec())]
+                layers = (
+                    [*spec.layers.values()]
+                    if owner not in self.groups
+                    else [spec.layers.get(owner, LayerSpec())]
+                )
                 off |= {name} if all(key in idle_in(layer) for layer in layers) else set()
         return [name for name in self.axes if name in off]
 
@@ -141,7 +163,9 @@ def draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
 
 def at(axis: FloatDistribution | IntDistribution, unit: float) -> float:
     """The value at a share of a range, from 0 to 1."""
-    value = axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
+    value = (
+        axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
+    )
     value = min(max(value, axis.low), axis.high)
     return round(value) if isinstance(axis, IntDistribution) else float(value)
 

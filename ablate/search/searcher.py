@@ -40,7 +40,11 @@ class Search:
     """
 
     def __init__(
-        self, study: StudySpec, groups: list[str], records: Iterable[Record] = (), count: Count = lambda spec: {}
+        self,
+        study: StudySpec,
+        groups: list[str],
+        records: Iterable[Record] = (),
+        count: Count = lambda spec: {},
     ) -> None:
         self.study, self.groups, self.count = study, groups, count
         self.points = Points(study, groups)
@@ -48,12 +52,16 @@ class Search:
         self.coded = Code(self.axes)
         additive = study.sampler == "additive" and self.axes  # where nothing varies there is nothing to solve
         self.additive = Additive(study, self.points, self.coded, count) if additive else None
-        self._anchors = {key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))}
+        self._anchors = {
+            key_of(spec) for point in self.points.anchors() if (spec := self.points.spec_at(point))
+        }
         self.running: dict[str, optuna.trial.Trial] = {}  # by the key of what was proposed
         self.seen: set[str] = set()
         self.duplicates = 0  # proposals of the sampler that were seen before
         self.out_of_bounds = 0  # proposals of the sampler that would cost too much, and are not trained
-        self._limits = {name: bound for name, bound in study.within.items() if name != "accuracy"}  # known before training
+        self._limits = {
+            name: bound for name, bound in study.within.items() if name != "accuracy"
+        }  # known before training
         self._latest: Point = {}
         self._rungs = Rungs(study)  # with what was stopped early, for the additive sampler
         self._stopped: dict[str, Point] = {}  # by trial, the latest MEMORY of them
@@ -64,7 +72,9 @@ class Search:
         records = list(records)
         taught = [record for record in records if self._teaches(record)]
         self._learned, whole = 0, len(taught) // MEMORY * MEMORY  # so many when it last forgot
-        kept = [taught[i] for i in self._remembered([self._values(record) for record in taught[:whole]])] + taught[whole:]
+        kept = [
+            taught[i] for i in self._remembered([self._values(record) for record in taught[:whole]])
+        ] + taught[whole:]
         ids = {id(record) for record in kept}
         for record in records:
             spec = effective(trial_of(record))
@@ -106,7 +116,9 @@ class Search:
         spec = effective(trial_of(record))
         self.seen.add(key := key_of(spec))
         if key in self.running:
-            self._optuna.tell(self.running.pop(key), state=TrialState.FAIL)  # replaced by what it came to, below
+            self._optuna.tell(
+                self.running.pop(key), state=TrialState.FAIL
+            )  # replaced by what it came to, below
         if self._teaches(record):
             self._learn(spec, record)
             self._learned += 1
@@ -116,7 +128,11 @@ class Search:
 
     def again(self, spec: TrialSpec) -> bool:
         """Propose a trial that another driver had under way; False where it is no new point of this space."""
-        return key_of(spec) not in self.seen and self.holds(spec) and self._propose(self.points.point(spec)) == spec
+        return (
+            key_of(spec) not in self.seen
+            and self.holds(spec)
+            and self._propose(self.points.point(spec)) == spec
+        )
 
     def holds(self, spec: TrialSpec) -> bool:
         """Whether a trial is a point of this space."""
@@ -136,11 +152,17 @@ class Search:
     def _point(self, spec: TrialSpec) -> Point:
         """A coded point: an axis without effect on the trial has a value at random, as true as the usual one."""
         rng = np.random.default_rng(zlib.crc32(key_of(spec).encode()))
-        return self.coded.code(self.points.point(spec) | {n: draw(self.axes[n], rng) for n in self.points.idle(spec)})
+        return self.coded.code(
+            self.points.point(spec) | {n: draw(self.axes[n], rng) for n in self.points.idle(spec)}
+        )
 
     def _race(self, spec: TrialSpec, record: Record) -> None:
         """Where trials are stopped early, the additive sampler learns what they promised, by objectives known at a rung."""
-        if self.additive and self.study.early_stopping and {*self.study.objectives} <= {*self._rungs.directions}:
+        if (
+            self.additive
+            and self.study.early_stopping
+            and {*self.study.objectives} <= {*self._rungs.directions}
+        ):
             self._rungs.tell(record)
             if record["status"] == "pruned":
                 self._stopped[record["trial_id"]] = self._point(spec)
@@ -148,7 +170,10 @@ class Search:
 
     def _learn(self, spec: TrialSpec, record: Record) -> None:
         told = {"params": self._point(spec), "distributions": self.coded.axes, "values": self._values(record)}
-        known = {"system_attrs": attributes(self.study.sampler, self._learned), "constraints": self._excess(record)}
+        known = {
+            "system_attrs": attributes(self.study.sampler, self._learned),
+            "constraints": self._excess(record),
+        }
         self._optuna.add_trial(optuna.create_trial(**told, **known))
 
     def _excess(self, costs: Any) -> dict[str, float]:
@@ -184,7 +209,9 @@ class Search:
     def _forget(self) -> None:
         """Go on with what is remembered, and with what is running."""
         complete = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._optuna = self._study([complete[i] for i in self._remembered([trial.values for trial in complete])])
+        self._optuna = self._study(
+            [complete[i] for i in self._remembered([trial.values for trial in complete])]
+        )
         for key, trial in self.running.items():
             self._optuna.enqueue_trial(trial.params)
             self.running[key] = self._optuna.ask(self.coded.axes)
@@ -192,7 +219,11 @@ class Search:
     def _propose(self, point: Point | None) -> TrialSpec | None:
         """The trial at a point, or where the sampler chooses; None when it was proposed before or cannot be."""
         if point is not None:
-            if (spec := self.points.spec_at(point)) is None or key_of(spec) in self.seen or self._beyond(spec):
+            if (
+                (spec := self.points.spec_at(point)) is None
+                or key_of(spec) in self.seen
+                or self._beyond(spec)
+            ):
                 return None
             self._optuna.enqueue_trial(self.coded.code(point))
         trial = self._optuna.ask(self.coded.axes)
@@ -246,7 +277,9 @@ class Search:
         """Points at random: all that a small space has, and a few of a large one."""
         if self.size <= (COUNTABLE if self._limits else ENUMERABLE):
             listed = {name: choices(axis) for name, axis in self.axes.items()}
-            varied = {name: c for name, c in listed.items() if len(c) > 1}  # NumPy counts in 64 dimensions at most
+            varied = {
+                name: c for name, c in listed.items() if len(c) > 1
+            }  # NumPy counts in 64 dimensions at most
             for number in rng.permutation(int(self.size)):
                 index = np.unravel_index(number, [len(c) for c in varied.values()] or [1])
                 chosen = {name: c[i] for (name, c), i in zip(varied.items(), index, strict=False)}

@@ -28,7 +28,9 @@ class Rungs:
 
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
-        self.directions = {name: best for name, best in study.directions.items() if TABLE[name].known != "measured"}
+        self.directions = {
+            name: best for name, best in study.directions.items() if TABLE[name].known != "measured"
+        }
         self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
         self.ended: dict[str, list[float]] = {}  # trial -> its objectives at its end
         self.stopped: dict[str, int] = {}  # trial -> its last rung
@@ -59,7 +61,9 @@ class Rungs:
             for rung, row in self._passed(record).items():
                 self.reached[rung][record["trial_id"]] = self._objectives(record, row)
         ends = [record[name] for name in self.directions]
-        if record["status"] == "complete" and all(value is not None and math.isfinite(value) for value in ends):
+        if record["status"] == "complete" and all(
+            value is not None and math.isfinite(value) for value in ends
+        ):
             self.ended[record["trial_id"]] = ends
         elif record["status"] == "pruned" and (passed := [*self._passed(record)]):
             self.stopped[record["trial_id"]] = passed[-1]
@@ -72,7 +76,9 @@ class Rungs:
         gains = {}
         for rung, there in self.reached.items():
             if both := [name for name in there if name in self.ended]:
-                gains[rung] = np.mean([self.ended[name] for name in both], axis=0) - np.mean([there[n] for n in both], axis=0)
+                gains[rung] = np.mean([self.ended[name] for name in both], axis=0) - np.mean(
+                    [there[n] for n in both], axis=0
+                )
         return {
             name: dict(zip(self.directions, self.reached[rung][name] + gains[rung], strict=True))
             for name, rung in self.stopped.items()

@@ -43,7 +43,9 @@ class Levels:
         self._means = [block.mean(axis=0) for block in blocks]
         variances = [block.var(axis=0).sum() * len(blocks) for block in blocks]
         self._scales = [1 / math.sqrt(variance) if variance else 0.0 for variance in variances]
-        self.features = linalg.block_diag(*map(self._scaled, range(len(blocks)), blocks)) if blocks else np.zeros((0, 0))
+        self.features = (
+            linalg.block_diag(*map(self._scaled, range(len(blocks)), blocks)) if blocks else np.zeros((0, 0))
+        )
 
     def code(self, points: Sequence[Point]) -> Array:
         """(n, p)."""
@@ -124,7 +126,9 @@ def _likeliest(z: Array, y: Array) -> tuple[float, float, float]:
 
 
 def _is_range(axis: BaseDistribution) -> bool:
-    return isinstance(axis, FloatDistribution) or (isinstance(axis, IntDistribution) and axis.high - axis.low > STEPS)
+    return isinstance(axis, FloatDistribution) or (
+        isinstance(axis, IntDistribution) and axis.high - axis.low > STEPS
+    )
 
 
 def _levels(axis: BaseDistribution) -> list[Any]:

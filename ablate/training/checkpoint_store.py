@@ -28,7 +28,9 @@ class Storage:
             storage.drop(probe)
             return storage
         except (OSError, ArrowInvalid) as error:
-            raise BadInput(f"--storage must be a folder or URI that can be written, but {uri!r}: {error}") from None
+            raise BadInput(
+                f"--storage must be a folder or URI that can be written, but {uri!r}: {error}"
+            ) from None
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Keep a trial's state in place of what was kept of it, in one step."""

@@ -23,7 +23,11 @@ def compiled(model: nn.Module, on: bool) -> Iterator[None]:
         raise BadInput("compile needs a model with blocks, and this one has none; set compile = false")
     for block in chosen:
         block.forward = torch.compile(block.forward, dynamic=False)
-    limits = {"recompile_limit": KINDS, "accumulated_recompile_limit": KINDS, "fail_on_recompile_limit_hit": True}
+    limits = {
+        "recompile_limit": KINDS,
+        "accumulated_recompile_limit": KINDS,
+        "fail_on_recompile_limit_hit": True,
+    }
     with torch._dynamo.config.patch(limits) if on else nullcontext():
         try:
             yield

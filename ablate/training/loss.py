@@ -20,9 +20,13 @@ class Objective:
         self.model, self.recipe, self.teacher = model, recipe, teacher
         self.blocks = blocks(model) if recipe.distill_blocks else []
         if distills(recipe) and teacher is None:
-            raise BadInput("distillation needs a teacher, but got none; give train(..., teacher=...) or set distill = 0")
+            raise BadInput(
+                "distillation needs a teacher, but got none; give train(..., teacher=...) or set distill = 0"
+            )
         if recipe.distill_blocks and not self.blocks:
-            raise BadInput("distill_blocks needs a model with blocks, and this one has none; set distill_blocks = 0")
+            raise BadInput(
+                "distill_blocks needs a model with blocks, and this one has none; set distill_blocks = 0"
+            )
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch, 0-dimensional, float32. pixels: (B, 3, H, W), processed; labels: (B,)."""
@@ -37,7 +41,9 @@ class Objective:
         if recipe.distill:
             t = recipe.temperature
             own, wanted = F.log_softmax(output / t, 1), F.log_softmax(target / t, 1)
-            divergence = t**2 * F.kl_div(own, wanted, reduction="batchmean", log_target=True)  # arXiv 1503.02531, sec. 2
+            divergence = t**2 * F.kl_div(
+                own, wanted, reduction="batchmean", log_target=True
+            )  # arXiv 1503.02531, sec. 2
             loss = (1 - recipe.distill) * loss + recipe.distill * divergence
         if self.blocks:
             errors = [F.mse_loss(_normalised(a), _normalised(b)) for a, b in zip(ours, theirs, strict=True)]

@@ -26,7 +26,11 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rest = [p for p in model.parameters() if p.ndim <= 1]
     rate, decay = recipe.learning_rate, recipe.weight_decay
     own = decay if recipe.quantized_weight_decay is None else recipe.quantized_weight_decay
-    kinds = [(quantized, rate * recipe.quantized_rate_multiplier, own), (matrices, rate, decay), (rest, rate, 0.0)]
+    kinds = [
+        (quantized, rate * recipe.quantized_rate_multiplier, own),
+        (matrices, rate, decay),
+        (rest, rate, 0.0),
+    ]
     parts = [{"params": p, "lr": lr, "weight_decay": w, "decay": w} for p, lr, w in kinds if p]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parts, rate, momentum=recipe.momentum)
@@ -42,7 +46,9 @@ def decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
 def length(recipe: Recipe, images: int) -> tuple[int, int]:
     """Steps and epochs of a training; with `image_views` the last epoch may be a part of one."""
     an_epoch = steps_of(images, recipe.batch_size)
-    steps = math.ceil(recipe.image_views / recipe.batch_size) if recipe.image_views else recipe.epochs * an_epoch
+    steps = (
+        math.ceil(recipe.image_views / recipe.batch_size) if recipe.image_views else recipe.epochs * an_epoch
+    )
     return steps, math.ceil(steps / an_epoch)
 
 
@@ -59,7 +65,9 @@ def check_single(model: nn.Module, pixels: Tensor) -> None:
             logits(copy.deepcopy(model).train(), pixels)
     except ValueError as error:
         why = f"but a step would have 1: {error}"
-        raise BadInput(f"this model needs 2 images or more a step, {why}; set batch_size = 2, or give more images") from None
+        raise BadInput(
+            f"this model needs 2 images or more a step, {why}; set batch_size = 2, or give more images"
+        ) from None
 
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:

@@ -16,16 +16,25 @@ class Ramp:
     def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
         layers = linear_layers(model)
         quantized = {name: layer for name, layer in layers.items() if isinstance(layer, BitLinear)}
-        grouped = [[quantized[name] for name in names if name in quantized] for names in groups(model).values()]
+        grouped = [
+            [quantized[name] for name in names if name in quantized] for names in groups(model).values()
+        ]
         together = recipe.progressive_order == "together"
-        self.stages = [[*quantized.values()]] if together else [stage for stage in grouped if stage]  # arXiv 2505.08823
-        self.shape, self.end = recipe.progressive, math.ceil(recipe.progressive_share * steps) if recipe.progressive else 0
+        self.stages = (
+            [[*quantized.values()]] if together else [stage for stage in grouped if stage]
+        )  # arXiv 2505.08823
+        self.shape, self.end = (
+            recipe.progressive,
+            math.ceil(recipe.progressive_share * steps) if recipe.progressive else 0,
+        )
         self._set([1.0] * len(self.stages))
 
     def at(self, step: int) -> None:
         """Costs nothing once lambda is 1 everywhere."""
         if step <= self.end and self.shape:
-            self._set([_lambda(step / self.end * len(self.stages) - i, self.shape) for i in range(len(self.stages))])
+            self._set(
+                [_lambda(step / self.end * len(self.stages) - i, self.shape) for i in range(len(self.stages))]
+            )
 
     def _set(self, lambdas: list[float]) -> None:
         for layers, value in zip(self.stages, lambdas, strict=True):

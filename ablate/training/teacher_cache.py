@@ -20,7 +20,9 @@ from ablate.training import compilation, loss, optim, progressive, trainer
 from ablate.training.checkpoint_store import Storage
 
 
-def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> nn.Module:
+def teacher(
+    name: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int
+) -> nn.Module:
     """`model`, trained on the images by the recipe, in evaluation mode and without gradients.
 
     name: what identifies the training and the machine it is done on. Its weights are read from the cache when they are
@@ -43,13 +45,25 @@ def teacher(name: str, model: nn.Module, images: Split, recipe: Recipe, preproce
                 kept.drop(key)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
-        raise BadInput(f"a teacher must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}") from None
+        raise BadInput(
+            f"a teacher must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}"
+        ) from None
     return model.eval().requires_grad_(False)
 
 
-def _train(kept: Storage, key: str, model: nn.Module, images: Split, recipe: Recipe, preprocess: Preprocess, seed: int) -> None:
+def _train(
+    kept: Storage,
+    key: str,
+    model: nn.Module,
+    images: Split,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    seed: int,
+) -> None:
     """Train by the recipe, from the last epoch of which the state was kept."""
-    recipe = recipe.model_copy(update={"validate_every": 1})  # there is a state to keep where there is a validation
+    recipe = recipe.model_copy(
+        update={"validate_every": 1}
+    )  # there is a state to keep where there is a validation
     one = Split(images.images[:1], images.labels[:1])
     try:
         for epoch in trainer.train(model, images, one, recipe, preprocess, seed, state=kept.load(key)):

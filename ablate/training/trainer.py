@@ -38,7 +38,9 @@ class Epoch:
     loss: float  # validation
     accuracy: float  # validation, top-1
     logits: NDArray[np.float32]  # validation, (N, classes)
-    state: dict[str, Any] = field(default_factory=dict)  # what `train` goes on from; holds until the next step
+    state: dict[str, Any] = field(
+        default_factory=dict
+    )  # what `train` goes on from; holds until the next step
     record: dict[str, Any] = field(default_factory=dict)  # the trial's so far, where a trial it is
 
 
@@ -81,12 +83,16 @@ def train(
     losses: list[float] = []  # of each batch
     if recipe.compile:
         torch.compiler.reset()  # what other trainings in this process compiled does not count towards its limits
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"average": average} if average else {})
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | (
+        {"average": average} if average else {}
+    )
     for epoch in range(1 + _restore(state, parts, rng), epochs + 1):
         model.train()
         first = len(losses)
         with compiled(model, recipe.compile):
-            for batch in islice(_batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch):
+            for batch in islice(
+                _batches(rng.permutation(len(images)), recipe.batch_size), steps - schedule.last_epoch
+            ):
                 ramp.at(schedule.last_epoch)  # the number of steps done
                 decay(optimizer, on=schedule.last_epoch < recipe.weight_decay_until * steps)
                 pixels = _tensor(images.images[batch])  # (B, 3, H, W), uint8
@@ -96,7 +102,9 @@ def train(
                     loss = objective(preprocess(pixels), labels)
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]):
-                    raise NonFinite(f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}")
+                    raise NonFinite(
+                        f"training loss is {losses[-1]} at step {schedule.last_epoch + 1} of {steps}"
+                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 if recipe.clip_norm is not None:
@@ -106,24 +114,42 @@ def train(
                 if average is not None:
                     average.update_parameters(model)
                 if schedule.last_epoch % LOGGED == 0:
-                    log.info("step %d of %d: training loss %.4f", schedule.last_epoch, steps, np.mean(losses[-LOGGED:]))
+                    log.info(
+                        "step %d of %d: training loss %.4f",
+                        schedule.last_epoch,
+                        steps,
+                        np.mean(losses[-LOGGED:]),
+                    )
         if epoch % recipe.validate_every and epoch < epochs:
             continue
-        ended = evaluate(average.module if average else model, validation, preprocess, epoch, float(np.mean(losses[first:])))
+        ended = evaluate(
+            average.module if average else model,
+            validation,
+            preprocess,
+            epoch,
+            float(np.mean(losses[first:])),
+        )
         yield replace(ended, state=_state(epoch, parts, rng))
     ramp.at(steps)
     if average is not None:
         model.load_state_dict(average.module.state_dict())
 
 
-def evaluate(model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan) -> Epoch:
+def evaluate(
+    model: nn.Module, split: Split, preprocess: Preprocess, epoch: int = 0, train_loss: float = math.nan
+) -> Epoch:
     """Loss and accuracy over a split, in float32 and with integer levels. Raises NonFinite when the loss is not finite."""
     device = next(model.parameters()).device
     model.train().eval()  # LeViT keeps what it computed in evaluation until it is trained again
-    with torch.no_grad(), as_integers(model):  # not in inference mode: BEiT would keep tensors that cannot be trained with
+    with (
+        torch.no_grad(),
+        as_integers(model),
+    ):  # not in inference mode: BEiT would keep tensors that cannot be trained with
         n = AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
         batches = (_tensor(split.images[i : i + n]).to(device) for i in range(0, len(split), n))
-        output = torch.cat([logits(model, preprocess(pixels)).float().cpu() for pixels in batches])  # (N, classes)
+        output = torch.cat(
+            [logits(model, preprocess(pixels)).float().cpu() for pixels in batches]
+        )  # (N, classes)
     labels = torch.from_numpy(split.labels)
     loss = F.cross_entropy(output, labels).item()
     if not math.isfinite(loss):

@@ -115,7 +115,9 @@ def trial_steps(
     record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
     record["images"] = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
     record |= {"threads": torch.get_num_threads(), "device": device_name()}
-    record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None  # images that share a scale
+    record["evaluation_batch"] = (
+        1 if any(map(shares_scales, spec.layers.values())) else None
+    )  # images that share a scale
     started = time.perf_counter()
     outcome = Outcome(record)
     try:
@@ -134,20 +136,34 @@ def trial_steps(
             own = time.perf_counter()
             split, taught = _prepared(spec, one_in, dataset, None if state else model)
             started += time.perf_counter() - own
-            for last in train(model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state):
-                row = {"epoch": last.epoch, "train_loss": last.train_loss, "loss": last.loss, "accuracy": last.accuracy}
+            for last in train(
+                model, split, dataset.validation, spec.recipe, preprocess, spec.seed, taught, state
+            ):
+                row = {
+                    "epoch": last.epoch,
+                    "train_loss": last.train_loss,
+                    "loss": last.loss,
+                    "accuracy": last.accuracy,
+                }
                 if one_in == 1:
                     record["curve"].append(row)
                 else:
                     record["rungs"].append({"one_in": one_in, "images": len(split)} | row)
-                about = {key: [*record[key]] for key in CURVES if key in record} | {"started_at": record["started_at"]}
+                about = {key: [*record[key]] for key in CURVES if key in record} | {
+                    "started_at": record["started_at"]
+                }
                 so_far = record | about | {"size_bytes": size_bytes}
                 so_far["train_seconds"] = seconds = before + time.perf_counter() - started
-                yield replace(last, state=last.state | about | {"seconds": seconds, "one_in": one_in}, record=so_far)
+                yield replace(
+                    last, state=last.state | about | {"seconds": seconds, "one_in": one_in}, record=so_far
+                )
         last = last or evaluate(model, dataset.validation, preprocess)
         record |= {"accuracy": last.accuracy, "loss": last.loss}
         record["train_seconds"] = before + time.perf_counter() - started
-        outcome.predictions = {"validation_logits": last.logits, "validation_labels": dataset.validation.labels}
+        outcome.predictions = {
+            "validation_logits": last.logits,
+            "validation_labels": dataset.validation.labels,
+        }
         _finish(outcome, model, preprocess, dataset.test if spec.test else None, last.epoch)
     except BadInput:
         raise
@@ -156,7 +172,9 @@ def trial_steps(
     return outcome
 
 
-def _counted(model: torch.nn.Module, preprocess: loading.Preprocess, table: LatencyTable | None) -> tuple[Record, int]:
+def _counted(
+    model: torch.nn.Module, preprocess: loading.Preprocess, table: LatencyTable | None
+) -> tuple[Record, int]:
     """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
     specs = {n: m.spec for n, m in layer_groups.linear_layers(model).items() if isinstance(m, BitLinear)}
     counted = asdict(macs.count(model, preprocess.size)) | ({"latency_ms": table.sum(specs)} if table else {})
@@ -164,7 +182,11 @@ def _counted(model: torch.nn.Module, preprocess: loading.Preprocess, table: Late
 
 
 def _finish(
-    outcome: Outcome, model: torch.nn.Module, preprocess: loading.Preprocess, test: datasets.Split | None, epoch: int
+    outcome: Outcome,
+    model: torch.nn.Module,
+    preprocess: loading.Preprocess,
+    test: datasets.Split | None,
+    epoch: int,
 ) -> None:
     """Test the trained model, where there is a split to test it on, and pack it: its record is complete then."""
     if test:
@@ -209,7 +231,9 @@ def compare(record: Record) -> list[dict[str, Any]]:
     finally:
         torch.set_num_threads(threads)
     before, now = (_outcome(r) for r in (record, again))
-    return [{"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()]
+    return [
+        {"field": f, "recorded": v, "now": now.get(f), "same": v == now.get(f)} for f, v in before.items()
+    ]
 
 
 def _outcome(record: Record) -> dict[str, Any]:
@@ -226,7 +250,9 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)
     spec = effective(spec)
-    quantize.quantize_(model, {name: fields for group, fields in spec.layers.items() for name in groups[group]})
+    quantize.quantize_(
+        model, {name: fields for group, fields in spec.layers.items() for name in groups[group]}
+    )
     return model
 
 
@@ -251,7 +277,9 @@ def teacher_spec(spec: TrialSpec) -> TrialSpec:
 def checkpoint_spec(spec: TrialSpec) -> TrialSpec:
     """The trial that one with `full_epochs` begins from: so many epochs of its `full` arm, by the same recipe."""
     full = teacher_spec(spec)
-    recipe = full.recipe.model_copy(update={"epochs": spec.recipe.full_epochs, "full_epochs": 0, "image_views": None})
+    recipe = full.recipe.model_copy(
+        update={"epochs": spec.recipe.full_epochs, "full_epochs": 0, "image_views": None}
+    )
     return resolved(full.model_copy(update={"recipe": recipe}))
 
 

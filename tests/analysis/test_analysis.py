@@ -26,7 +26,9 @@ SIDE = 5  # of the grid on which the brute force counts cells
 @st.composite
 def problems(draw, objectives=(1, 2, 3), most=8):
     """Directions, and points on a small grid, so that ties and equal points are common."""
-    directions = draw(st.lists(st.sampled_from(["min", "max"]), min_size=objectives[0], max_size=objectives[-1]))
+    directions = draw(
+        st.lists(st.sampled_from(["min", "max"]), min_size=objectives[0], max_size=objectives[-1])
+    )
     row = st.tuples(*[st.integers(0, SIDE)] * len(directions))
     return directions, draw(st.lists(row, min_size=1, max_size=most))
 
@@ -56,7 +58,9 @@ def dominated(a, b, signs):
 @pytest.mark.parametrize("directions", [["max", "min"], ["min", "min", "max"], ["max"]])
 def test_front_against_the_definition(directions):
     signs = np.array([1 if direction == "max" else -1 for direction in directions])
-    points = np.random.default_rng(0).integers(0, 6, (60, len(directions))).astype(float)  # with ties and equal points
+    points = (
+        np.random.default_rng(0).integers(0, 6, (60, len(directions))).astype(float)
+    )  # with ties and equal points
     expected = [i for i, p in enumerate(points) if not any(dominated(p, q, signs) for q in points)]
     assert front(points, directions).tolist() == expected
 
@@ -95,7 +99,9 @@ def test_a_hundred_thousand_trials_on_the_front_of_zdt1():
     assert len(front(points, directions)) == 100_000
     over_trials = hypervolume_over_trials(points, reference, directions)
     volume = hypervolume(points, reference, directions)
-    assert time.process_time() - started < 5  # seconds; it takes 1.3 on a slow core, of which the volumes over trials take 1.2
+    assert (
+        time.process_time() - started < 5
+    )  # seconds; it takes 1.3 on a slow core, of which the volumes over trials take 1.2
     assert reference == pytest.approx([1.1, 1.1])
     assert volume == pytest.approx(1.21 - 1 / 3, abs=1e-5)  # 0.876667
     assert over_trials[-1] == pytest.approx(volume, rel=1e-9) and (np.diff(over_trials) >= 0).all()
@@ -104,13 +110,19 @@ def test_a_hundred_thousand_trials_on_the_front_of_zdt1():
 
 def test_the_reference_point_is_a_tenth_of_the_range_beyond_the_worst():
     assert reference_point([[0.5, 100], [0.9, 300]], ["max", "min"]) == pytest.approx([0.46, 320])
-    assert reference_point([[0.5, 0]], ["max", "min"]) == pytest.approx([0.45, 0.1])  # no range: the size, else 1
+    assert reference_point([[0.5, 0]], ["max", "min"]) == pytest.approx(
+        [0.45, 0.1]
+    )  # no range: the size, else 1
     with pytest.raises(BadInput, match="at least one point"):
         reference_point([], ["max"])
 
 
 @settings(max_examples=60)
-@given(problems((2, 3), 6), st.lists(st.integers(0, 6), max_size=3), st.sampled_from([0.1, 0.5, 2 / 3, 0.75, 1.0]))
+@given(
+    problems((2, 3), 6),
+    st.lists(st.integers(0, 6), max_size=3),
+    st.sampled_from([0.1, 0.5, 2 / 3, 0.75, 1.0]),
+)
 def test_attainment_against_counting_the_sets_that_reach_a_cell(problem, cuts, level):
     directions, points = problem
     ends = [0, *sorted(cuts), len(points)]
@@ -126,7 +138,9 @@ def test_attainment_against_counting_the_sets_that_reach_a_cell(problem, cuts, l
 def test_attainment_starts_with_the_best_in_the_first_objective():
     surface = attainment([[(3, 9), (1, 4)], [(2, 8), (2, 5)]], ["max", "min"], 1)
     assert surface.tolist() == [[2, 9], [1, 5]]
-    assert attainment([[(1, 1)], [(2, 2)], [], []], ["min", "min"]).tolist() == [[2, 2]]  # both of the four that have any
+    assert attainment([[(1, 1)], [(2, 2)], [], []], ["min", "min"]).tolist() == [
+        [2, 2]
+    ]  # both of the four that have any
     with pytest.raises(BadInput, match="2 or 3 objectives"):
         attainment([[(1,)]], ["max"])
     with pytest.raises(BadInput, match="level=0"):
@@ -164,7 +178,9 @@ def test_points_that_are_no_points_are_refused():
 def draws(seeds, images):
     """Every way to draw seeds and images with replacement, each as likely as any other."""
     by_seed = itertools.product(range(seeds), repeat=seeds)
-    return itertools.product(map(list, by_seed), list(map(list, itertools.product(range(images), repeat=images))))
+    return itertools.product(
+        map(list, by_seed), list(map(list, itertools.product(range(images), repeat=images)))
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4), (3, 3, 1), (3, 2, 3)])
@@ -186,7 +202,11 @@ def test_front_probability_of_what_is_certain():
     right = np.random.default_rng(0).random((3, 1000)) < [[0.9], [0.9], [0.2]]
     right[1] = right[0]  # a twin: both stay, in every draw
     assert front_probability(right, [[5], [5], [6]], ["max", "min"], samples=50).tolist() == [1, 1, 0]
-    assert front_probability(right, [[5], [5], [4]], ["max", "min"], samples=50).tolist() == [1, 1, 1]  # the smallest
+    assert front_probability(right, [[5], [5], [4]], ["max", "min"], samples=50).tolist() == [
+        1,
+        1,
+        1,
+    ]  # the smallest
     assert front_probability(~right, np.empty((3, 0)), ["min"], samples=50).tolist() == [1, 1, 0]
     with pytest.raises(BadInput, match="scores must be finite"):
         front_probability(np.empty((3, 0)), [[1], [1], [1]], ["max", "min"])
@@ -199,9 +219,25 @@ def records(rows):
 
 ROWS = [
     ("a", "complete", 0.5, 4 * 2**20, 9e9, "full", {"layers": {}}),
-    ("b", "complete", 0.4, 2**20, 1e9, "binary", {"layers": {"h": {"weights": "binary", "activation_bits": 8}}}),
+    (
+        "b",
+        "complete",
+        0.4,
+        2**20,
+        1e9,
+        "binary",
+        {"layers": {"h": {"weights": "binary", "activation_bits": 8}}},
+    ),
     ("c", "failed", None, None, None, "full", {"layers": {}}),
-    ("d", "complete", 0.3, 2**20, 2e9, "binary", {"layers": {"h": {"weights": "binary", "activation_bits": 8}}}),
+    (
+        "d",
+        "complete",
+        0.3,
+        2**20,
+        2e9,
+        "binary",
+        {"layers": {"h": {"weights": "binary", "activation_bits": 8}}},
+    ),
 ]
 
 
@@ -214,7 +250,9 @@ def test_a_front_within_bounds():
     table, objectives = records(ROWS), {"accuracy": "max", "size_bytes": "min"}
     assert list(front_of(table, objectives, {"size_bytes": 2**20})["trial_id"]) == ["b"]  # a bound may be met
     assert list(front_of(table, objectives, {"accuracy": 0.45})["trial_id"]) == ["a"]
-    assert list(front_of(table, {"size_bytes": "min"}, {"accuracy": 0.45})["trial_id"]) == ["a"]  # no objective itself
+    assert list(front_of(table, {"size_bytes": "min"}, {"accuracy": 0.45})["trial_id"]) == [
+        "a"
+    ]  # no objective itself
     assert list(front_of(table, {"accuracy": "max"}, {"size_bytes": 1e7, "bitops": 5e9})["trial_id"]) == ["b"]
     assert list(front_of(table, objectives, {"accuracy": 0.9})["trial_id"]) == []
     assert len(front_of(records([]), objectives, {"accuracy": 0.9})) == 0

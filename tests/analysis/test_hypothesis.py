@@ -23,7 +23,14 @@ QUICK = {"resamples": 0, "mixed": False}
 def table(sizes=SIZES, **accuracies):
     """Records of arms whose accuracies are (S, K)."""
     rows = [
-        {"arm": arm, "seed": seed, "images": size, "accuracy": float(value), "loss": 1 - float(value), "status": "complete"}
+        {
+            "arm": arm,
+            "seed": seed,
+            "images": size,
+            "accuracy": float(value),
+            "loss": 1 - float(value),
+            "status": "complete",
+        }
         for arm, values in accuracies.items()
         for seed, per_size in enumerate(values)
         for size, value in zip(sizes, per_size, strict=True)
@@ -57,7 +64,8 @@ def test_verdicts(slope, last, verdict):
     assert result.verdict == verdict and type(result.verdict) is str
     assert result.slope.value == pytest.approx(slope) and result.gap.value == pytest.approx(last)
     assert (
-        result.sentence.startswith(f"binary: {verdict}: the gap to full ") and f"{100 * slope:+z.1f} points" in result.sentence
+        result.sentence.startswith(f"binary: {verdict}: the gap to full ")
+        and f"{100 * slope:+z.1f} points" in result.sentence
     )
 
 
@@ -65,7 +73,10 @@ def test_a_slope_that_is_not_found_is_no_verdict():
     result = data_volume(straight(-0.01 + 0.04 * SPREAD, 0.001 * SPREAD), arm="binary", **QUICK)
     assert result.tests.loc["gap_equivalent", "holm"] < 0.001 and result.tests.loc["slope", "holm"] > 0.3
     assert result.verdict == "inconclusive"
-    assert f"a slope of {100 * result.smallest_slope:.1f} would have been found with 80 % power" in result.sentence
+    assert (
+        f"a slope of {100 * result.smallest_slope:.1f} would have been found with 80 % power"
+        in result.sentence
+    )
 
 
 def test_a_slope_that_would_have_been_found_is_so_by_holm():
@@ -91,7 +102,9 @@ def test_margins_are_options():
 def test_slope_is_that_of_each_seed():
     random = np.random.default_rng(0)
     full, binary = FULL + random.normal(0, 0.02, (8, 3)), FULL - 0.1 + random.normal(0, 0.02, (8, 3))
-    result = data_volume(table(full=full, binary=binary).sample(frac=1, random_state=0), arm="binary", **QUICK)
+    result = data_volume(
+        table(full=full, binary=binary).sample(frac=1, random_state=0), arm="binary", **QUICK
+    )
     slopes = [stats.linregress(X, gap).slope for gap in full - binary]
     np.testing.assert_allclose(result.slopes, slopes)
     interval = DescrStatsW(slopes).tconfint_mean()
@@ -110,7 +123,9 @@ def test_holm_over_arms():
     assert result.verdict == "inconclusive" and "Holm over 2 arms" in str(result)
 
 
-@pytest.mark.parametrize(("seeds", "arms", "can"), [(8, 2, True), (7, 2, True), (6, 2, False), (6, 1, True), (5, 1, False)])
+@pytest.mark.parametrize(
+    ("seeds", "arms", "can"), [(8, 2, True), (7, 2, True), (6, 2, False), (6, 1, True), (5, 1, False)]
+)
 def test_too_few_seeds_for_sign_flips_are_said(seeds, arms, can):
     records = straight(-0.04 + 0.003 * SPREAD[:seeds], 0.05 + 0.003 * SPREAD[:seeds])
     records = pd.concat([records, records[records["arm"] == "binary"].replace("binary", "ternary")])
@@ -136,18 +151,27 @@ def test_the_test_set_is_used_where_every_trial_has_it():
     records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
     records = records.assign(test_accuracy=records["accuracy"], test_loss=1.0, accuracy=0.5)
     result = data_volume(records, arm="binary", **QUICK)
-    assert result.verdict == "shrinks" and "Measured on the test set; bands by a bootstrap over seeds alone." in str(result)
+    assert (
+        result.verdict == "shrinks"
+        and "Measured on the test set; bands by a bootstrap over seeds alone." in str(result)
+    )
     records.loc[0, "test_accuracy"] = None
     result = data_volume(records, arm="binary", **QUICK)
-    assert result.verdict == "inconclusive" and "the validation set" in result.basis  # on which all are the same
-    tuning = pd.DataFrame([{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune", "status": "complete"}])
+    assert (
+        result.verdict == "inconclusive" and "the validation set" in result.basis
+    )  # on which all are the same
+    tuning = pd.DataFrame(
+        [{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune", "status": "complete"}]
+    )
     records = pd.concat([records.assign(test_accuracy=0.6, role="seed"), tuning])
     assert not any("share" in note for note in data_volume(records, arm="binary", **QUICK).notes)
 
 
 def test_seeds_and_sizes_without_their_pair_are_left_out():
     records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
-    lone = pd.DataFrame([{"arm": "full", "seed": 0, "images": 50_000, "accuracy": 0.8, "loss": 1.0, "status": "complete"}])
+    lone = pd.DataFrame(
+        [{"arm": "full", "seed": 0, "images": 50_000, "accuracy": 0.8, "loss": 1.0, "status": "complete"}]
+    )
     gone = (records["arm"] == "binary") & (records["seed"] == 3) & (records["images"] == 200)
     pruned = (records["arm"] == "full") & (records["seed"] == 5) & (records["images"] == 2000)
     records.loc[pruned, ["status", "accuracy"]] = ["pruned", 0.5]
@@ -170,7 +194,10 @@ BAD = {
     "all failed": (GOOD.assign(status="failed", accuracy=None, loss=None), "no complete trial of binary"),
     "no such arm": (GOOD[GOOD["arm"] == "full"], "no complete trial of binary"),
     "no baseline": (GOOD[GOOD["arm"] == "binary"], "no complete trial of full"),
-    "unpaired seeds": (GOOD[(GOOD["arm"] == "full") == ODD], "seeds 0, 1, 2, 3, 4, 5, 6, 7, of which a trial is missing"),
+    "unpaired seeds": (
+        GOOD[(GOOD["arm"] == "full") == ODD],
+        "seeds 0, 1, 2, 3, 4, 5, 6, 7, of which a trial is missing",
+    ),
     "unpaired sizes": (
         GOOD[(GOOD["images"] == 200) == (GOOD["arm"] == "full")],
         "200 and 2,000 and 20,000 images, which only one",
@@ -194,24 +221,40 @@ def test_bad_input_is_inconclusive_and_says_why(name):
 
 def test_other_scales():
     random = np.random.default_rng(0)
-    full, binary = FULL + random.normal(0, 0.02, (8, 3)), FULL - [0.2, 0.25, 0.3] + random.normal(0, 0.02, (8, 3))
+    full, binary = (
+        FULL + random.normal(0, 0.02, (8, 3)),
+        FULL - [0.2, 0.25, 0.3] + random.normal(0, 0.02, (8, 3)),
+    )
     result = data_volume(table(full=full, binary=binary), arm="binary", **QUICK)
     scales = result.scales.set_index("scale")
     odds = np.log(full / (1 - full)) - np.log(binary / (1 - binary))
-    assert scales.loc["logit", "slope"] == pytest.approx(np.mean([stats.linregress(X, gap).slope for gap in odds]))
-    assert scales.loc["log error ratio", "gap"] == pytest.approx(np.log((1 - binary[:, -1]) / (1 - full[:, -1])).mean())
-    assert scales.loc["loss", "gap"] == pytest.approx(scales.loc["accuracy", "gap"])  # loss = 1 - accuracy here
+    assert scales.loc["logit", "slope"] == pytest.approx(
+        np.mean([stats.linregress(X, gap).slope for gap in odds])
+    )
+    assert scales.loc["log error ratio", "gap"] == pytest.approx(
+        np.log((1 - binary[:, -1]) / (1 - full[:, -1])).mean()
+    )
+    assert scales.loc["loss", "gap"] == pytest.approx(
+        scales.loc["accuracy", "gap"]
+    )  # loss = 1 - accuracy here
     assert (scales["gap_low"] > 0).all()
     opposite = data_volume(
-        straight(0.02 + 0.002 * SPREAD, 0.25 + 0.002 * SPREAD).assign(loss=lambda t: t["images"] ** t["accuracy"]),
+        straight(0.02 + 0.002 * SPREAD, 0.25 + 0.002 * SPREAD).assign(
+            loss=lambda t: t["images"] ** t["accuracy"]
+        ),
         arm="binary",
         **QUICK,
     )
     assert "in loss the slope has the other sign" in opposite.notes
     perfect = data_volume(
-        straight(0.2 + 0.003 * SPREAD, 0.7 - 0.003 * (SPREAD + 1.5)).drop(columns="loss"), arm="binary", **QUICK
+        straight(0.2 + 0.003 * SPREAD, 0.7 - 0.003 * (SPREAD + 1.5)).drop(columns="loss"),
+        arm="binary",
+        **QUICK,
     )
-    assert list(perfect.scales["scale"]) == ["accuracy"] and len([n for n in perfect.notes if "logit" in n or "loss" in n]) == 2
+    assert (
+        list(perfect.scales["scale"]) == ["accuracy"]
+        and len([n for n in perfect.notes if "logit" in n or "loss" in n]) == 2
+    )
 
 
 def test_bends_and_a_lead_are_said():
@@ -229,7 +272,9 @@ def test_mixed_model_agrees_or_says_why_not():
     result = data_volume(table(full=np.tile(FULL, (8, 1)), binary=FULL - gap), arm="binary", resamples=0)
     assert result.mixed.value == pytest.approx(result.slope.value, abs=1e-5)  # a balanced design
     assert result.mixed.low < -0.04 < result.mixed.high and result.mixed.p < 0.01
-    assert result.mixed_random == "intercept and slope" and not any("mixed model" in note for note in result.notes)
+    assert result.mixed_random == "intercept and slope" and not any(
+        "mixed model" in note for note in result.notes
+    )
     two = data_volume(straight([-0.04, -0.04 + 1e-9], [0.05, 0.05]), arm="binary", resamples=0)
     assert any("mixed model" in note for note in two.notes)
 
@@ -241,8 +286,12 @@ def test_a_mixed_model_on_its_bound_keeps_what_can_be_fitted(between, random):
     result = data_volume(table(full=np.tile(FULL, (8, 1)), binary=FULL - gap), arm="binary", resamples=0)
     assert result.mixed_random == random
     assert any(note.startswith("the mixed model") and "with a random slope" in note for note in result.notes)
-    design = sm.add_constant(np.column_stack([np.tile(X, 8), *(np.repeat(np.eye(8)[i], 3) for i in range(1, 8))]))
-    ordinary = sm.OLS(gap.ravel(), design if random == "intercept" else design[:, :2]).fit()  # in balance, seeds as factors
+    design = sm.add_constant(
+        np.column_stack([np.tile(X, 8), *(np.repeat(np.eye(8)[i], 3) for i in range(1, 8))])
+    )
+    ordinary = sm.OLS(
+        gap.ravel(), design if random == "intercept" else design[:, :2]
+    ).fit()  # in balance, seeds as factors
     half = stats.norm.ppf(0.975) * ordinary.bse[1]
     np.testing.assert_allclose(result.mixed[:3], ordinary.params[1] + np.array([0, -half, half]), rtol=2e-3)
 
@@ -260,14 +309,22 @@ def test_a_mixed_model_that_disagrees_is_said():
 def test_the_rules_say_what_each_verdict_means_and_which_comes_first():
     told = str(data_volume(straight(0.003 * SPREAD, 0.05 + 0.003 * SPREAD), arm="binary", **QUICK).rules)
     assert told.startswith("Fixed beforehand: ")
-    places = [told.index(f"{verdict}") for verdict in ("constant,", "closes,", "shrinks,", "grows,", "inconclusive")]
-    assert places == sorted(places) and "two one-sided tests" in told and "the first of these that is shown" in told
+    places = [
+        told.index(f"{verdict}") for verdict in ("constant,", "closes,", "shrinks,", "grows,", "inconclusive")
+    ]
+    assert (
+        places == sorted(places)
+        and "two one-sided tests" in told
+        and "the first of these that is shown" in told
+    )
 
 
 def test_an_arm_of_another_recipe_than_its_baseline():
     records = straight(-0.04 + 0.003 * SPREAD, 0.05 + 0.003 * SPREAD)
     apart = data_volume(records, arm="binary", other_recipe=["binary"], **QUICK)
-    assert apart.sentence.startswith("binary: shrinks: the gap to full, in recipe and quantization together, shrinks with data")
+    assert apart.sentence.startswith(
+        "binary: shrinks: the gap to full, in recipe and quantization together, shrinks with data"
+    )
     assert "together" not in data_volume(records, arm="binary", **QUICK).sentence
 
 
@@ -277,16 +334,31 @@ def test_data_that_is_needed():
     records = table(full=curve(SIZES) + wobble, binary=curve(SIZES / 4) + wobble * [1, -1, 0.5])
     found = data_volume(records, arm="binary", mixed=False).needed
     np.testing.assert_allclose(found["times"], [4, 4, np.nan])
-    assert (found["low"] < [4, 4, 1.001]).all() and (found["high"] > 4).all() and (found["low"] > [3, 3, 0.999]).all()
+    assert (
+        (found["low"] < [4, 4, 1.001]).all()
+        and (found["high"] > 4).all()
+        and (found["low"] > [3, 3, 0.999]).all()
+    )
     assert np.isfinite(found["high"][:2]).all() and np.isinf(found["high"][2])
     assert found["extrapolated"][2] == pytest.approx(4)
-    assert found["text"][2] == "> 20,000 images, extrapolated x4 (x1 to unbounded)" and found["text"][0].startswith("x4 (x3")
+    assert found["text"][2] == "> 20,000 images, extrapolated x4 (x1 to unbounded)" and found["text"][
+        0
+    ].startswith("x4 (x3")
     ahead = data_volume(
-        table(full=curve(SIZES) + wobble, binary=curve(SIZES * 4) - wobble * [1, 0.5, 0.5]), arm="binary", mixed=False
+        table(full=curve(SIZES) + wobble, binary=curve(SIZES * 4) - wobble * [1, 0.5, 0.5]),
+        arm="binary",
+        mixed=False,
     ).needed
-    assert ahead["text"][0].startswith("<= 200 images (x0 to x1)") and ahead["times"][2] == pytest.approx(1 / 4)
-    flat = data_volume(table(full=curve(SIZES) + wobble, binary=0.25 + wobble * [1, -1, -1]), arm="binary", mixed=False).needed
-    assert flat["extrapolated"].isna().all() and flat["text"][1] == "> 20,000 images, too far to extrapolate (x10 to unbounded)"
+    assert ahead["text"][0].startswith("<= 200 images (x0 to x1)") and ahead["times"][2] == pytest.approx(
+        1 / 4
+    )
+    flat = data_volume(
+        table(full=curve(SIZES) + wobble, binary=0.25 + wobble * [1, -1, -1]), arm="binary", mixed=False
+    ).needed
+    assert (
+        flat["extrapolated"].isna().all()
+        and flat["text"][1] == "> 20,000 images, too far to extrapolate (x10 to unbounded)"
+    )
 
 
 def test_what_was_reached_stays_reached():
@@ -303,7 +375,9 @@ def with_images(images, seeds=8):
         for size, accuracy in zip(SIZES, accuracies, strict=True):
             right = random.random(images) < accuracy
             for seed in range(seeds):
-                correctness[arm, seed, size] = right ^ (np.arange(images) == seed * (arm == "full") * (size > 200))
+                correctness[arm, seed, size] = right ^ (
+                    np.arange(images) == seed * (arm == "full") * (size > 200)
+                )
     rows = [(*key, right.mean(), 1.0) for key, right in correctness.items()]
     return pd.DataFrame(rows, columns=["arm", "seed", "images", "accuracy", "loss"]), correctness
 
@@ -315,7 +389,9 @@ def test_bands_draw_seeds_and_images():
     assert "bootstrap over seeds and 400 images" in str(result)
     full, binary = (correctness[arm, 0, 20_000].astype(float) for arm in ("full", "binary"))
     wide = np.sqrt(8 / 7) * stats.t.ppf(0.975, 7)  # the images alone make nearly all of its width
-    assert found["band_high"] - found["band_low"] == pytest.approx(2 * wide * np.std(full - binary) / 20, rel=0.12)
+    assert found["band_high"] - found["band_low"] == pytest.approx(
+        2 * wide * np.std(full - binary) / 20, rel=0.12
+    )
     alone = data_volume(records, arm="binary", mixed=False).gaps.iloc[-1]
     assert alone["band_high"] - alone["band_low"] < 0.2 * (found["band_high"] - found["band_low"])
     assert alone["band_low"] < alone["gap"] < alone["band_high"]
@@ -325,20 +401,27 @@ def test_bands_draw_seeds_and_images():
 
 def test_seeds_are_drawn_beside_images():
     random = np.random.default_rng(0)
-    correctness = {(arm, i, 200): random.random(400) < 0.3 + 0.05 * i for arm in ("full", "binary") for i in range(8)}
+    correctness = {
+        (arm, i, 200): random.random(400) < 0.3 + 0.05 * i for arm in ("full", "binary") for i in range(8)
+    }
     records = pd.DataFrame(
-        [(*key, right.mean()) for key, right in correctness.items()], columns=["arm", "seed", "images", "accuracy"]
+        [(*key, right.mean()) for key, right in correctness.items()],
+        columns=["arm", "seed", "images", "accuracy"],
     )
     pairs = pair(records, arm="binary", baseline="full", above=0.15, correctness=correctness)
     alone = resampled(replace(pairs, correct=None), 2000).std(axis=0)
     np.testing.assert_allclose(alone[:, 0], pairs.accuracy[..., 0].std(axis=1) / np.sqrt(8), rtol=0.06)
-    assert (resampled(pairs, 2000).std(axis=0) > 0.95 * alone).all()  # the seeds differ by far more than the images do
+    assert (
+        resampled(pairs, 2000).std(axis=0) > 0.95 * alone
+    ).all()  # the seeds differ by far more than the images do
 
 
 def test_bands_are_as_wide_as_t_would_have_them():
     normal = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
     _, high = band(normal, 8)
-    assert high == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(8 / 7), rel=1e-3)  # draws have sqrt(7/8) of the SD
+    assert high == pytest.approx(
+        stats.t.ppf(0.975, 7) * np.sqrt(8 / 7), rel=1e-3
+    )  # draws have sqrt(7/8) of the SD
 
 
 def test_correctness_of_other_trials_is_refused():

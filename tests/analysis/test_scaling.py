@@ -13,7 +13,9 @@ from ablate.analysis.scaling import Refused, fit
 IMAGES = np.geomspace(200, 20000, 8)
 CURVE = {"D": IMAGES}
 PAIR = {"D": np.tile(IMAGES, 2), "quantized": np.repeat([0, 1], 8)}
-SIZES = dict(zip("ND", map(np.ravel, np.meshgrid(np.geomspace(1e5, 1e8, 6), np.geomspace(200, 2e6, 6))), strict=True))
+SIZES = dict(
+    zip("ND", map(np.ravel, np.meshgrid(np.geomspace(1e5, 1e8, 6), np.geomspace(200, 2e6, 6))), strict=True)
+)
 _GRID = np.meshgrid(np.geomspace(1e5, 1e8, 5), np.geomspace(200, 2e6, 5), [1, 2, 4, 8])
 BITS = dict(zip("NDP", map(np.ravel, _GRID), strict=True))
 
@@ -29,7 +31,9 @@ PUBLISHED = {
     "precision": (
         BITS,
         {"E": 0.3, "A": 48.0, "B": 21.0, "alpha": 0.35, "beta": 0.37, "gamma": 2.5},
-        lambda N, D, P, E, A, B, alpha, beta, gamma: E + A / (N * (1 - np.exp(-P / gamma))) ** alpha + B / D**beta,
+        lambda N, D, P, E, A, B, alpha, beta, gamma: (
+            E + A / (N * (1 - np.exp(-P / gamma))) ** alpha + B / D**beta
+        ),
     ),
     "multiplier": (
         PAIR,
@@ -74,7 +78,10 @@ def repeated(predictors, times):
 
 def problem(law, sd=0.02, delta=1e-3):
     predictors = PUBLISHED[law][0]
-    x, loss = transformed({name: np.asarray(v, dtype=float) for name, v in predictors.items()}), noisy(published(law), sd)
+    x, loss = (
+        transformed({name: np.asarray(v, dtype=float) for name, v in predictors.items()}),
+        noisy(published(law), sd),
+    )
     return Problem(LAWS[law], x, np.log(loss), delta, *bounds(LAWS[law], x, loss))
 
 
@@ -107,7 +114,9 @@ def test_gradients_are_those_of_finite_differences(law):
             log_loss(task.law, theta[None], task.x)[1][0], (ahead - behind).T / 2 / step, atol=1e-7, rtol=1e-6
         )
         ahead, behind = ([objective(task, theta + sign * nudge)[0] for nudge in nudges] for sign in (1, -1))
-        np.testing.assert_allclose(objective(task, theta)[1], np.subtract(ahead, behind) / 2 / step, atol=1e-7, rtol=1e-5)
+        np.testing.assert_allclose(
+            objective(task, theta)[1], np.subtract(ahead, behind) / 2 / step, atol=1e-7, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("law", ["power_floor", "chinchilla", "gap_growing"])
@@ -127,7 +136,9 @@ def test_with_a_wide_huber_delta_the_power_law_is_linear_regression():
     half = stats.t.ppf(0.975, 22) * line.stderr
     assert found.profile["beta"] == pytest.approx((-line.slope - half, -line.slope + half), rel=1e-3)
     half = stats.t.ppf(0.975, 22) * line.intercept_stderr
-    assert found.profile["B"] == pytest.approx(tuple(np.exp(line.intercept + np.array([-half, half]))), rel=1e-3)
+    assert found.profile["B"] == pytest.approx(
+        tuple(np.exp(line.intercept + np.array([-half, half]))), rel=1e-3
+    )
     assert found.objective == pytest.approx(np.sum(found.residuals**2) / 2)
 
 
@@ -140,7 +151,10 @@ def test_a_narrow_huber_delta_ignores_an_outlier():
 
 def test_the_objective_is_a_sum():
     loss = noisy(published("power"), 0.05)
-    once, twice = fit("power", CURVE, loss, samples=0), fit("power", repeated(CURVE, 2), np.tile(loss, 2), samples=0)
+    once, twice = (
+        fit("power", CURVE, loss, samples=0),
+        fit("power", repeated(CURVE, 2), np.tile(loss, 2), samples=0),
+    )
     assert twice.objective == pytest.approx(2 * once.objective, rel=1e-6)
 
 
@@ -155,9 +169,13 @@ def test_the_bootstrap_is_that_of_its_seed():
 
 
 def test_the_band_widens_beyond_the_points():
-    found = fit("power_floor", repeated(CURVE, 3), noisy(np.tile(published("power_floor"), 3), 0.03), samples=200)
+    found = fit(
+        "power_floor", repeated(CURVE, 3), noisy(np.tile(published("power_floor"), 3), 0.03), samples=200
+    )
     low, high = found.band({"D": [2000, 200000]})
-    assert (low < found.predict({"D": [2000, 200000]})).all() and (found.predict({"D": [2000, 200000]}) < high).all()
+    assert (low < found.predict({"D": [2000, 200000]})).all() and (
+        found.predict({"D": [2000, 200000]}) < high
+    ).all()
     assert np.log(high / low)[1] > 2 * np.log(high / low)[0]
     low, high = fit("power", CURVE, noisy(published("power"), 0.03), samples=0).band({"D": [1, 2, 3]})
     assert low.tolist() == [0, 0, 0] and high.tolist() == [np.inf] * 3
@@ -170,7 +188,11 @@ def test_intervals_cover_the_truth(delta):
     covered = {"intervals": [], "profile": []}
     for seed in range(studies):
         found = fit(
-            "power_floor", predictors, noisy(np.tile(published("power_floor"), 4), 0.05, seed), samples=100, huber_delta=delta
+            "power_floor",
+            predictors,
+            noisy(np.tile(published("power_floor"), 4), 0.05, seed),
+            samples=100,
+            huber_delta=delta,
         )
         for kind, hits in covered.items():
             hits += [low <= truth[name] <= high for name, (low, high) in getattr(found, kind).items()]
@@ -192,11 +214,31 @@ REFUSED = [
     ("power", {"D": [5, 5, 5]}, [0.5, 0.3, 0.2], "needs more than one D, but all 3 points have 5"),
     ("power", {"D": [1, 2, 3]}, [0.5, 0.5, 0.5], "the loss is 0.5 at all 3 points"),
     ("power_floor", {"D": [1, 2]}, [0.5, 0.3], "3 parameters and needs as many different D, but got 2"),
-    ("power_floor", {"D": [1, 2, 1, 2]}, [0.5, 0.3, 0.6, 0.2], "3 parameters and needs as many different D, but got 2"),
+    (
+        "power_floor",
+        {"D": [1, 2, 1, 2]},
+        [0.5, 0.3, 0.6, 0.2],
+        "3 parameters and needs as many different D, but got 2",
+    ),
     ("chinchilla", {"D": IMAGES}, published("power"), "needs N, D; missing: N"),
-    ("chinchilla", {"D": IMAGES, "N": np.full(8, 1e6)}, published("power"), "needs more than one N, but all 8 points have 1e"),
-    ("precision", BITS | {"P": np.full(100, 4)}, published("precision"), "needs more than one P, but all 100 points have 4"),
-    ("multiplier", {"D": IMAGES, "quantized": np.ones(8)}, published("power"), "needs more than one quantized"),
+    (
+        "chinchilla",
+        {"D": IMAGES, "N": np.full(8, 1e6)},
+        published("power"),
+        "needs more than one N, but all 8 points have 1e",
+    ),
+    (
+        "precision",
+        BITS | {"P": np.full(100, 4)},
+        published("precision"),
+        "needs more than one P, but all 100 points have 4",
+    ),
+    (
+        "multiplier",
+        {"D": IMAGES, "quantized": np.ones(8)},
+        published("power"),
+        "needs more than one quantized",
+    ),
     (
         "multiplier",
         {"D": IMAGES, "quantized": np.arange(8)},
@@ -214,7 +256,9 @@ def test_points_that_cannot_carry_a_law_are_refused(law, predictors, loss, messa
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("options", [{"huber_delta": 0}, {"huber_delta": np.nan}, {"confidence": 1.0}, {"samples": -1}])
+@pytest.mark.parametrize(
+    "options", [{"huber_delta": 0}, {"huber_delta": np.nan}, {"confidence": 1.0}, {"samples": -1}]
+)
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(Refused, match="must hold, but got"):
         fit("power", CURVE, published("power"), **options)
@@ -234,7 +278,9 @@ def test_few_points_are_flagged():
 
 @pytest.mark.long
 def test_a_floor_that_is_not_there_is_on_its_bound_and_its_profile_flat():
-    loss = np.array([0.80, 0.62, 0.47, 0.36, 0.26, 0.185, 0.13, 0.09])  # falls faster than any power, down to the end
+    loss = np.array(
+        [0.80, 0.62, 0.47, 0.36, 0.26, 0.185, 0.13, 0.09]
+    )  # falls faster than any power, down to the end
     found = fit("power_floor", CURVE, loss, samples=100)
     assert "E is on its lower bound" in found.flags
     assert "flat profile: the points do not bound E from below" in found.flags
@@ -244,7 +290,10 @@ def test_a_floor_that_is_not_there_is_on_its_bound_and_its_profile_flat():
 @pytest.mark.parametrize("seed", [2, 5, 8])
 def test_a_gap_that_is_not_there_leaves_its_exponent_open(seed):
     """Nothing depends on gamma_D there, and its variance may come out as a rounding error below 0."""
-    images, quantized = np.tile(np.repeat([200.0, 630.0, 2000.0, 6330.0, 20_000.0], 5), 2), np.repeat([0.0, 1.0], 25)
+    images, quantized = (
+        np.tile(np.repeat([200.0, 630.0, 2000.0, 6330.0, 20_000.0], 5), 2),
+        np.repeat([0.0, 1.0], 25),
+    )
     loss = (0.3 + 3 / images**0.4) * np.exp(np.random.default_rng(seed).normal(0, 0.02, 50))
     found = fit("gap_growing", {"D": images, "quantized": quantized}, loss, huber_delta=0.02, samples=0)
     assert found.profile["gamma_D"] == (0, np.inf) and found.profile["k"][1] > 1e-4
@@ -257,7 +306,9 @@ def test_a_rising_error_has_its_exponent_on_the_bound():
 
 
 def test_sizes_too_alike_leave_the_floor_open():
-    few = {name: values[np.isin(BITS["P"], (1, 8)) & (BITS["N"] < 1e6)] for name, values in BITS.items()}  # two N
+    few = {
+        name: values[np.isin(BITS["P"], (1, 8)) & (BITS["N"] < 1e6)] for name, values in BITS.items()
+    }  # two N
     found = fit("precision", few, noisy(published("precision", few), 0.05), samples=0)
     assert found.flags == ("flat profile: the points do not bound E from below",)
     assert found.profile["E"][0] == 0 < found.profile["E"][1] < np.inf
@@ -285,10 +336,14 @@ def test_the_density_that_aicc_rests_on_integrates_to_one(delta):
 
 
 def test_aicc_is_the_gaussian_and_the_laplace_one_at_either_end():
-    found = fit("power", repeated(CURVE, 2), noisy(np.tile(published("power"), 2), 0.05), huber_delta=100, samples=0)
+    found = fit(
+        "power", repeated(CURVE, 2), noisy(np.tile(published("power"), 2), 0.05), huber_delta=100, samples=0
+    )
     n, k = 16, 3  # B, beta and the dispersion
     variance = np.mean(found.residuals**2)
-    assert choice.aicc(found) == pytest.approx(n * np.log(2 * np.pi * variance) + n + 2 * k + 2 * k * (k + 1) / (n - k - 1))
+    assert choice.aicc(found) == pytest.approx(
+        n * np.log(2 * np.pi * variance) + n + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+    )
     size = np.mean(np.abs(found.residuals))
     assert choice.log_likelihood(found.residuals, 1e-9) == pytest.approx(-n * np.log(2 * size) - n, rel=1e-6)
 
@@ -321,20 +376,30 @@ def test_the_law_that_made_the_points_is_chosen(truth, rivals):
 
 
 def test_what_cannot_be_told_apart_is_said():
-    found = choose(["multiplier", "gap_shared"], PAIR, noisy(published("multiplier"), 0.02))  # one curve, two ways to write it
+    found = choose(
+        ["multiplier", "gap_shared"], PAIR, noisy(published("multiplier"), 0.02)
+    )  # one curve, two ways to write it
     assert found.best is None
-    assert any(sentence.startswith("AICc cannot tell multiplier, gap_shared apart") for sentence in found.undecided)
+    assert any(
+        sentence.startswith("AICc cannot tell multiplier, gap_shared apart") for sentence in found.undecided
+    )
     assert any(sentence.startswith("the largest D, held out, cannot tell") for sentence in found.undecided)
 
 
 def test_a_refused_rival_is_named_and_the_others_are_compared():
     found = choose(["power", "power_floor", "chinchilla"], CURVE, noisy(published("power_floor"), 0.001))
     assert found.best == "power_floor" and set(found.fits) == {"power", "power_floor"}
-    assert any(sentence.startswith("chinchilla: ") and "missing: N" in sentence for sentence in found.undecided)
+    assert any(
+        sentence.startswith("chinchilla: ") and "missing: N" in sentence for sentence in found.undecided
+    )
 
 
 def test_holding_out_is_refused_where_too_little_is_left():
-    found = choose(["power", "power_floor"], {"D": IMAGES[[0, 3, 6] * 4]}, noisy(published("power_floor")[[0, 3, 6] * 4], 0.01))
+    found = choose(
+        ["power", "power_floor"],
+        {"D": IMAGES[[0, 3, 6] * 4]},
+        noisy(published("power_floor")[[0, 3, 6] * 4], 0.01),
+    )
     assert any("power_floor: without the largest D, " in sentence for sentence in found.undecided)
     assert np.isnan(found.table.loc["power_floor", "held_out"]) and found.table["aicc"].notna().all()
 

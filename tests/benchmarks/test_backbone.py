@@ -41,7 +41,11 @@ def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-imagenet")
     annotations = "".join(f"val_{i}.JPEG\t{[*CLASSES][i % 2]}\t0\t0\t31\t31\n" for i in range(5))
     words = "".join(f"{key}\t{name}, another name\n" for key, name in CLASSES.items())
-    files = {"train/n01/n01_boxes.txt": b"", "wnids.txt": "\n".join(CLASSES).encode(), "words.txt": words.encode()}
+    files = {
+        "train/n01/n01_boxes.txt": b"",
+        "wnids.txt": "\n".join(CLASSES).encode(),
+        "words.txt": words.encode(),
+    }
     for name in NAMES:
         jpeg = io.BytesIO()
         Image.fromarray(pixels(name)).save(jpeg, "JPEG", quality=95)
@@ -52,7 +56,9 @@ def archive(tmp_path_factory):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    (folder / "tiny_imagenet32_near_duplicates_of_cifar10.txt").write_text("\n".join([*LEFT_OUT, "test/images/test_1.JPEG"]))
+    (folder / "tiny_imagenet32_near_duplicates_of_cifar10.txt").write_text(
+        "\n".join([*LEFT_OUT, "test/images/test_1.JPEG"])
+    )
     return folder
 
 
@@ -73,7 +79,9 @@ def command(script, archive, monkeypatch):
     """Runs the command; what it exits with."""
 
     def run(*arguments, data=archive):
-        monkeypatch.setattr(sys, "argv", ["make_backbone.py", "--data", str(data), "--threads", "1", *map(str, arguments)])
+        monkeypatch.setattr(
+            sys, "argv", ["make_backbone.py", "--data", str(data), "--threads", "1", *map(str, arguments)]
+        )
         try:
             script.main()
         except SystemExit as ended:
@@ -136,7 +144,11 @@ def test_crops_reflect_and_an_eighth_shares_its_offset(script):
     padded = np.pad(images[0], ((4, 4), (4, 4), (0, 0)), "reflect")
     crops = {(y, x): padded[y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
     offsets = [
-        next(at for at, crop in crops.items() if any(np.array_equal(image, each) for each in (crop, crop[:, ::-1])))
+        next(
+            at
+            for at, crop in crops.items()
+            if any(np.array_equal(image, each) for each in (crop, crop[:, ::-1]))
+        )
         for image in got
     ]
     assert all(offsets[i] == offsets[i + 1] for i in range(0, 16, 2))
@@ -148,7 +160,9 @@ def test_half_of_the_patches_until_85_percent_of_the_steps(script, archive):
     classes, train, validation = script.read(archive)
     model = script.build(classes, "full")
     seen = {True: [], False: []}  # tokens in training and in evaluation
-    model.vit.layers[0].register_forward_pre_hook(lambda module, args: seen[module.training].append(args[0].shape[1]))
+    model.vit.layers[0].register_forward_pre_hook(
+        lambda module, args: seen[module.training].append(args[0].shape[1])
+    )
     rows = [after["rows"][-1] for after in script.pretrain(model, train, validation, 7, None)]
     assert seen == {True: 18 * [33] + 3 * [65], False: 7 * [65]}  # 0.85 of 21 steps is 17.85
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -175,14 +189,18 @@ def test_bad_data(command, archive, tmp_path, capsys):
     shutil.copytree(archive, data)
     (listed := next(data.glob("*.txt"))).write_text("")
     assert command("--out", out, data=data) == 2
-    assert_one_line(capsys, "without the listed images, 17 must remain for training and 4 for validation, but 20 and 5 do")
+    assert_one_line(
+        capsys, "without the listed images, 17 must remain for training and 4 for validation, but 20 and 5 do"
+    )
     (packed := next(data.glob("*.xz"))).write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
     assert command("--out", out, data=data) == 2
     assert_one_line(capsys, f"{packed.name} must be an archive of JPEGs, but cannot be read")
     for gone in (packed, listed):
         gone.unlink()
         assert command("--out", out, data=data) == 2
-        assert_one_line(capsys, f"--data must hold {packed.name} and {listed.name}, but there is no '{packed}'")
+        assert_one_line(
+            capsys, f"--data must hold {packed.name} and {listed.name}, but there is no '{packed}'"
+        )
     assert not out.exists()
 
 

@@ -41,7 +41,12 @@ def test_the_same_seed_makes_the_same_inputs(tmp_path, monkeypatch):
     ("key", "value"),
     [
         *(("epochs", "3"), ("epochs", True), ("learning_rate", "1e-3"), ("augment", 1), ("augment", "yes")),
-        *(("weight_decay", False), ("clip_norm", math.inf), ("momentum", math.nan), ("temperature", 2**53 + 1)),
+        *(
+            ("weight_decay", False),
+            ("clip_norm", math.inf),
+            ("momentum", math.nan),
+            ("temperature", 2**53 + 1),
+        ),
     ],
 )
 def test_a_value_is_held_as_it_was_given(key, value):
@@ -58,8 +63,14 @@ def test_a_whole_number_may_be_written_with_a_point():
     ("change", "message"),
     [
         ({"layer": {"weights": "binary", "activation_bits": [8, 8.0]}}, "choices must differ"),
-        ({"layer": {"weights": "binary", "beta": [1, True]}}, "beta: Input should be a valid number, but got True"),
-        ({"fraction": {"low": 0.1, "high": 0.5, "log": "true"}}, "log: Input should be a valid boolean, but got 'true'"),
+        (
+            {"layer": {"weights": "binary", "beta": [1, True]}},
+            "beta: Input should be a valid number, but got True",
+        ),
+        (
+            {"fraction": {"low": 0.1, "high": 0.5, "log": "true"}},
+            "log: Input should be a valid boolean, but got 'true'",
+        ),
         ({"layer": {"weights": "binary", "activation_bits": [i + 0.5 for i in range(1000)]}}, "992 more"),
     ],
 )
@@ -100,14 +111,25 @@ def test_more_points_than_a_float_holds_are_counted():
     assert Points(finite, groups).size == 1000**120 and count(1000**120) == "about 10^360"
     learning_rate = {"learning_rate": {"low": 1e-4, "high": 1e-2}}
     endless = StudySpec(question="?", space=SPACE | {"layer": layer, "recipe": learning_rate})
-    assert Points(endless, groups).size == math.inf and count(None) == "infinitely many" and count(1234.0) == "1,234"
+    assert (
+        Points(endless, groups).size == math.inf
+        and count(None) == "infinitely many"
+        and count(1234.0) == "1,234"
+    )
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        {"design": "factorial", "seeds": 10_000, "space": SPACE | {"recipe": {"epochs": list(range(1, 102))}}},
-        {"design": "factorial", "tune": {key: list(range(1, 200)) for key in ("epochs", "batch_size", "temperature")}},
+        {
+            "design": "factorial",
+            "seeds": 10_000,
+            "space": SPACE | {"recipe": {"epochs": list(range(1, 102))}},
+        },
+        {
+            "design": "factorial",
+            "tune": {key: list(range(1, 200)) for key in ("epochs", "batch_size", "temperature")},
+        },
     ],
 )
 def test_a_design_of_too_many_trials(parts):
@@ -117,18 +139,28 @@ def test_a_design_of_too_many_trials(parts):
 
 def test_a_space_of_many_axes_of_one_choice_ends():
     layer = {"weights": {"each": ["binary"]}, "activation_bits": [4, 8]}
-    search = Search(StudySpec(question="?", space=SPACE | {"layer": layer}), [f"block{i}.fc1" for i in range(80)])
+    search = Search(
+        StudySpec(question="?", space=SPACE | {"layer": layer}), [f"block{i}.fc1" for i in range(80)]
+    )
     found = [spec.layers["block79.fc1"].activation_bits for spec in iter(search.ask, None)]
     assert sorted(found) == [4, 8]
 
 
 def test_what_a_message_quotes_is_short():
-    assert len(quoted("x" * 10_000)) < 250 and len(quoted([0] * 10_000)) < 250 and quoted("mine.toml") == "'mine.toml'"
+    assert (
+        len(quoted("x" * 10_000)) < 250
+        and len(quoted([0] * 10_000)) < 250
+        and quoted("mine.toml") == "'mine.toml'"
+    )
 
 
 def test_faults_are_told_once_and_on_one_line():
     with pytest.raises(BadInput) as refused:
-        checked(StudySpec, {"question": "?", "space": SPACE | {"layer": {"weights": "full", "a\nb": [1, "x"]}}}, "mine.toml")
+        checked(
+            StudySpec,
+            {"question": "?", "space": SPACE | {"layer": {"weights": "full", "a\nb": [1, "x"]}}},
+            "mine.toml",
+        )
     assert "a\\nb" in str(refused.value) and "\n" not in str(refused.value)
     step = {"name": "s", "tune": {"x" * 200: [1, 2, 3, 4, 5]}}
     with pytest.raises(BadInput) as refused:

@@ -55,22 +55,50 @@ def refused(result, *parts):
         (["study", "--epochs", "-1"], ["recipe.epochs", "greater than or equal to 0", "-1"]),
         (["study", "--hours", "0"], ["hours", "greater than 0", "0"]),
         (["study", "--seed", "-5"], ["seed", "greater than or equal to 0", "-5"]),
-        (["study", "--sampler", "cmaes"], ["sampler", "'additive', 'tpe', 'nsga2', 'gp' or 'random'", "'cmaes'"]),
+        (
+            ["study", "--sampler", "cmaes"],
+            ["sampler", "'additive', 'tpe', 'nsga2', 'gp' or 'random'", "'cmaes'"],
+        ),
         (["study", "--max-size-bytes", "0"], ["max_size_bytes", "greater than or equal to 1", "0"]),
         (["study", "--max-latency-ms", "nan"], ["max_latency_ms", "nan"]),
         (["study", "--min-accuracy", "50"], ["min_accuracy", "less than or equal to 1", "50"]),
-        (["study", "--seed", str(2**32 - 1), "--confirm", "1"], ["seed must leave room below 2^32", "4294967295"]),
+        (
+            ["study", "--seed", str(2**32 - 1), "--confirm", "1"],
+            ["seed must leave room below 2^32", "4294967295"],
+        ),
         (["study", "--confirm", "-1"], ["confirm", "greater than or equal to 0", "-1"]),
         (["study", "--early-stopping", "1"], ["early_stopping.reduction", "greater than or equal to 2", "1"]),
-        (["study", "--early-stopping", "3", "--epochs", "1"], ["early_stopping needs more epochs than its first 1", "1"]),
-        (["study", "recipe_binary", "--early-stopping", "3"], ["needs a validation between its first rung, 1,", "every is 3"]),
-        (["study", "--early-stopping", "3", "--objectives", "size_bytes"], ["accuracy or loss", "size_bytes"]),
-        (["study", "--early-stopping-over", "images"], ["early_stopping.over", "'epochs' or 'fraction'", "'images'"]),
-        (["study", "--early-stopping-over", "fraction", "--epochs", "0"], ["early_stopping needs more epochs than", "0"]),
-        (["study", "--early-stopping", "0", "--early-stopping-over", "fraction"], ["early_stopping.reduction", "0"]),
+        (
+            ["study", "--early-stopping", "3", "--epochs", "1"],
+            ["early_stopping needs more epochs than its first 1", "1"],
+        ),
+        (
+            ["study", "recipe_binary", "--early-stopping", "3"],
+            ["needs a validation between its first rung, 1,", "every is 3"],
+        ),
+        (
+            ["study", "--early-stopping", "3", "--objectives", "size_bytes"],
+            ["accuracy or loss", "size_bytes"],
+        ),
+        (
+            ["study", "--early-stopping-over", "images"],
+            ["early_stopping.over", "'epochs' or 'fraction'", "'images'"],
+        ),
+        (
+            ["study", "--early-stopping-over", "fraction", "--epochs", "0"],
+            ["early_stopping needs more epochs than", "0"],
+        ),
+        (
+            ["study", "--early-stopping", "0", "--early-stopping-over", "fraction"],
+            ["early_stopping.reduction", "0"],
+        ),
         (
             ["study", "--early-stopping", "1000", "--early-stopping-over", "fraction"],
-            ["early_stopping's smallest rung must keep an image of each class", "1/1000000 of", "take fewer rungs"],
+            [
+                "early_stopping's smallest rung must keep an image of each class",
+                "1/1000000 of",
+                "take fewer rungs",
+            ],
         ),
         (["study", "ladder", "--confirm", "2"], ["confirm is for a search"]),
         (["study", "ladder", "--early-stopping", "2"], ["early_stopping is for a search"]),
@@ -80,14 +108,20 @@ def refused(result, *parts):
         (["study", "--cpus-per-trial", "0"], ["cpus_per_trial", "0"]),
         (["study", "--gpus-per-trial", "-1"], ["gpus_per_trial", "-1"]),
         (["study", "--gpus-per-trial", "inf"], ["gpus_per_trial", "finite", "inf"]),
-        (["study", "--minutes-per-trial", "inf"], ["minutes_per_trial", "less than or equal to 10000000", "inf"]),
+        (
+            ["study", "--minutes-per-trial", "inf"],
+            ["minutes_per_trial", "less than or equal to 10000000", "inf"],
+        ),
         (["study", "--max-failed", "nan"], ["--max-failed must be a share from 0 to 1", "nan"]),
         (["study", "--max-failed", "50"], ["--max-failed must be a share from 0 to 1", "50"]),
         (["study", "missing.toml"], ["cannot read study 'missing.toml'", "No such file"]),
         (["study", "--space", "missing/space.toml"], ["cannot read search space", "No such file"]),
         (["study", "--address", "ray://head:10001"], ["HOST:PORT", "'ray://head:10001'", "ray job submit"]),
         (["study", "--address", "127.0.0.1:1"], ["--address", "'127.0.0.1:1'", "Connection refused"]),
-        (["study", "--gpus-per-trial", "1.5"], ["gpus_per_trial must be a whole number or a fraction of one GPU", "1.5"]),
+        (
+            ["study", "--gpus-per-trial", "1.5"],
+            ["gpus_per_trial must be a whole number or a fraction of one GPU", "1.5"],
+        ),
         (["study", "--dashboard-host", "nowhere"], ["dashboard_host must be an IP address", "'nowhere'"]),
         (["study", "--storage", "what://ever"], ["--storage must be a folder or URI", "'what://ever'"]),
         (["study", "--storage", "/dev/null/kept"], ["--storage must be a folder or URI", "'/dev/null/kept'"]),
@@ -127,11 +161,21 @@ def test_arguments(run, tmp_path, arguments, parts):
         (STUDY + "[recipe]\nlearning_rate = -1.0", ["recipe.learning_rate", "greater than 0", "-1.0"]),
         (STUDY + "[recipe]\noptimizer = 'adam'", ["recipe.optimizer", "'adamw'", "'adam'"]),
         (STUDY + "[recipe]\nlearning_rate = inf", ["recipe.learning_rate", "finite"]),
-        (STUDY + "early_stopping = {over = 'fraction', first = 2}", ["first is not for early stopping over fraction", "2"]),
-        (STUDY + "early_stopping = {rungs = 1}", ["rungs is not for early stopping over epochs", "1", "leave it out"]),
+        (
+            STUDY + "early_stopping = {over = 'fraction', first = 2}",
+            ["first is not for early stopping over fraction", "2"],
+        ),
+        (
+            STUDY + "early_stopping = {rungs = 1}",
+            ["rungs is not for early stopping over epochs", "1", "leave it out"],
+        ),
         (
             STUDY + "early_stopping = {over = 'fraction'}\n[recipe]\nimage_views = 3000",
-            ["recipe.image_views sets the steps whatever the images", "3000", "set epochs, or stop over epochs"],
+            [
+                "recipe.image_views sets the steps whatever the images",
+                "3000",
+                "set epochs, or stop over epochs",
+            ],
         ),
         (STUDY.replace("bits", "bitts"), ["unknown search space 'bitts'", "'bits'"]),
     ],
@@ -148,13 +192,19 @@ def test_study_files(run, tmp_path, text, parts):
     [
         ("", ["weights"]),
         ("weights = 'quaternary'", ["weights", "'quaternary'", "'ternary'"]),
-        ("weights = 'binary'\nactivation_bits = [0, 8]", ["activation_bits", "greater than or equal to 1", "0"]),
+        (
+            "weights = 'binary'\nactivation_bits = [0, 8]",
+            ["activation_bits", "greater than or equal to 1", "0"],
+        ),
         ("weights = 'binary'\nbeta_multipler = 2.0", ["'beta_multipler'", "'beta_multiplier'"]),
         ("weights = 'binary'\n[groups]\na = 1", ["groups"]),
         ("weights = []", ["choices must be a list of one value or more"]),
         ("weights = {}", ["low: Field required; high: Field required"]),
         ("weights = {each = ['binary', 'binary']}", ["choices must differ", "['binary', 'binary']"]),
-        ("weights = 'binary'\nbeta_multiplier = {low = 8, high = 2}", ["low < high must hold", "low=8.0, high=2.0"]),
+        (
+            "weights = 'binary'\nbeta_multiplier = {low = 8, high = 2}",
+            ["low < high must hold", "low=8.0, high=2.0"],
+        ),
         ("weights = 'binary'\nbeta_multiplier = {low = 8, high = 9, steps = 2}", ["unknown key 'steps'"]),
         ("weights = 'binary'\nsigned = {low = 0, high = 1}", ["signed: a range must be of numbers"]),
         ("weights = 'binary'\n[recipe]\nbf16 = ['auto', true]", ["bf16", "'auto'"]),
@@ -176,7 +226,9 @@ def test_a_pattern_that_matches_no_group(run, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("harm", ["truncated", "absent", "another", "config", "processor", "tensors", "mismatch"])
+@pytest.mark.parametrize(
+    "harm", ["truncated", "absent", "another", "config", "processor", "tensors", "mismatch"]
+)
 def test_broken_checkpoints(run, tmp_path, tiny_vit, harm):
     from safetensors.torch import load_file, save_file
     from transformers import ViTImageProcessor
@@ -238,7 +290,11 @@ def test_a_ledger_that_is_none(run, tmp_path, line):
     (tmp_path / "run" / "study.toml").write_text(STUDY)
     (tmp_path / "run" / "ledger.jsonl").write_text(line + "\n")
     for verb in ("status", "resume", "report", "figures", "table1"):
-        refused(run(verb, "run"), "ledger.jsonl:1: not a record", "restore the ledger from a copy or delete this line")
+        refused(
+            run(verb, "run"),
+            "ledger.jsonl:1: not a record",
+            "restore the ledger from a copy or delete this line",
+        )
     for verb in (["rerun", "run", "--trial", "x"], ["export", "run", "--trial", "x", "--to", "small"]):
         refused(run(*verb), "ledger.jsonl:1: not a record")
 
@@ -267,7 +323,9 @@ def test_an_unknown_trial(run, tmp_path):
 @pytest.mark.slow
 def test_the_beginning_of_several_trials(run, finished):
     refused(
-        run("rerun", str(finished[0]), "--trial", ""), "--trial must name one trial", *load_run(finished[0]).records["trial_id"]
+        run("rerun", str(finished[0]), "--trial", ""),
+        "--trial must name one trial",
+        *load_run(finished[0]).records["trial_id"],
     )
 
 

@@ -29,7 +29,11 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_end_in_capitals(name, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(SPACE.encode("utf-16"), "it is UTF-16"), (SPACE.encode("latin-1"), "it must be UTF-8"), (None, "Is a directory")],
+    [
+        (SPACE.encode("utf-16"), "it is UTF-16"),
+        (SPACE.encode("latin-1"), "it must be UTF-8"),
+        (None, "Is a directory"),
+    ],
 )
 def test_other_encodings_and_folders_are_refused_by_name(content, told, tmp_path):
     (tmp_path / "mine.toml").mkdir() if content is None else (tmp_path / "mine.toml").write_bytes(content)
@@ -53,7 +57,12 @@ def test_names_are_no_markup_in_the_terminal(capsys, monkeypatch):
 @pytest.mark.long
 def test_a_terminal_without_a_letter_shows_its_number(finished, tmp_path):
     (tmp_path / "größe [b]").symlink_to(finished[0])
-    how = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONIOENCODING": "ascii"}}
+    how = {
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+        "env": {**os.environ, "PYTHONIOENCODING": "ascii"},
+    }
     done = subprocess.run([sys.executable, "-m", "ablate", "status", "größe [b]"], **how)
     assert done.returncode == 0 and r"In gr\xf6\xdfe [b]: " in done.stdout, done.stderr
 
@@ -66,7 +75,9 @@ def test_names_survive_a_table(tmp_path):
 
 def test_names_survive_markdown_and_latex():
     assert MARKDOWN.sub(r"\\\1", "a|b *c* _d_ e_f [g] <h>") == r"a\|b \*c\* \_d\_ e_f \[g\] \<h>"
-    assert _escaped("[a] *b\n& 5 %") == r"{[}a{]} {*}b \& 5 \%"  # after \\ a row must not begin with an option
+    assert (
+        _escaped("[a] *b\n& 5 %") == r"{[}a{]} {*}b \& 5 \%"
+    )  # after \\ a row must not begin with an option
 
 
 def small_files(size):
@@ -93,7 +104,9 @@ def test_a_full_disk_is_a_failure_and_no_bad_input(command, finished, tmp_path):
 
 
 def test_the_page_says_where_its_tables_are(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ablate", "report", str(finished[0]), "--out", str(tmp_path / "x.html")])
+    monkeypatch.setattr(
+        sys, "argv", ["ablate", "report", str(finished[0]), "--out", str(tmp_path / "x.html")]
+    )
     monkeypatch.setattr("ablate.cli.run_commands.console", console_on())
     with pytest.raises(SystemExit) as end:
         main.main()

@@ -95,7 +95,11 @@ def test_a_trial_leads_back_to_its_point(seed, other):
         ({"weights": {"each": ["full", "binary"]}}, {"outer_full": [False, True]}, 8),
         ({"beta": ["absmean", 8.0], "beta_per": ["tensor", "channel"]}, {}, 2 + 1),
         ({"weights": ["binary", "int4"], "beta_per": ["tensor", "channel"]}, {}, 2 + 1),
-        ({"weights": "int4", "activation_bits": ["none", 8], "straight_through": ["plain", "clipped"]}, {}, 1 + 2),
+        (
+            {"weights": "int4", "activation_bits": ["none", 8], "straight_through": ["plain", "clipped"]},
+            {},
+            1 + 2,
+        ),
     ],
 )
 def test_what_has_no_effect_leaves_no_trace(layer, recipe, distinct):
@@ -114,14 +118,24 @@ def test_parts_that_are_off_change_no_id():
 
 def test_a_layer_that_stays_full_changes_no_id():
     spec = TrialSpec(layers={"head": BINARY})
-    assert effective(TrialSpec(layers={"head": BINARY, "block0.fc1": LayerSpec(activation_bits=4)})) == effective(spec)
+    assert effective(
+        TrialSpec(layers={"head": BINARY, "block0.fc1": LayerSpec(activation_bits=4)})
+    ) == effective(spec)
     assert effective(TrialSpec(layers={"head": LayerSpec()})) == effective(TrialSpec())
 
 
 @pytest.mark.long
 def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
-    steps = [{"name": name, "layer": {"weights": name, "activation_scale": "tensor"}} for name in ("binary", "int8")]
-    fields = {"question": "?", "space": {"description": "d", "layer": {"weights": "full"}}, "design": "arms", "steps": steps}
+    steps = [
+        {"name": name, "layer": {"weights": name, "activation_scale": "tensor"}}
+        for name in ("binary", "int8")
+    ]
+    fields = {
+        "question": "?",
+        "space": {"description": "d", "layer": {"weights": "full"}},
+        "design": "arms",
+        "steps": steps,
+    }
     table = _measure_layers(checked(StudySpec, {**fields, "model": str(tiny_vit)}, "study"), ["a", "b"], {})
     for step in steps:
         model = loading.load(str(tiny_vit), ["a", "b"])

@@ -33,7 +33,13 @@ def test_every_built_in_space_loads_and_proposes(name):
 @pytest.mark.parametrize("name", names("studies"))
 def test_every_built_in_study_loads_and_says_what_it_is(name):
     study = load_study(name)
-    assert study.question and study.source and study.cost and study.expected and study.command.startswith("ablate ")
+    assert (
+        study.question
+        and study.source
+        and study.cost
+        and study.expected
+        and study.command.startswith("ablate ")
+    )
     assert (
         study.model in (*bundled("model"), *KNOWN, "google/vit-base-patch16-224-in21k")
         and study.data in (*bundled("dataset"), "cifar10")
@@ -95,12 +101,16 @@ description = "d"
 layer = { weights = ["full", "binary"] }
 recipe = { epochs = [5, 7], batch_size = 32 }
 """)
-    (tmp_path / "other.toml").write_text("description = 'd'\nlayer = { weights = 'binary' }\nrecipe = { image_views = 500 }\n")
+    (tmp_path / "other.toml").write_text(
+        "description = 'd'\nlayer = { weights = 'binary' }\nrecipe = { image_views = 500 }\n"
+    )
     for changes in ({}, {"space": str(tmp_path / "other.toml")}):
         design = Design(main._override(str(tmp_path / "s.toml"), changes, 3), ["head"])
         recipes = [spec.recipe for spec in design.planned]
         assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
-        assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {recipe.ema for recipe in recipes} == {0.9}
+        assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {
+            recipe.ema for recipe in recipes
+        } == {0.9}
 
 
 def test_an_unknown_objective_has_no_unit():
@@ -120,7 +130,13 @@ def test_none_is_a_word():
 
 
 def test_all_faults_are_reported_together():
-    data = {"question": "?", "space": SPACE, "trials": 0, "sede": 1, "recipe": {"epochs": -1, "lerning_rate": 1}}
+    data = {
+        "question": "?",
+        "space": SPACE,
+        "trials": 0,
+        "sede": 1,
+        "recipe": {"epochs": -1, "lerning_rate": 1},
+    }
     with pytest.raises(BadInput) as caught:
         checked(StudySpec, data, "mine.toml")
     message = str(caught.value)
@@ -139,7 +155,10 @@ def test_all_faults_are_reported_together():
             {"layer": {"weights": ["binary"], "activation_bits": [8, 9]}},
             "activation_bits: .*less than or equal to 8, but got 9",
         ),
-        ({"layer": {"weights": "binary", "bits": 8}}, "unknown LayerSpec field 'bits'; did you mean 'activation_bits'"),
+        (
+            {"layer": {"weights": "binary", "bits": 8}},
+            "unknown LayerSpec field 'bits'; did you mean 'activation_bits'",
+        ),
         ({"layer": {"activation_bits": 8}}, "must say which `weights`"),
         ({"layer": {"weights": {"each": []}}}, "each"),
         ({"layer": {"weights": {"high": 1.0, "low": 2.0}}}, "low < high must hold"),

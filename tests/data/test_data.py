@@ -57,7 +57,9 @@ def test_broken_files_are_refused(tmp_path, monkeypatch):
     for file in source.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     monkeypatch.setattr(datasets, "ASSETS", tmp_path)
-    (broken / "test.webp").write_bytes((broken / "validation.webp").read_bytes())  # readable, but not the right pixels
+    (broken / "test.webp").write_bytes(
+        (broken / "validation.webp").read_bytes()
+    )  # readable, but not the right pixels
     with pytest.raises(BadInput, match="must have sha256 e9983e1a1db6, but got"):
         datasets._load("cifar10-mini")
     (broken / "train.webp").write_bytes((broken / "train.webp").read_bytes()[:1000])

@@ -30,7 +30,9 @@ COUNTS = {"train": 20, "test": 6}
 def small():
     """Arrays as of CIFAR-10, with few images."""
     rng = np.random.default_rng(0)
-    images = {f"{split}_images": rng.integers(0, 256, (n, 32, 32, 3), np.uint8) for split, n in COUNTS.items()}
+    images = {
+        f"{split}_images": rng.integers(0, 256, (n, 32, 32, 3), np.uint8) for split, n in COUNTS.items()
+    }
     return images | {f"{split}_labels": rng.integers(0, 10, n, np.uint8) for split, n in COUNTS.items()}
 
 
@@ -124,7 +126,10 @@ def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_pa
         images, labels = small[f"{split}_images"], small[f"{split}_labels"]
         rows = np.concatenate([batches[i] for i in (3, 0, 2, 1, 4)]) if split == "train" else np.arange(6)
         pixels = [{"bytes": png(images[i]), "path": None} for i in rows]
-        pq.write_table(pa.table({"img": pixels, "label": labels[rows].astype(int)}), below / f"{split}-00000-of-00001.parquet")
+        pq.write_table(
+            pa.table({"img": pixels, "label": labels[rows].astype(int)}),
+            below / f"{split}-00000-of-00001.parquet",
+        )
     known = tuple(hashlib.sha256(small["train_images"][batch]).hexdigest()[:16] for batch in batches)
     monkeypatch.setattr(cifar10, "BATCHES", known)
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=url))
@@ -162,7 +167,11 @@ def test_a_damaged_file_is_named_and_fetched_again(trusted, downloaded, monkeypa
     if harm == "others":  # readable, but not the right pixels
         np.savez(path, **trusted | {"test_images": trusted["test_images"] // 2})
     else:
-        path.write_bytes({"truncated": whole[:half], "empty": b"", "flipped": whole[:half] + b"????" + whole[half + 4 :]}[harm])
+        path.write_bytes(
+            {"truncated": whole[:half], "empty": b"", "flipped": whole[:half] + b"????" + whole[half + 4 :]}[
+                harm
+            ]
+        )
         with pytest.raises(BadInput, match=r"cannot read .*cifar10\.npz.*run `ablate data fetch cifar10`"):
             datasets.load("cifar10")
     cache.fetch("cifar10")
@@ -220,7 +229,9 @@ def command(monkeypatch, capsys, *arguments):
 def test_without_a_network(downloaded, offline, monkeypatch, capsys):
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     last = error.splitlines()[-1]
-    assert code == 2 and last.startswith("ablate: cifar10 must come from a source that answers, but torchvision: ")
+    assert code == 2 and last.startswith(
+        "ablate: cifar10 must come from a source that answers, but torchvision: "
+    )
     assert "hub: " in last and "npm: " in last and last.count("refused") + last.count("REFUSED") >= 3
     assert [file.name for file in downloaded.iterdir()] == [".lock"]
 
@@ -233,7 +244,10 @@ def test_a_full_disk(trusted, downloaded, monkeypatch, capsys):
     monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
     monkeypatch.setattr(np, "savez", full)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
-    assert code == 1 and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
+    assert (
+        code == 1
+        and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
+    )
     assert [file.name for file in downloaded.iterdir()] == [".lock"]
     monkeypatch.setattr(cache, "NEEDED_BYTES", 10**18)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
@@ -243,10 +257,14 @@ def test_a_full_disk(trusted, downloaded, monkeypatch, capsys):
 def test_a_cache_that_is_no_folder(downloaded, monkeypatch, capsys):
     downloaded.write_text("")
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
-    assert code == 2 and error.count("\n") == 1 and "cifar10 must fit into" in error and "ABLATE_CACHE" in error
+    assert (
+        code == 2 and error.count("\n") == 1 and "cifar10 must fit into" in error and "ABLATE_CACHE" in error
+    )
 
 
-@pytest.mark.parametrize("arguments", [("study", "--data", "cifar10"), ("study", "--data", "cifar10", "--dry-run")])
+@pytest.mark.parametrize(
+    "arguments", [("study", "--data", "cifar10"), ("study", "--data", "cifar10", "--dry-run")]
+)
 def test_a_study_does_not_download(downloaded, monkeypatch, capsys, arguments, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, _, error = command(monkeypatch, capsys, *arguments)
@@ -256,8 +274,13 @@ def test_a_study_does_not_download(downloaded, monkeypatch, capsys, arguments, t
 
 
 def test_data_ls_says_where(downloaded, monkeypatch, capsys):
-    where = {row["name"]: row["where"] for row in json.loads(command(monkeypatch, capsys, "data", "ls", "--json")[1])}
-    assert where["cifar10-mini"] == "bundled" and where["cifar10"] == "not here yet: ablate data fetch cifar10"
+    where = {
+        row["name"]: row["where"]
+        for row in json.loads(command(monkeypatch, capsys, "data", "ls", "--json")[1])
+    }
+    assert (
+        where["cifar10-mini"] == "bundled" and where["cifar10"] == "not here yet: ablate data fetch cifar10"
+    )
     assert "imagefolder:PATH" in where
     code, out, _ = command(monkeypatch, capsys, "data", "fetch", "cifar10-mini", "--json")
     assert code == 0 and json.loads(out)[0]["train"] == 4000
@@ -282,7 +305,9 @@ cache.fetch("cifar10")
 
 def started(seconds):
     arguments = [sys.executable, "-c", SLOW_FETCH, str(seconds)]
-    return subprocess.Popen(arguments, cwd=Path(datasets.__file__).parent.parent.parent, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        arguments, cwd=Path(datasets.__file__).parent.parent.parent, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.long
@@ -290,7 +315,9 @@ def test_two_processes_at_once_download_once(downloaded):
     both = [started(2), started(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum("downloading" in text for text in said) == 1 and any("Waiting for another process" in text for text in said)
+    assert sum("downloading" in text for text in said) == 1 and any(
+        "Waiting for another process" in text for text in said
+    )
     assert sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
 
 
@@ -300,8 +327,14 @@ def test_what_a_killed_process_left_is_cleared(downloaded):
         pass
     killed.kill()
     killed.communicate()
-    assert any(file.name.startswith(".cifar10-") for file in downloaded.iterdir()) and not (downloaded / "cifar10.npz").exists()
-    assert started(0).communicate() and sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
+    assert (
+        any(file.name.startswith(".cifar10-") for file in downloaded.iterdir())
+        and not (downloaded / "cifar10.npz").exists()
+    )
+    assert started(0).communicate() and sorted(file.name for file in downloaded.iterdir()) == [
+        ".lock",
+        "cifar10.npz",
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -322,7 +355,10 @@ def test_the_real_images(real):
     sizes = {"train": 45_000, "validation": 5_000, "test": 10_000}
     for name, size in sizes.items():
         split = getattr(real, name)
-        assert split.images.shape == (size, 32, 32, 3) and np.bincount(split.labels).tolist() == [size // 10] * 10
+        assert (
+            split.images.shape == (size, 32, 32, 3)
+            and np.bincount(split.labels).tolist() == [size // 10] * 10
+        )
 
 
 def test_minis_splits_lie_in_those_of_cifar10(real):

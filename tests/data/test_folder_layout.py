@@ -92,7 +92,15 @@ def test_what_is_no_split(tmp_path, capsys):
     assert "'more' was left out: no split has this name" in capsys.readouterr().err
 
 
-HIDDEN = (".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".git")
+HIDDEN = (
+    ".ipynb_checkpoints",
+    "@eaDir",
+    "__MACOSX",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    ".git",
+)
 
 
 @pytest.mark.parametrize("splits", [(), ("train", "val", "test")])
@@ -142,7 +150,9 @@ def test_a_file_counts_once(tmp_path):
     found = layout(tmp_path)
     assert found.classes == ["cat", "dog"]
     names = [path.relative_to(tmp_path).as_posix() for path, _ in found.files["train"]]
-    assert names == [f"cat/{name}" for name in ("0.png", "1.png", "2.png", "Z/3.png")] + [f"dog/{i}.png" for i in range(4)]
+    assert names == [f"cat/{name}" for name in ("0.png", "1.png", "2.png", "Z/3.png")] + [
+        f"dog/{i}.png" for i in range(4)
+    ]
     assert "6 linking to what counts already ('all', 'cat/0 again.png', 'cat/A', ...)" in found.notes[0]
 
 
@@ -152,7 +162,9 @@ def test_links_to_files_elsewhere_are_read(tmp_path):
         (tmp_path / "links" / name).mkdir(parents=True)
         for i in range(4):
             (tmp_path / "links" / name / f"{i}.png").symlink_to(tmp_path / "raw" / name / f"{i}.png")
-    for (images, _), (others, _) in zip(*(image_folder.read(tmp_path / n)[1].values() for n in ("raw", "links")), strict=True):
+    for (images, _), (others, _) in zip(
+        *(image_folder.read(tmp_path / n)[1].values() for n in ("raw", "links")), strict=True
+    ):
         assert np.array_equal(images, others)
     (tmp_path / "links" / "cat" / "9.png").symlink_to("nowhere")
     refused(tmp_path / "links", "9.png", "No such file")
@@ -178,10 +190,14 @@ def test_copies_are_in_one_split(tmp_path, capsys):
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
         Image.open(path).save(path.with_suffix(".bmp"))
     found = datasets.load(f"imagefolder:{tmp_path}")
-    splits = [{image.tobytes() for image in split.images} for split in (found.train, found.validation, found.test)]
+    splits = [
+        {image.tobytes() for image in split.images} for split in (found.train, found.validation, found.test)
+    ]
     assert [len(split) for split in splits] == [32, 4, 4] and len(set.union(*splits)) == 40
     assert [len(split) for split in (found.train, found.validation, found.test)] == [96, 12, 12]
-    assert found.notes == (found.notes[0],) and found.notes[0].startswith("80 images are copies of others in their split")
+    assert found.notes == (found.notes[0],) and found.notes[0].startswith(
+        "80 images are copies of others in their split"
+    )
     assert f"{tmp_path}: {found.notes[0]}\n" == capsys.readouterr().err
     assert alone.notes == () and alone.digest != found.digest
 

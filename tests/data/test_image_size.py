@@ -23,7 +23,11 @@ from ablate.training.trial import load_data, preprocess_of, trial_id, trial_step
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)
 PROCESSORS = {
     "squeezed": {"size": {"height": 32, "width": 32}},
-    "cropped": {"size": {"shortest_edge": 37}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+    "cropped": {
+        "size": {"shortest_edge": 37},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+    },
 }
 SQUEEZES = Preprocess((32, 24), (32, 24), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
 
@@ -83,7 +87,10 @@ def test_small_images_of_one_size_stay_as_they_are(model, tmp_path):
     found = load_data(folder(tmp_path, [(32, 20)] * 3), model)
     assert found.train.images.shape[1:] == (20, 32, 3) and not found.at_decoding
     assert preprocess_of(model, found) == loading.preprocess(model).of(found.train.images)
-    assert any("all images are scaled up from 32 x 20 to the 32 x 32 that the model takes" in note for note in found.notes)
+    assert any(
+        "all images are scaled up from 32 x 20 to the 32 x 32 that the model takes" in note
+        for note in found.notes
+    )
 
 
 def test_the_size_asked_for_holds(model, tmp_path):
@@ -91,7 +98,9 @@ def test_the_size_asked_for_holds(model, tmp_path):
     found = load_data(name, model)
     assert found.train.images.shape[1:] == (40, 40, 3) and preprocess_of(model, found).source == (40, 40)
     assert found.digest == datasets.load(name).digest
-    found = load_data(folder(tmp_path, PHOTOS) + "?size=32", model)  # as large as the model takes, but not squeezed
+    found = load_data(
+        folder(tmp_path, PHOTOS) + "?size=32", model
+    )  # as large as the model takes, but not squeezed
     assert found.covered and preprocess_of(model, found).source == (32, 32)
 
 
@@ -99,7 +108,9 @@ def test_the_id_says_which_rule_holds(model, tmp_path):
     """Equal pixels are not the same images where the one is to be resized and cropped yet."""
     found = load_data(name := folder(tmp_path, PHOTOS), model)
     for split in ("train", "validation", "test"):
-        for i, (image, label) in enumerate(zip(getattr(found, split).images, getattr(found, split).labels, strict=True)):
+        for i, (image, label) in enumerate(
+            zip(getattr(found, split).images, getattr(found, split).labels, strict=True)
+        ):
             path = tmp_path / "decoded" / split / ("cat", "dog")[label] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
@@ -117,7 +128,9 @@ def test_what_is_decoded_counts_for_memory(tiny_vit, tmp_path, monkeypatch):
 def test_images_that_the_processor_leaves_at_several_sizes(tiny_vit, tmp_path):
     shutil.copytree(tiny_vit, tmp_path / "model")
     ViTImageProcessor(size={"shortest_edge": 32}).save_pretrained(tmp_path / "model")
-    with pytest.raises(BadInput, match=r"must bring images to 32 x 32, but not those of \d+ x \d+; set do_resize"):
+    with pytest.raises(
+        BadInput, match=r"must bring images to 32 x 32, but not those of \d+ x \d+; set do_resize"
+    ):
         load_data(folder(tmp_path, PHOTOS), str(tmp_path / "model"))
 
 
@@ -128,8 +141,14 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         study = StudySpec(question="?", model=str(tiny_vit), data=folder(tmp_path, sizes), space=space)
         return status._images(**estimate._images(plan.plan(study)))
 
-    assert shown(PHOTOS) == "Images: each decoded to 32 x 32 pixels, resized and cropped as the model's image processor does it"
-    assert "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n" in capsys.readouterr().err
+    assert (
+        shown(PHOTOS)
+        == "Images: each decoded to 32 x 32 pixels, resized and cropped as the model's image processor does it"
+    )
+    assert (
+        "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n"
+        in capsys.readouterr().err
+    )
     assert shown([(24, 20)] * 3) == "Images: 24 x 20 pixels, brought to the model's 32 x 32 batch by batch"
     assert shown([(32, 32)] * 3) == "Images: 32 x 32 pixels"
 
@@ -137,9 +156,13 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
 def test_the_rule():
     several = [(640, 480), (640, 480), (640, 500), (30, 20)]
     assert fit(several, None, None) == Fit((640, 480))  # the median, whatever the odd ones are
-    assert fit([(640, 480)] * 2, None, None) == Fit((640, 480)) and fit(several, 50, SQUEEZES) == Fit((50, 50))
+    assert fit([(640, 480)] * 2, None, None) == Fit((640, 480)) and fit(several, 50, SQUEEZES) == Fit(
+        (50, 50)
+    )
     assert fit(several, None, SQUEEZES) == fit([(25, 32)] * 2, None, SQUEEZES) == Fit((24, 32), SQUEEZES)
-    assert fit([(24, 32)] * 2, None, SQUEEZES) == Fit((24, 32)) and fit([(9, 9)], None, SQUEEZES) == Fit((9, 9))
+    assert fit([(24, 32)] * 2, None, SQUEEZES) == Fit((24, 32)) and fit([(9, 9)], None, SQUEEZES) == Fit(
+        (9, 9)
+    )
 
 
 def test_scaling_up_is_noted():
@@ -149,5 +172,7 @@ def test_scaling_up_is_noted():
     assert notes(several, Fit((24, 32), SQUEEZES), SQUEEZES) == [
         "1 of 4 images are scaled up to 24 x 32 pixels, the smallest from 30 x 20"
     ]
-    assert notes([(9, 9)], Fit((9, 9)), SQUEEZES) == ["all images are scaled up from 9 x 9 to the 24 x 32 that the model takes"]
+    assert notes([(9, 9)], Fit((9, 9)), SQUEEZES) == [
+        "all images are scaled up from 9 x 9 to the 24 x 32 that the model takes"
+    ]
     assert notes([(24, 32)], Fit((24, 32)), SQUEEZES) == notes([(99, 99)], Fit((99, 99)), None) == []

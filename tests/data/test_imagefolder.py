@@ -42,14 +42,20 @@ def test_a_folder_a_class_is_split_by_the_hash_of_each_name(pets):
     found = datasets.load(f"imagefolder:{pets}")
     assert found.classes == ["cat", "dog", "emu"]
     assert np.bincount(found.train.labels).tolist() == [16, 24, 8]
-    assert np.bincount(found.validation.labels).tolist() == np.bincount(found.test.labels).tolist() == [2, 3, 1]
+    assert (
+        np.bincount(found.validation.labels).tolist() == np.bincount(found.test.labels).tolist() == [2, 3, 1]
+    )
     assert found.train.images.shape == (48, 40, 40, 3) and found.train.images.dtype == np.uint8
-    splits = [{image.tobytes() for image in split.images} for split in (found.train, found.validation, found.test)]
+    splits = [
+        {image.tobytes() for image in split.images} for split in (found.train, found.validation, found.test)
+    ]
     assert len(set.union(*splits)) == 60
     # the first tenth by sha256 of "emu/NN.png", computed by hand here
     import hashlib
 
-    first = min((f"emu/{i:02}.png" for i in range(10)), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    first = min(
+        (f"emu/{i:02}.png" for i in range(10)), key=lambda name: hashlib.sha256(name.encode()).hexdigest()
+    )
     assert np.array_equal(found.test.images[-1], np.asarray(Image.open(pets / first)))
 
 
@@ -87,7 +93,9 @@ def test_images_of_different_sizes(pets):
     half[:, 50:] = 255
     Image.fromarray(half).save(pets / "cat" / "00.png")
     assert datasets.load(f"imagefolder:{pets}").train.images.shape == (48, 40, 40, 3)  # the median
-    found = datasets.load(f"imagefolder:{pets}?size=30")  # 100 x 60 -> 50 x 30, of which the middle 30 columns
+    found = datasets.load(
+        f"imagefolder:{pets}?size=30"
+    )  # 100 x 60 -> 50 x 30, of which the middle 30 columns
     images = np.concatenate([found.train.images, found.validation.images, found.test.images])
     shown = next(image for image in images if (image[:, :10] == 0).all() and (image[:, -10:] == 255).all())
     assert images.shape == (60, 30, 30, 3) and np.abs(shown.mean() - 127.5) < 5
@@ -113,10 +121,18 @@ def harmed(name, *parts):
 def test_images_that_cannot_be_read_are_named(pets):
     whole = (pets / "cat" / "00.png").read_bytes()
     (pets / "cat" / "00.png").write_bytes(whole[: len(whole) // 2])
-    harmed(f"imagefolder:{pets}", "every image must be one that Pillow reads", "but 1 of", "00.png", "truncated")
+    harmed(
+        f"imagefolder:{pets}", "every image must be one that Pillow reads", "but 1 of", "00.png", "truncated"
+    )
     (pets / "cat" / "00.png").write_bytes(b"")
     (pets / "dog" / "00.png").write_bytes(b"no image")
-    harmed(f"imagefolder:{pets}", "but 2 of 60", "cat/00.png' (no image)", "dog/00.png' (no image)", "mend or remove them")
+    harmed(
+        f"imagefolder:{pets}",
+        "but 2 of 60",
+        "cat/00.png' (no image)",
+        "dog/00.png' (no image)",
+        "mend or remove them",
+    )
 
 
 def test_folders_of_another_layout(pets, apart, tmp_path):
@@ -169,7 +185,12 @@ def test_a_plan_holds_the_absolute_path(pets, tiny_vit, tmp_path, monkeypatch):
 
 def test_a_trial_on_ones_own_images(pets, tiny_vit, tmp_path):
     layers = {"block0.fc1": LayerSpec(weights="ternary")}
-    asked = {"model": str(tiny_vit), "recipe": Recipe(epochs=1, batch_size=8, bf16=False), "layers": layers, "test": True}
+    asked = {
+        "model": str(tiny_vit),
+        "recipe": Recipe(epochs=1, batch_size=8, bf16=False),
+        "layers": layers,
+        "test": True,
+    }
     spec = TrialSpec(data=f"imagefolder:{pets}", **asked)
     record = run_trial(spec)
     assert record["status"] == "complete" and record["error"] is None

@@ -50,7 +50,9 @@ def test_a_class_without_images_is_nobodys_mirror_image():
     images, labels = arrows(24)
     for gone in range(3):
         kept = labels != gone
-        assert mirrored_classes(["x", "y", "z"], images[kept], labels[kept]) == ((("x", "y"),) if gone == 2 else ())
+        assert mirrored_classes(["x", "y", "z"], images[kept], labels[kept]) == (
+            (("x", "y"),) if gone == 2 else ()
+        )
     assert mirrored_classes(["w", "x", "y", "z"], images, labels + 1) == (("x", "y"),)
 
 
@@ -83,14 +85,21 @@ def test_true_augments_only_where_nothing_is_mixed_up():
         found = [resolved(spec, images).recipe.augment for images in (mirrored, plain)]
         assert found == [there, elsewhere]
         assert resolved(resolved(spec, mirrored), mirrored) == resolved(spec, mirrored)
-    ids = {given: trial_id(TrialSpec(recipe=Recipe(augment=given)), mirrored) for given in (True, "both", "shift", False)}
+    ids = {
+        given: trial_id(TrialSpec(recipe=Recipe(augment=given)), mirrored)
+        for given in (True, "both", "shift", False)
+    }
     assert ids[True] == ids[False] and len(set(ids.values())) == 3
     both = asked(TrialSpec(recipe=Recipe(augment="both")), exclude=set())
     assert both == asked(TrialSpec(recipe=Recipe(augment=True)), exclude=set())  # as it was recorded before
 
 
 def test_a_study_decides_it_wherever_it_is_said():
-    space = {"description": "d", "layer": {"weights": "binary"}, "recipe": {"augment": [True, "shift", False]}}
+    space = {
+        "description": "d",
+        "layer": {"weights": "binary"},
+        "recipe": {"augment": [True, "shift", False]},
+    }
     steps = [{"name": "s", "recipe": {"augment": True}, "tune": {"augment": [True, "both"]}}]
     study = StudySpec(question="?", space=space, design=("arms",), steps=steps)
     found = flips.decided(study, PAIR)
@@ -102,8 +111,9 @@ def test_a_study_decides_it_wherever_it_is_said():
 
 def test_what_is_said():
     assert flips.notice([True], ()) == flips.notice([False, "shift"], PAIR) == ""
-    assert "'left' and 'right' are mirror images of each other, so recipe.augment = true augments nothing" in flips.notice(
-        [True, "both"], PAIR
+    assert (
+        "'left' and 'right' are mirror images of each other, so recipe.augment = true augments nothing"
+        in flips.notice([True, "both"], PAIR)
     )
     assert "(and 1 more pairs)" in (said := flips.notice(["flip"], PAIR * 2)) and "mix them up" in said
 

@@ -68,11 +68,17 @@ def test_what_a_dataset_holds_of_them(tmp_path):
     for odd in READ:
         (tmp_path / "train" / "a" / odd.name).write_bytes(odd.data)
     found = image_folder.contents(tmp_path, 24)
-    images = dict(zip(sorted([*(odd.name for odd in READ), "one.png"]), found.arrays["train"][0], strict=False))
+    images = dict(
+        zip(sorted([*(odd.name for odd in READ), "one.png"]), found.arrays["train"][0], strict=False)
+    )
     for odd in READ:
         expected = np.asarray(ImageOps.fit(Image.fromarray(odd.shown), (24, 24), Image.Resampling.BICUBIC))
         assert np.abs(images[odd.name].astype(int) - expected).max() <= odd.near + 1, odd.name
-    assert [note for note in found.notes if "turned as EXIF says" in note and f" of {len(READ) + 6} images" in note]
+    assert [
+        note
+        for note in found.notes
+        if "turned as EXIF says" in note and f" of {len(READ) + 6} images" in note
+    ]
     for odd in REFUSED:
         (tmp_path / "val" / "b" / odd.name).write_bytes(odd.data)
     with pytest.raises(BadInput, match=rf"but \d+ of {len(ODD) + 6} can't: .* mend or remove them") as error:

@@ -21,7 +21,9 @@ def test_trials_are_those_of_the_images_that_were_planned_with(tiny_vit, tmp_pat
             Image.fromarray(image).save(tmp_path / "images" / label / f"{i}.png")
     names = {"model": str(tiny_vit), "data": f"imagefolder:{tmp_path / 'images'}"}
     planned = plan(load_study("default").model_copy(update=names))
-    driver = Driver(create_run(tmp_path / "run", planned.study, {}), planned, [], Resources(concurrency=1), "", None)
+    driver = Driver(
+        create_run(tmp_path / "run", planned.study, {}), planned, [], Resources(concurrency=1), "", None
+    )
     driver.state["spent"] = 0.0
     (tmp_path / "images" / "a" / "0.png").write_bytes((tmp_path / "images" / "b" / "0.png").read_bytes())
     name, spec = driver.ask()

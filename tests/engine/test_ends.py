@@ -39,7 +39,9 @@ def failing(stage, fault, resources, tiny_study, path, monkeypatch):
 
     if stage != "view":
         monkeypatch.setattr(Driver, stage, fail)
-    text = tiny_study.replace("trials = 4", "trials = 4\nearly_stopping = {reduction = 2}").replace("epochs = 1", "epochs = 2")
+    text = tiny_study.replace("trials = 4", "trials = 4\nearly_stopping = {reduction = 2}").replace(
+        "epochs = 1", "epochs = 2"
+    )
     with pytest.raises(AblateError) as told:
         driven(path, text, resources, fail if stage == "view" else None)
     assert not isinstance(told.value, BadInput)  # exit 1
@@ -49,7 +51,9 @@ def failing(stage, fault, resources, tiny_study, path, monkeypatch):
 @pytest.mark.long
 def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_path, monkeypatch, capsys):
     run, told = failing("tell", BadInput("it broke"), ray_of_one, tiny_study, tmp_path / "work", monkeypatch)
-    assert told.startswith("the study stopped: it broke; what is recorded is kept") and "ablate resume" in told
+    assert (
+        told.startswith("the study stopped: it broke; what is recorded is kept") and "ablate resume" in told
+    )
     assert run.state["status"] == "failed" and run.state["reason"] == "it broke"
     assert len(run.records) == 1  # it was written before it was told
     capsys.readouterr()
@@ -59,7 +63,9 @@ def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["ask", "tell", "judge", "watch", "view"])
-@pytest.mark.parametrize("fault", [RuntimeError("it broke\nhere"), OSError(5, "it broke")], ids=["runtime", "os"])
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("it broke\nhere"), OSError(5, "it broke")], ids=["runtime", "os"]
+)
 def test_a_failure_at_any_stage(stage, fault, ray_of_one, tiny_study, tmp_path, monkeypatch):
     run, told = failing(stage, fault, ray_of_one, tiny_study, tmp_path / "work", monkeypatch)
     reason = f"{type(fault).__name__}: {fault}".partition("\n")[0]
@@ -73,6 +79,8 @@ def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_study, "finish", full)
-    with pytest.raises(AblateError, match=r"the study is over, but .*No space left .*`ablate figures .*` writes them"):
+    with pytest.raises(
+        AblateError, match=r"the study is over, but .*No space left .*`ablate figures .*` writes them"
+    ):
         driven(tmp_path / "work", tiny_study.replace("trials = 4", "trials = 1"), ray_of_one)
     assert load_run(tmp_path / "work" / "run").state["status"] == "finished"

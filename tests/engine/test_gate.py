@@ -35,14 +35,22 @@ def test_everything_that_can_go_wrong_in_silence_is_checked(tiny_vit, tmp_path, 
     asked = study(tmp_path, tiny_vit)
     monkeypatch.chdir(tmp_path / "empty")
     checks = check_study(asked)
-    assert {check.about for check in checks} == {"images", "image processor", "checkpoint", "layers", "packed model"}
+    assert {check.about for check in checks} == {
+        "images",
+        "image processor",
+        "checkpoint",
+        "layers",
+        "packed model",
+    }
     assert found(checks, "images") == ["4,000 to train on, 1,000 to validate, 1,000 to test; 10 classes"]
     assert not list((tmp_path / "empty").iterdir())
 
 
 def test_a_processor_that_is_not_followed_is_refused(tiny_vit, tmp_path):
     shutil.copytree(tiny_vit, tmp_path / "model")
-    transformers.ImageGPTImageProcessor(n_clusters=8, clusters=np.zeros((8, 3))).save_pretrained(tmp_path / "model")
+    transformers.ImageGPTImageProcessor(n_clusters=8, clusters=np.zeros((8, 3))).save_pretrained(
+        tmp_path / "model"
+    )
     with pytest.raises(BadInput, match="that can be followed"):
         check_study(study(tmp_path, tmp_path / "model"))
 
@@ -59,7 +67,13 @@ def test_a_checkpoint_with_more_than_the_model_is_refused(tiny_vit, tmp_path):
 def test_layers_without_effect_stay_full_with_the_reason(tmp_path):
     vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     vision |= {"image_size": 32, "patch_size": 8}
-    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50}
+    text = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 50,
+    }
     config = transformers.SiglipConfig(vision_config=vision, text_config=text, num_labels=10)
     transformers.SiglipForImageClassification(config).save_pretrained(tmp_path / "model")
     transformers.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "model")
@@ -72,7 +86,9 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(tmp_path / "pets" / name / f"{i}.png")
+            Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(
+                tmp_path / "pets" / name / f"{i}.png"
+            )
     (tmp_path / "pets" / "cat" / "notes.txt").write_text("no image")
     asked = study(tmp_path, tiny_vit, f"imagefolder:{tmp_path / 'pets'}")
     checks = check_study(asked)
@@ -82,7 +98,9 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     assert any("scaled up" in line for line in images)  # from 30 x 20 to the model's 32 x 32
     assert [check for check in checks if check.about == "checkpoint"]
     assert capsys.readouterr().err.count("notes.txt") == 1
-    assert not any("notes.txt" in line or "scaled up" in line for line in status._checks(checks, plan(asked)))  # said once
+    assert not any(
+        "notes.txt" in line or "scaled up" in line for line in status._checks(checks, plan(asked))
+    )  # said once
 
 
 @pytest.mark.long
@@ -100,4 +118,10 @@ def test_a_dry_run_prints_the_checks_and_writes_nothing(tiny_study, tmp_path, mo
 
 def test_a_run_keeps_what_was_checked(finished):
     checks = json.loads((finished[0] / "provenance.json").read_text())["checks"]
-    assert {check["about"] for check in checks} >= {"images", "image processor", "checkpoint", "layers", "packed model"}
+    assert {check["about"] for check in checks} >= {
+        "images",
+        "image processor",
+        "checkpoint",
+        "layers",
+        "packed model",
+    }

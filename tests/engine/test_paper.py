@@ -42,7 +42,8 @@ def few():
     """70 training images and few others, at their native 32 px."""
     whole, sizes = datasets.load("cifar10-mini"), {"train": 70, "validation": 20, "test": 30}
     parts = {
-        name: datasets.Split(getattr(whole, name).images[:n], getattr(whole, name).labels[:n]) for name, n in sizes.items()
+        name: datasets.Split(getattr(whole, name).images[:n], getattr(whole, name).labels[:n])
+        for name, n in sizes.items()
     }
     return dataclasses.replace(whole, **parts)
 
@@ -83,11 +84,17 @@ def test_a_trial_does_every_step(cells, few, caplog):
     built = [module for module, *_ in calls]
     trained = max(built, key=built.count)  # the others are copies, on which a random image was tried
     seen = [(training, pixels) for module, training, pixels in calls if module is trained]
-    assert {pixels.shape[1:] for _, pixels in seen} == {(3, 224, 224)}  # steps 3 and 5: resized, a tensor, normalised
+    assert {pixels.shape[1:] for _, pixels in seen} == {
+        (3, 224, 224)
+    }  # steps 3 and 5: resized, a tensor, normalised
     image = torch.from_numpy(few.validation.images[0]).permute(2, 0, 1)
-    expected = tv.resize(image, [224, 224], tv.InterpolationMode.BILINEAR, antialias=True) / 255 * 2 - 1  # mean and SD 0.5
+    expected = (
+        tv.resize(image, [224, 224], tv.InterpolationMode.BILINEAR, antialias=True) / 255 * 2 - 1
+    )  # mean and SD 0.5
     validated = [pixels for training, pixels in seen if not training and len(pixels) == len(few.validation)]
-    assert len(validated) == 3 and torch.allclose(validated[0][0], expected, atol=1e-5)  # step 6: after each epoch
+    assert len(validated) == 3 and torch.allclose(
+        validated[0][0], expected, atol=1e-5
+    )  # step 6: after each epoch
     assert [row["epoch"] for row in record["curve"]] == [1, 2, 3]
     assert all(0 < row["loss"] < 10 and 0 <= row["accuracy"] <= 1 for row in record["curve"])
     logged = [entry.getMessage() for entry in caplog.records]

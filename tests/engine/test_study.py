@@ -35,7 +35,10 @@ WALL = ("train_seconds", "started_at")
 
 
 def bare(records):
-    return [{key: value for key, value in record.items() if key not in WALL} for record in records.to_dict("records")]
+    return [
+        {key: value for key, value in record.items() if key not in WALL}
+        for record in records.to_dict("records")
+    ]
 
 
 def test_a_study_ends_with_a_front(finished):
@@ -103,7 +106,9 @@ def test_a_run_as_an_optuna_study(finished, tmp_path):
     study = optuna.load_study(study_name="run", storage=storage)
     records = run.records.to_dict("records")
     assert study.metric_names == ["accuracy", "size_bytes", "bitops"] and len(study.trials) == len(records)
-    assert [trial.values for trial in study.trials] == [[r["accuracy"], r["size_bytes"], r["bitops"]] for r in records]
+    assert [trial.values for trial in study.trials] == [
+        [r["accuracy"], r["size_bytes"], r["bitops"]] for r in records
+    ]
     assert {trial.user_attrs["trial_id"] for trial in study.best_trials} <= set(run.records["trial_id"])
     assert len({str(trial.params) for trial in study.trials}) == len(records)
     with pytest.raises(BadInput, match="without a study 'run'"):
@@ -147,12 +152,16 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
     assert done.returncode == 1
     assert "2 of 2 trials failed" in done.stderr and "Traceback" not in done.stderr
     records = load_run(tmp_path / "run").records
-    assert list(records["status"]) == ["failed"] * 2 and all("NonFinite" in error for error in records["error"])
+    assert list(records["status"]) == ["failed"] * 2 and all(
+        "NonFinite" in error for error in records["error"]
+    )
 
 
 def test_what_a_library_in_c_prints_stays_out_of_the_json():
     """As HiGHS does, whose lines wait in a buffer of C's until the end."""
-    puts = "import ctypes; from ablate.cli.console import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    puts = (
+        "import ctypes; from ablate.cli.console import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    )
     puts += "with only_json(): c.puts(b'within')\nprint('{}', flush=True)"
     done = subprocess.run([sys.executable, "-c", puts], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
@@ -167,12 +176,16 @@ def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys)
         ({"avx2": True}, True, "10.0.0.1:6379", False),  # trained elsewhere
     ):
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda found=capabilities: found)
-        say_if_slow(StudySpec(question="?", space="layers_bits", recipe={"bf16": bf16}), Resources(address=address))
+        say_if_slow(
+            StudySpec(question="?", space="layers_bits", recipe={"bf16": bf16}), Resources(address=address)
+        )
         assert ("no bfloat16 instructions" in capsys.readouterr().err) == told
 
 
 @pytest.mark.slow
-def test_a_relative_model_two_at_once_and_every_weight_of_the_front(tiny_study, tiny_vit, tmp_path, monkeypatch):
+def test_a_relative_model_two_at_once_and_every_weight_of_the_front(
+    tiny_study, tiny_vit, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tiny_vit.parent)
     study = tmp_path / "tiny.toml"
     study.write_text(tiny_study.replace(str(tiny_vit), "tiny-vit"))
@@ -185,8 +198,21 @@ def test_a_relative_model_two_at_once_and_every_weight_of_the_front(tiny_study, 
 def start(tmp_path, tiny_study, *options, trials=6):
     """A study in a process of its own, once its first trial is recorded."""
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", f"trials = {trials}"))
-    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run", *options]
-    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "ablate",
+        "study",
+        "tiny.toml",
+        "--concurrency",
+        "1",
+        "--out",
+        "run",
+        *options,
+    ]
+    driver = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     ledger = tmp_path / "run" / "ledger.jsonl"
     wait(lambda: ledger.exists() and ledger.read_bytes().count(b"\n") >= 1)
     return driver
@@ -214,14 +240,20 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
     resumed, torn = resume_study(tmp_path / "run", resources=Resources(concurrency=1))
     assert torn == 18 and list(resumed.records["status"]) == ["complete"] * 6
     assert resumed.records["trial_id"].is_unique
-    undisturbed = run_study(str(tmp_path / "tiny.toml"), tmp_path / "undisturbed", resources=Resources(concurrency=1))
+    undisturbed = run_study(
+        str(tmp_path / "tiny.toml"), tmp_path / "undisturbed", resources=Resources(concurrency=1)
+    )
     assert bare(resumed.records) == bare(undisturbed.records)
     before = resumed.state["spent"]
     extended, _ = resume_study(tmp_path / "run", trials=8, resources=Resources(concurrency=1))
     assert len(extended.records) == 8 and bare(extended.records)[:6] == bare(undisturbed.records)
-    assert (spent := extended.state["spent"]) > before and left(extended.state) == f"{duration(spent)} in all"  # by all drivers
+    assert (spent := extended.state["spent"]) > before and left(
+        extended.state
+    ) == f"{duration(spent)} in all"  # by all drivers
     known = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known["dataset_sha256"]
+    assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known[
+        "dataset_sha256"
+    ]
     with pytest.raises(BadInput, match="at least the 8 trials that are recorded, but got 3"):
         resume_study(tmp_path / "run", trials=3)
 
@@ -233,7 +265,9 @@ def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, 
     ledger = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     for what in ("dataset", "model"):
         (tmp_path / "run" / "provenance.json").write_text(json.dumps(known | {f"{what}_sha256": "0" * 64}))
-        with pytest.raises(BadInput, match=f"must go on with the {what} that it began with, .* put back what was there"):
+        with pytest.raises(
+            BadInput, match=f"must go on with the {what} that it began with, .* put back what was there"
+        ):
             resume_study(tmp_path / "run", trials=5)
     assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == ledger
 
@@ -303,8 +337,12 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(text)
     options = ["--concurrency", "1", "--out", "run"]
     command = [sys.executable, "-m", "ablate", "study", "tiny.toml", *options]
-    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait(lambda: (tmp_path / "run" / "study.toml").exists() and load_run(tmp_path / "run").state.get("running"))
+    driver = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait(
+        lambda: (tmp_path / "run" / "study.toml").exists() and load_run(tmp_path / "run").state.get("running")
+    )
     driver.send_signal(signals[0])
     at_once = "ablate: ending after the current epochs; Ctrl-C again ends at once\n"
     assert at_once in iter(driver.stderr.readline, "")  # also where the epoch goes on for minutes
@@ -321,12 +359,17 @@ def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path, mon
     """Whatever the letters of its folder, which Ray's metrics refuse, and wherever temporary files are, if too deep for Ray."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("deep" * 10)))
     (tmp_path / ("deep" * 10)).mkdir()
-    study, folder = with_options(tiny_study, tmp_path).model_copy(update={"hours": 1e-9}), tmp_path / "größe [b] 猫"
+    study, folder = (
+        with_options(tiny_study, tmp_path).model_copy(update={"hours": 1e-9}),
+        tmp_path / "größe [b] 猫",
+    )
     ended = run_study(study, folder, resources=Resources(concurrency=1))
     assert len(ended.records) == 0 and ended.state["status"] == "finished"
     with pytest.raises(BadInput, match="hours: Input should be greater than 0, but got -1"):
         resume_study(folder, hours=-1)
-    with pytest.raises(BadInput, match=r"--hours must be above the .* that the run has spent, but got 1e-09; give more"):
+    with pytest.raises(
+        BadInput, match=r"--hours must be above the .* that the run has spent, but got 1e-09; give more"
+    ):
         resume_study(folder)
     resumed, _ = resume_study(folder, hours=1, resources=Resources(concurrency=1))
     assert len(resumed.records) == study.trials and resumed.study.hours == 1
@@ -334,14 +377,20 @@ def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path, mon
 
 def test_image_views_are_steps_of_batches_that_an_epoch_may_cut_short(tiny_study, tmp_path):
     """Of 80 images, in batches of 64 and 16, 100 views are two steps."""
-    text = tiny_study.replace("epochs = 1", "image_views = 100").replace("fraction = [0.02, 0.04]", "fraction = 0.02")
+    text = tiny_study.replace("epochs = 1", "image_views = 100").replace(
+        "fraction = [0.02, 0.04]", "fraction = 0.02"
+    )
     [one, checkpoint] = _views(plan(with_options(text, tmp_path, trials=1)))
     assert one == 80 + 1000 / 3 and checkpoint == 0  # an evaluated image counts as a third
 
 
 @pytest.mark.long
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
-    run = run_study(with_options(tiny_study, tmp_path, trials=1), tmp_path / "run", resources=Resources(minutes_per_trial=1e-3))
+    run = run_study(
+        with_options(tiny_study, tmp_path, trials=1),
+        tmp_path / "run",
+        resources=Resources(minutes_per_trial=1e-3),
+    )
     assert list(run.records["status"]) == ["failed"]
     assert run.records["error"][0] == "the trial took more than 0.001 minutes and was ended"
 
@@ -356,7 +405,10 @@ def test_a_ray_that_does_not_start_is_told_in_a_line_and_leaves_no_folder(tiny_s
         raise Exception("The current node timed out during startup.\nIts log: ...")  # as Ray does
 
     monkeypatch.setattr(ray, "init", late)
-    with pytest.raises(AblateError, match="Ray did not start on this machine") as told, ray_cluster.connected(Resources()):
+    with (
+        pytest.raises(AblateError, match="Ray did not start on this machine") as told,
+        ray_cluster.connected(Resources()),
+    ):
         pass
     assert str(told.value).endswith(": The current node timed out during startup.")
     study = with_options(tiny_study, tmp_path)

@@ -20,7 +20,11 @@ GIB = {"Gi": 1.0, "Mi": 1 / 1024}
 
 
 def guide_commands():
-    return [command for line in shell_lines((DOCS / "cluster.md").read_text()) for command in ablate_commands(line)]
+    return [
+        command
+        for line in shell_lines((DOCS / "cluster.md").read_text())
+        for command in ablate_commands(line)
+    ]
 
 
 def rayjob():
@@ -81,9 +85,13 @@ def test_rayjob_resources_fit_a_trial():
     for command in ablate_commands(job["spec"]["entrypoint"]):
         asked = options(command)
         room = 0.0
-        for group, (_, container) in zip(job["spec"]["rayClusterSpec"]["workerGroupSpecs"], pods(job)[1:], strict=True):
+        for group, (_, container) in zip(
+            job["spec"]["rayClusterSpec"]["workerGroupSpecs"], pods(job)[1:], strict=True
+        ):
             limits = container["resources"]["limits"]
-            assert limits == container["resources"]["requests"]  # Ray counts limits, Kubernetes places by requests
+            assert (
+                limits == container["resources"]["requests"]
+            )  # Ray counts limits, Kubernetes places by requests
             assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
             cpus = float(limits["cpu"]) // float(asked["--cpus-per-trial"])
             gpus = float(limits["nvidia.com/gpu"]) // float(asked["--gpus-per-trial"])
@@ -114,7 +122,9 @@ def test_one_version_of_ray_everywhere():
     """That of the base image; one that the package supports."""
     _, job = rayjob()
     dockerfile = (DOCS / "cluster" / "Dockerfile").read_text()
-    base, ray_version, python = re.search(r"^FROM (rayproject/ray:([\d.]+)-py(\d+)-gpu)$", dockerfile, re.MULTILINE).groups()
+    base, ray_version, python = re.search(
+        r"^FROM (rayproject/ray:([\d.]+)-py(\d+)-gpu)$", dockerfile, re.MULTILINE
+    ).groups()
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray_version
     tags = {container["image"] for _, container in pods(job)}
     assert len(tags) == 1
@@ -148,7 +158,11 @@ def test_launcher_holds_together():
     assert head["resources"] == {"CPU": 0}
     assert all(kind["resources"]["GPU"] >= 1 for kind in workers.values())
     assert sum(kind["max_workers"] for kind in workers.values()) == config["max_workers"]
-    (submit,) = (command for command in guide_commands() if "/home/ray/runs/first" in command and "--address" in command)
+    (submit,) = (
+        command
+        for command in guide_commands()
+        if "/home/ray/runs/first" in command and "--address" in command
+    )
     asked = options(submit)
     assert int(asked["--concurrency"]) == config["max_workers"]
     assert all(int(asked["--cpus-per-trial"]) <= kind["resources"]["CPU"] for kind in workers.values())

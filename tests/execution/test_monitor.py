@@ -17,7 +17,8 @@ from ablate.errors import BadInput
 from ablate.execution.monitoring import METRICS, monitor
 
 needs_prometheus = pytest.mark.skipif(
-    not shutil.which("prometheus") or not shutil.which("promtool"), reason="Prometheus is not installed (Debian: prometheus)"
+    not shutil.which("prometheus") or not shutil.which("promtool"),
+    reason="Prometheus is not installed (Debian: prometheus)",
 )
 
 
@@ -60,11 +61,26 @@ def test_the_alerts_fire_when_they_should(tmp_path):
             "values": values,
         }
 
-    healthy = [series("complete", "0+1x800"), series("failed", "0x800"), series("pruned", "0x800"), series("running", "2x800")]
+    healthy = [
+        series("complete", "0+1x800"),
+        series("failed", "0x800"),
+        series("pruned", "0x800"),
+        series("running", "2x800"),
+    ]
     healthy += [series("left", "900-1x800"), series("", "0x800", "worker_deaths")]
-    stalled = [series("complete", "5x800"), series("failed", "0x800"), series("pruned", "0x800"), series("running", "2x800")]
+    stalled = [
+        series("complete", "5x800"),
+        series("failed", "0x800"),
+        series("pruned", "0x800"),
+        series("running", "2x800"),
+    ]
     failing = [series("complete", "1x800"), series("failed", "9x800"), series("pruned", "0x800")]
-    fresh = [series("complete", "0x30"), series("failed", "0x30"), series("running", "2x30"), series("left", "9x30")]
+    fresh = [
+        series("complete", "0x30"),
+        series("failed", "0x30"),
+        series("running", "2x30"),
+        series("left", "9x30"),
+    ]
     ended = [series("complete", "8 9 9"), series("running", "1 1 0"), series("left", "1 1 0")]
     stopped = [series("complete", "8 8 8"), series("running", "1 1 0"), series("left", "9 0 0")]
     cases = {
@@ -77,12 +93,21 @@ def test_the_alerts_fire_when_they_should(tmp_path):
     assert set(cases) == {rule["alert"] for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]}
     tests = []
     for name, (given, at) in cases.items():
-        seen = [{"exp_labels": {"run": "r", "severity": severity(rules, name)}, "exp_annotations": summary(rules, name)}]
+        seen = [
+            {
+                "exp_labels": {"run": "r", "severity": severity(rules, name)},
+                "exp_annotations": summary(rules, name),
+            }
+        ]
         tests.append({"interval": "1m", "input_series": given, "alert_rule_test": [alert(name, at, seen)]})
         for quiet, at in ((healthy, "8h"), (fresh, "29m"), (ended, "9m"), (stopped, "9m")):
             tests.append({"interval": "1m", "input_series": quiet, "alert_rule_test": [alert(name, at, [])]})
-    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": tests}))
-    done = subprocess.run(["promtool", "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "tests.yml").write_text(
+        json.dumps({"rule_files": [rules.name], "evaluation_interval": "1m", "tests": tests})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -105,7 +130,9 @@ def summary(rules, name):
 @pytest.mark.long
 @needs_prometheus
 def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_path):
-    (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 1000").replace("epochs = 1", "epochs = 20"))
+    (tmp_path / "tiny.toml").write_text(
+        tiny_study.replace("trials = 4", "trials = 1000").replace("epochs = 1", "epochs = 20")
+    )
     command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--out", "run"]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = None
@@ -116,7 +143,10 @@ def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_
         dashboard, rules = monitor(tmp_path)
         config = {"global": {"scrape_interval": "1s"}, "rule_files": [str(rules)]}
         config["scrape_configs"] = [
-            {"job_name": "ray", "file_sd_configs": [{"files": [f"{session}/prom_metrics_service_discovery.json"]}]}
+            {
+                "job_name": "ray",
+                "file_sd_configs": [{"files": [f"{session}/prom_metrics_service_discovery.json"]}],
+            }
         ]
         (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
         port = free_port()

@@ -40,7 +40,11 @@ def study(tmp_path, text, *options):
 
 
 def running(tmp_path):
-    return load_run(tmp_path / "run").state.get("running", []) if (tmp_path / "run" / "study.toml").exists() else []
+    return (
+        load_run(tmp_path / "run").state.get("running", [])
+        if (tmp_path / "run" / "study.toml").exists()
+        else []
+    )
 
 
 @pytest.mark.slow
@@ -53,7 +57,11 @@ def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, ti
     driver = study(tmp_path, tiny_study, "--address", nodes.address, "--gpus-per-trial", "0.5")
     wait(lambda: len(running(tmp_path)) == 2 and all(row["epoch"] for row in running(tmp_path)))
     ray.init(nodes.address, log_to_driver=False)
-    slots = [actor for actor in list_actors(detail=True) if actor.state == "ALIVE" and actor.repr_name.startswith("slot")]
+    slots = [
+        actor
+        for actor in list_actors(detail=True)
+        if actor.state == "ALIVE" and actor.repr_name.startswith("slot")
+    ]
     assert sorted(actor.repr_name for actor in slots) == ["slot 0", "slot 1"]
     assert {actor.node_id for actor in slots} == {first.node_id}
     nodes.remove_node(first, allow_graceful=False)
@@ -67,12 +75,16 @@ def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, ti
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0, reason="needs root")
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0, reason="needs root"
+)
 def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit, tmp_path):
     """A raylet that sees neither this package nor the model's folder: both travel."""
     hide = f"mount -t tmpfs none {PACKAGE} && mount -t tmpfs none {tiny_vit}"
     there = f"{sys.executable} -m ray.scripts.scripts start --address {nodes.address} --num-cpus 1 --block"
-    raylet = subprocess.Popen(["unshare", "--mount", "sh", "-c", f"{hide} && exec {there}"], stdout=subprocess.DEVNULL)
+    raylet = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"{hide} && exec {there}"], stdout=subprocess.DEVNULL
+    )
     try:
         ray.init(nodes.address, log_to_driver=False)
         wait(lambda: ray.cluster_resources().get("CPU") == 1)

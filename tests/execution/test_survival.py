@@ -35,7 +35,18 @@ def ablate(*arguments, cwd, **options):
 @pytest.mark.slow
 def test_faults_lose_nothing(tmp_path):
     """The fault injection in short; its full result is benchmarks/results/faults-*.json."""
-    short = ["--drivers", "1", "--workers", "2", "--raylets", "2", "--trials", "6", "--out", str(tmp_path / "result.json")]
+    short = [
+        "--drivers",
+        "1",
+        "--workers",
+        "2",
+        "--raylets",
+        "2",
+        "--trials",
+        "6",
+        "--out",
+        str(tmp_path / "result.json"),
+    ]
     done = subprocess.run([sys.executable, FAULTS, *short], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
@@ -49,7 +60,11 @@ def test_faults_lose_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_a_long_trial_goes_on_from_its_last_epoch_in_a_moved_folder(tiny_study, tmp_path):
-    study = tiny_study.replace("trials = 4", "trials = 1").replace("epochs = 1", "epochs = 30").replace("[0.02, 0.04]", "0.05")
+    study = (
+        tiny_study.replace("trials = 4", "trials = 1")
+        .replace("epochs = 1", "epochs = 30")
+        .replace("[0.02, 0.04]", "0.05")
+    )
     (tmp_path / "tiny.toml").write_text(study)
     kept = ("--storage", str(tmp_path / "kept"))
     driver = ablate("study", "tiny.toml", "--out", "run", *kept, cwd=tmp_path)
@@ -65,9 +80,13 @@ def test_a_long_trial_goes_on_from_its_last_epoch_in_a_moved_folder(tiny_study, 
     assert resumed.returncode == 0, error
     whole = ablate("study", "tiny.toml", "--out", "whole", cwd=tmp_path)
     whole.communicate()
-    [record], [undisturbed] = (load_run(tmp_path / name).records.to_dict("records") for name in ("elsewhere", "whole"))
+    [record], [undisturbed] = (
+        load_run(tmp_path / name).records.to_dict("records") for name in ("elsewhere", "whole")
+    )
     assert record["curve"] == undisturbed["curve"] and record["trial_id"] == undisturbed["trial_id"]
-    assert datetime.fromisoformat(record["started_at"]).timestamp() < killed  # it is the trial that was killed
+    assert (
+        datetime.fromisoformat(record["started_at"]).timestamp() < killed
+    )  # it is the trial that was killed
     assert not list((tmp_path / "kept").iterdir())
 
 
@@ -80,7 +99,9 @@ def load_state(path):
 def test_a_full_disk_stops_the_study_and_a_cleared_one_goes_on(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 5"))
     (tmp_path / "small").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", tmp_path / "small"], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "none", tmp_path / "small"], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
     try:
@@ -110,7 +131,12 @@ def overcommits():
 def test_too_little_memory_is_the_trials_failure_and_the_study_goes_on(tmp_path):
     """Attention over 4,096 tokens for a batch of 2,000 images: 134 GB, on the CPU or on a GPU."""
     config = ViTConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=128, patch_size=2
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        image_size=128,
+        patch_size=2,
     )
     ViTForImageClassification(config).save_pretrained(tmp_path / "wide")
     ViTImageProcessor(size={"height": 128, "width": 128}).save_pretrained(tmp_path / "wide")
@@ -138,18 +164,29 @@ weights = ["full", "binary"]
 
 @pytest.mark.slow
 def test_a_trial_whose_worker_dies_three_times_has_failed(tiny_study, tmp_path):
-    (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 1").replace("epochs = 1", "epochs = 1000"))
+    (tmp_path / "tiny.toml").write_text(
+        tiny_study.replace("trials = 4", "trials = 1").replace("epochs = 1", "epochs = 1000")
+    )
     driver = ablate("study", "tiny.toml", "--out", "run", cwd=tmp_path)
     for attempt in (1, 2, 3):
-        wait(lambda n=attempt: any(row["attempt"] == n for row in load_state(tmp_path / "run").get("running", [])))
+        wait(
+            lambda n=attempt: any(
+                row["attempt"] == n for row in load_state(tmp_path / "run").get("running", [])
+            )
+        )
         for process in workers(driver.pid):
             with suppress(psutil.Error):  # gone already
                 process.kill()
     _, error = driver.communicate()
     assert driver.returncode == 1 and "1 of 1 trials failed" in error
     [reason] = load_run(tmp_path / "run").records["error"]
-    assert reason.startswith("its worker died 3 times, at last: The actor") and "worker process has died" in reason
-    shown = subprocess.run([sys.executable, "-m", "ablate", "status", str(tmp_path / "run")], capture_output=True, text=True)
+    assert (
+        reason.startswith("its worker died 3 times, at last: The actor")
+        and "worker process has died" in reason
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "ablate", "status", str(tmp_path / "run")], capture_output=True, text=True
+    )
     assert "1 failed" in shown.stdout and "its worker died 3 times" in shown.stdout
 
 
@@ -173,16 +210,22 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")  # Ray's monitor goes by a container's
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.skipif(psutil.virtual_memory().available < 10 * 2**30, reason="needs 10 GiB of free memory")
-@pytest.mark.skipif(LIMIT.exists() and LIMIT.read_text().strip() != "max", reason="the memory is a container's")
+@pytest.mark.skipif(
+    LIMIT.exists() and LIMIT.read_text().strip() != "max", reason="the memory is a container's"
+)
 def test_ray_ends_a_trial_that_takes_all_memory_and_it_has_failed(tmp_path):
     """A batch of all images takes some 6 GiB; Ray's memory monitor is told that 4 above what is taken now are too much."""
     memory = psutil.virtual_memory()
     limit = (memory.total - memory.available + 4 * 2**30) / memory.total
-    greedy = 'question = "?"\ntrials = 1\n[recipe]\nepochs = 1\nbatch_size = 4500\n[space]\ndescription = "one"\n'
+    greedy = (
+        'question = "?"\ntrials = 1\n[recipe]\nepochs = 1\nbatch_size = 4500\n[space]\ndescription = "one"\n'
+    )
     (tmp_path / "greedy.toml").write_text(greedy + '[space.layer]\nweights = "binary"\n')
     environment = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "250"}
     driver = ablate("study", "greedy.toml", "--out", "run", cwd=tmp_path, env={**os.environ, **environment})
     _, error = driver.communicate(timeout=600)
     assert driver.returncode == 1 and "1 of 1 trials failed" in error
     [reason] = load_run(tmp_path / "run").records["error"]
-    assert reason.startswith("its worker died 3 times, at last: 1 worker(s) were killed due to the node running low on memory")
+    assert reason.startswith(
+        "its worker died 3 times, at last: 1 worker(s) were killed due to the node running low on memory"
+    )

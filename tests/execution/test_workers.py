@@ -44,7 +44,10 @@ def test_the_fifth_trial_of_an_actor_equals_the_first(tiny_vit, tmp_path):
         )
     assert len(records) == 5 and len(seen) == 1
     about = ("train_seconds", "started_at", "trial_id")
-    first, fifth = ({key: value for key, value in record.items() if key not in about} for record in (records[0], records[4]))
+    first, fifth = (
+        {key: value for key, value in record.items() if key not in about}
+        for record in (records[0], records[4])
+    )
     assert first == fifth and first["status"] == "complete"
 
 
@@ -56,7 +59,12 @@ def test_no_worker_is_started_in_vain(tmp_path):
         """A trial that only sleeps; its record's device is its process."""
         time.sleep(0.5)
         yield SimpleNamespace(epoch=1, accuracy=0.5, state={})
-        record = blank_record(spec, name) | {"status": "complete", "accuracy": 0.5, "loss": 1.0, "device": str(os.getpid())}
+        record = blank_record(spec, name) | {
+            "status": "complete",
+            "accuracy": 0.5,
+            "loss": 1.0,
+            "device": str(os.getpid()),
+        }
         return SimpleNamespace(record=record, predictions={}, weights={})
 
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(40)])

@@ -64,7 +64,9 @@ def test_the_small_ones_take_small_images_and_start_from_the_seed():
         values = [model.state_dict() for model in (one, again, other)]
         conv = next(key for key, value in values[0].items() if value.ndim == 4)
         assert values[0][conv].equal(values[1][conv]) and not values[0][conv].equal(values[2][conv])
-    assert loading.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32  # no pooling before
+    assert (
+        loading.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32
+    )  # no pooling before
 
 
 def test_digests_tell_models_apart():
@@ -76,7 +78,9 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
     """A host that refuses: the error names the file, where it would belong, and the name of the random model."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
-    with pytest.raises(BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"):
+    with pytest.raises(
+        BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"
+    ):
         loading.load("resnet18", TEN)
     assert socket.getdefaulttimeout() is None
 
@@ -98,8 +102,14 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         (thread := threading.Thread(target=server.serve_forever)).start()
         for name in (good := f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth", "net-00000000.pth"):
-            with nullcontext() if name == good else pytest.raises(OSError, match="sha256 must begin with 00000000"):
-                torchvision_models._fetch(f"http://127.0.0.1:{server.server_port}/{name}", tmp_path / "checkpoints" / name)
+            with (
+                nullcontext()
+                if name == good
+                else pytest.raises(OSError, match="sha256 must begin with 00000000")
+            ):
+                torchvision_models._fetch(
+                    f"http://127.0.0.1:{server.server_port}/{name}", tmp_path / "checkpoints" / name
+                )
         server.shutdown()
         thread.join()
     assert seen == [None, None]
@@ -133,11 +143,19 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
         assert loaded(pixels).equal(model(pixels))
     Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
     with torch.inference_mode():
-        best = TEN[int(model(loading.preprocess("resnet18-32")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).argmax())]
+        best = TEN[
+            int(
+                model(
+                    loading.preprocess("resnet18-32")(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+                ).argmax()
+            )
+        ]
     assert predict(tmp_path, [tmp_path / "black.png"])[0][0] == best
 
 
-@pytest.mark.parametrize("config", [{}, {"id2label": {"1": "a"}}, {"id2label": ["a"]}, {"id2label": {"0": "a"}, "name": "x"}])
+@pytest.mark.parametrize(
+    "config", [{}, {"id2label": {"1": "a"}}, {"id2label": ["a"]}, {"id2label": {"0": "a"}, "name": "x"}]
+)
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
         loading.from_config("resnet18-32", "eager", config, 10**9)
@@ -164,7 +182,10 @@ def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
         quantize_(model, {pattern: LayerSpec(weights="binary")})
     assert not any(isinstance(module, BitLinear) for module in model.modules())
     assert quantize_(model, {pattern: LayerSpec()}) == [] if pattern == "*" else True  # full stays allowed
-    assert len(quantize_(model, {"*mlp*": LayerSpec(weights="binary"), "heads*": LayerSpec(weights="binary")})) == 25
+    assert (
+        len(quantize_(model, {"*mlp*": LayerSpec(weights="binary"), "heads*": LayerSpec(weights="binary")}))
+        == 25
+    )
 
 
 def test_a_plan_says_what_stays_full():

@@ -27,19 +27,42 @@ SMALL = {
     "image_size": 32,
     "patch_size": 8,
 }
-LEVIT = {"image_size": 64, "hidden_sizes": [16, 32, 48], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1]}
+LEVIT = {
+    "image_size": 64,
+    "hidden_sizes": [16, 32, 48],
+    "num_attention_heads": [2, 3, 4],
+    "depths": [1, 1, 1],
+}
 LEVIT |= {"key_dim": [8] * 3, "mlp_ratio": [2] * 3, "attention_ratio": [2] * 3}
 HIERA = {"image_size": [64, 64], "embed_dim": 16, "num_heads": [1, 2], "depths": [1, 1], "num_query_pool": 1}
 HIERA |= {"decoder_hidden_size": 16, "decoder_depth": 1, "decoder_num_heads": 2}
-SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+SWIN = {
+    "image_size": 32,
+    "patch_size": 4,
+    "embed_dim": 16,
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "window_size": 4,
+}
 MAE = {
     "decoder_hidden_size": 16,
     "decoder_num_hidden_layers": 1,
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 8,
 }
-TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
-PVT = {"image_size": 32, "hidden_sizes": [8, 16, 32, 32], "depths": [1] * 4, "num_attention_heads": [1, 1, 2, 2]}
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 9,
+}
+PVT = {
+    "image_size": 32,
+    "hidden_sizes": [8, 16, 32, 32],
+    "depths": [1] * 4,
+    "num_attention_heads": [1, 1, 2, 2],
+}
 CONVNEXT = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}
 MOBILEVIT = {
     "image_size": 64,
@@ -60,7 +83,9 @@ def save(folder, kind, config, **more):
     made = getattr(transformers, kind)
     model = made(made.config_class(**config, **more)).eval()
     for value in model.parameters():
-        value.data += torch.randn_like(value) / 10 if value.ndim < 2 else 0  # norms and biases as trained ones are
+        value.data += (
+            torch.randn_like(value) / 10 if value.ndim < 2 else 0
+        )  # norms and biases as trained ones are
     logging.disable_progress_bar()
     model.save_pretrained(folder)
     logging.enable_progress_bar()
@@ -115,7 +140,10 @@ def copy(vit, tmp_path):
 )
 def test_labels(own, labels, fate):
     found = match(json.loads(json.dumps(numbered(own))), labels)
-    assert found.fate == fate and fate.replace("taken", "made").replace("permuted", "kept, its rows") in found.note
+    assert (
+        found.fate == fate
+        and fate.replace("taken", "made").replace("permuted", "kept, its rows") in found.note
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,9 +151,21 @@ def test_labels(own, labels, fate):
     [
         ({}, "kept", "it has none"),
         ({"id2label": {"0": "cat", "2": "dog"}}, "new", "numbered from 0, but are 0, 2"),
-        ({"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 1, "dog": 0}}, "new", "contradict each other in 'cat'"),
-        ({"id2label": {"0": "dog", "1": "cat"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}, "permuted", "dog, cat"),
-        ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"dog": "0", "cat": "1"}}, "permuted", "dog, cat"),
+        (
+            {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 1, "dog": 0}},
+            "new",
+            "contradict each other in 'cat'",
+        ),
+        (
+            {"id2label": {"0": "dog", "1": "cat"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}},
+            "permuted",
+            "dog, cat",
+        ),
+        (
+            {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"dog": "0", "cat": "1"}},
+            "permuted",
+            "dog, cat",
+        ),
         ({"id2label": {"1": "dog", "0": "cat"}, "label2id": {}}, "kept", "are the data's"),
         ({"id2label": ["cat", "dog"]}, "new", "must number"),
         ({"id2label": {"0": "cat", "1": "dog"}, "problem_type": "regression"}, "new", "for regression"),
@@ -144,7 +184,10 @@ def test_labels_that_are_missing_or_contradict_each_other(config, fate, note):
         ("DeiTForImageClassificationWithTeacher", SMALL),
         ("BeitForImageClassification", SMALL),
         ("CLIPForImageClassification", {"text_config": TEXT, "vision_config": SMALL}),
-        ("SiglipForImageClassification", {"text_config": TEXT | {"projection_size": 32}, "vision_config": SMALL}),
+        (
+            "SiglipForImageClassification",
+            {"text_config": TEXT | {"projection_size": 32}, "vision_config": SMALL},
+        ),
         ("LevitForImageClassificationWithTeacher", LEVIT),
         ("PvtForImageClassification", PVT | {"num_labels": 4}),
         ("ConvNextForImageClassification", CONVNEXT),
@@ -159,15 +202,20 @@ def test_a_head_gives_its_logits_to_the_classes_of_their_names(tmp_path, kind, c
         for labels, fate in ((sorted(OWN), "permuted"), (["dog", "zebra"], "taken"), (OWN, "kept")):
             loaded, report = load_with_report(str(tmp_path), labels)
             assert report.head == fate and loaded.config.id2label == dict(enumerate(labels))
-            assert torch.allclose(loaded(pixels).logits, before[:, [OWN.index(label) for label in labels]], atol=1e-5)
+            assert torch.allclose(
+                loaded(pixels).logits, before[:, [OWN.index(label) for label in labels]], atol=1e-5
+            )
         new = [loading.load(str(tmp_path), ["p", "q", "r", "s"], seed)(pixels).logits for seed in (0, 0, 1)]
-        assert new[0].equal(new[1]) and not torch.allclose(new[0], new[2]) and not torch.allclose(new[0], before)
+        assert (
+            new[0].equal(new[1]) and not torch.allclose(new[0], new[2]) and not torch.allclose(new[0], before)
+        )
 
 
 def test_what_became_of_the_head_is_said(vit):
     folder, _ = vit
     assert load_with_report(str(folder), ["p", "q", "r"])[1] == LoadReport(
-        "new", ("The head is new: the checkpoint's 4 labels (zebra, emu, dog, cat) are not the data's 3 (p, q, r)",)
+        "new",
+        ("The head is new: the checkpoint's 4 labels (zebra, emu, dog, cat) are not the data's 3 (p, q, r)",),
     )
     assert "rows in the data's order" in load_with_report(str(folder), sorted(OWN))[1].notes[0]
     assert load_with_report("resnet18-32", ["a", "b"])[1].head == "new"
@@ -176,7 +224,10 @@ def test_what_became_of_the_head_is_said(vit):
 def test_trials_of_other_names_have_other_ids(vit):
     """The id says what becomes of the head, but only where that is not what every earlier version did."""
     name, plain = str(vit[0]), loading.digest(str(vit[0]))
-    starts = [loading.start(name, labels) for labels in (OWN, sorted(OWN), ["p", "q", "r", "s"], ["dog", "cat"], ["p", "q"])]
+    starts = [
+        loading.start(name, labels)
+        for labels in (OWN, sorted(OWN), ["p", "q", "r", "s"], ["dog", "cat"], ["p", "q"])
+    ]
     assert starts[0] == starts[4] == plain and len(set(starts)) == 4
     assert loading.start("vit-micro", ["cat", "dog"]) == loading.digest("vit-micro")
 
@@ -194,7 +245,9 @@ def test_a_trial_of_a_head_in_another_order(vit, tmp_path):
     for i, (image, label) in enumerate(zip(pixels, best.tolist(), strict=True)):
         (folder := tmp_path / "images" / OWN[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
-    spec = TrialSpec(model=str(tmp_path), data=f"imagefolder:{tmp_path / 'images'}", recipe=Recipe(epochs=0, bf16=False))
+    spec = TrialSpec(
+        model=str(tmp_path), data=f"imagefolder:{tmp_path / 'images'}", recipe=Recipe(epochs=0, bf16=False)
+    )
     assert run_trial(spec)["accuracy"] == 1
 
 
@@ -224,27 +277,53 @@ def test_backbones_get_a_new_head(tmp_path, kind, config, left):
     assert len(given) > 8
     notes = " ".join(report.notes)
     assert ("no use for" in notes) == (left is not None)
-    shapes = {key: value.shape[0] for key, value in model.state_dict().items() if "classifier" in key and value.ndim == 2}
+    shapes = {
+        key: value.shape[0]
+        for key, value in model.state_dict().items()
+        if "classifier" in key and value.ndim == 2
+    }
     assert set(shapes.values()) == {3}
-    again, other = loading.load(str(tmp_path), ["a", "b", "c"]), loading.load(str(tmp_path), ["a", "b", "c"], 1)
+    again, other = (
+        loading.load(str(tmp_path), ["a", "b", "c"]),
+        loading.load(str(tmp_path), ["a", "b", "c"], 1),
+    )
     for key in shapes:
         assert model.state_dict()[key].equal(again.state_dict()[key])
         assert not model.state_dict()[key].equal(other.state_dict()[key])
 
 
 def block(tensors):
-    return {key.replace("layer.1.", "layer.2."): value.clone() for key, value in tensors.items() if "layer.1." in key}
+    return {
+        key.replace("layer.1.", "layer.2."): value.clone()
+        for key, value in tensors.items()
+        if "layer.1." in key
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: t | block(t), r"holds 16 tensors that its model has no place for, 'vit\..*2\."),
-        (lambda t: t | {"vit.embeddings.register_tokens": torch.ones(1, 4, 32)}, "holds 1 .*'vit.embeddings.register_tokens'"),
-        (lambda t: t | {f"{key}.lora_A": v.clone() for key, v in t.items() if "query" in key}, "holds .*lora_A"),
-        (lambda t: t | {f"ema.{key}": value.clone() for key, value in t.items()}, "the backbone more than once, 'ema"),
-        (lambda t: {f"module.{key}": value for key, value in t.items()}, "lacks 38 .* and has 40 .*'module.classifier.bias'"),
-        (lambda t: {key: v for key, v in t.items() if key != "vit.layernorm.weight"}, "lacks 1 .*'vit.layernorm.weight'"),
+        (
+            lambda t: t | {"vit.embeddings.register_tokens": torch.ones(1, 4, 32)},
+            "holds 1 .*'vit.embeddings.register_tokens'",
+        ),
+        (
+            lambda t: t | {f"{key}.lora_A": v.clone() for key, v in t.items() if "query" in key},
+            "holds .*lora_A",
+        ),
+        (
+            lambda t: t | {f"ema.{key}": value.clone() for key, value in t.items()},
+            "the backbone more than once, 'ema",
+        ),
+        (
+            lambda t: {f"module.{key}": value for key, value in t.items()},
+            "lacks 38 .* and has 40 .*'module.classifier.bias'",
+        ),
+        (
+            lambda t: {key: v for key, v in t.items() if key != "vit.layernorm.weight"},
+            "lacks 1 .*'vit.layernorm.weight'",
+        ),
         (
             lambda t: t | {"vit.embeddings.position_embeddings": torch.ones(1, 65, 32)},
             r"has '.*position_embeddings' in the shape \(1, 65, 32\), .* must be \(1, 17, 32\); correct .*image_size",
@@ -253,7 +332,10 @@ def block(tensors):
             lambda t: t | {"vit.layernorm.bias": torch.full((32,), torch.nan)},
             "must hold finite weights, but 'vit.layernorm.bias'",
         ),
-        (lambda t: t | {"classifier.weight": torch.ones(4, 32, dtype=torch.int8)}, "'classifier.weight' is torch.int8"),
+        (
+            lambda t: t | {"classifier.weight": torch.ones(4, 32, dtype=torch.int8)},
+            "'classifier.weight' is torch.int8",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(copy, change, message):
@@ -265,7 +347,10 @@ def test_tensors_that_do_not_fit_are_refused_by_name(copy, change, message):
 def test_a_head_that_is_not_whole_is_made_anew(copy):
     edit(
         copy,
-        lambda t: {key: value for key, value in t.items() if key != "classifier.bias"} | {"projector.0.weight": torch.ones(2)},
+        lambda t: (
+            {key: value for key, value in t.items() if key != "classifier.bias"}
+            | {"projector.0.weight": torch.ones(2)}
+        ),
     )
     model, report = load_with_report(str(copy), OWN)
     assert report.head == "new" and report.notes[0].endswith("the checkpoint lacks classifier.bias")
@@ -276,7 +361,10 @@ def test_a_head_that_is_not_whole_is_made_anew(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"quantization_config": {"quant_method": "gptq"}}, "must be in floating point, .*quantization_config"),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            "must be in floating point, .*quantization_config",
+        ),
         ({"auto_map": {"AutoModelForImageClassification": "evil.Model"}}, "code of its own .*never run"),
         ({"model_type": "bert"}, "no image classifier of model_type 'bert'; give one of beit"),
         ({"model_type": None}, "no image classifier of model_type 'unknown'"),
@@ -297,7 +385,11 @@ def test_configurations_that_are_not_to_be_loaded(copy, change, message):
     ("gone", "new", "message"),
     [
         ("config.json", None, "has no config.json"),
-        ("model.safetensors", "tf_model.h5", "must hold model.safetensors or pytorch_model.bin, but has .*, tf_model.h5; load"),
+        (
+            "model.safetensors",
+            "tf_model.h5",
+            "must hold model.safetensors or pytorch_model.bin, but has .*, tf_model.h5; load",
+        ),
         (None, "adapter_config.json", "holds an adapter; merge it"),
     ],
 )
@@ -334,9 +426,13 @@ class Spy:
 def test_the_head_of_a_checkpoint_with_more_outputs_than_labels_counts(copy):
     """No labels at all: transformers says two, the file has four; its digest is that of its values."""
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({key: value for key, value in config.items() if "2" not in key}))
+    (copy / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if "2" not in key})
+    )
     model, report = load_with_report(str(copy), ["p", "q", "r", "s"])
-    assert report.head == "kept" and model.classifier.weight.equal(load_file(copy / "model.safetensors")["classifier.weight"])
+    assert report.head == "kept" and model.classifier.weight.equal(
+        load_file(copy / "model.safetensors")["classifier.weight"]
+    )
     before = loading.digest(str(copy))
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
     assert loading.digest(str(copy)) != before
@@ -346,7 +442,11 @@ def test_a_head_for_several_labels_is_kept_and_one_output_is_not(vit, copy, tmp_
     config = json.loads((copy / "config.json").read_text()) | {"problem_type": "multi_label_classification"}
     (copy / "config.json").write_text(json.dumps(config))
     model, report = load_with_report(str(copy), sorted(OWN))
-    assert report.head == "permuted" and "several labels" in report.notes[1] and model.config.problem_type is None
+    assert (
+        report.head == "permuted"
+        and "several labels" in report.notes[1]
+        and model.config.problem_type is None
+    )
     config |= {"id2label": {"0": "emu", "1": "cat"}, "label2id": {}}  # two labels, four outputs: which ones?
     (copy / "config.json").write_text(json.dumps(config))
     assert load_with_report(str(copy), ["cat", "emu"])[1].head == "new"
@@ -362,7 +462,10 @@ def test_loading_leaves_the_process_as_it_was(vit):
     logging.set_verbosity_info()
     state, found = torch.get_rng_state(), []
     alone = loading.load(str(vit[0]), ["p", "q"], 1).classifier.weight
-    threads = [threading.Thread(target=lambda: found.append(loading.load(str(vit[0]), ["p", "q"], 1))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: found.append(loading.load(str(vit[0]), ["p", "q"], 1)))
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -36,7 +36,9 @@ def documented():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_can_do_what_the_table_says(family, tmp_path):
     said = documented()[family]
-    assert row(family, tmp_path) == {column: said[column] for column in said if column not in ("ONNX", "why not")}
+    assert row(family, tmp_path) == {
+        column: said[column] for column in said if column not in ("ONNX", "why not")
+    }
     assert said["why not"] == families.REASONS.get(family, "")
 
 
@@ -55,7 +57,9 @@ def test_the_table_is_whole():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", ["ViT", "SwinV2", "SigLIP", "Hiera", "LeViT", "torchvision's ViT", "torchvision's Swin"])
+@pytest.mark.parametrize(
+    "family", ["ViT", "SwinV2", "SigLIP", "Hiera", "LeViT", "torchvision's ViT", "torchvision's Swin"]
+)
 def test_quantizing_changes_what_a_model_says(family):
     """A layer that is converted and then passed by would leave the output as it was: layer by layer, it must not."""
     with torch.no_grad():
@@ -101,7 +105,9 @@ def test_a_front_is_timed(tmp_path):
 )
 def test_attention_that_reads_its_weights_by_itself_is_refused(family, pattern):
     model = build(family)
-    with pytest.raises(BadInput, match=r"(MultiheadAttention|ShiftedWindowAttention) reads the weights .* would do nothing"):
+    with pytest.raises(
+        BadInput, match=r"(MultiheadAttention|ShiftedWindowAttention) reads the weights .* would do nothing"
+    ):
         quantize_(model, {pattern: LayerSpec(weights="binary")})
     assert not any(isinstance(module, BitLinear) for module in model.modules())
 
@@ -114,7 +120,10 @@ def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
     model.register_forward_hook(lambda _, __, output: setattr(output, "logits", output.logits.flip(1)))
     with pytest.raises(BadInput, match="gives logits that are off by"):
         check_round_trip(model, processing)
-    for family, match in (("SigLIP 2, NaFlex", "must be usable"), ("torchvision's ViT", "the file holds a model .* no class")):
+    for family, match in (
+        ("SigLIP 2, NaFlex", "must be usable"),
+        ("torchvision's ViT", "the file holds a model .* no class"),
+    ):
         with pytest.raises(BadInput, match=match):
             check_round_trip(build(family), processing)
 
@@ -124,7 +133,9 @@ def test_a_full_disk_is_not_the_models_fault():
     resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))  # no file may grow
     try:
         with pytest.raises(Unwritten, match="a packed model must fit into"):
-            check_round_trip(model, loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3))
+            check_round_trip(
+                model, loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
@@ -136,11 +147,17 @@ def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_trainin
     beit = families.hugging_face("Beit", **{**families.RELATIVE, "image_size": 48})().eval()
     evaluate(beit, split, processing)
     F.cross_entropy(loading.logits(beit.train(), torch.randn(2, 3, 48, 48)), torch.arange(2)).backward()
-    levit, processing = build("LeViT"), loading.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    levit, processing = (
+        build("LeViT"),
+        loading.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
+    )
     before = evaluate(levit, split, processing).loss
-    values = {key: value + 1 if "attention_biases" in key else value for key, value in levit.state_dict().items()}
     values = {
-        key: value * torch.arange(value.shape[-1]) if "attention_biases" in key else value for key, value in values.items()
+        key: value + 1 if "attention_biases" in key else value for key, value in levit.state_dict().items()
+    }
+    values = {
+        key: value * torch.arange(value.shape[-1]) if "attention_biases" in key else value
+        for key, value in values.items()
     }
     levit.load_state_dict(values)
     assert evaluate(levit, split, processing).loss != before

@@ -14,21 +14,34 @@ def test_groups_of_the_bundled_vit():
     found = groups(loading.load("vit-micro", datasets.CIFAR10))
     roles = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")]
     assert list(found) == [*roles, "head"]
-    assert [name.rpartition(".")[2] for name in found["block0.attention"]] == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert [name.rpartition(".")[2] for name in found["block0.attention"]] == [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    ]
     assert found["head"] == ["classifier"]
 
 
 @pytest.mark.parametrize(
     ("architecture", "config"),
     [
-        ("DeiT", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}),
-        ("Beit", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}),
+        (
+            "DeiT",
+            {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+        ),
+        (
+            "Beit",
+            {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+        ),
         ("Dinov2", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}),
     ],
 )
 def test_groups_come_from_structure_not_from_names(architecture, config):
     cls = getattr(transformers, f"{architecture}ForImageClassification")
-    model = cls(getattr(transformers, f"{architecture}Config")(image_size=32, patch_size=8, num_labels=10, **config))
+    model = cls(
+        getattr(transformers, f"{architecture}Config")(image_size=32, patch_size=8, num_labels=10, **config)
+    )
     found = groups(model)
     assert list(found)[:3] == ["block0.attention", "block0.fc1", "block0.fc2"] and list(found)[-1] == "head"
     assert len(found["block1.attention"]) == 4 and len(found["block1.fc1"]) == 1
@@ -37,7 +50,13 @@ def test_groups_come_from_structure_not_from_names(architecture, config):
 
 def test_groups_of_a_swin_pass_by_what_lies_between_its_stages():
     config = transformers.SwinConfig(
-        image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4, num_labels=10
+        image_size=32,
+        patch_size=4,
+        embed_dim=16,
+        depths=[1, 1],
+        num_heads=[1, 2],
+        window_size=4,
+        num_labels=10,
     )
     found = groups(transformers.SwinForImageClassification(config))
     blocks = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")]
@@ -46,7 +65,13 @@ def test_groups_of_a_swin_pass_by_what_lies_between_its_stages():
 
 
 def test_both_classifiers_of_a_distilled_deit_are_its_head():
-    config = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     model = transformers.DeiTForImageClassificationWithTeacher(
         transformers.DeiTConfig(intermediate_size=32, num_labels=10, **config)
     )
@@ -62,7 +87,9 @@ def test_layers_that_torch_would_pass_by_are_left_out():
     with torch.device("meta"):
         names = linear_layers(vit_b_16(num_classes=10))
         fused = linear_layers(nn.TransformerEncoderLayer(8, 2, 16))
-    assert "encoder.layers.encoder_layer_0.mlp.0" in names and not [name for name in names if name.endswith("out_proj")]
+    assert "encoder.layers.encoder_layer_0.mlp.0" in names and not [
+        name for name in names if name.endswith("out_proj")
+    ]
     assert fused == {}
 
 
@@ -99,7 +126,9 @@ def test_a_fused_projection_is_attention():
 
 
 def model():
-    return nn.ModuleDict({"a": nn.ModuleDict({"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4)}), "head": nn.Linear(4, 2)})
+    return nn.ModuleDict(
+        {"a": nn.ModuleDict({"fc1": nn.Linear(4, 8), "fc2": nn.Linear(8, 4)}), "head": nn.Linear(4, 2)}
+    )
 
 
 def test_quantize_replaces_by_pattern():

@@ -17,7 +17,13 @@ from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.training.trial import trial_id
 
 EDGE, SQUARE, ODD = {"shortest_edge": 32}, {"height": 32, "width": 32}, {"height": 29, "width": 24}
-SIZES = [(90, 41), (33, 120), (50, 50), (20, 17), (32, 32)]  # (width, height): wide, tall, square, smaller, as it is
+SIZES = [
+    (90, 41),
+    (33, 120),
+    (50, 50),
+    (20, 17),
+    (32, 32),
+]  # (width, height): wide, tall, square, smaller, as it is
 
 
 def noise(size):
@@ -38,9 +44,14 @@ def check(folder, sizes=SIZES):
     """Every image comes out as the processor makes it, but for one step of its 8 bits."""
     ours, theirs = loading.preprocess(folder), AutoImageProcessor.from_pretrained(folder)
     for size in sizes:
-        found, expected = ours(tensor(noise(size)))[0], theirs(noise(size), return_tensors="pt")["pixel_values"][0]
+        found, expected = (
+            ours(tensor(noise(size)))[0],
+            theirs(noise(size), return_tensors="pt")["pixel_values"][0],
+        )
         assert found.shape == expected.shape == (3, *ours.size)
-        assert ((found - expected).abs() * torch.tensor(ours.std)[:, None, None] / ours.scale).max() <= 1.01, size
+        assert (
+            (found - expected).abs() * torch.tensor(ours.std)[:, None, None] / ours.scale
+        ).max() <= 1.01, size
     return ours
 
 
@@ -50,7 +61,10 @@ def check(folder, sizes=SIZES):
         ("ViT", {"size": ODD}),
         ("ViT", {"size": SQUARE, "resample": 0}),
         ("ViT", {"size": SQUARE, "resample": 1}),
-        ("ViT", {"size": SQUARE, "rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.1, 1.2], "image_std": 0.5}),
+        (
+            "ViT",
+            {"size": SQUARE, "rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.1, 1.2], "image_std": 0.5},
+        ),
         ("DeiT", {"size": {"height": 37, "width": 37}, "crop_size": SQUARE}),
         ("Beit", {"size": {"height": 38, "width": 38}, "crop_size": ODD, "do_center_crop": True}),
         ("CLIP", {"size": EDGE, "crop_size": ODD}),
@@ -62,7 +76,10 @@ def check(folder, sizes=SIZES):
         ("Levit", {"size": EDGE, "crop_size": SQUARE}),
         ("Levit", {"size": ODD, "crop_size": SQUARE}),
         ("MobileViT", {"size": {"shortest_edge": 36}, "crop_size": SQUARE}),
-        ("MobileViT", {"size": SQUARE, "crop_size": ODD, "do_flip_channel_order": False, "do_normalize": True}),
+        (
+            "MobileViT",
+            {"size": SQUARE, "crop_size": ODD, "do_flip_channel_order": False, "do_normalize": True},
+        ),
         ("ConvNext", {"size": EDGE}),
         ("ConvNext", {"size": {"shortest_edge": 384}, "do_center_crop": True, "crop_size": SQUARE}),
         ("PoolFormer", {"size": EDGE, "crop_size": SQUARE}),
@@ -70,7 +87,10 @@ def check(folder, sizes=SIZES):
         ("MobileNetV1", {"size": {"shortest_edge": 36}, "crop_size": SQUARE}),
         ("MobileNetV2", {"size": {"shortest_edge": 36}, "crop_size": SQUARE}),
         ("EfficientNet", {"size": SQUARE}),
-        ("EfficientNet", {"size": SQUARE, "rescale_offset": True, "rescale_factor": 1 / 127.5, "include_top": False}),
+        (
+            "EfficientNet",
+            {"size": SQUARE, "rescale_offset": True, "rescale_factor": 1 / 127.5, "include_top": False},
+        ),
         ("EfficientNet", {"size": SQUARE, "rescale_offset": True, "do_normalize": False, "image_std": 0.5}),
         ("Perceiver", {"size": SQUARE, "crop_size": {"height": 37, "width": 36}}),
         ("Segformer", {"size": ODD}),
@@ -84,10 +104,25 @@ def test_a_known_processor_is_followed(kind, fields, tmp_path):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        {
+            "feature_extractor_type": "ViTFeatureExtractor",
+            "size": 32,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+        },
         {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 32, "crop_pct": 0.8, "resample": 3},
-        {"feature_extractor_type": "CLIPFeatureExtractor", "size": 36, "crop_size": 32, "do_center_crop": True},
-        {"image_processor_type": "ViTImageProcessorFast", "size": SQUARE, "crop_pct": 0.5, "do_flip_channel_order": True},
+        {
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "size": 36,
+            "crop_size": 32,
+            "do_center_crop": True,
+        },
+        {
+            "image_processor_type": "ViTImageProcessorFast",
+            "size": SQUARE,
+            "crop_pct": 0.5,
+            "do_flip_channel_order": True,
+        },
     ],
     ids=lambda fields: str(next(iter(fields.values()))),
 )
@@ -99,13 +134,29 @@ def test_an_old_or_odd_file_is_read_as_transformers_reads_it(fields, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "fields", "reason"),
     [
-        ("ViT", {"size": {"longest_edge": 40}}, "a height and a width, or a shortest_edge, but is {'longest_edge': 40}"),
+        (
+            "ViT",
+            {"size": {"longest_edge": 40}},
+            "a height and a width, or a shortest_edge, but is {'longest_edge': 40}",
+        ),
         ("ViT", {"size": SQUARE, "resample": 4}, "its resample must be one of"),
-        ("ViT", {"size": SQUARE, "do_pad": True, "pad_size": {"height": 40, "width": 40}}, r"shape \(3, 40, 40\)"),
-        ("CLIP", {"size": {"shortest_edge": 32, "longest_edge": 40}, "crop_size": SQUARE}, "must be followed to 1/255"),
+        (
+            "ViT",
+            {"size": SQUARE, "do_pad": True, "pad_size": {"height": 40, "width": 40}},
+            r"shape \(3, 40, 40\)",
+        ),
+        (
+            "CLIP",
+            {"size": {"shortest_edge": 32, "longest_edge": 40}, "crop_size": SQUARE},
+            "must be followed to 1/255",
+        ),
         ("Donut", {"size": SQUARE}, "must be followed to 1/255, but differs by"),
         ("PPLCNet", {"resize_short": 32, "crop_size": 28}, "must be followed to 1/255, but differs by"),
-        ("TextNet", {"size": EDGE, "do_center_crop": True, "crop_size": SQUARE, "size_divisor": 20}, "must be followed"),
+        (
+            "TextNet",
+            {"size": EDGE, "do_center_crop": True, "crop_size": SQUARE, "size_divisor": 20},
+            "must be followed",
+        ),
         ("ImageGPT", {"size": SQUARE, "clusters": np.zeros((2, 3))}, "makes no pixel_values"),
         ("Siglip2", {"size": SQUARE}, "makes pixels of shape"),
         ("VideoMAE", {"size": EDGE, "crop_size": SQUARE}, r"makes pixels of shape \(1, 3, 32, 32\)"),
@@ -113,15 +164,21 @@ def test_an_old_or_odd_file_is_read_as_transformers_reads_it(fields, tmp_path):
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_what_cannot_be_followed_is_refused(kind, fields, reason, tmp_path):
-    with pytest.raises(BadInput, match=f"must have a preprocessor_config.json that can be followed.*{reason}"):
+    with pytest.raises(
+        BadInput, match=f"must have a preprocessor_config.json that can be followed.*{reason}"
+    ):
         loading.preprocess(saved(tmp_path, kind, **fields))
 
 
-@pytest.mark.parametrize("fields", [{"size": EDGE, "do_center_crop": False}, {"size": SQUARE, "do_resize": False}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"size": EDGE, "do_center_crop": False}, {"size": SQUARE, "do_resize": False}], ids=str
+)
 def test_without_a_crop_images_must_have_the_models_shape(fields, tmp_path):
     ours = check(saved(tmp_path, "ViT", **fields), sizes=[(32, 32)])
     for size in SIZES[:2]:
-        with pytest.raises(BadInput, match=f"must bring images to 32 x 32, but not those of {size[0]} x {size[1]}; set"):
+        with pytest.raises(
+            BadInput, match=f"must bring images to 32 x 32, but not those of {size[0]} x {size[1]}; set"
+        ):
             ours(tensor(noise(size)))
         with pytest.raises(BadInput, match="must bring images"):
             ours.of(np.zeros((1, *size[::-1], 3), np.uint8))
@@ -151,7 +208,12 @@ def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
 def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
     """In one process, as in a notebook."""
     config = transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=8
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=16,
+        patch_size=8,
     )
 
     def save(**fields):

@@ -46,7 +46,11 @@ class Frozen(Classifier):
 @pytest.mark.parametrize("cls", [Classifier, Frozen])
 def test_what_the_logits_do_not_need_is_left_out_with_its_reason(cls):
     model = cls()
-    assert [*linear_layers(model)] == ["body", "head"] == [name for names in groups(model).values() for name in names]
+    assert (
+        [*linear_layers(model)]
+        == ["body", "head"]
+        == [name for names in groups(model).values() for name in names]
+    )
     why = unquantizable(model)
     assert why["pooler.2"] == why["pooler"] and "'pooler' never reaches the logits" in why["pooler"]
     assert "'auxiliary' never reaches the logits" in why["auxiliary"]
@@ -57,7 +61,9 @@ def test_what_the_logits_do_not_need_is_left_out_with_its_reason(cls):
 
 def test_the_pooling_head_of_a_siglip_is_left_out():
     model = families.build("SigLIP")
-    assert [*groups(model)] == [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
+    assert [*groups(model)] == [
+        f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")
+    ] + ["head"]
     full = packed_bytes(model, {}), count(model, (32, 32)).bitops
     quantize_(model, {"*": BINARY})
     assert (packed_bytes(model, {}), count(model, (32, 32)).bitops) < full
@@ -78,9 +84,13 @@ def test_looking_leaves_no_trace():
     values, random = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
     linear_layers(model)
     assert {name: module.training for name, module in model.named_modules()} == before
-    assert torch.get_rng_state().equal(random) and all(value.equal(values[key]) for key, value in model.state_dict().items())
+    assert torch.get_rng_state().equal(random) and all(
+        value.equal(values[key]) for key, value in model.state_dict().items()
+    )
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(module._forward_hooks or getattr(module, "attention_bias_cache", None) for module in model.modules())
+    assert not any(
+        module._forward_hooks or getattr(module, "attention_bias_cache", None) for module in model.modules()
+    )
 
 
 def test_a_model_without_values_and_one_without_a_known_input_are_looked_at_as_far_as_they_can_be():
@@ -180,7 +190,12 @@ def test_hooks_flags_and_types_of_a_replaced_layer_go_on():
     model[0].eval()
     weight = model[0].weight
     quantize_(model, {"0": BINARY})
-    assert model[0].weight is weight and not model[0].weight.requires_grad and not model[0].training and model.training
+    assert (
+        model[0].weight is weight
+        and not model[0].weight.requires_grad
+        and not model[0].training
+        and model.training
+    )
     model(torch.ones(1, 3, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
     handle.remove()
     model(torch.ones(1, 3, dtype=torch.bfloat16))
@@ -234,7 +249,9 @@ def test_shared_layers_are_packed_under_all_their_names(tmp_path):
 def test_a_file_in_which_an_unused_layer_was_quantized_still_loads(tmp_path):
     model = families.build("SigLIP")
     quantize_(model, {"*": BINARY})
-    model.vision_model.head.mlp.fc1 = BitLinear.from_linear(model.vision_model.head.mlp.fc1)  # as earlier versions did
+    model.vision_model.head.mlp.fc1 = BitLinear.from_linear(
+        model.vision_model.head.mlp.fc1
+    )  # as earlier versions did
     pack(model, tmp_path)
     x = families.pixels("SigLIP")
     assert loading.logits(load_packed(tmp_path), x).equal(loading.logits(model, x))

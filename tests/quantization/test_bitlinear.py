@@ -54,7 +54,11 @@ def reference_activations(x, bits, signed, scale):
 FIELDS = [
     {"weights": weights, "activation_bits": bits, "activation_scale": scale, "signed": signed, "norm": norm}
     for weights, bits, scale, signed, norm in itertools.product(
-        ("binary", "ternary", "int4", "int8"), (None, 1, 2, 3, 4, 5, 6, 7, 8), ("token", "tensor"), (True, False), (True, False)
+        ("binary", "ternary", "int4", "int8"),
+        (None, 1, 2, 3, 4, 5, 6, 7, 8),
+        ("token", "tensor"),
+        (True, False),
+        (True, False),
     )
     if signed or bits != 1
 ]
@@ -74,7 +78,9 @@ def test_every_field_against_the_reference(training):
         nn.init.normal_(layer.weight, 0.1)
         x = torch.randn(3, 5, 24, dtype=torch.float64)
         expected = reference(x.numpy(), layer.weight.detach().numpy(), layer.bias.detach().numpy(), spec)
-        np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9, err_msg=str(spec))
+        np.testing.assert_allclose(
+            layer(x).detach().numpy(), expected, rtol=1e-9, atol=1e-9, err_msg=str(spec)
+        )
 
 
 def test_zero_goes_to_minus_one():
@@ -126,7 +132,9 @@ def test_an_image_does_not_depend_on_its_batch_mates_with_token_scale():
     assert not torch.allclose(tensor_wide(x[:1]), tensor_wide(x)[:1])
 
 
-@pytest.mark.parametrize("fields", [{"weights": "binary"}, {"weights": "ternary", "signed": False}, {"weights": "int8"}])
+@pytest.mark.parametrize(
+    "fields", [{"weights": "binary"}, {"weights": "ternary", "signed": False}, {"weights": "int8"}]
+)
 def test_gradients_go_straight_through(fields):
     layer = BitLinear(6, 4, **fields).double()
     x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)

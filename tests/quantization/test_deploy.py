@@ -37,7 +37,14 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
     run = load_run(finished[0])
     smallest = run.records.loc[run.records["size_bytes"].idxmin()]
     code, _ = command(
-        capsys, monkeypatch, "export", run.path, "--max-size-bytes", smallest["size_bytes"], "--to", tmp_path / "small"
+        capsys,
+        monkeypatch,
+        "export",
+        run.path,
+        "--max-size-bytes",
+        smallest["size_bytes"],
+        "--to",
+        tmp_path / "small",
     )
     assert code == 0
     written = sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
@@ -53,16 +60,29 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
 
     for i in (0, 7):
         Image.fromarray(dataset.validation.images[i]).save(tmp_path / f"{i}.png")
-    code, out = command(capsys, monkeypatch, "predict", tmp_path / "small", tmp_path / "0.png", tmp_path / "7.png", "--json")
+    code, out = command(
+        capsys, monkeypatch, "predict", tmp_path / "small", tmp_path / "0.png", tmp_path / "7.png", "--json"
+    )
     assert code == 0
-    assert [row["class"] for row in json.loads(out.out)] == [dataset.classes[logits[i].argmax()] for i in (0, 7)]
+    assert [row["class"] for row in json.loads(out.out)] == [
+        dataset.classes[logits[i].argmax()] for i in (0, 7)
+    ]
 
-    code, out = command(capsys, monkeypatch, "bench", tmp_path / "small", "--seconds", "0.01", "--threads", "1", "--json")
+    code, out = command(
+        capsys, monkeypatch, "bench", tmp_path / "small", "--seconds", "0.01", "--threads", "1", "--json"
+    )
     rows = {row["model"]: row for row in json.loads(out.out)}
     assert code == 0 and rows["packed"]["size_bytes"] == written
     parameters = smallest["parameters"]
-    assert rows["full, float32"]["size_bytes"] == 4 * parameters and rows["full, bfloat16"]["size_bytes"] == 2 * parameters
-    assert all(row[f"latency_ms at batch {b}"] > 0 and row[f"n at batch {b}"] >= 5 for row in rows.values() for b in (1, 8, 32))
+    assert (
+        rows["full, float32"]["size_bytes"] == 4 * parameters
+        and rows["full, bfloat16"]["size_bytes"] == 2 * parameters
+    )
+    assert all(
+        row[f"latency_ms at batch {b}"] > 0 and row[f"n at batch {b}"] >= 5
+        for row in rows.values()
+        for b in (1, 8, 32)
+    )
 
 
 @pytest.mark.slow
@@ -109,30 +129,44 @@ def test_the_layer_table_adds_up():
     """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
     model = loading.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
-    model.unused = torch.nn.Linear(2, 2)  # never called: no layer that can be quantized, and no time of its own
-    table = layer_table(model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu"))
+    model.unused = torch.nn.Linear(
+        2, 2
+    )  # never called: no layer that can be quantized, and no time of its own
+    table = layer_table(
+        model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu")
+    )
     assert set(table.layers) == set(linear_layers(model)) and "unused" not in table.layers
     assert LatencyTable.restore(json.loads(json.dumps(table.dump()))) == table
     whole = measure(model.eval(), (32, 32), seconds=0.5).median_ms
     assert table.sum({}) == pytest.approx(whole, rel=1)  # the machine is noisy, but not by that much
-    one = table.sum({"classifier": LayerSpec(weights="ternary", activation_bits=2, beta_multiplier=3.0)}) - table.sum({})
+    one = table.sum(
+        {"classifier": LayerSpec(weights="ternary", activation_bits=2, beta_multiplier=3.0)}
+    ) - table.sum({})
     assert one == pytest.approx(table.layers["classifier"][binary] - table.layers["classifier"][LayerSpec()])
     unsigned = [
-        LayerSpec(weights="binary", signed=False, activation_scale="tensor", activation_bits=bits) for bits in (None, 3)
+        LayerSpec(weights="binary", signed=False, activation_scale="tensor", activation_bits=bits)
+        for bits in (None, 3)
     ]
     table = layer_table(model, (32, 32), unsigned, torch.device("cpu"))
-    assert all(table.sum({"classifier": spec}) > 0 for spec in (*unsigned, LayerSpec(weights="binary", activation_bits=None)))
+    assert all(
+        table.sum({"classifier": spec}) > 0
+        for spec in (*unsigned, LayerSpec(weights="binary", activation_bits=None))
+    )
 
 
 @pytest.mark.slow
 def test_latency_as_an_objective(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace('"bitops"', '"latency_ms"'))
-    run = run_study(load_study(str(tmp_path / "tiny.toml")), tmp_path / "run", resources=Resources(concurrency=1))
+    run = run_study(
+        load_study(str(tmp_path / "tiny.toml")), tmp_path / "run", resources=Resources(concurrency=1)
+    )
     assert (run.records["latency_ms"] > 0).all() and run.records["latency_ms"].nunique() > 1
     measured = pd.read_csv(run.path / "tables" / "latency.csv")
     front = pd.read_csv(run.path / "tables" / "front.csv")
     assert list(measured["trial_id"]) == list(front["trial_id"])
-    assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (measured["latency_ms_measured"] > 0).all()
+    assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (
+        measured["latency_ms_measured"] > 0
+    ).all()
     shutil.rmtree(run.path / "weights")  # study.toml and ledger.jsonl alone are enough to go on
     shutil.rmtree(run.path / "tables")
     resumed, _ = resume_study(run.path, trials=5, resources=Resources(concurrency=1))
@@ -146,7 +180,11 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "fields", [{"weights": "ternary", "beta_per": "channel"}, {"weights": "int8", "signed": False, "activation_bits": 5}]
+    "fields",
+    [
+        {"weights": "ternary", "beta_per": "channel"},
+        {"weights": "int8", "signed": False, "activation_bits": 5},
+    ],
 )
 def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
     model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
@@ -161,21 +199,27 @@ def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit,
     (theirs,) = session.run(None, {"pixels": pixels.numpy()})
     with torch.inference_mode():
         ours = load_packed(tmp_path)(pixels).logits.numpy()
-    assert np.linalg.norm(theirs - ours) < 0.02 * np.linalg.norm(ours)  # a float sum in another order flips a level
+    assert np.linalg.norm(theirs - ours) < 0.02 * np.linalg.norm(
+        ours
+    )  # a float sum in another order flips a level
     assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.9
 
 
 def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as without the extra
     name = next((finished[0] / "weights").iterdir()).name
-    code, out = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
+    code, out = command(
+        capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx"
+    )
     assert code == 2 and "ablate-vit[onnx]" in out.err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.long
 def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
     name = next((finished[0] / "weights").iterdir()).name
-    code, _ = command(capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx")
+    code, _ = command(
+        capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx"
+    )
     assert code == 0 and {file.name for file in (tmp_path / "out").iterdir()} == {
         "packed.json",
         "model.safetensors",

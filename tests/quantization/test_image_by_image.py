@@ -23,8 +23,21 @@ TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor",
 
 def tiny(family):
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32}
-    windows = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 32,
+    }
+    windows = {
+        "image_size": 32,
+        "patch_size": 2,
+        "embed_dim": 16,
+        "depths": [2, 2],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    }
     fields = {"ViT": {**small, "patch_size": 8}, "Swin": windows, "Swinv2": windows}[family]
     config = getattr(transformers, f"{family}Config")(**fields)
     return getattr(transformers, f"{family}ForImageClassification")(config).eval()
@@ -56,7 +69,9 @@ def test_in_training_the_scale_is_the_batchs():
     model = torch.nn.Sequential(torch.nn.Linear(8, 4))
     quantize_(model, {"0": TENSOR})
     x = torch.randn(5, 8) * torch.logspace(-1, 1, 5)[:, None]
-    assert torch.equal(model.train()(x), model[0].train()(x)) and not torch.equal(model.eval()(x), model[0].eval()(x))
+    assert torch.equal(model.train()(x), model[0].train()(x)) and not torch.equal(
+        model.eval()(x), model[0].eval()(x)
+    )
 
 
 @pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8)])
@@ -71,7 +86,10 @@ def test_one_token_or_none(shape):
 @pytest.mark.long
 def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monkeypatch):
     spec = TrialSpec(
-        model=str(tiny_vit), layers={"block0.fc1": TENSOR}, fraction=0.01, recipe=Recipe(epochs=1, bf16=False, validate_every=9)
+        model=str(tiny_vit),
+        layers={"block0.fc1": TENSOR},
+        fraction=0.01,
+        recipe=Recipe(epochs=1, bf16=False, validate_every=9),
     )
     accuracies = []
     for n in (3, 50):
@@ -96,7 +114,9 @@ def test_onnx_takes_each_image_by_itself(tiny_vit, tmp_path):
     pack(model, tmp_path, preprocess=preprocess)
     to_onnx(tmp_path, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    pixels = (np.random.default_rng(0).normal(size=(4, 3, 32, 32)) * [[[[0.1]]], [[[1]]], [[[3]]], [[[9]]]]).astype(np.float32)
+    pixels = (
+        np.random.default_rng(0).normal(size=(4, 3, 32, 32)) * [[[[0.1]]], [[[1]]], [[[3]]], [[[9]]]]
+    ).astype(np.float32)
     (together,) = session.run(None, {"pixels": pixels})
     alone = np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in pixels])
     np.testing.assert_allclose(together, alone, atol=1e-5)

@@ -36,7 +36,9 @@ def test_every_field_gives_the_evaluation_forward(weights):
     for bits, scale, signed, norm in fields:
         if bits == 1 and not signed:
             continue
-        spec = LayerSpec(weights=weights, activation_bits=bits, activation_scale=scale, signed=signed, norm=norm)
+        spec = LayerSpec(
+            weights=weights, activation_bits=bits, activation_scale=scale, signed=signed, norm=norm
+        )
         layer = BitLinear(40, 24, **spec.model_dump()).eval()
         x = torch.randn(2, 5, 40)
         x[0, 0] = 0
@@ -92,13 +94,17 @@ def test_a_cpu_without_int8_instructions_gives_the_right_answer():
     """oneDNN held to AVX2 multiplies in saturating int16 pairs; the tests above must hold there too."""
     select = "sums or odd or every_field"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", select, __file__]
-    done = subprocess.run(command, env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
 def test_a_sum_that_could_leave_int32_is_refused():
     with pytest.raises(BadInput, match=r"below 2\^31"):
-        IntegerLinear(torch.ones(1, 140_000, dtype=torch.int8), torch.ones(1), None, LayerSpec(weights="int8"))
+        IntegerLinear(
+            torch.ones(1, 140_000, dtype=torch.int8), torch.ones(1), None, LayerSpec(weights="int8")
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -113,7 +119,11 @@ def test_cuda_multiplies_the_same_integers(weights, shape):
 def test_a_model_as_integers_gives_the_same_numbers_and_comes_back(tiny_vit):
     model = ViTForImageClassification.from_pretrained(tiny_vit).eval()
     quantize_(
-        model, {"vit.layers.0.*": LayerSpec(weights="binary"), "vit.layers.1.*": LayerSpec(weights="ternary", signed=False)}
+        model,
+        {
+            "vit.layers.0.*": LayerSpec(weights="binary"),
+            "vit.layers.1.*": LayerSpec(weights="ternary", signed=False),
+        },
     )
     before, pixels = [type(module) for module in model.modules()], torch.randn(3, 3, 32, 32)
     expected = model(pixels).logits

@@ -105,14 +105,18 @@ def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path
     model = loading.load("vit-micro", datasets.CIFAR10)
     sizes = []
     for per in ("tensor", "channel"):
-        names = quantize_(model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")})
+        names = quantize_(
+            model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")}
+        )
         sizes.append(pack(model, tmp_path / per))
         layers = json.loads((tmp_path / per / "packed.json").read_text())["layers"]
         assert all(("beta_per" in layer) == (per == "channel") for layer in layers.values())
         assert not any("straight_through" in layer for layer in layers.values())
     words = len('"beta_per":"channel",') * len(names)
     channels = sum(model.get_submodule(name).out_features for name in names)
-    assert sizes[1] - sizes[0] - words == pytest.approx(4 * (channels - len(names)), abs=8 * len(names))  # safetensors' header
+    assert sizes[1] - sizes[0] - words == pytest.approx(
+        4 * (channels - len(names)), abs=8 * len(names)
+    )  # safetensors' header
 
 
 def vit_base(weights):
@@ -287,10 +291,19 @@ def forge(good, fields=None, tensors=None):
     """Files with other contents and the right checksum, as a forger would make them."""
     header = json.loads(good["packed.json"]) | (fields or {})
     header.pop("sha256")
-    body = good["model.safetensors"] if tensors is None else tensors if isinstance(tensors, bytes) else save(tensors)
+    body = (
+        good["model.safetensors"]
+        if tensors is None
+        else tensors
+        if isinstance(tensors, bytes)
+        else save(tensors)
+    )
     spelled = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     header["sha256"] = hashlib.sha256(spelled + body).hexdigest()
-    return {"packed.json": json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), "model.safetensors": body}
+    return {
+        "packed.json": json.dumps(header, sort_keys=True, separators=(",", ":")).encode(),
+        "model.safetensors": body,
+    }
 
 
 def test_a_forgery_without_a_fault_is_the_model(good, tmp_path):
@@ -299,7 +312,11 @@ def test_a_forgery_without_a_fault_is_the_model(good, tmp_path):
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -319,7 +336,9 @@ def test_hostile_fields_are_refused(good, tmp_path, key, value):
 def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path, value, data):
     model = json.loads(good["packed.json"])["model"]
     key = data.draw(
-        st.sampled_from([*model["config"], "auto_map", "_attn_implementation", "num_channels", "num_attention_heads"])
+        st.sampled_from(
+            [*model["config"], "auto_map", "_attn_implementation", "num_channels", "num_attention_heads"]
+        )
     )
     model["config"][key] = value
     for name, content in forge(good, {"model": model}).items():
@@ -339,7 +358,11 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
         ("TimmWrapperForImageClassification", {}, "must be an image classifier"),
         ("ViTForImageClassification", {"num_labels": 10**10}, "num_labels must be at most 65536"),
         ("ViTForImageClassification", {"num_labels": True}, "num_labels must be at most 65536"),
-        ("CLIPForImageClassification", {"vision_config": {"num_labels": 10**10}}, "num_labels must be at most 65536"),
+        (
+            "CLIPForImageClassification",
+            {"vision_config": {"num_labels": 10**10}},
+            "num_labels must be at most 65536",
+        ),
         (
             "CLIPForImageClassification",
             {"vision_config": {"_attn_implementation": "kernels/evil"}},
@@ -356,7 +379,11 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
         ("ViTForImageClassification", {"hidden_size": 10**30}, "cannot build|must be"),
         ("ViTForImageClassification", {"image_size": 10**7}, "must be"),
         ("ViTForImageClassification", {"image_size": -16}, "image_size must be at least 1, but got -16"),
-        ("SwinForImageClassification", {"patch_size": [4, 0]}, r"patch_size must be at least 1, but got \[4, 0\]"),
+        (
+            "SwinForImageClassification",
+            {"patch_size": [4, 0]},
+            r"patch_size must be at least 1, but got \[4, 0\]",
+        ),
     ],
 )
 def test_hostile_models_are_refused(name, config, match, good, tmp_path):
@@ -398,19 +425,33 @@ def test_tensors_must_be_those_of_the_model(good, tmp_path):
     layer = "vit.layers.0.attention.q_proj"
     for name, value in whole.items():
         refused(tmp_path, forge(good, tensors={k: v for k, v in whole.items() if k != name}), "must be")
-        refused(tmp_path, forge(good, tensors=whole | {name: torch.cat([value.flatten(), value.flatten()[:1]])}), "must be")
+        refused(
+            tmp_path,
+            forge(good, tensors=whole | {name: torch.cat([value.flatten(), value.flatten()[:1]])}),
+            "must be",
+        )
         refused(tmp_path, forge(good, tensors=whole | {name: value.double()}), "must be")
     refused(tmp_path, forge(good, tensors=whole | {"more": torch.ones(1)}), "'more' must be absent")
     for beta in (torch.nan, torch.inf):
-        refused(tmp_path, forge(good, tensors=whole | {f"{layer}.beta": torch.tensor([beta])}), "beta must be finite")
+        refused(
+            tmp_path,
+            forge(good, tensors=whole | {f"{layer}.beta": torch.tensor([beta])}),
+            "beta must be finite",
+        )
     layers = json.loads(good["packed.json"])["layers"]
     per_channel = layers | {layer: layers[layer] | {"beta_per": "channel"}}
     refused(tmp_path, forge(good, {"layers": per_channel}), "q_proj.beta' must be")
     undecided = layers | {layer: layers[layer] | {"norm": "unnormalised"}}
     refused(tmp_path, forge(good, {"layers": undecided}), "norm")
     missing = json.loads(good["packed.json"])["layers"]
-    refused(tmp_path, forge(good, {"layers": missing | {"vit.layers.9.fc": missing[layer]}}), "must be linear layers")
-    refused(tmp_path, forge(good, {"layers": missing | {layer: {"weights": "full"}}}), "must be linear layers")
+    refused(
+        tmp_path,
+        forge(good, {"layers": missing | {"vit.layers.9.fc": missing[layer]}}),
+        "must be linear layers",
+    )
+    refused(
+        tmp_path, forge(good, {"layers": missing | {layer: {"weights": "full"}}}), "must be linear layers"
+    )
 
 
 def read_good(good, folder):

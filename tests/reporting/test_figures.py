@@ -11,7 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablate.analysis.confusion import confusions, most_confused
-from ablate.paper_figures import fig_confusion, fig_ladder, fig_layers, fig_pareto, fig_scaling, fig_sensitivity
+from ablate.paper_figures import (
+    fig_confusion,
+    fig_ladder,
+    fig_layers,
+    fig_pareto,
+    fig_scaling,
+    fig_sensitivity,
+)
 from ablate.paper_figures.style import figure
 from ablate.reporting.figures import CLASSES, _slugs, draw
 from ablate.reporting.findings import findings, write_tables
@@ -63,15 +70,24 @@ def test_the_command_draws_each_run_it_is_given(finished, few):
     done = subprocess.run([sys.executable, "-m", "ablate", "figures", *runs], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (finished[0] / "figures").glob("*.pdf")}
-    assert names >= {"pareto.pdf", "confusion_full.pdf", "confusion_quantized_less_full.pdf", "examples_wrong_quantized.pdf"}
+    assert names >= {
+        "pareto.pdf",
+        "confusion_full.pdf",
+        "confusion_quantized_less_full.pdf",
+        "examples_wrong_quantized.pdf",
+    }
     assert "pareto.pdf" in done.stdout and "gap.pdf" in done.stdout and "volume: binary: " in done.stdout
 
 
 def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
     framed, box = [], fig_confusion._box
     monkeypatch.setattr(fig_confusion, "_box", lambda i, j: framed.append((i, j)) or box(i, j))
-    rows = pd.DataFrame([(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "difference"])
-    pairs = pd.DataFrame({"class": ["a", "a", "b"], "other": ["b", "c", "c"], "repeated": [False, True, False]})
+    rows = pd.DataFrame(
+        [(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "difference"]
+    )
+    pairs = pd.DataFrame(
+        {"class": ["a", "a", "b"], "other": ["b", "c", "c"], "repeated": [False, True, False]}
+    )
     for tested, cells in ((pairs, [(0, 2), (2, 0)]), (None, [])):
         framed.clear()
         fig_confusion.draw_difference(rows, tested, "", tmp_path / "less")
@@ -79,8 +95,12 @@ def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
 
 
 def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
-    rungs = pd.DataFrame({"rung": ["base", "better"], "mean": [0.4, 0.5], "low": [0.3, 0.4], "high": [0.5, 0.6]})
-    rungs = rungs.assign(gain=[np.nan, 0.1], gain_low=[np.nan, 0.05], cost=np.nan, cost_low=np.nan, cost_high=np.nan)
+    rungs = pd.DataFrame(
+        {"rung": ["base", "better"], "mean": [0.4, 0.5], "low": [0.3, 0.4], "high": [0.5, 0.6]}
+    )
+    rungs = rungs.assign(
+        gain=[np.nan, 0.1], gain_low=[np.nan, 0.05], cost=np.nan, cost_low=np.nan, cost_high=np.nan
+    )
     seeds = pd.DataFrame({"base": [0.35, 0.45], "better": [0.45, 0.55]})
     fig_ladder.draw(rungs, seeds, "", tmp_path / "ladder", "full")
     assert (tmp_path / "ladder.pdf").exists()
@@ -103,7 +123,18 @@ def test_labels_hide_neither_points_nor_each_other(tmp_path):
         assert inside.fully_containsx(box.x0) and inside.fully_containsx(box.x1)
 
 
-NAMES = ["US$ 5 to US$ 10^", "a$^$b", "$x_1", "\\frac{1}", "100 %", "_hidden", "new\nline", "größe", "<b>x</b>", ""]
+NAMES = [
+    "US$ 5 to US$ 10^",
+    "a$^$b",
+    "$x_1",
+    "\\frac{1}",
+    "100 %",
+    "_hidden",
+    "new\nline",
+    "größe",
+    "<b>x</b>",
+    "",
+]
 
 
 def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
@@ -117,14 +148,20 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", looked)
     names = [name.replace("\n", "\\n") for name in NAMES]
-    cells = pd.DataFrame([(a, b, 1, 0.1) for a in NAMES for b in NAMES], columns=["label", "predicted", "count", "share"])
+    cells = pd.DataFrame(
+        [(a, b, 1, 0.1) for a in NAMES for b in NAMES], columns=["label", "predicted", "count", "share"]
+    )
     fig_confusion.draw(cells, NAMES[0], tmp_path / "confusion")
     assert seen.pop() >= {*names, NAMES[0]}
     fig_layers.draw(pd.DataFrame([["binary"] * 10], columns=NAMES), [NAMES[0]], NAMES[1], tmp_path / "layers")
     assert seen.pop() >= {*names}
-    points = pd.DataFrame([(arm, size, 1 / size) for arm in NAMES for size in (10, 20)], columns=["arm", "images", "error"])
+    points = pd.DataFrame(
+        [(arm, size, 1 / size) for arm in NAMES for size in (10, 20)], columns=["arm", "images", "error"]
+    )
     bands = points.assign(low=0.01, high=0.2)
-    fig_scaling.draw(points, bands, pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"}), "", tmp_path / "scaling")
+    fig_scaling.draw(
+        points, bands, pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"}), "", tmp_path / "scaling"
+    )
     drawn = seen.pop()
     assert drawn >= set(names[2:]) and r"US\$ 5 to US\$ 10^: $a N^{-\beta}$" in drawn
 
@@ -149,7 +186,11 @@ def test_a_confusion_matrix_can_be_read_whatever_its_classes(classes, tmp_path, 
     fig_confusion.draw(table, "title", tmp_path / "figure", kept)
     [axes] = (canvas := seen[0]).axes
     canvas.draw_without_rendering()
-    assert len(axes.get_yticklabels()) == min(classes, CLASSES) and not crowded(axes.xaxis) and not crowded(axes.yaxis)
+    assert (
+        len(axes.get_yticklabels()) == min(classes, CLASSES)
+        and not crowded(axes.xaxis)
+        and not crowded(axes.yaxis)
+    )
     assert axes.bbox.width > 0.4 * canvas.bbox.width and canvas.get_size_inches()[1] < 9
 
 
@@ -159,25 +200,40 @@ def test_layer_maps_can_be_read_whatever_the_groups(groups, tmp_path, monkeypatc
     seen = []
     monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
     names = [f"vision_model.with_a_long_path.encoder.layers.{i}.mlp.fc1" for i in range(groups)]
-    fig_layers.draw(pd.DataFrame([["binary"] * groups] * 3, columns=names), ["50.0%, 1 KiB"] * 3, "title", tmp_path / "layers")
-    costs = pd.DataFrame({"how": "alone", "group": names, "precision": "binary", "accuracy_cost": 0.1, "accuracy_high": np.nan})
+    fig_layers.draw(
+        pd.DataFrame([["binary"] * groups] * 3, columns=names),
+        ["50.0%, 1 KiB"] * 3,
+        "title",
+        tmp_path / "layers",
+    )
+    costs = pd.DataFrame(
+        {"how": "alone", "group": names, "precision": "binary", "accuracy_cost": 0.1, "accuracy_high": np.nan}
+    )
     fig_sensitivity.draw(costs, names, "title", tmp_path / "sensitivity")
     for canvas in seen[::2]:
         canvas.draw_without_rendering()
         shown = [label.get_text() for label in canvas.axes[-1].get_xticklabels() if label.get_visible()]
-        assert not crowded(canvas.axes[-1].xaxis) and len(shown) >= min(groups, 30) and len(set(shown)) == len(shown)
+        assert (
+            not crowded(canvas.axes[-1].xaxis)
+            and len(shown) >= min(groups, 30)
+            and len(set(shown)) == len(shown)
+        )
 
 
 @pytest.mark.parametrize(("objective", "course"), [("accuracy", [20, 30, 30, 40]), ("loss", [2, 2, 1, 1])])
 def test_one_objective_is_drawn_trial_by_trial(objective, course, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
-    trials = pd.DataFrame({"accuracy": [0.2, 0.3, 0.1, 0.4], "loss": [2.0, 3.0, 1.0, 4.0], "label": ["all full", "", "", ""]})
+    trials = pd.DataFrame(
+        {"accuracy": [0.2, 0.3, 0.1, 0.4], "loss": [2.0, 3.0, 1.0, 4.0], "label": ["all full", "", "", ""]}
+    )
     best = trials.index == (2 if objective == "loss" else 3)
     fig_pareto.draw(trials.assign(front=best, stairs=best), [objective], "", tmp_path / "pareto")
     [axes] = seen[0].axes
     assert axes.get_xlabel() == "trial" != axes.get_ylabel()
-    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4] and list(axes.lines[0].get_ydata()) == pytest.approx(course)
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4] and list(
+        axes.lines[0].get_ydata()
+    ) == pytest.approx(course)
 
 
 def test_files_of_names_that_are_alike_do_not_replace_each_other():
@@ -187,5 +243,7 @@ def test_files_of_names_that_are_alike_do_not_replace_each_other():
 
 @pytest.mark.long
 def test_bad_input():
-    done = subprocess.run([sys.executable, "-m", "ablate", "figures", "nowhere"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", "figures", "nowhere"], capture_output=True, text=True
+    )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

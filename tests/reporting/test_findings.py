@@ -67,7 +67,9 @@ def test_an_arm_without_a_full_one_of_its_recipe_says_so(simulated):
     verdicts = found.tables["verdicts"].set_index("arm")
     assert dict(verdicts["baseline"]) == {"binary": "full", "binary, plain": "full"}
     assert dict(verdicts["same_recipe"]) == {"binary": True, "binary, plain": False}
-    told = verdicts["sentence"].str.contains("the gap to full, in recipe and quantization together,", regex=False)
+    told = verdicts["sentence"].str.contains(
+        "the gap to full, in recipe and quantization together,", regex=False
+    )
     assert dict(told) == {"binary": False, "binary, plain": True}
     assert verdicts.loc["binary", "verdict"] == "shrinks"
 
@@ -75,7 +77,9 @@ def test_an_arm_without_a_full_one_of_its_recipe_says_so(simulated):
 def test_the_laws_have_both_kinds_of_interval(shrinks):
     laws = shrinks["scaling"].tables["laws"]
     for low, high in (("low", "high"), ("profile_low", "profile_high")):
-        assert (laws[low] <= laws["value"] * (1 + 1e-6)).all() and (laws["value"] <= laws[high] * (1 + 1e-6)).all()
+        assert (laws[low] <= laws["value"] * (1 + 1e-6)).all() and (
+            laws["value"] <= laws[high] * (1 + 1e-6)
+        ).all()
     assert not np.allclose(laws["low"], laws["profile_low"], rtol=1e-3)
 
 
@@ -104,7 +108,9 @@ def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
 @pytest.mark.long
 def test_what_is_too_few_is_not_said(simulated):
     found = findings(load_run(simulated(0.1, 0.0, seeds=1)))
-    assert "inconclusive" in found["volume"].sentence and "two paired seeds" in " ".join(found["volume"].notes)
+    assert "inconclusive" in found["volume"].sentence and "two paired seeds" in " ".join(
+        found["volume"].notes
+    )
     assert not found["ladder"] and found["ladder"].notes == ("the study is no ladder",)
 
 
@@ -112,7 +118,10 @@ def test_the_findings_of_a_search(finished):
     found = findings(load_run(finished[0]))
     front = found["front"].tables["trials"]
     assert front["front"].sum() == len(found["front"].tables["front"]) >= 1
-    assert front["front_probability"].between(0, 1).all() and (front.loc[front["front"], "front_probability"] > 0).all()
+    assert (
+        front["front_probability"].between(0, 1).all()
+        and (front.loc[front["front"], "front_probability"] > 0).all()
+    )
     course = found["progress"].tables["hypervolume"]["hypervolume"]
     assert course.is_monotonic_increasing and course.iloc[-1] == 1
     matrix = found["confusion"].tables["confusion"]
@@ -155,11 +164,20 @@ def test_confusions_count():
 def test_a_difference_of_two_matrices_is_taken_cell_by_cell():
     labels = np.array([0, 0, 0, 1])
     table = confusions({"full": (labels, labels), "m": (np.array([0, 1, 1, 1]), labels)}, ["cat", "dog"])
-    found = differences(table.sample(frac=1, random_state=0).sort_values("model", kind="stable"))  # cells in another order
+    found = differences(
+        table.sample(frac=1, random_state=0).sort_values("model", kind="stable")
+    )  # cells in another order
     assert set(found["model"]) == {"m"}
-    assert found.set_index(["label", "predicted"])["difference"].to_dict() == {("cat", "cat"): -2, ("cat", "dog"): 2}
-    zero = pd.DataFrame({"model": ["full", "m"], "label": "dog", "predicted": "cat", "count": 0, "share": 0.0})
-    assert differences(pd.concat([table, zero])).equals(differences(table))  # as files of earlier versions have them
+    assert found.set_index(["label", "predicted"])["difference"].to_dict() == {
+        ("cat", "cat"): -2,
+        ("cat", "dog"): 2,
+    }
+    zero = pd.DataFrame(
+        {"model": ["full", "m"], "label": "dog", "predicted": "cat", "count": 0, "share": 0.0}
+    )
+    assert differences(pd.concat([table, zero])).equals(
+        differences(table)
+    )  # as files of earlier versions have them
     assert differences(table[table["model"] == "full"]).empty
 
 
@@ -173,7 +191,9 @@ def test_tables_of_many_classes_grow_with_the_images_and_not_with_the_pairs():
     assert tracemalloc.get_traced_memory()[1] < 50e6  # a square of 10,000 has 800 MB
     tracemalloc.stop()
     assert (
-        len(table) <= 2 * labels.size >= len(found) and table["count"].sum() == 2 * labels.size and (table["count"] > 0).all()
+        len(table) <= 2 * labels.size >= len(found)
+        and table["count"].sum() == 2 * labels.size
+        and (table["count"] > 0).all()
     )
     assert len(worst) == 50 and worst == sorted(worst, key=classes.index)
 
@@ -190,7 +210,9 @@ def test_of_a_ladder_its_ends_are_compared_and_not_every_rung(tmp_path, design):
     steps = [{"name": name, "recipe": {"epochs": i}} for i, name in enumerate(("one", "two", "three"), 3)]
     reference = {"name": "full precision", "layer": {"weights": "full"}}
     space = {"description": "d", "layer": {"weights": "binary"}}
-    study = StudySpec(question="?", space=space, design=design, steps=steps, reference=reference, base="bottom")
+    study = StudySpec(
+        question="?", space=space, design=design, steps=steps, reference=reference, base="bottom"
+    )
     run = create_run(tmp_path, study, {"classes": ["cat", "dog"], "layer_groups": ["block0.fc1"]})
     (tmp_path / "predictions").mkdir()
     planned = Design(study, ["block0.fc1"])
@@ -198,20 +220,32 @@ def test_of_a_ladder_its_ends_are_compared_and_not_every_rung(tmp_path, design):
         record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
         record |= {"accuracy": 0.5, "test_accuracy": 0.5}
         append(run.path / "ledger.jsonl", record)
-        said = [0, 1, 1] if spec.layers else [1, 1, 1]  # the reference is another, so that each differs from it
+        said = (
+            [0, 1, 1] if spec.layers else [1, 1, 1]
+        )  # the reference is another, so that each differs from it
         kept = {"test_logits": np.eye(2)[said], "test_labels": np.array([0, 1, 0])}
         np.savez(tmp_path / "predictions" / f"{record['trial_id']}.npz", **kept)
         planned.tell(record)
     tables = findings(load_run(tmp_path))["confusion"].tables
     shown = ["full precision", "bottom", "three"] if "ladder" in design else ["full precision", "all"]
-    assert list(dict.fromkeys(tables["confusion"]["model"])) == list(dict.fromkeys(tables["examples"]["model"])) == shown
+    assert (
+        list(dict.fromkeys(tables["confusion"]["model"]))
+        == list(dict.fromkeys(tables["examples"]["model"]))
+        == shown
+    )
     assert list(dict.fromkeys(tables["confusion_difference"]["model"])) == shown[1:]
 
 
 def test_what_data_and_recipe_buy_adds_up():
     corner = {("old", 10): 0.2, ("old", 100): 0.5, ("new", 10): 0.3, ("new", 100): 0.7}
-    rows = [(arm, images, seed, value + 0.01 * seed) for (arm, images), value in corner.items() for seed in range(3)]
-    found = paired.crossing(pd.DataFrame(rows, columns=["arm", "images", "seed", "test_accuracy"]), "old", "new")
+    rows = [
+        (arm, images, seed, value + 0.01 * seed)
+        for (arm, images), value in corner.items()
+        for seed in range(3)
+    ]
+    found = paired.crossing(
+        pd.DataFrame(rows, columns=["arm", "images", "seed", "test_accuracy"]), "old", "new"
+    )
     assert dict(zip(found["bought_by"], found["mean"].round(9), strict=True)) == {
         "data": 0.3,
         "new": 0.1,
@@ -227,7 +261,9 @@ def test_a_pair_of_classes_that_is_confused_more_often():
     baseline[40:42] = guesses[40:42] = 0
     found = changed(guesses, baseline, labels, ["cat", "dog", "ship"]).set_index(["class", "other"])
     assert found.loc[("cat", "dog"), ["images", "confused", "baseline_confused"]].tolist() == [40, 8, 0]
-    assert found.loc[("cat", "dog"), "p"] == pytest.approx(2 * 0.5**8)  # exact binomial: 8 of 8, on both sides
+    assert found.loc[("cat", "dog"), "p"] == pytest.approx(
+        2 * 0.5**8
+    )  # exact binomial: 8 of 8, on both sides
     assert found.loc[("cat", "dog"), "holm"] == pytest.approx(6 * 0.5**8)
     assert found.loc[("cat", "ship"), ["confused", "baseline_confused", "p"]].tolist() == [2, 2, 1]
 
@@ -241,7 +277,11 @@ def test_what_repeats_is_sure_on_every_seed_and_in_one_direction():
     rows = [("m", seed, *pair, *row) for pair, seeds in pairs.items() for seed, row in enumerate(seeds)]
     columns = ["model", "seed", "class", "other", "confused", "baseline_confused", "sure"]
     found = repeated(pd.DataFrame(rows, columns=columns))
-    assert found.groupby(["class", "other"], sort=False)["repeated"].unique().tolist() == [[True], [False], [False]]
+    assert found.groupby(["class", "other"], sort=False)["repeated"].unique().tolist() == [
+        [True],
+        [False],
+        [False],
+    ]
 
 
 def test_examples_are_the_first_of_their_class():

@@ -26,11 +26,18 @@ from ablate.search.experiment_design import Design
 from ablate.training.trial import trial_id
 
 in_chromium = pytest.mark.skipif(chromium.NAME is None, reason="Chromium is not installed (Debian: chromium)")
-EVIL = "</script><script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">&amp;"
+EVIL = (
+    "</script><script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">&amp;"
+)
 GROUPS = ["block0.attention", "block0.fc1", "block1.attention", "block1.fc1", "head"]
 PAPER = {"paperWidth": 8.27, "paperHeight": 11.69, "marginLeft": 0.59, "marginRight": 0.59}  # A4 in inches
 PAPER_PIXELS = 680  # of 96 an inch, between the margins
-SPACE = {"name": "s", "description": "d", "objectives": ["accuracy", "size_bytes", "bitops"], "layer": {"weights": "full"}}
+SPACE = {
+    "name": "s",
+    "description": "d",
+    "objectives": ["accuracy", "size_bytes", "bitops"],
+    "layer": {"weights": "full"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +57,20 @@ def opened(address, file, **how):
 def searched(path, trials, groups=GROUPS, question="which?", **fields):
     """A made-up run of a search; `fields` of its records: values, or functions of the trial's number and full layers."""
     study = StudySpec(question=question, space=SPACE, trials=max(1, trials))
-    run, random = create_run(path, study, {"classes": ["a", "b"], "versions": {"torch": "2"}, "command": ["ablate"]}), []
+    run, random = (
+        create_run(path, study, {"classes": ["a", "b"], "versions": {"torch": "2"}, "command": ["ablate"]}),
+        [],
+    )
     random = np.random.default_rng(0)
     lines = []
     for i in range(trials):
         kinds = random.choice(["full", "binary", "ternary"], len(groups)) if i else ["full"] * len(groups)
         bits = int(random.choice([2, 4, 8]))
-        layers = {g: LayerSpec(weights=k, activation_bits=bits) for g, k in zip(groups, kinds, strict=True) if k != "full"}
+        layers = {
+            g: LayerSpec(weights=k, activation_bits=bits)
+            for g, k in zip(groups, kinds, strict=True)
+            if k != "full"
+        }
         spec, full = TrialSpec(layers=layers, seed=i), len(groups) - len(layers)
         record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 100, "loss": 1.0}
         record |= {"accuracy": 0.5 + 0.2 * full / len(groups) + 0.1 * random.random()}
@@ -101,7 +115,9 @@ def test_hover_shows_a_trials_layers_and_a_click_pins_it(finished, page_of_a_sea
         pinned = page("document.getElementById('pinned').textContent")
         trials = page("JSON.parse(document.getElementById('data').textContent).trials")
         index = next(
-            i for i, trial in enumerate(trials) if trial["id"] not in pinned and records.loc[trial["id"], "spec"]["layers"]
+            i
+            for i, trial in enumerate(trials)
+            if trial["id"] not in pinned and records.loc[trial["id"], "spec"]["layers"]
         )
         trial = trials[index]
         page("document.getElementById('front-0').scrollIntoView()")
@@ -113,8 +129,13 @@ def test_hover_shows_a_trials_layers_and_a_click_pins_it(finished, page_of_a_sea
         assert trial["id"] in page("document.getElementById('pinned').textContent")
         cells = page("[...document.querySelectorAll('.map td[title]')].map(cell => cell.title)")
         layers = records.loc[trial["id"], "spec"]["layers"]
-        asked = {name: f"{layer['weights']}, {layer['activation_bits']}-bit activations" for name, layer in layers.items()}
-        assert {cell.partition(": ")[0]: cell.partition(": ")[2] for cell in cells if ": full" not in cell} == asked
+        asked = {
+            name: f"{layer['weights']}, {layer['activation_bits']}-bit activations"
+            for name, layer in layers.items()
+        }
+        assert {
+            cell.partition(": ")[0]: cell.partition(": ")[2] for cell in cells if ": full" not in cell
+        } == asked
         last = "[...document.querySelectorAll('button[data-trial]')].at(-1)"
         page(f"{last}.click()")
         assert page(f"{last}.textContent") in page("document.querySelector('#pinned h3').textContent")
@@ -134,7 +155,9 @@ def test_a_phone_holds_the_page(which, address, request):
         assert page("document.documentElement.scrollWidth") <= 360
         wide = "[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.table, svg, .js-plotly-plot'))"
         assert page(f"{wide}.every(e => e.getBoundingClientRect().right <= 361)")
-        assert page("[...document.querySelectorAll('.main-svg')].every(e => e.getBoundingClientRect().right <= 361)")
+        assert page(
+            "[...document.querySelectorAll('.main-svg')].every(e => e.getBoundingClientRect().right <= 361)"
+        )
 
 
 @pytest.mark.long
@@ -153,11 +176,17 @@ def test_paper_holds_the_page(which, address, request):
         page("new Promise(done => setTimeout(done, 500))")
         assert page(drawn) == before  # on the screen all is as it was
         assert not page.errors
-    with opened(address, file, width=PAPER_PIXELS) as page:  # what the paper's own layout makes of the words and tables
+    with opened(
+        address, file, width=PAPER_PIXELS
+    ) as page:  # what the paper's own layout makes of the words and tables
         page.call("Emulation.setEmulatedMedia", media="print")
-        page("document.querySelectorAll('details').forEach(each => each.open = true)")  # as a reader may have left them
+        page(
+            "document.querySelectorAll('details').forEach(each => each.open = true)"
+        )  # as a reader may have left them
         assert page(f"({OUTSIDE})({PAPER_PIXELS + 1}, 'main *:not(.js-plotly-plot *), header *')") == []
-        assert page("[...document.querySelectorAll('.hint')].every(e => getComputedStyle(e).display === 'none')")
+        assert page(
+            "[...document.querySelectorAll('.hint')].every(e => getComputedStyle(e).display === 'none')"
+        )
 
 
 def test_the_answer_comes_first(page_of_a_design):
@@ -187,14 +216,19 @@ def test_the_page_says_with_which_commit_a_run_went_on(tmp_path):
     add_resume(run.path, {"model_sha256": "abc"})
     known = json.loads((run.path / "provenance.json").read_text())["resumed"][0]
     changed = " with changes that are not committed" if known["git_dirty"] else ""
-    assert f"{known['started_at']} at commit {known['git_commit'] or 'not known'}{changed}" in report(run).read_text()
+    assert (
+        f"{known['started_at']} at commit {known['git_commit'] or 'not known'}{changed}"
+        in report(run).read_text()
+    )
 
 
 def test_every_table_is_beside_the_page(page_of_a_design):
     page, tables = page_of_a_design.read_text(), page_of_a_design.parent / "page_tables"
     for name in re.findall(r'href="page_tables/(\w+\.csv)"', page):
         assert len(pd.read_csv(tables / name)), name
-    assert {"verdicts", "gaps", "laws", "trials", "front", "hypervolume"} <= {path.stem for path in tables.iterdir()}
+    assert {"verdicts", "gaps", "laws", "trials", "front", "hypervolume"} <= {
+        path.stem for path in tables.iterdir()
+    }
 
 
 def test_the_same_ledger_gives_the_same_bytes(finished, page_of_a_search, tmp_path):
@@ -211,8 +245,15 @@ def climbed(path, seeds=5):
     while spec := design.ask():
         cell = next(name for name, each in design.cells.items() if each.spec.layers == spec.layers)
         accuracy = 0.4 + 0.02 * order.get(cell, 0) + 0.1 * (not spec.layers) + random.normal(0, 0.005)
-        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "accuracy": accuracy, "loss": 1.0, "images": 10}
-        record |= {"size_bytes": 1000 if spec.layers else 30_000} | ({"test_accuracy": accuracy} if spec.test else {})
+        record = blank_record(spec, trial_id(spec)) | {
+            "status": "complete",
+            "accuracy": accuracy,
+            "loss": 1.0,
+            "images": 10,
+        }
+        record |= {"size_bytes": 1000 if spec.layers else 30_000} | (
+            {"test_accuracy": accuracy} if spec.test else {}
+        )
         append(run.path / "ledger.jsonl", record)
         design.tell(record)
     return load_run(path)
@@ -285,7 +326,9 @@ def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
     run = load_run(simulated(0.1, 0.0, seeds))
     ledger = run.path / "ledger.jsonl"
     kept = sorted(run.records["fraction"].unique())[:sizes]
-    lines = [line for line in ledger.read_text().splitlines(keepends=True) if json.loads(line)["fraction"] in kept]
+    lines = [
+        line for line in ledger.read_text().splitlines(keepends=True) if json.loads(line)["fraction"] in kept
+    ]
     ledger.write_text("".join(lines))
     told = text(report(load_run(run.path), tmp_path / "report.html").read_text())
     assert (
@@ -298,14 +341,26 @@ def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
 
 def test_a_live_run_says_how_far_it_is(tmp_path):
     run = searched(tmp_path / "run", 5)
-    state = {"status": "running", "host": "elsewhere", "trials": 9, "counts": {}, "running": [{}], "heartbeat": 1795418830.6}
+    state = {
+        "status": "running",
+        "host": "elsewhere",
+        "trials": 9,
+        "counts": {},
+        "running": [{}],
+        "heartbeat": 1795418830.6,
+    }
     run.write_state(state)
-    assert "5 of 9 trials recorded (5 complete); its driver is gone, as of 2026-11-23 07:27:10 UTC." in report(run).read_text()
+    assert (
+        "5 of 9 trials recorded (5 complete); its driver is gone, as of 2026-11-23 07:27:10 UTC."
+        in report(run).read_text()
+    )
     import socket
 
     run.write_state(state | {"host": socket.gethostname()})
     with hold(run.path, "driver"):
-        assert "5 of 9 trials recorded (5 complete); running, 1 under way, as of 2026" in report(run).read_text()
+        assert (
+            "5 of 9 trials recorded (5 complete); running, 1 under way, as of 2026" in report(run).read_text()
+        )
 
 
 @pytest.mark.long
@@ -332,7 +387,9 @@ def test_bad_input_is_one_line(tmp_path):
 @pytest.mark.long
 def test_the_command_writes_the_page_of_the_newest_run(tmp_path):
     searched(tmp_path / "runs" / "one", 3)
-    done = subprocess.run([sys.executable, "-m", "ablate", "report"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", "report"], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0 and "runs/one/report.html" in done.stdout, done.stderr
     assert (tmp_path / "runs" / "one" / "tables" / "trials.csv").exists()
     assert not list((tmp_path / "runs" / "one").glob(".*"))

@@ -72,7 +72,11 @@ def designed(tiny_vit, tmp_path_factory):
 def told(designed, finished):
     """The whole table with the accuracies of two runs, by the command line, without latencies."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(sys, "argv", ["ablate", "table1", str(designed.path), str(finished[0]), "--seconds", "0", "--json"])
+        patch.setattr(
+            sys,
+            "argv",
+            ["ablate", "table1", str(designed.path), str(finished[0]), "--seconds", "0", "--json"],
+        )
         patch.setattr(sys, "stdout", out := io.TextIOWrapper(io.BytesIO()))
         main.main()
     assert end.value.code == 0
@@ -83,7 +87,10 @@ def told(designed, finished):
 @pytest.fixture(scope="module")
 def table(told):
     """The same as a Table1: its JSON leaves nothing out."""
-    rows = [Row(row["name"], row["beside"], {n: Cell(**cell) for n, cell in row["cells"].items()}) for row in told["rows"]]
+    rows = [
+        Row(row["name"], row["beside"], {n: Cell(**cell) for n, cell in row["cells"].items()})
+        for row in told["rows"]
+    ]
     table = Table1(rows, told["notes"], {key: told[key] for key in ("device", "threads", "batch")})
     assert table.plain() == told
     return table
@@ -135,7 +142,10 @@ def test_every_printed_cell_is_quoted_to_the_digit(told):
     for row in printed:
         assert {cell["source"] for cell in row["cells"].values()} == {"quoted"}
         assert {*row["cells"]} == {"accuracy", "state", "latency", "macs", "parameters"}
-    assert printed[3]["cells"]["parameters"]["value"] == 134_300_000 and printed[3]["cells"]["macs"]["value"] == 15_520_000_000
+    assert (
+        printed[3]["cells"]["parameters"]["value"] == 134_300_000
+        and printed[3]["cells"]["macs"]["value"] == 15_520_000_000
+    )
 
 
 def test_each_printed_row_stands_above_ours(told):
@@ -152,9 +162,16 @@ def test_a_runs_arms_with_their_tested_accuracies(told, designed):
         (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit in place of ViT-B/16, {cell}"]
         accuracy = row["cells"]["accuracy"]
         assert row["beside"] == beside and accuracy["source"] == "measured" and accuracy["split"] == "test"
-        assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(tested["test_accuracy"].mean())
+        assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(
+            tested["test_accuracy"].mean()
+        )
         assert accuracy["sd"] == pytest.approx(statistics.stdev(tested["test_accuracy"]))
-        for name, field in (("packed", "size_bytes"), ("macs", "macs"), ("bitops", "bitops"), ("parameters", "parameters")):
+        for name, field in (
+            ("packed", "size_bytes"),
+            ("macs", "macs"),
+            ("bitops", "bitops"),
+            ("parameters", "parameters"),
+        ):
             assert row["cells"][name]["value"] == tested.iloc[0][field]
 
 
@@ -171,13 +188,20 @@ def test_a_model_that_is_none_of_the_papers_says_so(told, designed):
         (resnet, "Resnet 18", True),
         (resnet, "ViT", False),
     ):
-        assert table1._is_printed(Cost(*(found[key]["value"] for key in ("parameters", "macs", "bitops"))), name) == same
+        assert (
+            table1._is_printed(Cost(*(found[key]["value"] for key in ("parameters", "macs", "bitops"))), name)
+            == same
+        )
 
 
 def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
     records = load_run(finished[0]).records
     best = records.groupby("arm")["accuracy"].max()
-    found = [row["cells"]["accuracy"] for row in told["rows"] if row["cells"].get("accuracy", {}).get("split") == "validation"]
+    found = [
+        row["cells"]["accuracy"]
+        for row in told["rows"]
+        if row["cells"].get("accuracy", {}).get("split") == "validation"
+    ]
     assert sorted(cell["value"] for cell in found) == sorted(best) and {cell["n"] for cell in found} == {1}
 
 
@@ -190,13 +214,21 @@ def test_of_a_confirmed_search_the_seeds_that_were_tested(finished, tmp_path, mo
     assert len(members) == 2 and {record["arm"] for record in members} == {"binary"}
     for member, accuracy, tested in zip(members, (0.3, 0.4), ((0.9, 0.8), (0.5, 0.7)), strict=True):
         for seed, test_accuracy in enumerate(tested, 1):
-            again = {"spec": member["spec"] | {"seed": seed, "test": True}, "seed": seed, "accuracy": accuracy}
+            again = {
+                "spec": member["spec"] | {"seed": seed, "test": True},
+                "seed": seed,
+                "accuracy": accuracy,
+            }
             again |= {"test_accuracy": test_accuracy, "trial_id": f"{member['trial_id']}-{seed}"}
             append(tmp_path / "run" / "ledger.jsonl", member | again)
-    rows = [row for row in table1.table1([load_run(tmp_path / "run")], seconds=0).rows if "accuracy" in row.cells]
+    rows = [
+        row for row in table1.table1([load_run(tmp_path / "run")], seconds=0).rows if "accuracy" in row.cells
+    ]
     (row,) = [row for row in rows if not row.quoted]
     accuracy = row.cells["accuracy"]
-    assert row.beside == "1-bit ViT" and row.name.endswith(f"among those confirmed, of {len(searched)} trials")
+    assert row.beside == "1-bit ViT" and row.name.endswith(
+        f"among those confirmed, of {len(searched)} trials"
+    )
     assert (accuracy.value, accuracy.n, accuracy.split) == (pytest.approx(0.6), 2, "test")
     assert row.cells["packed"].value == members[1]["size_bytes"]
 
@@ -212,7 +244,9 @@ def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
 
 def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkeypatch):
     timed = []
-    monkeypatch.setattr(table1.latency, "measure", lambda *a, **how: timed.append(measure(*a, **how)) or timed[-1])
+    monkeypatch.setattr(
+        table1.latency, "measure", lambda *a, **how: timed.append(measure(*a, **how)) or timed[-1]
+    )
     for arm in table1._arms(designed)[0]:
         size_bytes, found = table1._sized(*arm.build(), seconds=0.05, batch=4)
         assert abs(size_bytes - arm.size_bytes) < 200  # as it was recorded, but for the names of the classes
@@ -225,13 +259,20 @@ def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkey
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU's call returns when its work is done")
 def test_a_clock_that_does_not_wait_reads_less():
     model = loading.load("vgg16:random", datasets.CIFAR10).eval().cuda()
-    waited, not_waited = (measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False))
+    waited, not_waited = (
+        measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False)
+    )
     assert not_waited < waited / 2
 
 
 def test_notes_say_why_the_size_stays_and_what_the_printed_times_would_mean(told):
     notes = " ".join(told["notes"])
-    assert "327.33" in notes and "fp32" in notes and "random weights" in notes and "convolutions are not quantized" in notes
+    assert (
+        "327.33" in notes
+        and "fp32" in notes
+        and "random weights" in notes
+        and "convolutions are not quantized" in notes
+    )
     assert "3,518" in notes  # 2 * 17.59e9 / 0.010e-3 s
     assert "synchronising" in notes and "8.5 times" in notes and "0.6 times" in notes
 
@@ -264,7 +305,14 @@ def test_markdown(table):
 
 def test_latex(table):
     text = table1_render.typeset(table, "latex")
-    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrrrrr}", r"$\pm$", r"\textasciicircum{}"):
+    for word in (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\begin{tabular}{lrrrrrrr}",
+        r"$\pm$",
+        r"\textasciicircum{}",
+    ):
         assert word in text
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == len(table.rows) + 1 and {line.count("&") for line in lines} == {7}
@@ -276,7 +324,21 @@ def test_the_terminal_marks_every_cell(table):
     console.print(table1_render.terminal(table))
     text = console.export_text()
     (line,) = [line for line in text.splitlines() if line.startswith("ViT, as printed")]
-    assert line.split() == ["ViT,", "as", "printed", "0.986", "q", "327.33", "q", "0.297", "q", "17.59", "q", "85.81", "q"]
+    assert line.split() == [
+        "ViT,",
+        "as",
+        "printed",
+        "0.986",
+        "q",
+        "327.33",
+        "q",
+        "0.297",
+        "q",
+        "17.59",
+        "q",
+        "85.81",
+        "q",
+    ]
     assert "c counted, m measured here" in text
 
 
@@ -305,7 +367,11 @@ def test_failed_seeds_are_told(designed, tmp_path):
     (row,) = [row for row in some.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
     assert "(test, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
-    (line,) = [line for line in csv.DictReader(io.StringIO(table1_render.typeset(some, "csv"))) if line["model"] == row.name]
+    (line,) = [
+        line
+        for line in csv.DictReader(io.StringIO(table1_render.typeset(some, "csv")))
+        if line["model"] == row.name
+    ]
     assert line["accuracy_n"] == line["accuracy_failed"] == "1"
     none = fail(tested[1])
     assert not [row for row in none.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
@@ -321,13 +387,21 @@ def test_failed_seeds_are_told(designed, tmp_path):
         (["--batch", "0"], "batch must be 1 image or more, but got 0"),
         (["--threads", "0"], f"--threads must be 1 to {cpus()}, the CPUs here, but got 0"),
         (["--threads", "9999"], "the CPUs here, but got 9999"),
-        (["--json", "--format", "latex"], "--json is a form of its own, but --format is 'latex'; give one of them"),
+        (
+            ["--json", "--format", "latex"],
+            "--json is a form of its own, but --format is 'latex'; give one of them",
+        ),
         (["nowhere"], "holds no study.toml"),
     ],
 )
 def test_bad_input(capsys, arguments, part):
     code, printed = command(capsys, *arguments)
-    assert code == 2 and part in printed.err and printed.err.startswith("ablate: ") and printed.err.count("\n") == 1
+    assert (
+        code == 2
+        and part in printed.err
+        and printed.err.startswith("ablate: ")
+        and printed.err.count("\n") == 1
+    )
 
 
 def test_a_run_without_a_complete_trial_is_refused(designed, tmp_path):

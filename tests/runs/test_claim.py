@@ -98,7 +98,12 @@ def test_a_study_that_began_stays(tmp_path):
     with pytest.raises(RuntimeError), claimed(tmp_path / "run", "") as path:
         create_run(path, STUDY, {}).write_state({"counts": {}})
         raise RuntimeError
-    assert {file.name for file in path.iterdir()} == {"ledger.jsonl", "provenance.json", "state.json", "study.toml"}
+    assert {file.name for file in path.iterdir()} == {
+        "ledger.jsonl",
+        "provenance.json",
+        "state.json",
+        "study.toml",
+    }
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "below a file", "below a dangling link"])
@@ -118,7 +123,11 @@ def test_a_path_that_leads_out_of_what_is_made_is_refused(tmp_path):
     run = create_run(tmp_path / "old", STUDY, {})
     (run.path / "weights").mkdir()
     kept = sorted(tmp_path.rglob("*"))
-    for out in (tmp_path / "missing" / ".." / "old", tmp_path / "missing" / "..", tmp_path / "missing" / ".." / "new"):
+    for out in (
+        tmp_path / "missing" / ".." / "old",
+        tmp_path / "missing" / "..",
+        tmp_path / "missing" / ".." / "new",
+    ):
         with pytest.raises(BadInput, match=r"--out must be .*; give another"), claimed(out, ""):
             raise BadInput("nothing begins")
     assert sorted(tmp_path.rglob("*")) == kept
@@ -127,8 +136,16 @@ def test_a_path_that_leads_out_of_what_is_made_is_refused(tmp_path):
 def test_the_owner_of_a_run_is_who_has_its_lock(tmp_path):
     """And not who wrote the state: a process that is gone by now."""
     run = create_run(tmp_path, STUDY, {})
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    state = {"counts": {}, "pid": int(gone.stdout), "host": os.uname().nodename, "status": "running", "heartbeat": 0}
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    state = {
+        "counts": {},
+        "pid": int(gone.stdout),
+        "host": os.uname().nodename,
+        "status": "running",
+        "heartbeat": 0,
+    }
     run.write_state(state)
     assert not run.alive and owner(tmp_path) is None
     with reclaimed(run):
@@ -169,7 +186,10 @@ def test_a_killed_driver_lets_go_and_its_writer_is_waited_for(tmp_path, monkeypa
     writer = hold(tmp_path, "writer")  # lives on for a moment
     assert run.alive
     monkeypatch.setattr(claim, "PATIENCE_SECONDS", 0)
-    with pytest.raises(BadInput, match=f"process {os.getpid()}, the writer of a driver that ended, goes on"), reclaimed(run):
+    with (
+        pytest.raises(BadInput, match=f"process {os.getpid()}, the writer of a driver that ended, goes on"),
+        reclaimed(run),
+    ):
         pass
     monkeypatch.setattr(claim, "PATIENCE_SECONDS", 60)
     Timer(0.1, writer.close).start()
@@ -191,12 +211,21 @@ def test_two_at_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_commands_at_once(tmp_path):
-    once = [sys.executable, TWO, "--repeats", "1", "--out", str(tmp_path / "result.json")]  # the benchmark does it three times
+    once = [
+        sys.executable,
+        TWO,
+        "--repeats",
+        "1",
+        "--out",
+        str(tmp_path / "result.json"),
+    ]  # the benchmark does it three times
     done = subprocess.run(once, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     for part in ("bare", "commands"):
-        assert not any(counts["faults"] for counts in result[part].values() if isinstance(counts, dict)), done.stderr
+        assert not any(counts["faults"] for counts in result[part].values() if isinstance(counts, dict)), (
+            done.stderr
+        )
 
 
 @pytest.mark.long

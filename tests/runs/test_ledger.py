@@ -25,7 +25,13 @@ RESULTS = Path(__file__).parents[2] / "results"
 def records(n=2):
     """Complete records, small, with text that is not ASCII."""
     for i in range(n):
-        found = {"status": "complete", "accuracy": 0.1 * i, "loss": 1e-7, "size_bytes": 1000 + i, "error": 'a "quoted" \n ü J*'}
+        found = {
+            "status": "complete",
+            "accuracy": 0.1 * i,
+            "loss": 1e-7,
+            "size_bytes": 1000 + i,
+            "error": 'a "quoted" \n ü J*',
+        }
         yield blank_record(TrialSpec(seed=i), f"trial{i}") | found
 
 
@@ -49,7 +55,10 @@ def every_changed_bit_is_refused(content):
         for bit in range(8):
             changed = bytearray(content)
             changed[i] ^= 1 << bit
-            with pytest.raises(BadInput, match=rf"^ledger:{1 + (i > first)}: not a record: .*; restore the ledger from a copy"):
+            with pytest.raises(
+                BadInput,
+                match=rf"^ledger:{1 + (i > first)}: not a record: .*; restore the ledger from a copy",
+            ):
                 ledger.parse(bytes(changed), Path("ledger"))
 
 
@@ -105,8 +114,14 @@ GOOD = f'{SPEC},"status":"failed"'
         (f"{{{GOOD}}}".replace('"a"', "3"), "trial_id must be text, but got 3"),
         (f"{{{GOOD}}}".replace("{}", "[]"), "spec must be an object"),
         (f"{{{GOOD}}}".replace("{}", '{"recipe":3}'), "spec must be an object"),
-        (f"{{{GOOD}}}".replace("{}", '{"layers":{"head":3}}'), "spec.layers.head must be an object, but got 3"),
-        (f"{{{GOOD}}}".replace("{}", '{"layers":{"head":{"weights":"one"}}}'), "spec: layers.head.weights: Input should be"),
+        (
+            f"{{{GOOD}}}".replace("{}", '{"layers":{"head":3}}'),
+            "spec.layers.head must be an object, but got 3",
+        ),
+        (
+            f"{{{GOOD}}}".replace("{}", '{"layers":{"head":{"weights":"one"}}}'),
+            "spec: layers.head.weights: Input should be",
+        ),
         (f"{{{GOOD}}}".replace("{}", '{"seed":"x"}'), "spec: seed: Input should be a valid integer"),
         (f'{{{GOOD},"crc32":"00000000"}}', "it was changed after it was written"),
         (f'{{{GOOD},"crc32":null}}', "it was changed after it was written"),
@@ -124,7 +139,9 @@ def test_what_is_no_record(line, reason):
 
 def test_a_record_of_a_newer_version_is_not_to_be_deleted():
     newer = f"{{{GOOD}}}".replace("1", "2", 1)
-    with pytest.raises(BadInput, match=r"^ledger:1: it was written by a newer version, .* schema 2 .*; upgrade"):
+    with pytest.raises(
+        BadInput, match=r"^ledger:1: it was written by a newer version, .* schema 2 .*; upgrade"
+    ):
         ledger.parse(f"{newer}\n".encode(), Path("ledger"))
 
 
@@ -141,7 +158,10 @@ def test_a_ledger_without_checksums_loads_as_it_is():
     for record, line in zip(ledger.read(old), old.read_text().splitlines(), strict=True):
         plain = json.loads(line)
         added = {"full_epochs": 0, "compile": False}  # recipe fields that came later, switched off
-        assert record == plain | {"evaluation_batch": None, "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"]}}
+        assert record == plain | {
+            "evaluation_batch": None,
+            "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"]},
+        }
 
 
 def rewritten(path, change):
@@ -212,14 +232,20 @@ def test_what_a_newer_version_added_is_kept_and_no_trial_of_it_is_repeated(finis
 
     rewritten(path, newer)
     run = load_run(path)
-    assert set(run.records["joules"]) == {3.5} and {spec["recipe"]["sharpness"] for spec in run.records["spec"]} == {0.1}
+    assert set(run.records["joules"]) == {3.5} and {
+        spec["recipe"]["sharpness"] for spec in run.records["spec"]
+    } == {0.1}
     outcome(run, False)
-    with pytest.raises(BadInput, match=r"trial \w+, maybe of a newer version of ablate: .*unknown key 'power'"):
+    with pytest.raises(
+        BadInput, match=r"trial \w+, maybe of a newer version of ablate: .*unknown key 'power'"
+    ):
         begun_again(run)
 
 
 def test_a_ledger_whose_newlines_are_others_is_not_cut_off(tmp_path):
-    old = [{key: value for key, value in record.items() if key != lines.KEY} for record in records(3)]  # without checksums
+    old = [
+        {key: value for key, value in record.items() if key != lines.KEY} for record in records(3)
+    ]  # without checksums
     content = "".join(json.dumps(record) + "\r" for record in old).encode()
     (path := tmp_path / "ledger.jsonl").write_bytes(content)
     with pytest.raises(BadInput, match="its newline was changed"):

@@ -18,7 +18,9 @@ def root(tmp_path):
 
     def git(*arguments):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
-        return subprocess.run(["git", "-C", tmp_path, *who, *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", tmp_path, *who, *arguments], capture_output=True, text=True, check=True
+        ).stdout
 
     git("init", "--quiet")
     git("add", "-A")

@@ -31,20 +31,29 @@ def study(layer=EACH, sampler="additive", **fields):
 
 
 def size_of(spec):
-    return {"size_bytes": 100 * (1 + len(GROUPS)) - sum(BYTES[layer.weights] for layer in spec.layers.values())}
+    return {
+        "size_bytes": 100 * (1 + len(GROUPS)) - sum(BYTES[layer.weights] for layer in spec.layers.values())
+    }
 
 
 def truth(spec, pair=0.0):
     """What a group costs in binary; in ternary seven tenths of it; fewer bits of activations cost all groups alike."""
     bits = {layer.activation_bits: 1 for layer in spec.layers.values()}
-    lost = sum(HARM[group] * (1 if layer.weights == "binary" else 0.7) for group, layer in spec.layers.items())
+    lost = sum(
+        HARM[group] * (1 if layer.weights == "binary" else 0.7) for group, layer in spec.layers.items()
+    )
     both = pair * ({"block1.fc1", "block2.fc1"} <= {*spec.layers})
     return 0.6 - lost - 0.1 * (2 in bits) - 0.02 * (4 in bits) - both
 
 
 def answer(spec, status="complete"):
     noise = np.random.default_rng(len(key_of(spec)) + 7 * len(spec.layers)).normal(0, 0.007)
-    found = {"status": status, "accuracy": truth(spec) + noise, "loss": 1 - truth(spec), "images": round(4000 * spec.fraction)}
+    found = {
+        "status": status,
+        "accuracy": truth(spec) + noise,
+        "loss": 1 - truth(spec),
+        "images": round(4000 * spec.fraction),
+    }
     return blank_record(spec, key_of(spec)) | found | size_of(spec)
 
 
@@ -187,7 +196,9 @@ def test_bounds_are_kept():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("objectives", [["accuracy"], ["loss"], ["accuracy", "loss", "size_bytes"], ["size_bytes"], ["images"]])
+@pytest.mark.parametrize(
+    "objectives", [["accuracy"], ["loss"], ["accuracy", "loss", "size_bytes"], ["size_bytes"], ["images"]]
+)
 def test_other_objectives(objectives):
     search = Search(study(objectives=objectives, fraction=[0.1, 0.5, 1.0]), GROUPS, count=size_of)
     specs = run(search, 24)

@@ -33,7 +33,11 @@ from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs, best
 from ablate.training import trial
 
-SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
+SPACE = {
+    "description": "d",
+    "layer": {"weights": {"each": ["full", "binary"]}},
+    "objectives": ["accuracy", "size_bytes"],
+}
 WALL = ("train_seconds", "started_at")
 
 
@@ -43,13 +47,25 @@ def study(**rule):
 
 
 def seen(epoch, accuracy, size_bytes, epochs=9):
-    return {"curve": [{"epoch": epoch, "accuracy": accuracy}], "epochs": epochs, "accuracy": None, "size_bytes": size_bytes}
+    return {
+        "curve": [{"epoch": epoch, "accuracy": accuracy}],
+        "epochs": epochs,
+        "accuracy": None,
+        "size_bytes": size_bytes,
+    }
 
 
 def part(one_in, epoch, accuracy, size_bytes, before=()):
     """As `seen`, on the way through a training on a part of the images."""
     rows = [*before, {"one_in": one_in, "images": 900 // one_in, "epoch": epoch, "accuracy": accuracy}]
-    return {"curve": [], "rungs": rows, "epochs": 2, "accuracy": None, "size_bytes": size_bytes, "images": 900}
+    return {
+        "curve": [],
+        "rungs": rows,
+        "epochs": 2,
+        "accuracy": None,
+        "size_bytes": size_bytes,
+        "images": 900,
+    }
 
 
 def test_ranks_come_before_the_net():
@@ -61,7 +77,11 @@ def test_ranks_come_before_the_net():
         for rank in itertools.count():
             if not left:
                 break
-            now = {i for i in left if not any((points[j] <= points[i]).all() and (points[j] < points[i]).any() for j in left)}
+            now = {
+                i
+                for i in left
+                if not any((points[j] <= points[i]).all() and (points[j] < points[i]).any() for j in left)
+            }
             ranks |= dict.fromkeys(now, rank)
             left -= now
         for k in (1, 4, 8):
@@ -73,18 +93,29 @@ def test_ranks_come_before_the_net():
 def test_the_net_spreads():
     line = [[x, -x] for x in (0.0, 0.1, 0.2, 0.9, 1.0)]  # all of one rank
     assert best(line, ["min", "min"], 2) == {0, 4} and best(line, ["max", "min"], 1) == {4}
-    assert best(line, ["min", "min"], 3) in ({0, 2, 4}, {0, 3, 4}) and best(line, ["min", "min"], 9) == set(range(5))
+    assert best(line, ["min", "min"], 3) in ({0, 2, 4}, {0, 3, 4}) and best(line, ["min", "min"], 9) == set(
+        range(5)
+    )
     assert best([[1.0, 2.0]] * 4, ["min", "max"], 2) == {0, 1}
 
 
 def test_at_a_rung_the_best_third_goes_on():
     rungs = Rungs(study())
-    assert [rungs.judge(name, seen(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()] == ["", ""]  # too few
+    assert [rungs.judge(name, seen(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()] == [
+        "",
+        "",
+    ]  # too few
     assert rungs.judge("c", seen(1, 0.3, 100)) == "after epoch 1 not among the best 1 of 3"
     assert rungs.judge("d", seen(1, 0.9, 90)) == ""
-    assert rungs.judge("e", seen(1, 0.1, 95)).endswith("1 of 5") and rungs.judge("f", seen(1, 0.2, 10)) == ""  # the smallest
+    assert (
+        rungs.judge("e", seen(1, 0.1, 95)).endswith("1 of 5") and rungs.judge("f", seen(1, 0.2, 10)) == ""
+    )  # the smallest
     assert rungs.judge("d", seen(2, 0.0, 90)) == ""  # between rungs nobody is asked
-    assert [rungs.judge(name, seen(3, 0.5, 100)) for name in "abd"] == ["", "", "after epoch 3 not among the best 1 of 3"]
+    assert [rungs.judge(name, seen(3, 0.5, 100)) for name in "abd"] == [
+        "",
+        "",
+        "after epoch 3 not among the best 1 of 3",
+    ]
     assert rungs.judge("z", seen(9, 0.0, 999)) == ""  # it has ended anyway
     assert list(rungs.reached) == [1, 3, 9] and list(rungs.reached[9]) == ["z"]
 
@@ -122,9 +153,17 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": [0.1, 0.5]}
     design = {"design": "factorial", "seeds": 2, "tune": {"learning_rate": [1e-4, 1e-3]}}
     planned = plan(
-        StudySpec(question="?", model=str(tiny_vit), space=space, recipe={"epochs": 3, "validate_every": 3}, **design)
+        StudySpec(
+            question="?",
+            model=str(tiny_vit),
+            space=space,
+            recipe={"epochs": 3, "validate_every": 3},
+            **design,
+        )
     )
-    trained, validated, tested = map(len, (planned.dataset.train, planned.dataset.validation, planned.dataset.test))
+    trained, validated, tested = map(
+        len, (planned.dataset.train, planned.dataset.validation, planned.dataset.test)
+    )
     views = 4 * 3 * (0.1 + 0.5) * trained + 2 * (4 * validated + 2 * tested) / 3
     assert planned.study.trials == 8 and estimate(planned)["image_views"] == round(views)
 
@@ -133,7 +172,9 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
 def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": 0.02}
     axes = {"epochs": [1, 5], "batch_size": 40, "full_epochs": [0, 2], "validate_every": 5}
-    asked = StudySpec(question="?", model=str(tiny_vit), space=space | {"recipe": axes}, trials=2, recipe={"epochs": 99})
+    asked = StudySpec(
+        question="?", model=str(tiny_vit), space=space | {"recipe": axes}, trials=2, recipe={"epochs": 99}
+    )
     planned = plan(asked)
     images, validated = round(0.02 * len(planned.dataset.train)), len(planned.dataset.validation)
     *each, checkpoints = _views(planned)
@@ -146,7 +187,12 @@ def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
 def test_a_study_of_single_images_is_refused_where_the_model_normalises_over_them(tmp_path):
     import transformers
 
-    sizes = {"hidden_sizes": [16, 32, 48], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8] * 3}
+    sizes = {
+        "hidden_sizes": [16, 32, 48],
+        "num_attention_heads": [2, 3, 4],
+        "depths": [1, 1, 1],
+        "key_dim": [8] * 3,
+    }
     config = transformers.LevitConfig(image_size=64, mlp_ratio=[2] * 3, attention_ratio=[2] * 3, **sizes)
     transformers.LevitForImageClassification(config).save_pretrained(tmp_path)
     transformers.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
@@ -162,16 +208,25 @@ def test_rungs_are_where_the_study_says():
     assert not rungs.reached.get(2)
     for name, accuracy in (("a", 0.9), ("b", 0.8)):
         rungs.judge(name, seen(2, accuracy, 1))
-    assert set(rungs.reached[2]) == {"a", "b"} and rungs.judge("c", seen(2, 0.1, 1)).endswith("the best 1 of 3")
-    late = Rungs(study(first=2, reduction=2))  # validated every three epochs: asked at the first one after a rung
-    assert late.judge("a", seen(3, 0.9, 1)) == "" and late.judge("b", seen(3, 0.1, 1)).startswith("after epoch 3 not")
+    assert set(rungs.reached[2]) == {"a", "b"} and rungs.judge("c", seen(2, 0.1, 1)).endswith(
+        "the best 1 of 3"
+    )
+    late = Rungs(
+        study(first=2, reduction=2)
+    )  # validated every three epochs: asked at the first one after a rung
+    assert late.judge("a", seen(3, 0.9, 1)) == "" and late.judge("b", seen(3, 0.1, 1)).startswith(
+        "after epoch 3 not"
+    )
 
 
 def test_the_ledger_s_curves_rebuild_the_rungs():
     rng = np.random.default_rng(1)
     live, records = Rungs(study()), []
     for i in range(20):
-        record = blank_record(TrialSpec(seed=i), f"t{i}") | {"size_bytes": int(rng.integers(50, 100)), "status": "complete"}
+        record = blank_record(TrialSpec(seed=i), f"t{i}") | {
+            "size_bytes": int(rng.integers(50, 100)),
+            "status": "complete",
+        }
         record["epochs"] = 9
         for epoch in range(1, 10):
             row = {"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": float(rng.random())}
@@ -194,7 +249,9 @@ def test_over_the_fraction_a_rung_is_a_whole_training():
     rungs = Rungs(study(over="fraction", rungs=2))
     assert rungs.rule.one_in == (9, 3) and EarlyStopping().one_in == ()
     for name, accuracy in (("a", 0.5), ("b", 0.4), ("c", 0.3)):
-        assert rungs.judge(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(name)  # on its way
+        assert rungs.judge(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(
+            name
+        )  # on its way
     ends = {name: rungs.judge(name, part(9, 2, at, 100)) for name, at in (("a", 0.5), ("b", 0.4), ("c", 0.3))}
     assert ends == {"a": "", "b": "", "c": "after 1/9 of its images not among the best 1 of 3"}
     passed = part(9, 2, 0.5, 100)["rungs"]
@@ -210,7 +267,12 @@ def test_over_the_fraction_a_rung_is_a_whole_training():
 
 
 def test_images_are_those_of_the_whole_trial():
-    asked = {"question": "?", "space": SPACE, "objectives": ["accuracy", "images"], "early_stopping": {"over": "fraction"}}
+    asked = {
+        "question": "?",
+        "space": SPACE,
+        "objectives": ["accuracy", "images"],
+        "early_stopping": {"over": "fraction"},
+    }
     rungs = Rungs(checked(StudySpec, asked, "study"))
     rungs.judge("a", part(9, 2, 0.5, 1))
     assert rungs.reached[9]["a"] == [0.5, 900]
@@ -219,7 +281,10 @@ def test_images_are_those_of_the_whole_trial():
 def test_anchors_and_what_confirms_the_front_race_with_nobody():
     search = Search(study(), ["fc1", "fc2"])
     driver = SimpleNamespace(search=search, study=search.study, rungs=Rungs(search.study), front=[], best={})
-    driver.state, driver.is_searched = {"counts": dict.fromkeys(("complete", "pruned"), 0)}, lambda record: True
+    driver.state, driver.is_searched = (
+        {"counts": dict.fromkeys(("complete", "pruned"), 0)},
+        lambda record: True,
+    )
     driver.races = partial(Driver.races, driver)
     anchors = [search.points.spec_at(point) for point in search.points.anchors()]
     proposed = list(iter(search.ask, None))
@@ -233,9 +298,16 @@ def test_anchors_and_what_confirms_the_front_race_with_nobody():
 
 def ended(name, status, curve, size_bytes=100):
     """A record of nine epochs, or of those that it has."""
-    rows = [{"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": accuracy} for epoch, accuracy in curve.items()]
+    rows = [
+        {"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": accuracy}
+        for epoch, accuracy in curve.items()
+    ]
     last = {"accuracy": rows[-1]["accuracy"], "loss": 1.0} if status == "complete" else {}
-    return blank_record(TrialSpec(), name) | {"status": status, "epochs": 9, "curve": rows, "size_bytes": size_bytes} | last
+    return (
+        blank_record(TrialSpec(), name)
+        | {"status": status, "epochs": 9, "curve": rows, "size_bytes": size_bytes}
+        | last
+    )
 
 
 def test_what_a_stopped_trial_promised():
@@ -244,7 +316,9 @@ def test_what_a_stopped_trial_promised():
     rungs.tell(late)
     assert rungs.promises() == {}
     rungs.tell(ended("a", "complete", {1: 0.3, 9: 0.5}))
-    assert rungs.promises() == {"s": {"accuracy": pytest.approx(0.4), "size_bytes": 100}}  # epoch 2 is no rung
+    assert rungs.promises() == {
+        "s": {"accuracy": pytest.approx(0.4), "size_bytes": 100}
+    }  # epoch 2 is no rung
     rungs.tell(ended("b", "complete", {1: 0.5, 9: 0.6}, 50))
     assert rungs.promises() == {"s": {"accuracy": pytest.approx(0.35), "size_bytes": 100}}
     rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others were next seen at their end: no gain
@@ -263,10 +337,15 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
         good = 1 - sum((0.01, 0.09)[group == "block3.fc1"] for group in spec.layers)
         status = "pruned" if i >= 8 else "complete"
         curve = {1: good - 0.3} | ({9: good} if status == "complete" else {})
-        records.append(ended("x", status, curve, 100 - 10 * len(spec.layers)) | {"spec": spec.model_dump(), "trial_id": str(i)})
+        records.append(
+            ended("x", status, curve, 100 - 10 * len(spec.layers))
+            | {"spec": spec.model_dump(), "trial_id": str(i)}
+        )
         search.tell(records[-1])
     heir = Search(asked, groups, records)
-    forgetful = Search(asked, groups, [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records])
+    forgetful = Search(
+        asked, groups, [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records]
+    )
     first = heir.ask()
     assert first == search.ask() and first != forgetful.ask()
 
@@ -281,10 +360,14 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             time.sleep(0.05)
             record["curve"].append({"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": 0.5})
             if spec.seed == 4 and epoch == 2:
-                return SimpleNamespace(record=record | {"error": "NonFinite: loss"}, predictions={}, weights={})
+                return SimpleNamespace(
+                    record=record | {"error": "NonFinite: loss"}, predictions={}, weights={}
+                )
             so_far = record | {"curve": [*record["curve"]]}
             yield SimpleNamespace(epoch=epoch, accuracy=0.5, loss=1.0, state={}, record=so_far)
-        return SimpleNamespace(record=record | {"status": "complete", "accuracy": 0.5}, predictions={}, weights={})
+        return SimpleNamespace(
+            record=record | {"status": "complete", "accuracy": 0.5}, predictions={}, weights={}
+        )
 
     def judge(name, spec, so_far):
         assert so_far["size_bytes"] == 1 and so_far["curve"][-1]["loss"] == 1.0
@@ -309,14 +392,19 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
     finally:
         ray.shutdown()
     ledger = {record["seed"]: record for record in read(tmp_path / "ledger.jsonl")}
-    assert len(told) == len(ledger) == 12 and {record["trial_id"] for record in told} == {f"trial{i}" for i in range(12)}
+    assert len(told) == len(ledger) == 12 and {record["trial_id"] for record in told} == {
+        f"trial{i}" for i in range(12)
+    }
     odd = [ledger[i] for i in range(1, 12, 2)]
     assert all((row["status"], row["error"], len(row["curve"])) == ("pruned", "it is odd", 1) for row in odd)
     assert [len(ledger[i]["curve"]) for i in (0, 2, 6, 8, 10)] == [3] * 5 and ledger[4]["status"] == "failed"
 
 
 def bare(run):
-    return [{key: str(value) for key, value in row.items() if key not in WALL} for row in run.records.to_dict("records")]
+    return [
+        {key: str(value) for key, value in row.items() if key not in WALL}
+        for row in run.records.to_dict("records")
+    ]
 
 
 def resumed_after(n, run, path):
@@ -332,7 +420,9 @@ def resumed_after(n, run, path):
 @pytest.mark.long
 def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "early_stopping": EarlyStopping()})
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(
+        update={"trials": 11, "early_stopping": EarlyStopping()}
+    )
     run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.records.to_dict("records")
     pruned = [record for record in records if record["status"] == "pruned"]
@@ -354,7 +444,9 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
 
 @pytest.mark.slow
 def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
-    (tmp_path / "tiny.toml").write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study)
+    (tmp_path / "tiny.toml").write_text(
+        "early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study
+    )
     asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "confirm": 1})
     run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.searched.to_dict("records")
@@ -363,7 +455,9 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
     assert len(records) == 11 and len(pruned) >= 2 and complete and len(run.records) > 11
     for record in pruned:
         last = record["rungs"][-1]["one_in"]
-        assert record["curve"] == [] and record["error"].startswith(f"after 1/{last} of its images not among the best ")
+        assert record["curve"] == [] and record["error"].startswith(
+            f"after 1/{last} of its images not among the best "
+        )
         assert pd.isna(record["accuracy"]) and record["size_bytes"] > 0 and record["images"] in (80, 160)
     for record in complete:
         assert [row["one_in"] for row in record["rungs"]] == [4, 2] and len(record["curve"]) == 1

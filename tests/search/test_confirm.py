@@ -19,7 +19,11 @@ from ablate.runs.ledger import append, read
 from ablate.runs.record import blank_record
 from ablate.search.confirmation import confirmations, is_searched
 
-SPACE = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}, "objectives": ["accuracy", "size_bytes"]}
+SPACE = {
+    "description": "d",
+    "layer": {"weights": {"each": ["full", "binary"]}},
+    "objectives": ["accuracy", "size_bytes"],
+}
 
 
 def study(**fields):
@@ -27,7 +31,12 @@ def study(**fields):
 
 
 def record(spec, accuracy, test=None):
-    found = {"status": "complete", "accuracy": accuracy, "test_accuracy": test, "size_bytes": 100 - len(spec.layers)}
+    found = {
+        "status": "complete",
+        "accuracy": accuracy,
+        "test_accuracy": test,
+        "size_bytes": 100 - len(spec.layers),
+    }
     return blank_record(spec, f"{arm(spec)}-{spec.seed}") | found
 
 
@@ -35,13 +44,18 @@ def arm(spec):
     return "+".join(spec.layers) or "full"
 
 
-SPECS = [TrialSpec(seed=7), *(TrialSpec(seed=7, layers={group: LayerSpec(weights="binary")}) for group in ("fc1", "head"))]
+SPECS = [
+    TrialSpec(seed=7),
+    *(TrialSpec(seed=7, layers={group: LayerSpec(weights="binary")}) for group in ("fc1", "head")),
+]
 
 
 def test_members_are_paired_by_their_seeds_and_tested():
     found = [record(spec, 0.5) for spec in SPECS[:2]]
     asked = list(confirmations(study(), found))
-    assert [(arm(spec), spec.seed) for spec in asked] == [(a, seed) for seed in (8, 9, 10) for a in ("full", "fc1")]
+    assert [(arm(spec), spec.seed) for spec in asked] == [
+        (a, seed) for seed in (8, 9, 10) for a in ("full", "fc1")
+    ]
     assert all(spec.test for spec in asked) and {spec.recipe for spec in asked} == {SPECS[0].recipe}
     assert not list(confirmations(study(confirm=0), found))
 
@@ -49,12 +63,17 @@ def test_members_are_paired_by_their_seeds_and_tested():
 def test_the_table_tells_the_search_from_its_confirmation():
     search = [record(spec, accuracy) for spec, accuracy in zip(SPECS, (0.6, 0.9, 0.5), strict=True)]
     scores = {("full", 8): 0.61, ("full", 9): 0.63, ("full", 10): 0.65, ("fc1", 8): 0.55}
-    again = [record(spec, 0.1, scores.get((arm(spec), spec.seed))) for spec in confirmations(study(), search[:2])]
+    again = [
+        record(spec, 0.1, scores.get((arm(spec), spec.seed))) for spec in confirmations(study(), search[:2])
+    ]
     again = [row for row in again if row["test_accuracy"] is not None]
     again[0] |= {"accuracy": 0.4}
     failed = blank_record(next(confirmations(study(), search[1:])), "failed")
     rows = table(study(), [*search, *again, failed], ["fc1-7"]).set_index("trial_id")
-    assert list(rows.index) == ["full-7", "fc1-7"] and list(rows["on_front"]) == [False, True]  # head: neither
+    assert list(rows.index) == ["full-7", "fc1-7"] and list(rows["on_front"]) == [
+        False,
+        True,
+    ]  # head: neither
     assert list(rows["search_accuracy"]) == [0.6, 0.9] and list(rows["n"]) == [3, 1]
     half = stats.t.ppf(0.975, 2) * np.std([0.61, 0.63, 0.65], ddof=1) / 3**0.5
     full = rows.loc["full-7"]
@@ -84,7 +103,11 @@ def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys)
     assert set(confirmed["trial_id"]) == set(front["trial_id"]) and set(confirmed["n"]) == {2}
     assert {folder.name for folder in (run.path / "weights").iterdir()} == set(front["trial_id"])
     again = run.records[~run.records.index.isin(run.searched.index)]
-    assert set(again["seed"]) == {1, 2} and again["test_accuracy"].notna().all() and run.searched["test_accuracy"].isna().all()
+    assert (
+        set(again["seed"]) == {1, 2}
+        and again["test_accuracy"].notna().all()
+        and run.searched["test_accuracy"].isna().all()
+    )
     assert run.state["trials"] == run.state["done"] == len(run.records)
 
     run.to_optuna(f"sqlite:///{tmp_path}/studies.db")
@@ -100,7 +123,9 @@ def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys)
     assert list(resumed.records["trial_id"][: len(kept)]) == [row["trial_id"] for row in kept]
     fourth = TrialSpec.model_validate(resumed.searched.iloc[3]["spec"])
     planned = plan(asked)
-    blind = proposer_of(planned.study, planned.search.groups, [row for row in kept if is_searched(row)], planned.count)
+    blind = proposer_of(
+        planned.study, planned.search.groups, [row for row in kept if is_searched(row)], planned.count
+    )
     assert blind.ask() == fourth  # the sampler was told of the search's own trials alone
     table = pd.read_csv(run.path / "tables" / "confirmed.csv").set_index("trial_id")
     front = pd.read_csv(run.path / "tables" / "front.csv")["trial_id"]

@@ -34,13 +34,17 @@ LAYER = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4,
 
 
 def study(layer=LAYER, **fields):
-    return checked(StudySpec, {"question": "?", "space": {"description": "d", "layer": layer}, **fields}, "study")
+    return checked(
+        StudySpec, {"question": "?", "space": {"description": "d", "layer": layer}, **fields}, "study"
+    )
 
 
 def size_of(spec):
     """A reference: 100 bytes a full group, 25 in int8, 3 in binary."""
     kinds = [layer.weights for layer in spec.layers.values()]
-    return {"size_bytes": 100 * (len(GROUPS) - len(kinds)) + 25 * kinds.count("int8") + 3 * kinds.count("binary")}
+    return {
+        "size_bytes": 100 * (len(GROUPS) - len(kinds)) + 25 * kinds.count("int8") + 3 * kinds.count("binary")
+    }
 
 
 def answer(spec):
@@ -64,11 +68,18 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
         for i in range(6):
             fields = {"norm": [True, False, "unnormalised"][i % 3], "activation_bits": [8, None][i % 2]}
             fields |= {"beta_per": ["tensor", "channel"][i % 2], "beta": [8.0, "least_squares"][i > 2]}
-            kinds = {group: ["full", "binary", "ternary", "int4", "int8"][rng.integers(5)] for group in count.groups}
-            chosen = {group: LayerSpec(weights=kind, **fields) for group, kind in kinds.items() if kind != "full"}
+            kinds = {
+                group: ["full", "binary", "ternary", "int4", "int8"][rng.integers(5)]
+                for group in count.groups
+            }
+            chosen = {
+                group: LayerSpec(weights=kind, **fields) for group, kind in kinds.items() if kind != "full"
+            }
             spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
             built = trial.build(spec, classes)
-            assert count(spec)["size_bytes"] == packed_model.pack(built, tmp_path / str(i), preprocess=preprocess)
+            assert count(spec)["size_bytes"] == packed_model.pack(
+                built, tmp_path / str(i), preprocess=preprocess
+            )
             assert count(spec)["bitops"] == macs.count(built, preprocess.size).bitops
 
 
@@ -89,14 +100,20 @@ def test_no_point_out_of_bounds_is_proposed(sampler):
 def test_all_that_is_within_bounds_is_found_before_the_search_ends():
     layer = {"weights": {"each": ["full", "binary"]}}
     specs = run(Search(study(layer, max_size_bytes=420), GROUPS[:4], count=size_of), 99)
-    inside = {key_of(spec) for spec in run(Search(study(layer), GROUPS[:4]), 99) if size_of(spec)["size_bytes"] <= 420}
+    inside = {
+        key_of(spec)
+        for spec in run(Search(study(layer), GROUPS[:4]), 99)
+        if size_of(spec)["size_bytes"] <= 420
+    }
     assert {key_of(spec) for spec in specs} == inside and 1 < len(inside) < 16
 
 
 def test_tpe_is_told_what_is_out_of_bounds():
     search = Search(study(sampler="tpe", max_size_bytes=120, min_accuracy=0.7), GROUPS, count=size_of)
     before = search._optuna.get_trials()
-    assert before and all(trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before)
+    assert before and all(
+        trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before
+    )
     run(search, 12)
     told = [trial for trial in search._optuna.get_trials() if trial.state.name == "COMPLETE"]
     assert len(told) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
@@ -119,9 +136,13 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     sizes = sorted(everything.count(spec)["size_bytes"] for spec in everything.anchors)
     bound = (sizes[1] + sizes[-1]) // 2
     bounds = {"max_size_bytes": bound, "max_latency_ms": 1e6, "min_accuracy": 0.99}
-    found = run_study(asked.model_copy(update=bounds | {"trials": 3}), tmp_path / "run", resources=Resources(concurrency=1))
+    found = run_study(
+        asked.model_copy(update=bounds | {"trials": 3}), tmp_path / "run", resources=Resources(concurrency=1)
+    )
     assert (
-        len(found.records) == 3 and found.records["latency_ms"].notna().all() and (found.records["size_bytes"] <= bound).all()
+        len(found.records) == 3
+        and found.records["latency_ms"].notna().all()
+        and (found.records["size_bytes"] <= bound).all()
     )
     specs = [effective(TrialSpec.model_validate(spec)) for spec in found.records["spec"]]
     assert [everything.count(spec)["size_bytes"] for spec in specs] == list(found.records["size_bytes"])
@@ -130,7 +151,10 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     assert again.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
     outcome(again, False)
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0" in shown
+    assert (
+        f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0"
+        in shown
+    )
     assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
     outcome(again, True)
     assert json.loads(capsys.readouterr().out)["within"] == again.study.within
@@ -151,7 +175,10 @@ def test_latency_is_bounded_by_the_table_of_layers():
 
     specs = run(Search(study(max_latency_ms=3.0), GROUPS, count=costs), 12)
     assert len(specs) == 12 and all(len(spec.layers) >= 4 for spec in specs)
-    assert run(Search(study({"weights": ["full", "binary"]}, max_latency_ms=1e-6), GROUPS[:3], count=costs), 9) == []
+    assert (
+        run(Search(study({"weights": ["full", "binary"]}, max_latency_ms=1e-6), GROUPS[:3], count=costs), 9)
+        == []
+    )
 
 
 @pytest.mark.long

@@ -27,9 +27,17 @@ STEPS = [
 
 def study(**fields):
     layer = {"weights": "binary", "beta": 8.0} | fields.pop("layer", {})
-    base = {"question": "?", "recipe": {"optimizer": "sgd"}, "tune": {"learning_rate": [0.01, 0.1]}, "seeds": 3, "steps": STEPS}
+    base = {
+        "question": "?",
+        "recipe": {"optimizer": "sgd"},
+        "tune": {"learning_rate": [0.01, 0.1]},
+        "seeds": 3,
+        "steps": STEPS,
+    }
     return checked(
-        StudySpec, base | {"space": {"description": "d", "layer": layer, **fields.pop("space", {})}} | fields, "study"
+        StudySpec,
+        base | {"space": {"description": "d", "layer": layer, **fields.pop("space", {})}} | fields,
+        "study",
     )
 
 
@@ -56,9 +64,15 @@ def test_a_step_may_be_for_some_layer_groups():
     asked = study(design=["arms"], steps=steps)
     quantized = {name: list(cell.spec.layers) for name, cell in Design(asked, GROUPS).cells.items()}
     assert quantized == {"head": ["head"], "blocks": GROUPS[:2], "all": GROUPS}
-    assert list(Design(asked, ["head"]).cells) == ["head", "all"]  # read from a run that has not come to the others
+    assert list(Design(asked, ["head"]).cells) == [
+        "head",
+        "all",
+    ]  # read from a run that has not come to the others
     last = Design(study(design=["ladder"], steps=steps[:2]), GROUPS)
-    assert list(last.cells["base"].spec.layers) == GROUPS and list(last.cells["blocks"].spec.layers) == GROUPS[:2]
+    assert (
+        list(last.cells["base"].spec.layers) == GROUPS
+        and list(last.cells["blocks"].spec.layers) == GROUPS[:2]
+    )
 
 
 def test_a_steps_groups_must_be_the_models(tiny_vit):
@@ -72,26 +86,46 @@ def test_the_papers_studies_ask_what_the_paper_says(name):
     """Sections 2.2 (every linear layer of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
     cells = Design(load_study(name), GROUPS).cells
     one_bit = {name: cell for name, cell in cells.items() if name.startswith("1-bit")}
-    found = {name: ([*cell.spec.layers], next(iter(cell.spec.layers.values())).beta) for name, cell in one_bit.items()}
+    found = {
+        name: ([*cell.spec.layers], next(iter(cell.spec.layers.values())).beta)
+        for name, cell in one_bit.items()
+    }
     assert found == {
         f"1-bit {part}, beta = {text}": (groups, beta)
         for part, groups in (("classifier", ["head"]), ("encoder", GROUPS[:2]))
         for text, beta in (("8", 8.0), ("mean |W|", "absmean"))
     }
     assert {layer.weights for cell in one_bit.values() for layer in cell.spec.layers.values()} == {"binary"}
-    assert {cell.spec.recipe.optimizer for cell in cells.values()} == {"sgd"} and not cells["full precision"].spec.layers
+    assert {cell.spec.recipe.optimizer for cell in cells.values()} == {"sgd"} and not cells[
+        "full precision"
+    ].spec.layers
     assert {*cells} - {*one_bit} == {"full precision", "int8 encoder", "int4 encoder"}
 
 
 def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
-    design = Design(study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}), GROUPS)
-    names = ["base", "AdamW", "absmean", "smoothing", "all", "all but: AdamW", "all but: absmean", "all but: smoothing", "fp"]
+    design = Design(
+        study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}),
+        GROUPS,
+    )
+    names = [
+        "base",
+        "AdamW",
+        "absmean",
+        "smoothing",
+        "all",
+        "all but: AdamW",
+        "all but: absmean",
+        "all but: smoothing",
+        "fp",
+    ]
     assert list(design.cells) == names
     assert design.cells["base"].spec.recipe.optimizer == "sgd" and not design.cells["fp"].spec.layers
     assert design.cells["absmean"].spec == design.cells["all but: smoothing"].spec
     specs = run(design)
     # "all" is the top rung, and "all but: smoothing" the one below it: 7 cells of their own
-    assert len(specs) == design.size == 2 * (2 + 3) + 5 * (3 + 3) and design.ask() is None and not design.waits
+    assert (
+        len(specs) == design.size == 2 * (2 + 3) + 5 * (3 + 3) and design.ask() is None and not design.waits
+    )
     assert len({spec.model_dump_json() for spec in specs}) == len(specs)
 
 
@@ -100,7 +134,10 @@ def test_a_ladder_beside_arms_has_cells_for_both():
     for designs in (["ladder", "arms"], ["ladder", "one-factor", "arms"]):
         cells = Design(study(design=designs), GROUPS).cells
         assert list(cells) == names
-        assert cells["absmean"].spec.recipe.optimizer == "adamw" and cells["only: absmean"].spec.recipe.optimizer == "sgd"
+        assert (
+            cells["absmean"].spec.recipe.optimizer == "adamw"
+            and cells["only: absmean"].spec.recipe.optimizer == "sgd"
+        )
     assert list(Design(study(design="arms"), GROUPS).cells) == names[1:4]
 
 
@@ -114,14 +151,18 @@ def test_a_ladder_beside_arms_has_cells_for_both():
     ],
 )
 def test_no_cell_takes_the_place_of_another(fields, name):
-    with pytest.raises(BadInput, match=f"the cells of a design must differ in their names, but two are called '{name}'"):
+    with pytest.raises(
+        BadInput, match=f"the cells of a design must differ in their names, but two are called '{name}'"
+    ):
         Design(study(**fields), GROUPS)
 
 
 def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
     """Counted, not timed: each trial of 512 is written out once when it is asked for and once when it is told."""
     written = []
-    monkeypatch.setattr("ablate.search.experiment_design.key_of", lambda spec: written.append(spec) or spec.model_dump_json())
+    monkeypatch.setattr(
+        "ablate.search.experiment_design.key_of", lambda spec: written.append(spec) or spec.model_dump_json()
+    )
     layer = {"weights": {"each": ["full", "binary"]}}
     design = Design(study(design="factorial", steps=[], tune={}, layer=layer, seeds=64), GROUPS)
     assert len(run(design)) == 512 and len(written) == 2 * 512
@@ -132,11 +173,17 @@ def test_each_cell_is_tuned_on_a_seed_of_its_own_and_tested_with_the_others():
     tuning, paired_ones = [s for s in specs if not s.test], [s for s in specs if s.test]
     assert {s.seed for s in tuning} == {3} and {s.seed for s in paired_ones} == {0, 1, 2}
     assert specs[: len(tuning)] == tuning  # what waits for a tuning comes later
-    assert {(s.recipe.optimizer, s.recipe.learning_rate) for s in paired_ones} == {("sgd", 0.1), ("adamw", 2e-3)}
+    assert {(s.recipe.optimizer, s.recipe.learning_rate) for s in paired_ones} == {
+        ("sgd", 0.1),
+        ("adamw", 2e-3),
+    }
 
 
 def test_a_step_that_only_tunes_has_trials_of_its_own():
-    steps = [{"name": "low", "tune": {"learning_rate": [0.1, 0.2]}}, {"name": "high", "tune": {"learning_rate": [1.0, 2.0]}}]
+    steps = [
+        {"name": "low", "tune": {"learning_rate": [0.1, 0.2]}},
+        {"name": "high", "tune": {"learning_rate": [1.0, 2.0]}},
+    ]
     design = Design(study(design="arms", steps=steps, seeds=1), GROUPS)
     asked = run(design)
     assert [spec.recipe.learning_rate for spec in asked if not spec.test] == [0.1, 0.2, 1.0, 2.0]
@@ -145,11 +192,19 @@ def test_a_step_that_only_tunes_has_trials_of_its_own():
 
 @pytest.mark.parametrize(
     ("first", "second", "most", "trained"),
-    [([0.1, 0.2], [0.1, 0.2, 0.3], 7, 5), ([0.1, 0.2], [0.2, 0.1], 4, 4), ([1e-3], [], 2, 2), ([0.1, 0.2], [0.3], 6, 6)],
+    [
+        ([0.1, 0.2], [0.1, 0.2, 0.3], 7, 5),
+        ([0.1, 0.2], [0.2, 0.1], 4, 4),
+        ([1e-3], [], 2, 2),
+        ([0.1, 0.2], [0.3], 6, 6),
+    ],
 )
 def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second, most, trained):
     """The same learning rate is the best of both lists in the first row, which no one knows before."""
-    steps = [{"name": str(i), "tune": {"learning_rate": rates} if rates else {}} for i, rates in enumerate((first, second))]
+    steps = [
+        {"name": str(i), "tune": {"learning_rate": rates} if rates else {}}
+        for i, rates in enumerate((first, second))
+    ]
     design = Design(study(design="arms", steps=steps, seeds=2, tune={}), GROUPS)
     assert design.size == most and len(run(design)) == trained
 
@@ -184,8 +239,13 @@ def test_a_design_that_is_told_the_records_goes_on(at):
 def test_choices_of_the_space_are_crossed():
     space = {"fraction": [0.1, 1.0]}
     design = Design(study(design="arms", steps=STEPS[:2], space=space, tune={}), GROUPS)
-    assert list(design.cells) == [f"{step}, fraction {f}" for step in ("AdamW", "absmean") for f in (0.1, 1.0)]
-    design = Design(study(design="factorial", steps=[], layer={"weights": ["full", "binary"]}, space=space, seeds=1), GROUPS)
+    assert list(design.cells) == [
+        f"{step}, fraction {f}" for step in ("AdamW", "absmean") for f in (0.1, 1.0)
+    ]
+    design = Design(
+        study(design="factorial", steps=[], layer={"weights": ["full", "binary"]}, space=space, seeds=1),
+        GROUPS,
+    )
     # the layer's beta has no effect where all is full
     assert [(bool(c.spec.layers), c.spec.fraction) for c in design.cells.values()] == [
         (quantized, fraction) for fraction in (0.1, 1.0) for quantized in (False, True)
@@ -217,7 +277,10 @@ def test_bad_designs():
 
 
 def test_the_ladder_is_paired_by_seed():
-    design = Design(study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}), GROUPS)
+    design = Design(
+        study(design=["ladder", "leave-one-out"], reference={"name": "fp", "layer": {"weights": "full"}}),
+        GROUPS,
+    )
     run(design)
     table = design.table()
     assert len(table) == 9 * 3 + 2 * 2 + 7 * 3 and not table["accuracy"].isna().any()
@@ -227,7 +290,9 @@ def test_the_ladder_is_paired_by_seed():
     absmean = rungs.loc["absmean"]  # gains 0, 0.001 and 0.002: t with 2 degrees of freedom is 4.3027
     assert absmean["gain"] == pytest.approx(0.001)
     assert absmean["gain_high"] == pytest.approx(0.001 + 4.302653 * 0.001 / 3**0.5, rel=1e-6)
-    assert rungs.loc["smoothing", "cost"] == pytest.approx(0.01) and rungs.loc["AdamW", "cost"] == pytest.approx(0.1)
+    assert rungs.loc["smoothing", "cost"] == pytest.approx(0.01) and rungs.loc[
+        "AdamW", "cost"
+    ] == pytest.approx(0.1)
     assert rungs.loc["AdamW", "learning_rate"] == 2e-3 and np.isnan(rungs.loc["fp", "cost"])
 
 
@@ -277,16 +342,22 @@ def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
 
     def ablate(*words, code=0):
         command = [sys.executable, "-m", "ablate", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+        )
         assert done.returncode == code, done.stderr
         return done
 
     plan = json.loads(ablate("study", "ladder.toml", "--dry-run", "--json").stdout)
-    assert plan["trials"] == 5 * 4  # base, absmean, no warm-up (= all), all but absmean, full; all but no warm-up = absmean
+    assert (
+        plan["trials"] == 5 * 4
+    )  # base, absmean, no warm-up (= all), all but absmean, full; all but no warm-up = absmean
     refused = ablate("study", "ladder.toml", "--trials", "3", code=2).stderr
     assert refused.startswith("ablate: trials must be the design's 20") and refused.count("\n") == 1
     ablate("study", "ladder.toml", "--out", "run")
-    design, ladder = (pd.read_csv(tmp_path / "run" / "tables" / f"{name}.csv") for name in ("design", "ladder"))
+    design, ladder = (
+        pd.read_csv(tmp_path / "run" / "tables" / f"{name}.csv") for name in ("design", "ladder")
+    )
     assert list(ladder["rung"]) == ["base", "absmean", "no warm-up", "full"] and (ladder["n"] == 2).all()
     assert design[design["role"] == "seed"]["test_accuracy"].notna().all()
     assert design[design["role"] == "tune"]["test_accuracy"].isna().all()

@@ -16,8 +16,29 @@ from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
 
 TABLE = {  # (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, the table of 2^(k-p) designs
-    **{(3, 4): 3, (4, 8): 4, (5, 8): 3, (5, 16): 5, (6, 8): 3, (6, 16): 4, (6, 32): 6, (7, 8): 3, (7, 16): 4, (7, 32): 4},
-    **{(8, 16): 4, (8, 32): 4, (8, 64): 5, (9, 16): 3, (9, 32): 4, (9, 64): 4, (10, 32): 4, (10, 64): 4, (10, 128): 5},
+    **{
+        (3, 4): 3,
+        (4, 8): 4,
+        (5, 8): 3,
+        (5, 16): 5,
+        (6, 8): 3,
+        (6, 16): 4,
+        (6, 32): 6,
+        (7, 8): 3,
+        (7, 16): 4,
+        (7, 32): 4,
+    },
+    **{
+        (8, 16): 4,
+        (8, 32): 4,
+        (8, 64): 5,
+        (9, 16): 3,
+        (9, 32): 4,
+        (9, 64): 4,
+        (10, 32): 4,
+        (10, 64): 4,
+        (10, 128): 5,
+    },
     **{(11, 16): 3, (11, 64): 4, (15, 16): 3},
 }
 
@@ -26,7 +47,11 @@ def aliased(levels):
     """The length of the shortest product of columns that is constant, up to 5."""
     signs = np.where(levels, 1, -1)  # (runs, factors)
     lengths = range(1, min(5, signs.shape[1]) + 1)
-    products = ((n, signs[:, list(some)].prod(1)) for n in lengths for some in itertools.combinations(range(signs.shape[1]), n))
+    products = (
+        (n, signs[:, list(some)].prod(1))
+        for n in lengths
+        for some in itertools.combinations(range(signs.shape[1]), n)
+    )
     return next((n for n, product in products if abs(product.sum()) == len(signs)), 5)
 
 
@@ -49,13 +74,19 @@ def test_of_one_factor_two_runs_are_all():
 
 @pytest.mark.parametrize("runs", [4, 12, 64, 3])
 def test_sizes_that_are_none(runs):
-    with pytest.raises(BadInput, match=rf"power of two above the 5 factors and at most 2\^5, but got {runs}; one such is 8"):
+    with pytest.raises(
+        BadInput, match=rf"power of two above the 5 factors and at most 2\^5, but got {runs}; one such is 8"
+    ):
         fraction(5, runs)
 
 
 def study(tmp_path, tiny_study, points, layer="weights = { each = ['full', 'binary'] }"):
-    head, _, _ = tiny_study.replace("trials = 4", f"design = 'factorial'\npoints = {points}").partition("[space.layer]")
-    (tmp_path / "f.toml").write_text(head.replace("fraction = [0.02, 0.04]", "fraction = 0.02") + "[space.layer]\n" + layer)
+    head, _, _ = tiny_study.replace("trials = 4", f"design = 'factorial'\npoints = {points}").partition(
+        "[space.layer]"
+    )
+    (tmp_path / "f.toml").write_text(
+        head.replace("fraction = [0.02, 0.04]", "fraction = 0.02") + "[space.layer]\n" + layer
+    )
     return load_study(str(tmp_path / "f.toml"))
 
 
@@ -64,7 +95,9 @@ def test_a_fraction_of_a_spaces_points(tiny_study, tmp_path, capsys):
     asked = study(tmp_path, tiny_study, 8)
     planned = plan(asked)
     assert isinstance(planned.search, Design) and planned.study.trials == 8 and len(planned.groups) == 7
-    quantized = [[group in cell.spec.layers for group in planned.groups] for cell in planned.search.cells.values()]
+    quantized = [
+        [group in cell.spec.layers for group in planned.groups] for cell in planned.search.cells.values()
+    ]
     assert np.array(quantized).mean(0).tolist() == [0.5] * 7  # each layer group in half of the trials
     dry_run(asked, False, Resources())
     assert "8 of 128 points, of resolution 3: the effect of a factor" in capsys.readouterr().out
@@ -79,5 +112,7 @@ def test_what_has_no_fraction(tiny_study, tmp_path):
     with pytest.raises(BadInput, match="say design = 'factorial', or leave it out"):
         checked(StudySpec, {"question": "?", "space": "bits", "points": 8}, "study")
     fields = {"question": "?", "space": "layers_bits", "design": "factorial"}
-    with pytest.raises(BadInput, match=r"a design must have 100,000 points at most, but got [\d,]+; give points"):
+    with pytest.raises(
+        BadInput, match=r"a design must have 100,000 points at most, but got [\d,]+; give points"
+    ):
         Design(checked(StudySpec, fields, "study"), [f"block{i}.fc1" for i in range(12)])

@@ -14,12 +14,18 @@ from ablate.search.searcher import Search
 
 SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
-MIXED = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": ["none", 8, 2, 4], "beta_multiplier": [0.5, 1.0]}
+MIXED = {
+    "weights": {"each": ["full", "binary", "int8"]},
+    "activation_bits": ["none", 8, 2, 4],
+    "beta_multiplier": [0.5, 1.0],
+}
 
 
 def study(sampler, layer=MIXED, **space):
     return checked(
-        StudySpec, {"question": "?", "space": {"description": "d", "layer": layer, **space}, "sampler": sampler}, "study"
+        StudySpec,
+        {"question": "?", "space": {"description": "d", "layer": layer, **space}, "sampler": sampler},
+        "study",
     )
 
 
@@ -41,10 +47,13 @@ def run(search, n, status="complete"):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("sampler", "n", "at"), [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)]
+    ("sampler", "n", "at"),
+    [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)],
 )
 def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, at):
-    asked = study(sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
+    asked = study(
+        sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    )
     undisturbed = run(Search(asked, GROUPS), n)
     heir = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(heir, n - at) == undisturbed[at:]
@@ -63,7 +72,9 @@ def test_generations_outlive_what_is_forgotten(at, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_it_ends_with_every_point_of_a_finite_space(sampler):
-    search = Search(study(sampler, {"weights": {"each": ["full", "binary"]}, "activation_bits": [4, 8]}), GROUPS[:3])
+    search = Search(
+        study(sampler, {"weights": {"each": ["full", "binary"]}, "activation_bits": [4, 8]}), GROUPS[:3]
+    )
     assert len(run(search, 100)) == 15 and search.ask() is None
 
 
@@ -96,25 +107,47 @@ def test_it_learns(sampler):
 
 def test_precisions_and_numbers_have_an_order_and_keep_their_names():
     search = Search(
-        study("gp", {"weights": {"each": ["full", "binary", "int4", "ternary"]}, "activation_bits": ["none", 8, 2]}), GROUPS
+        study(
+            "gp",
+            {"weights": {"each": ["full", "binary", "int4", "ternary"]}, "activation_bits": ["none", 8, 2]},
+        ),
+        GROUPS,
     )
     assert search.coded.ladders["head.weights"] == ("binary", "ternary", "int4", "full")
     assert search.coded.ladders["activation_bits"] == (2, 8, "none")
     point = dict.fromkeys(search.axes, "int4") | {"activation_bits": "none"}
-    assert set(search.coded.code(point).values()) == {2} and search.coded.decode(search.coded.code(point)) == point
-    assert {layer.weights for spec in (search.ask(), search.ask()) for layer in spec.layers.values()} == {"binary"}
+    assert (
+        set(search.coded.code(point).values()) == {2}
+        and search.coded.decode(search.coded.code(point)) == point
+    )
+    assert {layer.weights for spec in (search.ask(), search.ask()) for layer in spec.layers.values()} == {
+        "binary"
+    }
     unordered = Search(study("gp", {"weights": "binary", "beta": ["absmean", "least_squares", 8.0]}), GROUPS)
     assert not unordered.coded.ladders  # a rule is neither more nor less than a number
 
 
 def test_an_axis_without_effect_teaches_nothing_of_its_values():
     """Five trials with all full: any activation width is as true of them as the usual one."""
-    layer = {"weights": ["full", "binary"], "activation_bits": {"low": 1, "high": 8}, "beta_multiplier": [0.5, 1.0]}
+    layer = {
+        "weights": ["full", "binary"],
+        "activation_bits": {"low": 1, "high": 8},
+        "beta_multiplier": [0.5, 1.0],
+    }
     asked = study(
-        "tpe", layer, fraction=[0.1, 0.2, 0.3, 0.4, 1.0], recipe={"optimizer": ["sgd", "adamw"], "momentum": [0.5, 0.9]}
+        "tpe",
+        layer,
+        fraction=[0.1, 0.2, 0.3, 0.4, 1.0],
+        recipe={"optimizer": ["sgd", "adamw"], "momentum": [0.5, 0.9]},
     )
     points = Search(asked, GROUPS).points
-    base = {"activation_bits": 4, "beta_multiplier": 0.5, "recipe.momentum": 0.5, "recipe.optimizer": "sgd", "fraction": 1.0}
+    base = {
+        "activation_bits": 4,
+        "beta_multiplier": 0.5,
+        "recipe.momentum": 0.5,
+        "recipe.optimizer": "sgd",
+        "fraction": 1.0,
+    }
     full = {f: points.spec_at(base | {"weights": "full", "fraction": f}) for f in (0.1, 0.2, 0.3, 0.4, 1.0)}
     searches = [Search(asked, GROUPS, [answer(spec) for spec in full.values()]) for _ in range(2)]
     told, again = ([trial.params for trial in search._optuna.get_trials()] for search in searches)
@@ -128,7 +161,9 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
 def test_a_single_objective_and_an_infinite_space():
     for sampler in SAMPLERS:
         asked = study(
-            sampler, {"weights": "binary", "beta_multiplier": {"low": 0.5, "high": 2.0, "log": True}}, objectives=["accuracy"]
+            sampler,
+            {"weights": "binary", "beta_multiplier": {"low": 0.5, "high": 2.0, "log": True}},
+            objectives=["accuracy"],
         )
         search = Search(asked, GROUPS)
         assert search.size == math.inf and len(run(search, 13)) == 13

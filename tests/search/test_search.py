@@ -37,10 +37,20 @@ run = partial(told, answer)
 def test_the_first_points_are_the_anchors():
     first = run(Search(load_study("default"), GROUPS), 4)
     assert first[0].layers == {}
-    assert [{layer.weights for layer in spec.layers.values()} for spec in first[1:]] == [{"binary"}, {"ternary"}, {"binary"}]
+    assert [{layer.weights for layer in spec.layers.values()} for spec in first[1:]] == [
+        {"binary"},
+        {"ternary"},
+        {"binary"},
+    ]
     assert list(first[1].layers) == list(first[2].layers) == GROUPS
-    assert list(first[3].layers) == ["block1.attention", "block1.fc1", "block1.fc2"]  # head and first block are full
-    assert all(layer.activation_bits == 8 and layer.beta_multiplier == 1.0 for layer in first[1].layers.values())
+    assert list(first[3].layers) == [
+        "block1.attention",
+        "block1.fc1",
+        "block1.fc2",
+    ]  # head and first block are full
+    assert all(
+        layer.activation_bits == 8 and layer.beta_multiplier == 1.0 for layer in first[1].layers.values()
+    )
 
 
 def test_a_space_of_one_point_has_one_trial():
@@ -68,7 +78,9 @@ def test_points_that_exclude_each_other_are_passed_over():
 
 def test_reference_precisions_have_no_beta():
     search = Search(study({"weights": ["binary", "int8"], "beta_multiplier": [0.5, 1.0]}), GROUPS)
-    assert sorted({(layer.weights, layer.beta_multiplier) for spec in run(search, 9) for layer in spec.layers.values()}) == [
+    assert sorted(
+        {(layer.weights, layer.beta_multiplier) for spec in run(search, 9) for layer in spec.layers.values()}
+    ) == [
         ("binary", 0.5),
         ("binary", 1.0),
         ("int8", 1.0),
@@ -77,7 +89,9 @@ def test_reference_precisions_have_no_beta():
 
 def test_an_axis_without_effect_may_exclude_the_default():
     layer = {"weights": ["binary", "int8"], "beta_multiplier": {"low": 2.0, "high": 4.0}}
-    search = Search(study(layer, recipe={"optimizer": ["adamw", "sgd"], "momentum": {"low": 0.1, "high": 0.5}}), GROUPS)
+    search = Search(
+        study(layer, recipe={"optimizer": ["adamw", "sgd"], "momentum": {"low": 0.1, "high": 0.5}}), GROUPS
+    )
     assert {spec.layers["head"].weights for spec in run(search, 12)} == {"binary", "int8"}
 
 
@@ -91,7 +105,10 @@ def test_ranges_stay_within_their_ends_and_integers_stay_whole():
     search = Search(study(layer, recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}), GROUPS)
     assert search.size == math.inf
     specs = run(search, 30)
-    assert all(0.25 <= spec.layers["head"].beta_multiplier <= 4 and 1e-4 <= spec.recipe.learning_rate <= 1e-2 for spec in specs)
+    assert all(
+        0.25 <= spec.layers["head"].beta_multiplier <= 4 and 1e-4 <= spec.recipe.learning_rate <= 1e-2
+        for spec in specs
+    )
     assert len({spec.layers["head"].activation_bits for spec in specs}) > 3
     assert specs[0].recipe.learning_rate == 1e-3 and specs[0].layers["head"].beta_multiplier == 1.0
 
@@ -105,7 +122,9 @@ def test_the_same_seed_proposes_the_same_points():
     assert points(0) == points(0) != points(1)
 
 
-@pytest.mark.parametrize("ending", [{"status": "failed"}, {"status": "pruned"}, {"accuracy": None}, {"accuracy": math.nan}])
+@pytest.mark.parametrize(
+    "ending", [{"status": "failed"}, {"status": "pruned"}, {"accuracy": None}, {"accuracy": math.nan}]
+)
 def test_every_ending_is_told_and_nothing_stays_running(ending):
     search = Search(load_study("default"), GROUPS)
     for _ in range(15):
@@ -118,8 +137,14 @@ def test_every_ending_is_told_and_nothing_stays_running(ending):
 @pytest.mark.long
 @pytest.mark.parametrize("at", [0, 3, 17, 30])
 def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
-    layer = {"weights": {"each": ["full", "binary", "int8"]}, "activation_bits": [4, 8, "none"], "beta_multiplier": [0.5, 1.0]}
-    asked = study(layer, fraction=[0.1, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
+    layer = {
+        "weights": {"each": ["full", "binary", "int8"]},
+        "activation_bits": [4, 8, "none"],
+        "beta_multiplier": [0.5, 1.0],
+    }
+    asked = study(
+        layer, fraction=[0.1, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    )
     undisturbed = run(Search(asked, GROUPS), 40)
     killed = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(killed, 40 - at) == undisturbed[at:]
@@ -133,7 +158,9 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
 
     def told(spec):
         """Binary layers cost less accuracy than ternary ones, so that few points are on the front."""
-        return answer(spec) | {"accuracy": 0.9 - 0.1 * sum(layer.weights == "ternary" for layer in spec.layers.values())}
+        return answer(spec) | {
+            "accuracy": 0.9 - 0.1 * sum(layer.weights == "ternary" for layer in spec.layers.values())
+        }
 
     def go_on(search, n):
         for _ in range(n):
@@ -159,7 +186,9 @@ def test_it_forgets_while_trials_run(monkeypatch):
     assert sorted(search.under_way, key=str) == sorted((spec.model_dump() for spec in running), key=str)
     for spec in running:
         search.tell(answer(spec))
-    assert not search.under_way and not [trial for trial in search._optuna.trials if not trial.state.is_finished()]
+    assert not search.under_way and not [
+        trial for trial in search._optuna.trials if not trial.state.is_finished()
+    ]
 
 
 def test_trials_that_a_dead_driver_had_under_way_come_first():

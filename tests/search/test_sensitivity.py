@@ -29,12 +29,16 @@ COST = {"block0.attention": 0.02, "block0.fc1": 0.05, "head": 0.001}
 def study(**fields):
     layer = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 8]}
     space = {"description": "d", "layer": layer, "fraction": [0.1, 0.5]}
-    return checked(StudySpec, {"question": "?", "design": "sensitivity", "space": space, "seeds": 3} | fields, "study")
+    return checked(
+        StudySpec, {"question": "?", "design": "sensitivity", "space": space, "seeds": 3} | fields, "study"
+    )
 
 
 def answer(spec):
     """Costs add up, ternary costs half, all three together cost a point more, and each seed has its own level."""
-    costs = sum(COST[group] * (1 if layer.weights == "binary" else 0.5) for group, layer in spec.layers.items())
+    costs = sum(
+        COST[group] * (1 if layer.weights == "binary" else 0.5) for group, layer in spec.layers.items()
+    )
     accuracy = 0.6 + 0.01 * spec.seed - costs - 0.01 * (len(spec.layers) == 3)
     return blank_record(spec, "x") | {"status": "complete", "accuracy": accuracy, "loss": 1 + costs}
 
@@ -55,7 +59,9 @@ def test_each_layer_group_alone_and_left_out_alone():
     assert {spec.fraction for spec in specs} == {0.5}
     assert {layer.activation_bits for spec in specs for layer in spec.layers.values()} == {8}
     kept = [spec.layers for spec in specs if len(spec.layers) == 2 and spec.seed == 0]
-    assert len(kept) == 6 and {frozenset(GROUPS) - frozenset(layers) for layers in kept} == {frozenset([g]) for g in GROUPS}
+    assert len(kept) == 6 and {frozenset(GROUPS) - frozenset(layers) for layers in kept} == {
+        frozenset([g]) for g in GROUPS
+    }
 
 
 def test_costs_are_paired_by_seed():
@@ -82,7 +88,11 @@ def test_costs_of_a_design_under_way():
 
 
 def test_a_sensitivity_stands_alone():
-    for fields in ({"design": ["sensitivity", "factorial"]}, {"reference": {"name": "r"}}, {"steps": [{"name": "s"}]}):
+    for fields in (
+        {"design": ["sensitivity", "factorial"]},
+        {"reference": {"name": "r"}},
+        {"steps": [{"name": "s"}]},
+    ):
         with pytest.raises(BadInput):
             study(**fields)
 
@@ -94,7 +104,10 @@ def test_trials_begin_from_one_checkpoint(tiny_vit, tmp_path, monkeypatch):
     before = run_trial(full)
     trained = run_trial(checkpoint_spec(full))
     assert checkpoint_spec(full).recipe == Recipe(epochs=2, bf16=False)
-    assert (before["loss"], before["accuracy"]) == (trained["loss"], trained["accuracy"])  # it is the checkpoint
+    assert (before["loss"], before["accuracy"]) == (
+        trained["loss"],
+        trained["accuracy"],
+    )  # it is the checkpoint
     assert before["steps"] == 0 and before["curve"] == []
     low = run_trial(full.model_copy(update={"layers": {"block0.fc1": LayerSpec(weights="binary")}}))
     assert low["status"] == "complete" and low["loss"] != before["loss"]
@@ -106,7 +119,9 @@ def test_trials_begin_from_one_checkpoint(tiny_vit, tmp_path, monkeypatch):
 def test_a_distilled_trial_has_a_teacher_that_began_from_the_checkpoint(tiny_vit, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
     recipe = Recipe(epochs=1, full_epochs=1, distill=0.5, bf16=False)
-    spec = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe, layers={"block0.fc1": LayerSpec(weights="ternary")})
+    spec = TrialSpec(
+        model=str(tiny_vit), fraction=0.02, recipe=recipe, layers={"block0.fc1": LayerSpec(weights="ternary")}
+    )
     assert run_trial(spec)["status"] == "complete"
     assert len(list((tmp_path / "teachers").glob("*.safetensors"))) == 2  # the checkpoint, and the teacher
 
@@ -140,11 +155,15 @@ def measured(tiny_vit, tmp_path_factory):
 
 def ablate(folder, *arguments):
     command = [sys.executable, "-m", "ablate", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+    )
 
 
 def test_what_is_said_of_a_run_under_way(tmp_path):
-    table = pd.DataFrame({"precision": ["binary"] * 3, "group": ["", "a", "b"], "how": ["all", "alone", "alone"]})
+    table = pd.DataFrame(
+        {"precision": ["binary"] * 3, "group": ["", "a", "b"], "how": ["all", "alone", "alone"]}
+    )
     table.assign(accuracy_cost=[0.03, 0.01, np.nan], accuracy_high=[np.nan, 0.03, np.nan]).to_csv(
         tmp_path / "costs.csv", index=False
     )
@@ -161,7 +180,10 @@ def test_the_command_shows_a_table_and_a_figure(measured):
     head = next(i for i, line in enumerate(lines) if line.startswith("layer group"))
     assert [line.split()[0] for line in lines[head + 1 : head + 4]] == ["block0.fc1", "block1.fc1", "all"]
     costs = pd.read_csv(folder / "costs" / "tables" / "sensitivity.csv")
-    assert list(costs["how"]) == ["all", "alone", "alone", "last", "last"] and costs["accuracy_cost"].notna().all()
+    assert (
+        list(costs["how"]) == ["all", "alone", "alone", "last", "last"]
+        and costs["accuracy_cost"].notna().all()
+    )
     assert (folder / "costs" / "figures" / "sensitivity.png").stat().st_size > 10_000
     records = [json.loads(line) for line in (folder / "costs" / "ledger.jsonl").read_text().splitlines()]
     assert len(records) == 4  # with two groups one alone is the other left out
@@ -173,10 +195,13 @@ def test_a_search_goes_on_from_it(measured):
     done = ablate(folder, "study", "s.toml", "--known", "costs", "--out", "found", "--concurrency", "1")
     assert done.returncode == 0, done.stderr
     before, after = (
-        [json.loads(line) for line in (folder / name / "ledger.jsonl").read_text().splitlines()] for name in ("costs", "found")
+        [json.loads(line) for line in (folder / name / "ledger.jsonl").read_text().splitlines()]
+        for name in ("costs", "found")
     )
     assert sorted(r["trial_id"] for r in after[:4]) == sorted(r["trial_id"] for r in before)
-    assert len(after) == 6 and len({record["trial_id"] for record in after}) == 6  # two of its own, none twice
+    assert (
+        len(after) == 6 and len({record["trial_id"] for record in after}) == 6
+    )  # two of its own, none twice
     for record in after:
         assert (folder / "found" / "predictions" / f"{record['trial_id']}.npz").exists()
     again = ablate(folder, "resume", "found", "--trials", "7", "--concurrency", "1")

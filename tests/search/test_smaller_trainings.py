@@ -26,7 +26,9 @@ def outcome_of(steps, until=None):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("more", [{}, {"full_epochs": 1, "distill": 0.5, "ema": 0.5}], ids=["plain", "taught"])
+@pytest.mark.parametrize(
+    "more", [{}, {"full_epochs": 1, "distill": 0.5, "ema": 0.5}], ids=["plain", "taught"]
+)
 def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_path, monkeypatch, more):
     """To the bit; also where it goes on from what was kept of it, whichever training was under way."""
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
@@ -46,17 +48,26 @@ def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_pat
     for name, array in alone.predictions.items():
         np.testing.assert_array_equal(after.predictions[name], array)
     rungs = after.record["rungs"]
-    assert [(row["one_in"], row["images"], row["epoch"]) for row in rungs] == [(9, 40, 1), (9, 40, 2), (3, 120, 1), (3, 120, 2)]
+    assert [(row["one_in"], row["images"], row["epoch"]) for row in rungs] == [
+        (9, 40, 1),
+        (9, 40, 2),
+        (3, 120, 1),
+        (3, 120, 2),
+    ]
     assert after.record["images"] == 360
     spent = [epoch.record["train_seconds"] for epoch in begun((9, 3))]
     assert spent[0] > 0 and spent == sorted(spent) and len(spent) == 6  # counted through all its trainings
     third = outcome_of(trial.trial_steps(spec.model_copy(update={"fraction": 0.03}), "third", dataset)).record
-    assert [row["loss"] for row in rungs[2:]] == [row["loss"] for row in third["curve"]]  # afresh, by the whole recipe
+    assert [row["loss"] for row in rungs[2:]] == [
+        row["loss"] for row in third["curve"]
+    ]  # afresh, by the whole recipe
 
     for epoch in range(1, 7):
         storage.save("name", outcome_of(begun((9, 3)), until=epoch))
         again = outcome_of(begun((9, 3), storage.load("name")))
-        assert bare(again) == bare(alone) and again.record["rungs"] == rungs and again.weights == alone.weights
+        assert (
+            bare(again) == bare(alone) and again.record["rungs"] == rungs and again.weights == alone.weights
+        )
     storage.save("name", outcome_of(begun((9, 3)), until=2))
     elsewhere = outcome_of(begun(state=storage.load("name")))  # without early stopping: it begins again
     assert elsewhere.record.keys() == alone.record.keys() and bare(elsewhere) == bare(alone)
@@ -65,7 +76,9 @@ def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_pat
 def test_a_fault_on_a_part_of_the_images_is_the_trial_s(tiny_vit):
     recipe = Recipe(epochs=1, learning_rate=1e30, clip_norm=None, warmup=0, batch_size=8, bf16=False)
     record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=recipe), rungs=(2,))
-    assert record["status"] == "failed" and record["error"].startswith("NonFinite: ") and record["images"] == 80
+    assert (
+        record["status"] == "failed" and record["error"].startswith("NonFinite: ") and record["images"] == 80
+    )
 
 
 def test_what_confirms_the_front_has_no_rungs(tiny_vit):

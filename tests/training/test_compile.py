@@ -28,7 +28,14 @@ BINARY = LayerSpec(weights="binary")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
     layers = {f"block0.{part}": BINARY for part in ("attention", "fc1", "fc2")}
-    recipe = {"epochs": 4, "batch_size": 20, "bf16": False, "progressive": "linear", "ema": 0.9, "distill_blocks": 0.5}
+    recipe = {
+        "epochs": 4,
+        "batch_size": 20,
+        "bf16": False,
+        "progressive": "linear",
+        "ema": 0.9,
+        "distill_blocks": 0.5,
+    }
     images, curves = datasets.load("cifar10-mini").validation, []
     images = Split(images.images[:40], images.labels[:40])  # 8 steps, the first 4 with another lambda each
     torch.compiler.reset()
@@ -61,12 +68,24 @@ def test_compile_needs_blocks():
 def test_a_study_that_needs_blocks_is_refused_before_it_begins(field, where):
     value = True if field == "compile" else 0.5
     space = {"description": "d", "layer": {"weights": "full"}}
-    study = {"question": "?", "model": "resnet18-32", "design": "arms", "steps": [{"name": "a"}, {"name": "b"}], "space": space}
+    study = {
+        "question": "?",
+        "model": "resnet18-32",
+        "design": "arms",
+        "steps": [{"name": "a"}, {"name": "b"}],
+        "space": space,
+    }
     if where == "step":
         study["steps"][1]["recipe"] = {field: value}
     elif where == "recipe":
         study["recipe"] = {field: value}
     else:
-        study = {"question": "?", "model": "resnet18-32", "space": space | {"recipe": {field: [type(value)(0), value]}}}
-    with pytest.raises(BadInput, match=f"{field} needs a model with blocks, and 'resnet18-32' has none; set {field}"):
+        study = {
+            "question": "?",
+            "model": "resnet18-32",
+            "space": space | {"recipe": {field: [type(value)(0), value]}},
+        }
+    with pytest.raises(
+        BadInput, match=f"{field} needs a model with blocks, and 'resnet18-32' has none; set {field}"
+    ):
         plan(checked(StudySpec, study, "study"))

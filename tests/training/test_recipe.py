@@ -37,13 +37,17 @@ def splits(n=60):
     """Two classes that brightness tells apart."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
-    images = (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    images = (
+        (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    )
     return Split(images, labels)
 
 
 def net(weights="binary"):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 2))
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 2)
+    )
     if weights != "full":
         quantize_(model, {"[13]": LayerSpec(weights=weights)})
     return model
@@ -60,7 +64,9 @@ def trained(model=None, teacher=None, **recipe):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("fields", [{}, {"norm": True}, {"weights": "ternary", "activation_bits": None, "norm": True}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"norm": True}, {"weights": "ternary", "activation_bits": None, "norm": True}]
+)
 def test_lambda_0_is_the_linear_layer_bit_for_bit(fields, bf16):
     linear = nn.Linear(24, 10)
     layer = BitLinear.from_linear(linear, **fields)
@@ -84,7 +90,10 @@ def test_lambda_mixes_the_layer_with_its_linear_one(amount):
     normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
     gamma = normed.abs().amax(1, keepdim=True)
     quant = (normed * 128 / gamma).round().clamp(-127, 127) * gamma / 128
-    mixed_x, mixed_w = x + amount * (quant - x), layer.weight + amount * (layer.weight.abs().mean() * signs - layer.weight)
+    mixed_x, mixed_w = (
+        x + amount * (quant - x),
+        layer.weight + amount * (layer.weight.abs().mean() * signs - layer.weight),
+    )
     layer.ramp = torch.tensor(amount)
     assert torch.allclose(layer(x), mixed_x @ mixed_w.T + layer.bias)
     ramped = layer.eval()(x)
@@ -110,14 +119,20 @@ def test_lambda_grows_over_its_share_of_the_steps():
     by_depth = lambdas(progressive="linear", progressive_share=0.4, progressive_order="depth")
     assert [by_depth[s] for s in (0, 10, 20, 30, 40)] == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
     logistic = [row[0] for row in lambdas(progressive="sigmoid", progressive_share=1)]
-    assert logistic[0] == 0 and logistic[50] == pytest.approx(0.5) and logistic[10] < 0.01 and logistic[90] > 0.99
+    assert (
+        logistic[0] == 0
+        and logistic[50] == pytest.approx(0.5)
+        and logistic[10] < 0.01
+        and logistic[90] > 0.99
+    )
     assert logistic == sorted(logistic) and lambdas(progressive="none") == [[1, 1]] * 100
 
 
 def test_training_begins_with_the_full_model_and_ends_with_the_quantized_one():
     options = {"epochs": 1, "batch_size": 60}
     full, quantized, progressive = (
-        trained(model, progressive=shape, **options) for model, shape in ((net("full"), None), (net(), None), (net(), "linear"))
+        trained(model, progressive=shape, **options)
+        for model, shape in ((net("full"), None), (net(), None), (net(), "linear"))
     )
     assert progressive[0][0].train_loss == full[0][0].train_loss != quantized[0][0].train_loss
     assert progressive[1][1].ramp is None
@@ -130,11 +145,15 @@ def test_training_begins_with_the_full_model_and_ends_with_the_quantized_one():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_quantized_weights_have_a_rate_and_a_decay_of_their_own(optimizer):
     model = net()
-    recipe = Recipe(optimizer=optimizer, learning_rate=0.01, quantized_rate_multiplier=3, quantized_weight_decay=0.2)
+    recipe = Recipe(
+        optimizer=optimizer, learning_rate=0.01, quantized_rate_multiplier=3, quantized_weight_decay=0.2
+    )
     groups = {p: group for group in optimizer_of(model, recipe).param_groups for p in group["params"]}
     assert set(groups) == set(model.parameters())
     for name, p in model.named_parameters():
-        lr, wd = {"1.weight": (0.03, 0.2), "3.weight": (0.03, 0.2), "5.weight": (0.01, 0.05)}.get(name, (0.01, 0))
+        lr, wd = {"1.weight": (0.03, 0.2), "3.weight": (0.03, 0.2), "5.weight": (0.01, 0.05)}.get(
+            name, (0.01, 0)
+        )
         assert (groups[p]["lr"], groups[p]["weight_decay"]) == (pytest.approx(lr), wd), name
     as_the_others = optimizer_of(model, Recipe()).param_groups
     assert [group["weight_decay"] for group in as_the_others] == [0.05, 0.05, 0.0]
@@ -146,16 +165,22 @@ def test_decay_is_off_after_its_share_of_the_steps():
         decay(optimizer, on)
         assert [group["weight_decay"] for group in optimizer.param_groups] == expected
     options = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 5.0}
-    always, half, never = (trained(**options, weight_decay_until=share)[1][5].weight for share in (1.0, 0.5, 0.0))
+    always, half, never = (
+        trained(**options, weight_decay_until=share)[1][5].weight for share in (1.0, 0.5, 0.0)
+    )
     assert always.norm() < half.norm() < never.norm()
     assert never.equal(trained(**options | {"weight_decay": 0.0})[1][5].weight)
 
 
 def test_the_second_stage_is_a_low_cosine():
-    rates = [rate(step, 100, Recipe(warmup=0.1, second_stage=0.2, second_stage_rate=0.05)) for step in range(100)]
+    rates = [
+        rate(step, 100, Recipe(warmup=0.1, second_stage=0.2, second_stage_rate=0.05)) for step in range(100)
+    ]
     assert rates[:80] == [rate(step, 80, Recipe(warmup=0.1)) for step in range(80)]
     assert rates[80] == 0.05 and rates[90] == pytest.approx(0.025) and 0 < rates[99] < 0.001
-    assert 0 <= rate(2, 2, Recipe(second_stage=0.2)) <= 1  # asked once more at the end; no step is in the second stage
+    assert (
+        0 <= rate(2, 2, Recipe(second_stage=0.2)) <= 1
+    )  # asked once more at the end; no step is in the second stage
     assert trained(second_stage=0.5)[0][-1].loss != trained()[0][-1].loss
 
 
@@ -217,13 +242,17 @@ def test_block_outputs_are_compared_token_by_token(tiny_vit):
     model, teacher = (loading.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
     pixels, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
     recipe = Recipe(distill_blocks=2.0)
-    assert Objective(model, recipe, teacher)(pixels, labels).item() == F.cross_entropy(model(pixels).logits, labels).item()
+    assert (
+        Objective(model, recipe, teacher)(pixels, labels).item()
+        == F.cross_entropy(model(pixels).logits, labels).item()
+    )
     assert not any(module._forward_hooks for module in (*model.modules(), *teacher.modules()))
     for p in teacher.vit.layers[1].parameters():
         p.data += 0.1 * torch.randn_like(p)
     hidden = [m(pixels, output_hidden_states=True).hidden_states[1:3] for m in (model, teacher)]
     tokens = [
-        [(h - h.mean(-1, keepdim=True)) / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for h in hs] for hs in hidden
+        [(h - h.mean(-1, keepdim=True)) / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() for h in hs]
+        for hs in hidden
     ]
     errors = [(a - b).square().mean().item() for a, b in zip(*tokens, strict=True)]
     assert errors[0] == 0 < errors[1]
@@ -252,7 +281,12 @@ SHORT = {"epochs": 1, "bf16": False}
 
 def distilled(tiny_vit, **recipe):
     layers = {"block1.fc1": BINARY}
-    return TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.02, recipe=Recipe(**SHORT, **{"distill": 0.5, **recipe}))
+    return TrialSpec(
+        model=str(tiny_vit),
+        layers=layers,
+        fraction=0.02,
+        recipe=Recipe(**SHORT, **{"distill": 0.5, **recipe}),
+    )
 
 
 def test_the_teacher_is_the_full_arm_of_the_same_seed_and_subset(tiny_vit):
@@ -273,7 +307,16 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
     chosen = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
     split = Split(dataset.train.images[chosen], dataset.train.labels[chosen])
     full = build(teacher_spec(spec), dataset.classes)
-    list(train(full, split, split, spec.recipe.model_copy(update={"distill": 0.0}), loading.preprocess(spec.model), 0))
+    list(
+        train(
+            full,
+            split,
+            split,
+            spec.recipe.model_copy(update={"distill": 0.0}),
+            loading.preprocess(spec.model),
+            0,
+        )
+    )
     assert all(value.equal(full.state_dict()[key]) for key, value in load_file(file).items())
     written = file.stat().st_mtime_ns
     assert all(row["same"] for row in compare(first)) and file.stat().st_mtime_ns == written
@@ -281,14 +324,21 @@ def test_a_teacher_is_trained_once(tiny_vit, cache, monkeypatch):
     file.write_bytes(file.read_bytes()[:1000])  # damaged: trained again
     assert all(row["same"] for row in compare(first)) and file.stat().st_mtime_ns != written
     itself = run_trial(spec.model_copy(update={"layers": {}}))
-    assert itself["arm"] == "full" and itself["status"] == "complete" and len(list(cache.glob("*.safetensors"))) == 1
+    assert (
+        itself["arm"] == "full"
+        and itself["status"] == "complete"
+        and len(list(cache.glob("*.safetensors"))) == 1
+    )
 
 
 def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     calls = []
     monkeypatch.setattr(teachers.trainer, "train", lambda *a, **how: calls.append(1) or iter(()))
     wanted = ("name", splits(), Recipe(), PLAIN, 0)
-    both = [threading.Thread(target=teachers.teacher, args=(wanted[0], net("full"), *wanted[1:])) for _ in range(2)]
+    both = [
+        threading.Thread(target=teachers.teacher, args=(wanted[0], net("full"), *wanted[1:]))
+        for _ in range(2)
+    ]
     for thread in both:
         thread.start()
     for thread in both:
@@ -315,7 +365,9 @@ def test_a_teacher_goes_on_from_its_last_epoch(cache, monkeypatch):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             teachers.teacher("cut short", net("full"), *wanted)
-    monkeypatch.setattr(teachers.trainer, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how)))
+    monkeypatch.setattr(
+        teachers.trainer, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how))
+    )
     again = teachers.teacher("cut short", net("full"), *wanted)
     assert [epoch.epoch for epoch in left] == [3] and not list(cache.glob("*.pt"))
     assert all(value.equal(whole.state_dict()[key]) for key, value in again.state_dict().items())
@@ -336,8 +388,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 
 def test_a_model_too_slow_for_a_batch_is_timed_on_fewer_images(tiny_vit, monkeypatch):
-    planned, sizes, real = plan(load_study("default").model_copy(update={"model": str(tiny_vit)})), [], estimate.train
-    monkeypatch.setattr(estimate, "train", lambda model, images, *more: sizes.append(len(images)) or real(model, images, *more))
+    planned, sizes, real = (
+        plan(load_study("default").model_copy(update={"model": str(tiny_vit)})),
+        [],
+        estimate.train,
+    )
+    monkeypatch.setattr(
+        estimate,
+        "train",
+        lambda model, images, *more: sizes.append(len(images)) or real(model, images, *more),
+    )
     assert _anchor(planned, planned.anchors[0], seconds=1e-9)["images_per_second"] > 0
     assert sizes == [2, 2]
     assert (estimate._short(0.004), estimate._short(0.123), estimate._short(83.4)) == (0.004, 0.12, 83)
@@ -345,7 +405,9 @@ def test_a_model_too_slow_for_a_batch_is_timed_on_fewer_images(tiny_vit, monkeyp
 
 def test_an_estimate_of_a_distilling_study_has_a_teacher_to_time(tiny_vit):
     space = checked(SpaceSpec, {"description": "d", "layer": {"weights": "binary"}}, "space")
-    planned = plan(StudySpec(question="?", space=space, model=str(tiny_vit), recipe=Recipe(**SHORT, distill=0.5)))
+    planned = plan(
+        StudySpec(question="?", space=space, model=str(tiny_vit), recipe=Recipe(**SHORT, distill=0.5))
+    )
     assert _anchor(planned, planned.anchors[0], seconds=0.01)["images_per_second"] > 0
 
 
@@ -353,20 +415,37 @@ def test_an_estimate_of_a_distilling_study_has_a_teacher_to_time(tiny_vit):
 
 
 def test_the_head_and_the_first_block_stay_full(tiny_vit):
-    groups = ["block0.attention", "block0.fc1", "block0.fc2", "block1.attention", "block1.fc1", "block1.fc2", "head"]
-    whole = TrialSpec(model=str(tiny_vit), layers=dict.fromkeys(groups, BINARY), fraction=0.01, recipe=Recipe(**SHORT))
+    groups = [
+        "block0.attention",
+        "block0.fc1",
+        "block0.fc2",
+        "block1.attention",
+        "block1.fc1",
+        "block1.fc2",
+        "head",
+    ]
+    whole = TrialSpec(
+        model=str(tiny_vit), layers=dict.fromkeys(groups, BINARY), fraction=0.01, recipe=Recipe(**SHORT)
+    )
     inner = whole.model_copy(update={"layers": {g: BINARY for g in groups if g.startswith("block1")}})
     kept = whole.model_copy(update={"recipe": Recipe(**SHORT, outer_full=True)})
     assert resolved(kept) == inner and trial_id(kept) == trial_id(inner) != trial_id(whole)
     model = build(kept, ["a", "b"])
-    assert sorted({name.split(".")[2] for name, m in model.named_modules() if isinstance(m, BitLinear)}) == ["1"]
+    assert sorted({name.split(".")[2] for name, m in model.named_modules() if isinstance(m, BitLinear)}) == [
+        "1"
+    ]
 
 
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
     model = loading.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised")})
-    normed = {name.rpartition(".")[2]: m.spec.norm for name, m in model.named_modules() if isinstance(m, BitLinear)}
-    assert normed == dict.fromkeys(["q_proj", "k_proj", "v_proj", "fc1", "classifier"], False) | {"o_proj": True, "fc2": True}
+    normed = {
+        name.rpartition(".")[2]: m.spec.norm for name, m in model.named_modules() if isinstance(m, BitLinear)
+    }
+    assert normed == dict.fromkeys(["q_proj", "k_proj", "v_proj", "fc1", "classifier"], False) | {
+        "o_proj": True,
+        "fc2": True,
+    }
     with pytest.raises(BadInput, match="norm of a single layer must be true or false"):
         BitLinear(2, 2, norm="unnormalised")
 

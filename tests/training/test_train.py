@@ -24,7 +24,9 @@ def splits(n=60):
     """Two classes that brightness tells apart."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
-    images = (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    images = (
+        (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    )
     return Split(images, labels)
 
 
@@ -54,11 +56,15 @@ def test_as_many_steps_whatever_the_number_of_images():
     for n, whole in ((60, 4), (24, 7), (200, 1)):
         recipe = Recipe(image_views=200, epochs=99, batch_size=16, bf16=False)
         epochs = list(train(net(), splits(n), splits(), recipe, PLAIN, 0))
-        assert length(recipe, n) == (13, whole) and [epoch.epoch for epoch in epochs] == list(range(1, whole + 1))
+        assert length(recipe, n) == (13, whole) and [epoch.epoch for epoch in epochs] == list(
+            range(1, whole + 1)
+        )
         assert epochs[-1].state["schedule"]["last_epoch"] == 13
 
 
-@pytest.mark.parametrize(("n", "sizes"), [(33, [16, 17]), (17, [17]), (34, [16, 16, 2]), (32, [16, 16]), (1, [1])])
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(33, [16, 17]), (17, [17]), (34, [16, 16, 2]), (32, [16, 16]), (1, [1])]
+)
 def test_a_single_image_that_is_left_over_joins_the_step_before(n, sizes):
     batches = [len(batch) for batch in _batches(np.arange(n), 16)]
     assert batches == sizes and length(Recipe(epochs=3, batch_size=16), n) == (3 * len(sizes), 3)
@@ -74,14 +80,22 @@ def test_batch_normalisation_needs_two_images_a_step():
     assert ended.state["schedule"]["last_epoch"] == 2
     for n, size in ((33, 1), (1, 16)):
         alone = recipe.model_copy(update={"batch_size": size})
-        with pytest.raises(BadInput, match=r"2 images or more a step, but a step would have 1: Expected .* set batch_size = 2"):
+        with pytest.raises(
+            BadInput,
+            match=r"2 images or more a step, but a step would have 1: Expected .* set batch_size = 2",
+        ):
             next(train(normalised(), splits(n), splits(2), alone, PLAIN, 0))
         assert list(train(net(), splits(n), splits(2), alone, PLAIN, 0))
 
 
 def test_validating_less_often_changes_nothing_else():
     often, seldom = (
-        {e.epoch: e.loss for e in train(net(), splits(), splits(), Recipe(epochs=5, validate_every=n, bf16=False), PLAIN, 0)}
+        {
+            e.epoch: e.loss
+            for e in train(
+                net(), splits(), splits(), Recipe(epochs=5, validate_every=n, bf16=False), PLAIN, 0
+            )
+        }
         for n in (1, 2)
     )
     assert list(seldom) == [2, 4, 5] and seldom.items() <= often.items()
@@ -92,13 +106,26 @@ def test_the_loss_is_logged_every_200_batches(caplog):
     recipe = Recipe(epochs=7, batch_size=1, learning_rate=1e-5, bf16=False)
     ended = list(train(net(), splits(), splits(), recipe, PLAIN, seed=0))
     lines = [record.getMessage() for record in caplog.records]
-    assert [line.rpartition(" ")[0] for line in lines] == [f"step {n} of 420: training loss" for n in (200, 400)]
-    assert ended[-1].train_loss < float(lines[1].split()[-1]) < float(lines[0].split()[-1]) < ended[0].train_loss
+    assert [line.rpartition(" ")[0] for line in lines] == [
+        f"step {n} of 420: training loss" for n in (200, 400)
+    ]
+    assert (
+        ended[-1].train_loss < float(lines[1].split()[-1]) < float(lines[0].split()[-1]) < ended[0].train_loss
+    )
 
 
 def test_nan_names_the_metric_and_the_step():
     with pytest.raises(NonFinite, match=r"training loss is (nan|inf) at step 2 of 8"):
-        list(train(net(), splits(), splits(), Recipe(learning_rate=1e30, batch_size=16, warmup=0, clip_norm=None), PLAIN, 0))
+        list(
+            train(
+                net(),
+                splits(),
+                splits(),
+                Recipe(learning_rate=1e30, batch_size=16, warmup=0, clip_norm=None),
+                PLAIN,
+                0,
+            )
+        )
 
 
 def test_schedule():
@@ -131,7 +158,12 @@ def test_a_trial_leaves_a_record(tiny_vit):
         test=True,
     )
     record = run_trial(spec)
-    assert record["status"] == "complete" and record["arm"] == "binary" and record["images"] == 80 and record["steps"] == 4
+    assert (
+        record["status"] == "complete"
+        and record["arm"] == "binary"
+        and record["images"] == 80
+        and record["steps"] == 4
+    )
     assert 0 < record["accuracy"] < 1 and 0 < record["test_accuracy"] < 1 and len(record["curve"]) == 2
     assert record["curve"][-1]["accuracy"] == record["accuracy"]
     assert all(row["same"] for row in compare(record))
@@ -139,17 +171,26 @@ def test_a_trial_leaves_a_record(tiny_vit):
 
 
 def test_views_in_place_of_epochs(tiny_vit):
-    spec = TrialSpec(model=str(tiny_vit), fraction=0.05, recipe=Recipe(image_views=300, validate_every=9, bf16=False))
+    spec = TrialSpec(
+        model=str(tiny_vit), fraction=0.05, recipe=Recipe(image_views=300, validate_every=9, bf16=False)
+    )
     record = run_trial(spec)
     assert (record["status"], record["images"], record["steps"], record["epochs"]) == ("complete", 200, 5, 2)
-    assert [row["epoch"] for row in record["curve"]] == [2] and record["accuracy"] == record["curve"][0]["accuracy"]
+    assert [row["epoch"] for row in record["curve"]] == [2] and record["accuracy"] == record["curve"][0][
+        "accuracy"
+    ]
     other = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"epochs": 7})})
     assert trial_id(other) == trial_id(spec) == record["trial_id"]  # epochs say nothing where views do
 
 
 def test_no_training_still_measures(tiny_vit):
     record = run_trial(TrialSpec(model=str(tiny_vit), recipe=Recipe(epochs=0)))
-    assert record["status"] == "complete" and record["steps"] == 0 and record["curve"] == [] and record["accuracy"] is not None
+    assert (
+        record["status"] == "complete"
+        and record["steps"] == 0
+        and record["curve"] == []
+        and record["accuracy"] is not None
+    )
 
 
 def test_a_fault_of_the_training_is_a_failed_record(tiny_vit):
@@ -180,7 +221,9 @@ def test_images_are_processed_as_the_models_processor_does(tmp_path, options):
 
     from ablate.models.loading import preprocess
 
-    (ViTImageProcessor if "crop_size" not in options else BitImageProcessor)(**options).save_pretrained(tmp_path)
+    (ViTImageProcessor if "crop_size" not in options else BitImageProcessor)(**options).save_pretrained(
+        tmp_path
+    )
     images = torch.from_numpy(datasets.load("cifar10-mini").train.images[:4].transpose(0, 3, 1, 2).copy())
     theirs = AutoImageProcessor.from_pretrained(tmp_path)(list(images), return_tensors="pt")["pixel_values"]
     ours = preprocess(str(tmp_path))(images)
@@ -204,7 +247,9 @@ def test_the_id_of_a_trial_follows_contents_not_names(tiny_vit, tmp_path):
 
 def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
     for error in (MemoryError(), TypeError("two\nlines")):
-        monkeypatch.setattr("ablate.training.trial.train", lambda *a, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(
+            "ablate.training.trial.train", lambda *a, error=error: (_ for _ in ()).throw(error)
+        )
         record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.01))
         assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
 
@@ -237,9 +282,14 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
         outcome(None, stop_after=epoch)
         again = outcome(storage.load("name"))
         assert again.record["status"] == "complete"
-        assert again.record | {"train_seconds": 0, "started_at": ""} == whole.record | {"train_seconds": 0, "started_at": ""}
+        assert again.record | {"train_seconds": 0, "started_at": ""} == whole.record | {
+            "train_seconds": 0,
+            "started_at": "",
+        }
         assert again.weights == whole.weights
-        np.testing.assert_array_equal(again.predictions["validation_logits"], whole.predictions["validation_logits"])
+        np.testing.assert_array_equal(
+            again.predictions["validation_logits"], whole.predictions["validation_logits"]
+        )
     (tmp_path / "kept" / "name.pt").write_bytes(b"torn")
     assert storage.load("name") is None
     storage.drop("name")

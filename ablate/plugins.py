@@ -1,0 +1,36 @@
+"""Users' own objectives, samplers and datasets: named `module:name` in a study, imported from the environment."""
+
+import importlib
+from typing import Any
+
+from ablate.errors import BadInput, quoted
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a name is that of a user's own object: `module:name`, both Python identifiers, the module maybe dotted."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def load_plugin(kind: str, name: str) -> Any:
+    """Import a user's own object.
+
+    Args:
+        kind: What it is, for the message: "objective", "sampler" or "dataset".
+        name: `module:name`. The module must be installed or on PYTHONPATH.
+
+    Returns:
+        The object that the module has under that name.
+
+    Raises:
+        BadInput: The module cannot be imported, or has no such name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BadInput(
+            f"{kind} {quoted(name)} must be importable, but got {reason}; "
+            f"install the package that has {module!r}, or add its folder to PYTHONPATH"
+        ) from None
