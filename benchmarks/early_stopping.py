@@ -25,8 +25,9 @@ import numpy as np
 
 from ablate import load_run, run_study
 from ablate.analysis import pareto
+from ablate.config.designs import EarlyStopping
 from ablate.config.search_space import load_space
-from ablate.config.study_spec import EarlyStopping, StudySpec
+from ablate.config.study_spec import StudySpec
 from ablate.engine.resume import resume_study
 from ablate.execution.ray_cluster import Resources
 from ablate.runs import ledger

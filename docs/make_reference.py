@@ -2,16 +2,15 @@
 
 import ast
 import inspect
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.config import builtin
+from ablate.config.designs import EarlyStopping, Step
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.search_space import Each, Range, SpaceSpec, load_space
-from ablate.config.study_spec import EarlyStopping, Step, StudySpec, load_study
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec
 
 SPECS = (StudySpec, Step, EarlyStopping, SpaceSpec, Each, Range, LayerSpec, Recipe)
@@ -42,33 +41,26 @@ def reference() -> str:
 
 
 def _fields(cls: type[Spec]) -> str:
-    """A class as a table of its fields; what a field is stands in the comment on its lines."""
-    source = inspect.getsource(cls)
-    comments = dict(_comments(source))
-    body = ast.parse(source).body[0]
+    """Return a class as a table of its fields, with what the docstring says of each."""
+    doc, _, arguments = inspect.cleandoc(cls.__doc__ or "").partition("\n\nArgs:\n")
+    about = dict(_arguments(arguments))
+    body = ast.parse(inspect.getsource(cls)).body[0]
     assert isinstance(body, ast.ClassDef)
-    rows = []
-    for field in body.body:
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            about = " ".join(
-                comments[line]
-                for line in range(field.lineno, (field.end_lineno or 0) + 1)
-                if line in comments
-            )
-            default = _default(field.value)
-            rows.append(f"| `{field.target.id}` | {_kind(field)} | {default} | {_cell(about)} |")
-    doc = inspect.cleandoc(cls.__doc__ or "")
-    return (
-        f"### {cls.__name__}\n\n{doc}\n\n| field | type | default | |\n|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
-    )
+    fields = [field for field in body.body if isinstance(field, ast.AnnAssign)]
+    rows = [
+        f"| `{name}` | {_kind(field)} | {_default(field.value)} | {_cell(about[name])} |"
+        for field in fields
+        if (name := ast.unparse(field.target))
+    ]
+    table = "| field | type | default | |\n|---|---|---|---|\n"
+    return f"### {cls.__name__}\n\n{doc}\n\n{table}" + "\n".join(rows) + "\n"
 
 
-def _comments(source: str) -> Iterator[tuple[int, str]]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string.lstrip("# ")
+def _arguments(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and descriptions of a docstring's Args."""
+    for part in re.split(r"\n(?=    \w)", text):
+        name, _, about = part.partition(": ")
+        yield name.strip(), " ".join(about.split())
 
 
 def _kind(field: ast.AnnAssign) -> str:
@@ -80,6 +72,8 @@ def _kind(field: ast.AnnAssign) -> str:
         if part
         for name, value in _bounds(part)
     ]
+    if "Positive" in text:
+        text, bounds = text.replace("Positive", "float"), [*bounds, "above 0"]
     text = re.sub(r"Annotated\[(.*), (?:Field|PlainValidator)\(.*\)\]", r"\1", text)
     text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`"), text)
     return _cell(", ".join([text, *bounds]))

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from ablate.cli import data_commands, model_commands, run_commands
 from ablate.cli.console import Json, console_on, only_json, short
+from ablate.config.designs import Step
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.search_space import load_space
-from ablate.config.study_spec import Step, StudySpec, load_study
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.errors import DISK, AblateError, BadInput, Interrupted
 from ablate.labels import one_line

@@ -3,7 +3,7 @@
 import codecs
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ablate.config.trial_spec import S, checked
 from ablate.errors import BadInput, quoted, unknown
@@ -15,10 +15,10 @@ KNOWN = {
     "resnet18-32": "ResNet-18 for 32 px: a 3x3 stem of stride 1 and no max-pooling; random weights",
     "vgg16": f"torchvision's VGG-16, ImageNet weights; {ONLY_LINEAR}",
     "vgg16:random": "the same, random weights",
-    "vgg16-32": "VGG-16 for 32 px: with batch normalisation, pooled to 1x1, one linear layer behind; random weights",
+    "vgg16-32": "VGG-16 for 32 px: batch normalisation, pooled to 1x1, then one linear layer; random weights",
     "vit_b_16": "torchvision's ViT-B/16, ImageNet weights; its attention is torch's own and stays full",
     "vit_b_16:random": "the same, random weights",
-    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads its weights by itself and stays full",
+    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads weights by itself and stays full",
     "swin_t:random": "the same, random weights",
 }
 
@@ -27,16 +27,14 @@ IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
 
 
 def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
-    """Names of the built-in files of a folder."""
+    """Return the names of the built-in files of a folder."""
     return sorted(path.stem for path in (Path(__file__).parent.parent / folder).glob("*.toml"))
 
 
 def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
-    """Bundled models or datasets: the name and the one-line description that heads its card."""
-    cards = {card.parent: card for card in sorted(ASSETS.glob("*/README.md"))}
-    chosen = (
-        card for folder, card in cards.items() if (folder / "config.json").exists() == (kind == "model")
-    )
+    """Return the bundled models or datasets: names, and the descriptions that head their cards."""
+    cards = sorted(ASSETS.glob("*/README.md"))
+    chosen = (card for card in cards if (card.parent / "config.json").exists() == (kind == "model"))
     heads = (
         card.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(": ") for card in chosen
     )
@@ -44,7 +42,12 @@ def bundled(kind: Literal["model", "dataset"]) -> dict[str, str]:
 
 
 def absolute_data(name: str, folder: Path) -> str:
-    """A dataset's name as every process understands it: the path of an image folder, relative to `folder`, made absolute."""
+    """Return a dataset's name with an absolute path, which all processes understand.
+
+    Args:
+        name: A bundled name, "imagefolder:PATH", or "module:name".
+        folder: What a relative path is relative to.
+    """
     path = name.removeprefix(IMAGEFOLDER)
     if path in (name, ""):
         return name
@@ -52,55 +55,69 @@ def absolute_data(name: str, folder: Path) -> str:
 
 
 def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
-    """A built-in file by its name, or one's own by its path, checked. Raises BadInput."""
+    """Load a spec from TOML.
+
+    Args:
+        spec: The class.
+        folder: Of the built-in files.
+        kind: What it is, for the messages.
+        name: Of a built-in file, or the path of one's own. Paths in a file are relative to it.
+
+    Returns:
+        The spec.
+
+    Raises:
+        BadInput: There is no such file, it cannot be read, or it has faults; the message lists them.
+    """
     try:
-        return _loaded(spec, folder, kind, name)
+        path = _path_of(folder, kind, name)
+        data = _with_absolute_paths(_read(path, kind), path.parent)
     except BadInput:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a path that is too long, a number of 5,000 digits, ~nobody
-        why = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
-        raise BadInput(
-            f"{kind} {quoted(name)} must be one that can be read, but: {why}; mend the file"
-        ) from None
+    except (OSError, ValueError, RuntimeError) as error:  # a path too long, a number of 5,000 digits, ~nobody
+        reason = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
+        rule = f"{kind} {quoted(name)} must be one that can be read"
+        raise BadInput(f"{rule}, but: {reason}; mend the file") from None
+    return checked(spec, {"name": path.stem, **data}, path.name)
 
 
-def _loaded(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
-    path = Path(name).expanduser()
+def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) -> Path:
     if name in names(folder):
-        path = Path(__file__).parent.parent / folder / f"{name}.toml"
-    elif not name or not (_is_toml(path) or path.exists()):
+        return Path(__file__).parent.parent / folder / f"{name}.toml"
+    path = Path(name).expanduser()
+    if not name or not (_is_toml(path) or path.exists()):
         raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{path}.toml").exists())
+    return path
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
-        data = tomllib.loads(
+        return tomllib.loads(
             path.read_text(encoding="utf-8-sig")
-        )  # editors on Windows begin a file with a byte order mark
+        )  # editors on Windows write a byte order mark
     except OSError as error:
-        raise BadInput(
-            f"cannot read {kind} {str(path)!r}: {error.strerror}; give a name or the path of a TOML file"
-        ) from None
+        rule = f"cannot read {kind} {str(path)!r}: {error.strerror}"
+        raise BadInput(f"{rule}; give a name or the path of a TOML file") from None
     except UnicodeDecodeError as error:
         is_utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        what = "it is UTF-16, as PowerShell's > writes" if is_utf16 else str(error)
-        raise BadInput(f"{path}: not valid TOML: it must be UTF-8, but {what}; save it as UTF-8") from None
+        reason = "it is UTF-16, as PowerShell's > writes" if is_utf16 else str(error)
+        raise BadInput(f"{path}: not valid TOML: it must be UTF-8, but {reason}; save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
-    for key in (
-        "model",
-        "space",
-    ):  # a path in a file is relative to the file; a folder that happens to be beside it is none
+
+
+def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a file's fields with its paths made absolute. A name stays a name."""
+    data = dict(data)
+    for key in ("model", "space"):
         if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
-            beside = path.parent / value
-            meant = "/" in value or (
-                _is_toml(beside) if key == "space" else (beside / "config.json").exists()
-            )
-            data[key] = str(beside.absolute()) if meant and beside.exists() else value
+            path = folder / value
+            is_path = _is_toml(path) if key == "space" else (path / "config.json").exists()
+            if ("/" in value or is_path) and path.exists():
+                data[key] = str(path.absolute())
     if isinstance(value := data.get("data"), str):
-        data["data"] = absolute_data(value, path.parent)
-    return checked(spec, {"name": path.stem, **data}, path.name)
+        data["data"] = absolute_data(value, folder)
+    return data
 
 
 def _is_toml(path: Path) -> bool:

@@ -1,12 +1,13 @@
-"""Trials without traces of what cannot change their outcome, so that equal trials are equal and have one id."""
+"""The canonical form of a trial: what cannot change its outcome is reset, so equal trials have one id."""
 
 import json
 from typing import Any
 
 from ablate.config.trial_spec import LayerSpec, TrialSpec, Value
 
-# What came after the first records, switched off. A field without effect has its value here, and a hash leaves such
-# values out, whatever the defaults become: a trial that had an id keeps it.
+# Fields that were added after the first records, and the values at which they change nothing. A trial's hash
+# leaves these values out. They stay as they are, whatever the defaults become: so a trial that had an id
+# keeps it.
 OFF: dict[str, Value | None] = {
     "full_epochs": 0,
     "image_views": None,
@@ -42,7 +43,11 @@ USUAL: dict[str, Value | None] = OFF | {
 
 
 def effective(spec: TrialSpec) -> TrialSpec:
-    """The same trial with every field that changes nothing at its usual value, and what stays full out of `layers`."""
+    """Return the same trial in its canonical form.
+
+    A field that changes nothing has its usual value, and `layers` lacks the layer groups that stay in full
+    precision.
+    """
     low = {group: layer for group, layer in spec.layers.items() if layer.weights != "full"}
     inner = {group: layer for group, layer in low.items() if not (spec.recipe.outer_full and is_outer(group))}
     layers = {group: layer.model_copy(update=_usual(idle_in(layer))) for group, layer in inner.items()}
@@ -51,13 +56,18 @@ def effective(spec: TrialSpec) -> TrialSpec:
 
 
 def asked(spec: TrialSpec, *, exclude: set[str]) -> dict[str, Any]:
-    """What identifies a trial, as plain data: its effective spec without the recipe parts that are off."""
+    """Return what identifies a trial, as plain data: its canonical form without the fields that are off.
+
+    Args:
+        spec: The trial.
+        exclude: Fields of the trial that are left out.
+    """
 
     def on(fields: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in fields.items() if key not in OFF or value != OFF[key]}
 
     plain = effective(spec).model_dump(exclude=exclude)
-    if plain["recipe"]["augment"] == "both":  # what true does, and did on any data
+    if plain["recipe"]["augment"] == "both":  # does what true does, and did on any data in older versions
         plain["recipe"]["augment"] = True
     return plain | {
         "recipe": on(plain["recipe"]),
@@ -66,7 +76,7 @@ def asked(spec: TrialSpec, *, exclude: set[str]) -> dict[str, Any]:
 
 
 def is_outer(group: str) -> bool:
-    """Whether a layer group is the head's or the first block's."""
+    """Return whether a layer group belongs to the head or to the first block."""
     return group == "head" or group.startswith("block0.")
 
 
@@ -75,9 +85,9 @@ def _usual(keys: list[str]) -> dict[str, Value | None]:
 
 
 def idle(spec: TrialSpec, quantized: bool) -> list[str]:
-    """The recipe's fields that change nothing in a trial."""
+    """Return the fields of a trial's recipe that change nothing. quantized: whether it has such layers."""
     recipe = spec.recipe
-    idle = ["outer_full"]  # it has done its work on the layers
+    idle = ["outer_full"]  # `layers` has been changed by it
     idle += ["epochs"] if recipe.image_views else []
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
     idle += ["temperature"] if recipe.distill == 0 else []
@@ -90,7 +100,7 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
 
 
 def idle_in(layer: LayerSpec) -> list[str]:
-    """The fields of a layer that change nothing."""
+    """Return the fields of a layer that change nothing."""
     if layer.weights == "full":
         return [key for key in LayerSpec.model_fields if key != "weights"]
     idle = []
@@ -104,4 +114,5 @@ def idle_in(layer: LayerSpec) -> list[str]:
 
 
 def key_of(spec: TrialSpec) -> str:
+    """Return a trial as text, equal for equal trials."""
     return json.dumps(spec.model_dump(), sort_keys=True)

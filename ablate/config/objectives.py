@@ -1,11 +1,13 @@
-"""What a search minimises or maximises: one row an objective."""
+"""What a search minimizes or maximizes: one row an objective."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate.errors import unknown
+from ablate.errors import BadInput, quoted, unknown
 from ablate.formatting import duration, size
+from ablate.plugins import is_plugin, load_plugin
 
 Direction = Literal["min", "max"]
 SIGN: dict[Direction, float] = {"min": 1.0, "max": -1.0}  # times a value: less is better
@@ -13,7 +15,14 @@ SIGN: dict[Direction, float] = {"min": 1.0, "max": -1.0}  # times a value: less 
 
 @dataclass(frozen=True)
 class Axis:
-    """How a field of the records is drawn: divided by its unit, named with it."""
+    """How a field of the records is drawn.
+
+    Args:
+        name: The field.
+        label: The title of the axis, with the unit.
+        unit: The drawn value is the field divided by it.
+        scale: Of the axis.
+    """
 
     name: str
     label: str
@@ -21,86 +30,170 @@ class Axis:
     scale: Literal["linear", "log"] = "linear"
 
     def __call__(self, rows: Any) -> Any:
-        """The field of a table or of one row, in the axis' unit."""
+        """Return the field of a table, or of one row, in the unit of the axis."""
         return rows[self.name] / self.unit
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A field of the records that a search can minimise or maximise.
+    """A number of each record that a search can minimize or maximize.
 
     Args:
-        direction: What is better.
-        known: "counted" before a trial is trained, "scored" after each of its epochs, or "measured" at its end.
-        title: Of its column in a table.
-        axis: Of a figure.
-        text: A value with its unit.
-        in_ratios: Whether a halving counts the same everywhere, so that a knee is looked for in its logarithm.
+        direction: "min" or "max": what is better.
+        title: The title of a table's column.
+        label: The title of an axis, with the unit; `title` by default.
+        unit: A figure shows the value divided by it.
+        scale: Of an axis, "linear" or "log".
+        known: When the value is known. "counted": before the trial is trained. "scored": after each epoch.
+            "measured": at the end. "computed": at the end, by `compute`.
+        text: Formats a value with its unit.
+        in_ratios: Whether a halving counts the same everywhere: a front's knee is then found on a log scale.
+        compute: For a user's own objective: the value of a complete trial's record.
     """
 
     direction: Direction
-    known: Literal["counted", "scored", "measured"]
     title: str
-    axis: Axis
-    text: Callable[[float], str]
+    label: str = ""
+    unit: float = 1.0
+    scale: Literal["linear", "log"] = "linear"
+    known: Literal["counted", "scored", "measured", "computed"] = "computed"
+    text: Callable[[float], str] = "{:.4g}".format
     in_ratios: bool = False
+    compute: Callable[[Mapping[str, Any]], float] | None = None
 
 
 def _giga(value: float) -> str:
     return f"{value / 1e9:,.1f} G" if value >= 1e10 else f"{value / 1e9:.3g} G"
 
 
-TABLE = {
-    row.axis.name: row
-    for row in (
-        Objective(
-            "max", "scored", "accuracy", Axis("accuracy", "validation accuracy (%)", 0.01), "{:.1%}".format
-        ),
-        Objective("min", "scored", "loss (nats)", Axis("loss", "validation loss (nats)"), "{:.3f}".format),
-        Objective(
-            "min",
-            "counted",
-            "size",
-            Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
-            size,
-            in_ratios=True,
-        ),
-        Objective(
-            "min",
-            "counted",
-            "bit operations",
-            Axis("bitops", "bit operations (G)", 1e9, "log"),
-            _giga,
-            in_ratios=True,
-        ),
-        Objective(
-            direction="min",
-            known="counted",
-            title="latency (sum of layers)",
-            axis=Axis("latency_ms", "latency, sum of layers (ms)", 1, "log"),
-            text="{:.2f} ms".format,
-            in_ratios=True,
-        ),
-        Objective("min", "counted", "images", Axis("images", "training images", 1, "log"), "{:,.0f}".format),
-        Objective("min", "measured", "training", Axis("train_seconds", "training (s)"), duration),
-    )
+TABLE: dict[str, Objective] = {
+    "accuracy": Objective(
+        "max", "accuracy", "validation accuracy (%)", 0.01, known="scored", text="{:.1%}".format
+    ),
+    "loss": Objective("min", "loss (nats)", "validation loss (nats)", known="scored", text="{:.3f}".format),
+    "size_bytes": Objective(
+        "min", "size", "packed model (MiB)", 2**20, "log", known="counted", text=size, in_ratios=True
+    ),
+    "bitops": Objective(
+        "min", "bit operations", "bit operations (G)", 1e9, "log", known="counted", text=_giga, in_ratios=True
+    ),
+    "latency_ms": Objective(
+        direction="min",
+        title="latency (sum of layers)",
+        label="latency, sum of layers (ms)",
+        scale="log",
+        known="counted",
+        text="{:.2f} ms".format,
+        in_ratios=True,
+    ),
+    "images": Objective(
+        "min", "images", "training images", scale="log", known="counted", text="{:,.0f}".format
+    ),
+    "train_seconds": Objective("min", "training", "training (s)", known="measured", text=duration),
 }
-OBJECTIVES: dict[str, Direction] = {name: row.direction for name, row in TABLE.items()}
-COLUMNS = {name: row.title for name, row in TABLE.items()}
-AXES = {name: row.axis for name, row in TABLE.items()}
 SPACE_OBJECTIVES = ("accuracy", "size_bytes")  # of a space that names none
 
 
+# What others read of the rows. They change together with the table: see `register`.
+OBJECTIVES: dict[str, Direction] = {}
+COLUMNS: dict[str, str] = {}
+AXES: dict[str, Axis] = {}
+
+
+def _index(name: str, row: Objective) -> None:
+    OBJECTIVES[name], COLUMNS[name] = row.direction, row.title
+    AXES[name] = Axis(name, row.label or row.title, row.unit, row.scale)
+
+
+for _name, _row in TABLE.items():
+    _index(_name, _row)
+
+
 def cell(objective: str, value: float) -> str:
-    """An objective's value with its unit. Raises BadInput for an objective that is none."""
+    """Return an objective's value with its unit. Raises BadInput for a name that is not in the table."""
     if objective not in TABLE:
         raise unknown("objective", objective, TABLE)
     return TABLE[objective].text(value)
 
 
-def objective_faults(objectives: tuple[str, ...]) -> list[str]:
-    """What is wrong with a list of objectives, a line each."""
-    faults = [str(unknown("objective", name, OBJECTIVES)) for name in objectives if name not in OBJECTIVES]
-    if len(set(objectives)) < len(objectives):
-        faults.append(f"objectives must differ, but got {', '.join(objectives[:12])}")
+def objective_faults(names: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with a list of objectives, one line a fault.
+
+    Args:
+        names: Of the table, or users' own as `module:name`, which need not be imported yet.
+    """
+    strangers = [name for name in names if name not in OBJECTIVES and not is_plugin(name)]
+    faults = [str(unknown("objective", name, OBJECTIVES)) for name in strangers]
+    if len(set(names)) < len(names):
+        faults.append(f"objectives must differ, but got {', '.join(names[:12])}")
     return faults
+
+
+def load_objective(name: str) -> Objective:
+    """Import a user's own objective.
+
+    Args:
+        name: `module:name` of an `Objective` with `compute`.
+
+    Returns:
+        The objective.
+
+    Raises:
+        BadInput: It cannot be imported, or is no such objective.
+    """
+    loaded = load_plugin("objective", name)
+    if not isinstance(loaded, Objective) or loaded.compute is None or loaded.known != "computed":
+        rule = f"objective {quoted(name)} must be an ablate.Objective with compute"
+        raise BadInput(f"{rule}, but got {quoted(loaded)}; make it so in its module")
+    return loaded
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return the description of a user's own objective. Raises BadInput where it cannot be imported."""
+    row = load_objective(name)
+    return {key: getattr(row, key) for key in DESCRIBED}
+
+
+DESCRIBED = ("direction", "title", "label", "unit", "scale", "in_ratios")
+
+
+def register(name: str, description: Mapping[str, Any]) -> None:
+    """Add a user's own objective to the table by its description, without importing it.
+
+    Raises:
+        BadInput: The table has it already with another description, or the description is not one.
+    """
+    try:
+        row = Objective(**description)
+    except TypeError as error:
+        raise BadInput(f"the description of objective {quoted(name)} is not one: {error}") from None
+    known = TABLE.setdefault(name, row)
+    if known != row:
+        other = {key: getattr(known, key) for key in DESCRIBED}
+        raise BadInput(
+            f"objective {quoted(name)} must have one description, but got {dict(description)} and {other}; "
+            "read these runs one at a time"
+        )
+    _index(name, row)
+
+
+def compute(name: str, record: Mapping[str, Any]) -> float:
+    """Return the value of a user's own objective for a complete trial.
+
+    Args:
+        name: `module:name`, imported where it is not yet.
+        record: The trial's record.
+
+    Returns:
+        A finite number.
+
+    Raises:
+        BadInput: The objective cannot be imported, or its value is no finite number.
+    """
+    function = load_objective(name).compute
+    assert function is not None
+    value = function(record)
+    number = float(value) if isinstance(value, int | float) else math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"objective {quoted(name)} must be a finite number, but got {quoted(value)}")
+    return number

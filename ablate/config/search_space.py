@@ -1,4 +1,4 @@
-"""What may vary: the axes of a search space, and what a study may want more or less of."""
+"""Search spaces: what may vary."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -11,23 +11,32 @@ from ablate.errors import quoted, together, unknown
 
 
 class Range(Spec):
-    """A continuous or integer axis, both ends included."""
+    """A continuous or integer axis.
+
+    Args:
+        low: The lowest value, included.
+        high: The highest value, included.
+        log: Whether it is searched on a log scale.
+    """
 
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
-    log: bool = False  # searched on a log scale
+    log: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(
-                f"low < high must hold (and 0 < low with log), but got low={self.low}, high={self.high}"
-            )
+            rule = "low < high must hold (and 0 < low with log)"
+            raise ValueError(f"{rule}, but got low={self.low}, high={self.high}")
         return self
 
 
 class Each(Spec):
-    """A choice that every layer group makes for itself."""
+    """Choices of an axis that is searched for each layer group by itself.
+
+    Args:
+        each: The choices.
+    """
 
     each: Annotated[tuple[Value, ...], PlainValidator(lambda value: _choices(value))]
 
@@ -35,15 +44,13 @@ class Each(Spec):
 def _choices(value: Any) -> tuple[Value, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
         raise ValueError(f"choices must be a list of one value or more, but got {quoted(value)}")
-    if len({(isinstance(item, bool), item) for item in value}) < len(
-        value
-    ):  # 1 and 1.0 are one value, true is another
+    if len({(isinstance(item, bool), item) for item in value}) < len(value):  # 1 is 1.0, but not true
         raise ValueError(f"choices must differ, but got {quoted(list(value))}")
     return tuple(value)
 
 
 def _axis(value: Any) -> Any:
-    """A scalar is fixed, a list is choices, a table with `each` is one choice a layer group, any other a range."""
+    """Return an axis: a scalar is fixed, a list is choices, a table with `each` is `Each`, else a range."""
     if isinstance(value, Value | Range | Each):
         return value
     if isinstance(value, dict):
@@ -58,26 +65,34 @@ else:
 
 
 class SpaceSpec(Spec):
-    """What may vary. An axis is a fixed value, a list of choices, a range, or `each` with choices per layer group."""
+    """A search space. An axis is a fixed value, a list of choices, a range, or `each` with choices by group.
 
-    name: str = ""  # of the file, by default
-    description: str  # one line
-    objectives: tuple[str, ...] = SPACE_OBJECTIVES  # of a study that names none
-    groups: tuple[str, ...] = Field(
-        ("*",), min_length=1
-    )  # shell-style patterns on layer-group names: what [layer] applies to
-    layer: dict[str, Axis]  # fields of LayerSpec
-    recipe: dict[str, Axis] = Field({})  # fields of Recipe, in place of the study's
-    fraction: Axis = 1.0  # of the training images, above 0 and at most 1
+    Args:
+        name: The file's, by default.
+        description: One line.
+        objectives: Of a study that names none.
+        groups: Shell-style patterns of layer-group names: the layers that [layer] applies to.
+        layer: Axes for fields of `LayerSpec`.
+        recipe: Axes for fields of `Recipe`, in place of the study's.
+        fraction: Of the training images, above 0 and at most 1.
+    """
+
+    name: str = ""
+    description: str
+    objectives: tuple[str, ...] = SPACE_OBJECTIVES
+    groups: tuple[str, ...] = Field(("*",), min_length=1)
+    layer: dict[str, Axis]
+    recipe: dict[str, Axis] = Field({})
+    fraction: Axis = 1.0
 
     @model_validator(mode="after")
     def _axes_fit(self) -> Self:
         faults = objective_faults(self.objectives)
         axes: list[tuple[type[Spec], str, Axis]] = [
-            (LayerSpec, key, axis) for key, axis in self.layer.items()
+            *((LayerSpec, key, axis) for key, axis in self.layer.items()),
+            *((Recipe, key, axis) for key, axis in self.recipe.items()),
+            (TrialSpec, "fraction", self.fraction),
         ]
-        axes += [(Recipe, key, axis) for key, axis in self.recipe.items()]
-        axes += [(TrialSpec, "fraction", self.fraction)]
         for spec, key, axis in axes:
             if key not in spec.model_fields:
                 faults.append(str(unknown(f"{spec.__name__} field", key, spec.model_fields)))
@@ -98,12 +113,12 @@ class SpaceSpec(Spec):
 
 
 def varies(axis: Axis) -> bool:
-    """Whether an axis has more than one value."""
+    """Return whether an axis has more than one value."""
     return isinstance(axis, Range | Each) or (isinstance(axis, tuple) and len(axis) > 1)
 
 
 def values(axis: Axis) -> tuple[Value, ...]:
-    """The values named on an axis: the ends of a range, the choices of a list."""
+    """Return the values named on an axis: the ends of a range, the choices of a list."""
     if isinstance(axis, Range):
         return (axis.low, axis.high)
     if isinstance(axis, Each):
@@ -112,5 +127,12 @@ def values(axis: Axis) -> tuple[Value, ...]:
 
 
 def load_space(name: str) -> SpaceSpec:
-    """A built-in search space by its name, or one's own by the path of its TOML file."""
+    """Load a search space.
+
+    Args:
+        name: Of a built-in one, or the path of a TOML file.
+
+    Raises:
+        BadInput: There is none, or it has faults; the message lists them.
+    """
     return load(SpaceSpec, "search_spaces", "search space", name)

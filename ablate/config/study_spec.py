@@ -1,146 +1,133 @@
 """A question that trials can answer: what is searched or compared, by which rules, at what cost."""
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ablate.config.builtin import load
-from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, objective_faults
-from ablate.config.search_space import SpaceSpec, load_space, values, varies
-from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
+from ablate.config.designs import Design, EarlyStopping, Step
+from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, describe, register
+from ablate.config.search_space import SpaceSpec, load_space
+from ablate.config.study_rules import study_faults
+from ablate.config.trial_spec import Positive, Recipe, Spec, Value
 from ablate.errors import together
-
-Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
-
-
-class Step(Spec):
-    """One change of a designed study: fields of its layers and of its recipe with their new values.
-
-    With `groups`, shell-style patterns as those of the space and within them, it is these layer groups that are quantized.
-    """
-
-    name: str = Field(min_length=1)
-    source: str = ""  # paper, section, figure
-    groups: tuple[str, ...] = ()  # from this step on
-    layer: dict[str, Value] = Field({})  # fields of LayerSpec
-    recipe: dict[str, Value] = Field({})  # fields of Recipe
-    tune: dict[str, tuple[Value, ...]] = Field({})  # from this step on, in place of the study's
-
-    @model_validator(mode="after")
-    def _changes_fit(self) -> Self:
-        faults = [f for key, value in self.layer.items() if (f := fault(LayerSpec, key, value))]
-        faults += [f for key, value in self.recipe.items() if (f := fault(Recipe, key, value))]
-        if faults := faults + _tune_faults(self.tune):
-            raise ValueError(together(faults))
-        return self
-
-
-class EarlyStopping(Spec):
-    """Which trials of a search end early: at each rung all but the best.
-
-    Over `epochs` the rungs are after `first`, first * reduction, ... epochs. Over `fraction` a trial is trained on
-    1 / reduction^rungs of its images first, then afresh on `reduction` times as many, and at last on all of them; the
-    smaller trainings are its rungs, each by the whole recipe, on images that are among the next one's.
-    """
-
-    over: Literal["epochs", "fraction"] = "epochs"  # what grows from rung to rung
-    reduction: int = Field(3, ge=2, le=1000)  # of those at a rung, the best 1 / reduction go on
-    first: int = Field(1, ge=1)  # over epochs: those before the first rung
-    rungs: int = Field(2, ge=1, le=10)  # over fraction: trainings on fewer images
-
-    @property
-    def one_in(self) -> tuple[int, ...]:
-        """A rung over `fraction` each, the smallest first: of so many of a trial's images it takes one."""
-        return tuple(self.reduction**k for k in range(self.rungs, 0, -1)) if self.over == "fraction" else ()
-
-    @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
-        other = "rungs" if self.over == "epochs" else "first"
-        if (given := getattr(self, other)) != type(self).model_fields[other].default:
-            raise ValueError(
-                f"{other} is not for early stopping over {self.over}, but got {given}; leave it out"
-            )
-        return self
+from ablate.plugins import is_plugin
 
 
 class StudySpec(Spec):
-    """A question: a space, a model, a dataset, a recipe, objectives, a budget and a seed.
+    """A question, and how it is answered: a search of a space, or a design whose cells are all trained.
 
-    With a `design` nothing is searched: each of its cells is trained with every one of the paired `seeds`, and tested.
-    `ladder` takes the steps one after the other from the base point (the space's fixed values and the recipe),
-    `leave-one-out` all steps but one, `one-factor` the base and each step alone, `arms` each step alone, and `factorial`
-    none; all are crossed with the space's choices. Beside a ladder, whose rungs have the steps' names, the cells of `arms`
-    are called "only: STEP". Of a factorial whose factors have two choices each, `points` takes a
-    regular fraction, a power of two above the number of factors, that keeps their single effects apart. What is in `tune`
-    is chosen for each cell by its validation on one more seed. `reference` is one more cell: all steps, and it.
-    `sensitivity` takes each layer group in each precision, alone and left out alone; nothing of it is tested, so that a
-    search may go on from it.
+    Args:
+        name: The file's, by default.
+        question: What is asked.
+        source: Who raised it: paper, section, figure.
+        cost: Of running it.
+        expected: The result, and where it is.
+        command: The command that runs it.
+        space: What may vary: a table, a built-in name, or a path.
+        model: A bundled name, a `save_pretrained` folder, or a name on the hub.
+        data: A bundled name, "imagefolder:PATH", or a user's own dataset as "module:name".
+        objectives: Names of the table in `config.objectives`, and users' own as "module:name". Empty: the
+            space's.
+        described: The descriptions of users' own objectives, with which a run can be read where they cannot
+            be imported. `with_descriptions` fills them in before the study is written.
+        trials: Of a search. A design has as many as its cells and seeds.
+        hours: After this time no trial starts; None: no limit.
+        seed: Of the search and of each trial.
+        recipe: How each trial is trained.
+        design: Empty: a search. "ladder": the steps one after the other from the base point, which is the
+            space's fixed values and the recipe. "leave-one-out": all steps but one. "one-factor": the base,
+            and each step alone. "arms": each step alone; beside a ladder these cells are called "only: STEP".
+            "factorial": no steps, only the space's choices, with which all designs are crossed.
+            "sensitivity": each layer group in each precision, alone and left out alone; it is not tested, so
+            that a search may go on from it.
+        points: Of a factorial whose factors have two choices each: a regular fraction of so many points, a
+            power of two above the number of factors, that keeps the main effects apart. None: all points.
+        seeds: Of a design: how often each cell is trained, with the paired seeds seed, seed + 1, ...
+        tune: Choices for fields of the recipe. They are made for each cell by its validation on one more
+            seed.
+        base: What the base point is called.
+        steps: Of the design.
+        reference: One more cell: all steps, and this one.
+        gap_margin: A gap in accuracy at the largest training set that counts as none.
+        slope_margin: A change of the gap, for each decade of images, that counts as none.
+        sampler: What proposes the trials of a search.
+        early_stopping: Which trials end early; None: none does.
+        confirm: Further seeds with which each member of the front is trained again and tested.
+        max_size_bytes: Trials whose packed model is larger are not trained.
+        max_latency_ms: The same, by the sum of the layers' latencies at batch 1.
+        min_accuracy: Validation accuracy that a member of the front has at least.
     """
 
-    name: str = ""  # of the file, by default
-    question: str  # what is asked
-    source: str = ""  # who raised it: paper, section, figure
-    cost: str = ""  # of running it
-    expected: str = ""  # what it leaves, and where
-    command: str = ""  # that runs it
-    space: SpaceSpec  # what may vary: a table, a name or a path
-    model: str = "vit-micro"  # a bundled name, a save_pretrained folder, or a hub name
-    data: str = "cifar10-mini"  # a name, or "imagefolder:PATH"
-    objectives: tuple[str, ...] = ()  # empty: the space's
-    trials: int = Field(12, ge=1, le=1_000_000)  # of a search; a design has as many as it has
-    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # no trial starts after as many
-    seed: int = Field(0, ge=0, lt=2**32)  # of the search and of each trial
-    recipe: Recipe = Recipe()  # how each trial is trained
-    design: tuple[Design, ...] = ()  # empty: a search
-    points: Annotated[int, Field(ge=2, le=2**16)] | None = (
-        None  # of a factorial: a regular fraction of so many; None: all of them
-    )
-    seeds: int = Field(1, ge=1, le=10_000)  # paired: seed, seed + 1, ...
-    tune: dict[str, tuple[Value, ...]] = Field({})  # fields of the recipe
-    base: str = Field(
-        "base", min_length=1
-    )  # what the base point is called, as the cell of a ladder or of one factor
-    steps: tuple[Step, ...] = ()  # of the design
-    reference: Step | None = None  # one more cell
-    gap_margin: float = Field(
-        0.01, gt=0, lt=1
-    )  # a gap in accuracy at the largest training set that counts as none
-    slope_margin: float = Field(
-        0.01, gt=0, lt=1
-    )  # a change of the gap, a decade of images, that counts as none
-    sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"  # who proposes
-    early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
-    confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
-    max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained
-    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        None  # sum of layers, at batch 1
-    )
-    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = (
-        None  # validation; known once a trial has ended
-    )
+    name: str = ""
+    question: str
+    source: str = ""
+    cost: str = ""
+    expected: str = ""
+    command: str = ""
+    space: SpaceSpec
+    model: str = "vit-micro"
+    data: str = "cifar10-mini"
+    objectives: tuple[str, ...] = ()
+    described: dict[str, dict[str, str | float | bool]] = Field({})
+    trials: int = Field(12, ge=1, le=1_000_000)
+    hours: Positive | None = None
+    seed: int = Field(0, ge=0, lt=2**32)
+    recipe: Recipe = Recipe()
+    design: tuple[Design, ...] = ()
+    points: Annotated[int, Field(ge=2, le=2**16)] | None = None
+    seeds: int = Field(1, ge=1, le=10_000)
+    tune: dict[str, tuple[Value, ...]] = Field({})
+    base: str = Field("base", min_length=1)
+    steps: tuple[Step, ...] = ()
+    reference: Step | None = None
+    gap_margin: float = Field(0.01, gt=0, lt=1)
+    slope_margin: float = Field(0.01, gt=0, lt=1)
+    sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"
+    early_stopping: EarlyStopping | None = None
+    confirm: int = Field(0, ge=0, le=1000)
+    max_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_latency_ms: Positive | None = None
+    min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, data: Any) -> Any:
-        """A space by name is loaded; without objectives of its own, a study has those of its space."""
+        """Load a space that is given by name. A study without objectives has those of its space."""
         if not isinstance(data, dict) or "space" not in data:
             return data
         if isinstance(design := data.get("design"), str):
             data = {**data, "design": () if design == "search" else (design,)}
         space = load_space(data["space"]) if isinstance(data["space"], str) else data["space"]
-        its = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
-        asked = data.get("objectives", ())
-        return {
-            **data,
-            "space": space,
-            "objectives": (its or SPACE_OBJECTIVES) if asked in ((), []) else asked,
-        }
+        of_space = space.get("objectives") if isinstance(space, dict) else getattr(space, "objectives", None)
+        objectives = data.get("objectives", ())
+        if objectives in ((), []):
+            objectives = of_space or SPACE_OBJECTIVES
+        return {**data, "space": space, "objectives": objectives}
 
     @property
     def directions(self) -> dict[str, Direction]:
         """Whether more or less of each objective is better."""
         return {name: OBJECTIVES[name] for name in self.objectives}
+
+    @property
+    def own_objectives(self) -> tuple[str, ...]:
+        """The objectives that are users' own: their values are computed from a trial's record."""
+        return tuple(name for name in self.objectives if is_plugin(name))
+
+    def with_descriptions(self) -> Self:
+        """Import the user's own objectives and describe them.
+
+        Returns:
+            The study with a description of each.
+
+        Raises:
+            BadInput: One of them cannot be imported, is no objective, or has changed since its run began.
+        """
+        described = {name: describe(name) for name in self.own_objectives}
+        for name, description in described.items():
+            register(name, description)
+        return self.model_copy(update={"described": described})
 
     @property
     def within(self) -> dict[str, float]:
@@ -159,94 +146,18 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        faults = objective_faults(self.objectives)
-        faults += _tune_faults(self.tune)
-        if not self.design and (self.seeds > 1 or self.tune or self.steps or self.reference):
-            faults.append(
-                "seeds, tune, steps and reference are parts of a design; say which, as in design = ['ladder']"
-            )
-        if self.design and self.within:
-            faults.append(
-                "max_size_bytes, max_latency_ms and min_accuracy bound a search; a design trains all of its cells"
-            )
-        if self.design and self.sampler not in (
-            "additive",
-            "tpe",
-        ):  # the default, and what it was when older runs were written
-            faults.append(
-                f"sampler is for a search; a design trains all of its cells, but got {self.sampler!r}"
-            )
-        if self.points and "factorial" not in self.design:
-            faults.append(
-                "points is how many a factorial design has; say design = 'factorial', or leave it out"
-            )
-        if self.seed + (self.seeds if self.design else self.confirm) >= 2**32:
-            faults.append(f"seed must leave room below 2^32 for the further ones, but got {self.seed}")
-        if self.early_stopping:
-            faults += self._rung_faults(self.early_stopping)
-        if self.design and self.confirm:
-            faults.append("confirm is for a search; a design has seeds, which are tested")
-        if "sensitivity" in self.design and (len(self.design) > 1 or self.reference):
-            faults.append("a sensitivity design stands alone, without a reference")
-        if bool(self.steps) != bool({*self.design} - {"factorial", "sensitivity"}):
-            faults.append(
-                "a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do"
-            )
-        if "ladder" in self.design and any(
-            map(varies, (*self.space.layer.values(), *self.space.recipe.values(), self.space.fraction))
-        ):
-            faults.append(
-                "a ladder has one cell a rung: the values of its space must be fixed; design = ['arms'] crosses choices"
-            )
-        if len({self.base, *(step.name for step in self.steps)}) <= len(self.steps):
-            faults.append("base and steps must differ in their names")
-        if faults:
+        if faults := study_faults(self):
             raise ValueError(together(faults))
         return self
 
-    def _rung_faults(self, rule: EarlyStopping) -> list[str]:
-        faults = (
-            ["early_stopping is for a search; a design trains all of its cells to the end"]
-            if self.design
-            else []
-        )
-        if not {"accuracy", "loss"} & {*self.objectives}:
-            faults.append(
-                f"early_stopping needs accuracy or loss among the objectives, but got {', '.join(self.objectives)}"
-            )
-        views = values(self.space.recipe.get("image_views", self.recipe.image_views or "none"))
-        if rule.over == "fraction" and (some := [n for n in views if n != "none"]):
-            saves = "saves nothing where recipe.image_views sets the steps whatever the images"
-            faults.append(
-                f"early_stopping over fraction {saves}, but got {some[0]}; set epochs, or stop over epochs"
-            )
-        given = dict(self.recipe) | dict(self.space.recipe)
-        every, last = (
-            min(map(float, values(given["validate_every"]))),
-            max(map(float, values(given["epochs"]))),
-        )
-        first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
-        if given["image_views"] not in (None, "none"):  # set the epochs, by images that are not known here
-            return faults
-        if last <= first:
-            faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}")
-        elif rule.over == "epochs" and last <= math.ceil(first / every) * every:
-            needs = f"early_stopping needs a validation between its first rung, {first}, and the last epoch, {last:g}"
-            faults.append(f"{needs}, but recipe.validate_every is {every:g}; set it to 1")
-        return faults
-
 
 def load_study(name: str) -> StudySpec:
-    """A built-in study by its name, or one's own by the path of its TOML file."""
+    """Load a study.
+
+    Args:
+        name: Of a built-in one, or the path of a TOML file.
+
+    Raises:
+        BadInput: There is none, or it has faults; the message lists them.
+    """
     return load(StudySpec, "studies", "study", name)
-
-
-def _tune_faults(tune: dict[str, tuple[Value, ...]]) -> list[str]:
-    empty = [
-        f"tune.{key}: choices must be a list of one value or more"
-        for key, choices in tune.items()
-        if not choices
-    ]
-    return empty + [
-        f"tune.{f}" for key, choices in tune.items() for value in choices if (f := fault(Recipe, key, value))
-    ]

@@ -1,8 +1,8 @@
-"""Plain data: what a layer, its training and a trial are. `search_space` and `study_spec` build on it.
+"""What a layer, its training and a trial are, as plain data. `search_space` and `study_spec` build on it.
 
-A spec is frozen and is checked once, at the door; all its faults are reported together.
-TOML has no null, so the word "none" stands for None in every field. A value is held as it was given: a word or a flag is no
-number, and a number no flag; a whole number may be written 2.0.
+A spec is frozen. It is validated once, when it is made, and all its faults are reported together. TOML has no
+null: the word "none" stands for None in every field. Values are not converted: a string or a boolean is not a
+number, and a number is not a boolean. A whole number may be written 2.0.
 """
 
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -28,6 +28,7 @@ KINDS: dict[type, str] = {
     float: "number",
     str: "string",
 }  # as pydantic says it
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Spec(BaseModel):
@@ -49,40 +50,42 @@ class Spec(BaseModel):
         if type(held) is type(value) and not isinstance(held, tuple):
             return held
         for given, read in zip(_listed(value), _listed(held), strict=False):
-            if (
-                isinstance(given, Value)
-                and isinstance(read, Value)
-                and (given != read or _is_flag(given) != _is_flag(read))
-            ):
+            both_plain = isinstance(given, Value) and isinstance(read, Value)
+            if both_plain and (given != read or isinstance(given, bool) != isinstance(read, bool)):
                 raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")
         return held
 
 
 class LayerSpec(Spec):
-    """The precision of one linear layer; the formulas stand in `ablate/quantization/quantizers.py`, beside their sources.
+    """The precision of one linear layer. `quantization/quantizers.py` has the formulas and their sources.
 
-    `activation_bits` None keeps activations in floating point. `beta` is a rule or a literal number, and
-    `beta_multiplier` scales either; with `beta_per` "channel" each row of the weights has its own. `int4` and `int8`
-    have one scale per output channel and take no beta. `norm` "unnormalised" means: where a pre-norm ViT has not
-    normalised the layer's input already; `quantize_` decides it layer by layer. `straight_through` "clipped" gives no
-    gradient to what lies outside the range of the levels; it matters in training only.
+    Args:
+        weights: "full", "binary" (1 bit), "ternary" (1.58 bits), "int4" or "int8". The last two have one
+            scale for each output channel and take no beta.
+        activation_bits: b of figure 4, 1 to 8. None keeps activations in floating point.
+        beta: The scale of binary and ternary weights: "absmean", mean|W| (figure 7); "least_squares", the
+            scale that is nearest to W; or a number.
+        beta_multiplier: A factor of beta.
+        beta_per: "tensor", one beta a layer, or "channel", one for each row of its weights.
+        activation_scale: Whose maximum gamma is (figure 4): of each "token", or of the whole input, "tensor".
+            In evaluation that is each image.
+        signed: Whether activation levels lie on both sides of zero. False: levels from 0 up (figure 5).
+        norm: Whether a LayerNorm without parameters precedes the quantization (figure 7). "unnormalised":
+            only where a pre-norm ViT has not normalised the layer's input already; `quantize_` decides it for
+            each layer.
+        straight_through: The gradient of the quantizers. "plain" passes all of it; "clipped" passes none to
+            values outside the range of the levels. It matters in training only.
     """
 
-    weights: Weights = "full"  # full, binary (1 bit), ternary (1.58 bits), int4 or int8
-    activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8  # b of figure 4; None: floating point
-    beta: Literal["absmean", "least_squares"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = (
-        "absmean"  # mean|W| (figure 7), the one that is nearest to W, or a literal number
-    )
-    beta_multiplier: float = Field(1.0, gt=0, allow_inf_nan=False)  # times beta
-    beta_per: Literal["tensor", "channel"] = "tensor"  # one for the layer, or one a row of its weights
-    activation_scale: Literal["token", "tensor"] = (
-        "token"  # gamma of each token, or of the whole input (figure 4); in evaluation, of each image
-    )
-    signed: bool = True  # false: levels from 0 up (figure 5)
-    norm: bool | Literal["unnormalised"] = (
-        False  # a LayerNorm, without parameters, before the quantization (figure 7)
-    )
-    straight_through: Literal["plain", "clipped"] = "plain"  # gradients
+    weights: Weights = "full"
+    activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
+    beta: Literal["absmean", "least_squares"] | Positive = "absmean"
+    beta_multiplier: Positive = 1.0
+    beta_per: Literal["tensor", "channel"] = "tensor"
+    activation_scale: Literal["token", "tensor"] = "token"
+    signed: bool = True
+    norm: bool | Literal["unnormalised"] = False
+    straight_through: Literal["plain", "clipped"] = "plain"
 
     @model_validator(mode="after")
     def _one_bit_has_a_sign(self) -> Self:
@@ -92,69 +95,90 @@ class LayerSpec(Spec):
 
 
 class Recipe(Spec):
-    """How a model is fine-tuned. Learning rate: linear warm-up, then cosine to zero; shares are of all steps.
+    """How a model is fine-tuned. The learning rate warms up linearly, then falls to zero along a cosine.
 
-    Progressive quantization mixes each quantized layer with its linear one by a lambda that grows from 0 to 1. Only
-    training sees it: a validation on the way evaluates the model as it will be, wholly quantized, and so is low until
-    lambda is 1. The teacher of a distillation is the trial's own `full` arm without distillation.
+    Progressive quantization mixes each quantized layer with its linear one by a lambda that grows from 0 to
+    1. A validation on the way evaluates the wholly quantized model, so its accuracy is low until lambda is 1.
+
+    Args:
+        epochs: Passes over the training images.
+        full_epochs: Epochs in full precision before those. They are trained once for all trials that share
+            them.
+        image_views: Images that training sees in all, in place of `epochs`: the steps are image_views /
+            batch_size, rounded up.
+        validate_every: Epochs between two validations. The last epoch is always validated.
+        batch_size: Images a step.
+        optimizer: "adamw" or "sgd".
+        learning_rate: The peak of the schedule.
+        weight_decay: Of the optimizer.
+        momentum: Of SGD. AdamW has torch's betas.
+        warmup: The fraction of all steps in which the learning rate grows.
+        clip_norm: The largest norm of a step's gradient; None does not clip.
+        augment: True: random shifts and flips, but no flips where classes are mirror images of each other.
+            "shift", "flip": one of them. "both": shifts and flips on any data.
+        label_smoothing: Of the training loss. The validation loss is plain cross-entropy.
+        quantized_rate_multiplier: A factor of the learning rate of quantized weights.
+        quantized_weight_decay: Of quantized weights; None: as weight_decay.
+        weight_decay_until: The fraction of the steps after which no weights decay.
+        second_stage: The last fraction of the steps, with a cosine of its own.
+        second_stage_rate: The learning rate at the start of the second stage, as a factor of learning_rate.
+        ema: The decay, each step, of the averaged weights, which are then evaluated and packed; 0: no
+            average.
+        progressive: How lambda grows, "linear" or "sigmoid"; None: no progressive quantization.
+        progressive_share: The fraction of the steps after which lambda is 1.
+        progressive_order: "together", or "depth": one layer group after the other, the first one first.
+        distill: The weight of the teacher's logits in the loss; cross-entropy has the rest. The teacher is
+            the same trial in full precision, without distillation.
+        temperature: Of both models' logits in distillation.
+        distill_blocks: The weight of the squared error between normalised block outputs.
+        outer_full: Whether the head and the first block stay in full precision, whatever `layers` says.
+        bf16: Whether training runs under bfloat16 autocast; "auto": where the hardware has it. Evaluation is
+            always float32.
+        compile: Whether the model's blocks are trained through torch.compile, for GPUs and long trials.
     """
 
-    epochs: int = Field(2, ge=0, le=100_000)  # passes over the training images
-    full_epochs: int = Field(
-        0, ge=0, le=100_000
-    )  # before those, in full precision; done once for all that share them
-    image_views: Annotated[int, Field(ge=1, le=10**12)] | None = (
-        None  # in place of epochs: so many over batch_size, rounded up, are the steps
-    )
-    validate_every: int = Field(1, ge=1)  # epochs; the last is always validated
-    batch_size: int = Field(64, ge=1, le=1_000_000)  # images a step
+    epochs: int = Field(2, ge=0, le=100_000)
+    full_epochs: int = Field(0, ge=0, le=100_000)
+    image_views: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    validate_every: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)  # at its peak
+    learning_rate: Positive = 1e-3
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
-    momentum: float = Field(0.9, ge=0, lt=1)  # of SGD; AdamW has its usual betas
-    warmup: float = Field(0.1, ge=0, lt=1)  # fraction of all steps
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        1.0  # largest norm of a step's gradient; None: any
-    )
-    augment: bool | Literal["shift", "flip", "both"] = (
-        True  # random shifts and flips, but none where classes are each other's mirror images; "both": even there
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1
-    )  # of the training loss; validation loss is plain cross-entropy
-    quantized_rate_multiplier: float = Field(
-        1.0, gt=0, allow_inf_nan=False
-    )  # times learning_rate, for quantized weights
-    quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = (
-        None  # None: as weight_decay
-    )
-    weight_decay_until: float = Field(1.0, ge=0, le=1)  # share of the steps after which no weight decays
-    second_stage: float = Field(
-        0.0, ge=0, lt=1
-    )  # share of the steps, the last ones: cosine to zero again ...
-    second_stage_rate: float = Field(0.1, gt=0, le=1)  # ... from this, times learning_rate
-    ema: float = Field(
-        0.0, ge=0, lt=1
-    )  # decay a step of the averaged weights, which are evaluated and packed; 0: none
-    progressive: Literal["linear", "sigmoid"] | None = None  # how lambda grows
-    progressive_share: float = Field(0.5, gt=0, le=1)  # share of the steps after which lambda is 1
-    progressive_order: Literal["together", "depth"] = (
-        "together"  # or layer group after layer group, the first one first
-    )
-    distill: float = Field(0.0, ge=0, le=1)  # weight of the teacher's logits; cross-entropy has the rest
-    temperature: float = Field(2.0, gt=0, allow_inf_nan=False)  # of both models' logits
-    distill_blocks: float = Field(
-        0.0, ge=0, allow_inf_nan=False
-    )  # weight of the squared error of normalised block outputs
-    outer_full: bool = False  # the head and the first block stay full, whatever `layers` says
-    bf16: bool | Literal["auto"] = "auto"  # bfloat16 autocast while training; evaluation is always float32
-    compile: bool = (
-        False  # the model's blocks through torch.compile while training: for GPUs, and long trials
-    )
+    momentum: float = Field(0.9, ge=0, lt=1)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip_norm: Positive | None = 1.0
+    augment: bool | Literal["shift", "flip", "both"] = True
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    quantized_rate_multiplier: Positive = 1.0
+    quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    weight_decay_until: float = Field(1.0, ge=0, le=1)
+    second_stage: float = Field(0.0, ge=0, lt=1)
+    second_stage_rate: float = Field(0.1, gt=0, le=1)
+    ema: float = Field(0.0, ge=0, lt=1)
+    progressive: Literal["linear", "sigmoid"] | None = None
+    progressive_share: float = Field(0.5, gt=0, le=1)
+    progressive_order: Literal["together", "depth"] = "together"
+    distill: float = Field(0.0, ge=0, le=1)
+    temperature: Positive = 2.0
+    distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
+    outer_full: bool = False
+    bf16: bool | Literal["auto"] = "auto"
+    compile: bool = False
 
 
 class TrialSpec(Spec):
-    """One point of a space with one seed. `layers` maps layer groups to precisions; the others stay full."""
+    """One point of a search space with one seed.
+
+    Args:
+        model: A bundled name, a `save_pretrained` folder, or a name on the hub.
+        data: A bundled name, "imagefolder:PATH", or a user's own dataset as "module:name".
+        layers: The precision of each layer group; the others stay in full precision.
+        fraction: Of the training images, above 0 and at most 1.
+        recipe: How the model is fine-tuned.
+        seed: Of every random draw.
+        test: Whether the trained model is evaluated on the test images as well, once, at the end.
+    """
 
     model: str = "vit-micro"
     data: str = "cifar10-mini"
@@ -162,7 +186,7 @@ class TrialSpec(Spec):
     fraction: float = Field(1.0, gt=0, le=1)
     recipe: Recipe = Recipe()
     seed: int = Field(0, ge=0, lt=2**32)
-    test: bool = False  # evaluate the test set as well, once, at the end
+    test: bool = False
 
 
 S = TypeVar("S", bound=Spec)
@@ -172,30 +196,38 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _is_flag(value: Value) -> bool:
-    return isinstance(value, bool)
-
-
 def accepts(spec: type[Spec], key: str, value: object) -> bool:
-    """Whether a field of a spec takes a value, the other fields at their defaults."""
+    """Return whether a field of a spec takes a value while the other fields have their defaults."""
     return not fault(spec, key, value)
 
 
 def is_numeric(spec: type[Spec], key: str) -> bool:
-    """Whether a field of a spec takes numbers."""
+    """Return whether a field of a spec takes numbers."""
     return accepts(spec, key, 1) or accepts(spec, key, 0.5)
 
 
 def checked(spec: type[S], data: Any, where: str) -> S:
-    """`spec` built from plain `data`; `where` names the source in the BadInput that lists every fault."""
+    """Build a spec from plain data.
+
+    Args:
+        spec: The class.
+        data: A dict of its fields.
+        where: The source of the data, for the message.
+
+    Returns:
+        The spec.
+
+    Raises:
+        BadInput: With all faults of the data.
+    """
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + together(_line(spec, found) for found in error.errors())) from None
+        raise BadInput(f"{where}: " + together(_line(spec, fault) for fault in error.errors())) from None
 
 
 def fault(spec: type[Spec], key: str, value: object) -> str:
-    """What is wrong with a value for a field of a spec, in a line; "" if nothing is."""
+    """Return what is wrong with a value for a field of a spec, "" if nothing is."""
     try:
         spec.model_validate({key: value})
     except ValidationError as error:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablate.config.study_spec import Step, StudySpec
+from ablate.config.designs import Step
+from ablate.config.study_spec import StudySpec
 from ablate.data.mirrored import Augment, augmentation
 
 Pairs = Sequence[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one study: claimed once, before anything is loaded, and left as it was if nothing begins."""
+"""Claims a run's folder for one study. The folder is left as it was if the study does not begin."""
 
 import errno
 import itertools
@@ -17,24 +17,19 @@ from ablate.errors import BadInput
 from ablate.runs.locks import hold, owner
 from ablate.runs.run import RUNS, Run, driven
 
-FILES = (
-    "study.toml",
-    "provenance.json",
-    "state.json",
-    ".writer.lock",
-    "ledger.jsonl",
-)  # the ledger last: it is the lock
+LOCK = ".lock"
+FILES = ("study.toml", "provenance.json", "state.json", "ledger.jsonl", ".writer.lock", LOCK)  # the lock last
 FOLDERS = ("predictions", "weights", "tables", "figures", ".tune")
-LETTERS = 50  # of a study's name in that of its folder: 255 bytes are the most that a file system takes
+LETTERS = 50  # of the study's name in the name of its folder: file systems take 255 bytes at most
 PATIENCE_SECONDS = 30.0  # for the writer of a driver that was killed
 
 
 @contextmanager
 def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
-    """Within: a run's folder that is this process's alone.
+    """Claim a run's folder for this process for as long as the context lasts.
 
-    If the study does not begin, because of BadInput or of any exception before it has a state file, what was made is
-    removed.
+    The study has begun once there is a state file. What was made is removed after BadInput, and after any
+    exception before the study has begun.
 
     Args:
         out: The folder, new or empty; None: a new one below runs/, called by the time and `name`.
@@ -58,9 +53,13 @@ def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
 
 @contextmanager
 def reclaimed(run: Run) -> Iterator[None]:
-    """Within: a run that there is already is this process's alone.
+    """Claim the folder of an existing run for this process for as long as the context lasts.
 
-    Raises BadInput, naming the owner, when a driver has the run, here or on another host.
+    Args:
+        run: The run.
+
+    Raises:
+        BadInput: A driver has the run, here or on another host; the message names it.
     """
     if run.driven_elsewhere or (lock := hold(run.path, "driver")) is None:
         raise driven(run)
@@ -69,10 +68,9 @@ def reclaimed(run: Run) -> Iterator[None]:
         while (writer := owner(run.path, "writer")) and time.monotonic() < limit:
             time.sleep(0.05)
         if writer:
-            who = f"process {writer.pid}, the writer of a driver that ended,"
-            raise BadInput(
-                f"RUN must have no live writer, but {str(run.path)!r} has: {who} goes on; wait a minute, or stop it"
-            )
+            rule = f"RUN must have no live writer, but {str(run.path)!r} has"
+            who = f"process {writer.pid}, the writer of a driver that ended, goes on"
+            raise BadInput(f"{rule}: {who}; wait a minute, or stop it")
         yield
 
 
@@ -96,7 +94,7 @@ def _claim_new(name: str) -> tuple[Path, list[Path], IO[bytes]]:
 
 
 def _claim(path: Path) -> tuple[Path, list[Path], IO[bytes]]:
-    """The folder, those of it and above it that were made, and the lock that makes it ours."""
+    """Return the folder, the folders that were made for it (itself and those above), and its lock."""
     for attempt in range(100):
         try:
             return (path, [], _lock(path)) if path.exists() else (path, *_make(path))
@@ -109,16 +107,14 @@ def _claim(path: Path) -> tuple[Path, list[Path], IO[bytes]]:
 
 
 def _make(path: Path) -> tuple[list[Path], IO[bytes]]:
-    """Make a folder and those above it that are missing, under another name until it is locked: who makes it has it.
+    """Make a folder and the missing ones above it. They have another name until they are locked.
 
     Raises OSError where another study made one of them meanwhile.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()][::-1]
     if not missing:
         raise FileExistsError(errno.EEXIST, "another study made it")
-    if (
-        ".." in path.relative_to(missing[0]).parts
-    ):  # leads out of what is made, to a folder that nobody looked at
+    if ".." in path.relative_to(missing[0]).parts:  # leads to a folder that was not looked at
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     hidden = _hidden(missing[0])
     try:
@@ -147,7 +143,7 @@ def _lock(path: Path) -> IO[bytes]:
     lock = _hold(path)
     try:
         _check_vacant(path)  # no other study can fill it now
-        if not os.path.samestat(os.fstat(lock.fileno()), (path / "ledger.jsonl").stat()):
+        if not os.path.samestat(os.fstat(lock.fileno()), (path / LOCK).stat()):
             raise FileNotFoundError(errno.ENOENT, "another study removes it")
         return lock
     except BaseException:
@@ -162,38 +158,34 @@ def _hold(path: Path) -> IO[bytes]:
 
 
 def _begun(path: Path) -> str:
-    found = owner(path)
-    return (
-        f"another study, process {found.pid}, has begun in {str(path)!r}"
-        if found and found.pid
-        else f"another study is in {str(path)!r}"
-    )
+    holder = owner(path)
+    if holder and holder.pid:
+        return f"another study, process {holder.pid}, has begun in {str(path)!r}"
+    return f"another study is in {str(path)!r}"
 
 
 def _check_vacant(path: Path) -> None:
-    """Raises BadInput where a folder holds anything but the empty ledger of a study that was killed before it began."""
+    """Raise BadInput where a folder holds more than what a study leaves that was killed before it began."""
     if not stat.S_ISDIR(path.stat().st_mode):
         raise BadInput(
             f"--out must be a new or an empty folder, but {str(path)!r} is no folder; give another"
         )
-    if any(file.name != "ledger.jsonl" or file.stat().st_size for file in path.iterdir()):
+    empty = {LOCK, "ledger.jsonl"}  # versions before 0.2 locked the ledger
+    if any(file.name not in empty or file.stat().st_size for file in path.iterdir()):
         what = "holds another run" if (path / "study.toml").exists() else "is not an empty folder"
         raise BadInput(f"--out must be a new or an empty folder, but {str(path)!r} {what}; give another")
 
 
 def _leave(path: Path, made: list[Path], lock: IO[bytes]) -> None:
-    """Remove what a study that came to nothing made; what is not its own stays, and the folder with it."""
+    """Remove what a study made that did not begin. Other files stay, and the folder with them."""
     for name in FOLDERS:
         shutil.rmtree(path / name, ignore_errors=True)
-    *others, ledger = FILES
     with suppress(OSError):  # gone, or something else is in it
-        for name in others:
+        for name in FILES[:-1]:
             (path / name).unlink(missing_ok=True)
-        if made and {file.name for file in path.iterdir()} == {
-            ledger
-        }:  # no other study shall find it half removed
-            path = path.rename(_hidden(path))
+        if made and {file.name for file in path.iterdir()} == {LOCK}:
+            path = path.rename(_hidden(path))  # so that no other study finds it half removed
             lock.close()  # NFS keeps a file that is open, and its folder
-        (path / ledger).unlink()
+        (path / LOCK).unlink()
         for folder in (path, *made[-2::-1]) if made else ():
             folder.rmdir()

@@ -1,48 +1,57 @@
-"""A run's append-only file of records, one JSON object a line: the truth, from which all else is rebuilt."""
+"""A run's append-only file of records, one JSON object a line. All else in a run can be rebuilt from it."""
 
 import codecs
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from ablate.config.canonical import OFF
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, checked
 from ablate.errors import BadInput
+from ablate.plugins import is_plugin
 from ablate.runs import lines
-from ablate.runs.record import FIELDS, FOUND, SCHEMA, Record, arm
+from ablate.runs.record import FIELDS, OUTCOME, SCHEMA, Record, Status, arm
 
-STATUSES = ("complete", "pruned", "failed")
+STATUSES = get_args(Status)
 TEXT, ROWS = ("arm", "device", "error", "started_at"), ("curve", "rungs")
-NUMBERS = ("seed", "fraction", "epochs", *(name for name in FOUND if name not in TEXT))
-KINDS = (
-    dict.fromkeys(NUMBERS, "a finite number")
-    | dict.fromkeys(TEXT, "text")
-    | dict.fromkeys(ROWS, "a list of epochs")
-)
+NUMBERS = ("seed", "fraction", "epochs", *(name for name in OUTCOME if name not in TEXT))
+KINDS = {
+    **dict.fromkeys(NUMBERS, "a finite number"),
+    **dict.fromkeys(TEXT, "text"),
+    **dict.fromkeys(ROWS, "a list of epochs"),
+}
 NAMES: dict[type[Spec], tuple[str, ...]] = {
     kind: tuple(kind.model_fields) for kind in (TrialSpec, Recipe, LayerSpec)
 }
 
 
 class _Newer(ValueError):
-    """A record of a version that is to come."""
+    """A record that a newer version wrote."""
 
 
 def trial_of(record: Record) -> TrialSpec:
-    """The trial of a record. Raises BadInput where it has fields that only a newer version knows."""
+    """Return the trial of a record. Raises BadInput where it has fields that only a newer version knows."""
     return checked(
-        TrialSpec, record["spec"], f"trial {record.get('trial_id')}, maybe of a newer version of ablate"
+        TrialSpec, record["spec"], f"trial {record['trial_id']}, maybe of a newer version of ablate"
     )
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one line and force it to the disk before returning; a line that does not fit is taken back."""
+    """Append one record and force it to the disk. Nothing of it stays where it does not fit.
+
+    Args:
+        path: The ledger.
+        record: The record.
+
+    Raises:
+        OSError: The line could not be written.
+    """
     with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
             rest = memoryview(line(record))
-            while rest:  # a disk that fills up writes a part first, and raises on the next
+            while rest:  # a disk that fills up takes a part of the line first, and raises on the next write
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
@@ -51,14 +60,21 @@ def append(path: Path, record: Record) -> None:
 
 
 def line(record: Record) -> bytes:
-    """A record as it stands in the file, with a checksum."""
+    """Return a record as a line of the file, with its checksum and its newline."""
     return lines.encode(record)
 
 
 def recover(path: Path) -> int:
-    """Cut off a last line without its newline, which a power cut leaves; the number of bytes cut off.
+    """Cut off a last line without a newline, as a power cut leaves it.
 
-    Raises BadInput where it is no such line.
+    Args:
+        path: The ledger.
+
+    Returns:
+        The number of bytes that were cut off.
+
+    Raises:
+        BadInput: The last line was not cut short but changed.
     """
     content = path.read_bytes()
     *_, torn = _split(path, content)
@@ -68,15 +84,25 @@ def recover(path: Path) -> int:
 
 
 def read(path: Path) -> list[Record]:
-    """All whole records, with a default for each field that an older version did not write; others' fields are kept.
+    """Read all whole records.
 
-    A last line without its newline (a torn write) is left out; any other bad line raises BadInput.
+    Fields that an older version did not write get their defaults. Fields that only another version knows are
+    kept. A last line without a newline, as a power cut leaves it, is left out.
+
+    Args:
+        path: The ledger; it need not exist.
+
+    Returns:
+        The records in the order in which the trials ended.
+
+    Raises:
+        BadInput: A line is not a record, or was changed after it was written, or is of a newer schema.
     """
     return parse(path.read_bytes(), path) if path.exists() else []
 
 
 def parse(content: bytes, path: Path) -> list[Record]:
-    """The records of a ledger's content, as `read` does."""
+    """Return the records of a ledger's content, as `read` does. `path` is for the messages."""
     *whole, _torn = _split(path, content)
     records = []
     for number, text in enumerate(whole, 1):
@@ -90,7 +116,7 @@ def parse(content: bytes, path: Path) -> list[Record]:
 
 
 def _split(path: Path, content: bytes) -> list[bytes]:
-    """The lines of a ledger, and what follows the last newline. An editor's byte order mark is no part of them."""
+    """Return a ledger's lines, the last one what follows the last newline, without a byte order mark."""
     *whole, rest = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
     if not lines.is_torn(rest):
         raise _bad(path, len(whole) + 1, "its newline was changed")
@@ -103,36 +129,41 @@ def _bad(path: Path, number: int, reason: str) -> BadInput:
     )
 
 
-def _record(found: dict[str, Any]) -> Record:
-    """What a line holds as a record. Raises ValueError with what is wrong."""
-    schema = found.get("schema")
+def _record(fields: dict[str, Any]) -> Record:
+    """Return what a line holds as a record. Raises ValueError with what is wrong."""
+    schema = fields.get("schema")
     if type(schema) is int and schema > SCHEMA:
-        raise _Newer(
-            f"it was written by a newer version, whose records have schema {str(schema)[:60]} and not {SCHEMA}"
-        )
+        newer = f"whose records have schema {str(schema)[:60]} and not {SCHEMA}"
+        raise _Newer(f"it was written by a newer version, {newer}")
     if type(schema) is not int or schema != SCHEMA:
         raise ValueError(f"schema must be {SCHEMA}, but got {schema!r:.60}")
     for name in ("trial_id", "status"):
-        if not isinstance(found.get(name), str):
-            raise ValueError(f"{name} must be text, but got {found.get(name)!r:.60}")
-    if found["status"] not in STATUSES:
-        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {found['status']!r:.60}")
-    spec, plain = _spec(found.get("spec"))
-    record = dict.fromkeys(FIELDS) | _of(spec) | found | {"spec": plain, "curve": found.get("curve", [])}
-    needed = ("arm", "seed", "fraction", "curve", *(["accuracy"] if record["status"] == "complete" else []))
-    for name, kind in KINDS.items():
+        if not isinstance(fields.get(name), str):
+            raise ValueError(f"{name} must be text, but got {fields.get(name)!r:.60}")
+    if fields["status"] not in STATUSES:
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {fields['status']!r:.60}")
+    spec, plain = _spec(fields.get("spec"))
+    repeated = {"arm": arm(spec), "seed": spec.seed, "fraction": spec.fraction, "epochs": spec.recipe.epochs}
+    curve = fields.get("curve", [])
+    record = {**dict.fromkeys(FIELDS), **repeated, **fields, "spec": plain, "curve": curve}
+    _check_kinds(record)
+    return cast(Record, record)
+
+
+def _check_kinds(record: dict[str, Any]) -> None:
+    """Raise ValueError for a field that holds something of another kind."""
+    needed = {"arm", "seed", "fraction", "curve"}
+    if record["status"] == "complete":
+        needed.add("accuracy")
+    own = {name: "a finite number" for name in record if is_plugin(name)}
+    for name, kind in {**KINDS, **own}.items():
         value = record.get(name)
         if not (_is(value, name) or (value is None and name not in needed)):
             raise ValueError(f"{name} must be {kind}, but got {value!r:.60}")
-    return record
-
-
-def _of(spec: TrialSpec) -> Record:
-    """What a record repeats of its trial."""
-    return {"arm": arm(spec), "seed": spec.seed, "fraction": spec.fraction, "epochs": spec.recipe.epochs}
 
 
 def _is(value: Any, name: str) -> bool:
+    """Return whether a value is of its field's kind."""
     if name in ROWS:
         return isinstance(value, list) and all(
             isinstance(row, dict) and _is(row.get("epoch"), "epochs") for row in value
@@ -142,24 +173,27 @@ def _is(value: Any, name: str) -> bool:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
-def _spec(found: Any) -> tuple[TrialSpec, dict[str, Any]]:
-    """A trial as this version reads it, and as plain data: what it lacks was added later, and was off; the unknown is kept."""
-    if not (
-        isinstance(found, dict) and all(isinstance(found.get(key, {}), dict) for key in ("recipe", "layers"))
-    ):
-        raise ValueError(f"spec must be an object with recipe and layers as objects, but got {found!r:.60}")
-    recipe, layers = _off(Recipe) | found.get("recipe", {}), {}
-    for group, layer in found.get("layers", {}).items():
+def _spec(fields: Any) -> tuple[TrialSpec, dict[str, Any]]:
+    """Return a record's trial as this version reads it, and as plain data.
+
+    A field that the record lacks was added later, and was off when the trial ran. Unknown fields are kept in
+    the plain data.
+    """
+    parts = [fields.get(key, {}) for key in ("recipe", "layers")] if isinstance(fields, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        rule = "spec must be an object with recipe and layers as objects"
+        raise ValueError(f"{rule}, but got {fields!r:.60}")
+    recipe, layers = {**_off(Recipe), **fields.get("recipe", {})}, {}
+    for group, layer in fields.get("layers", {}).items():
         if not isinstance(layer, dict):
             raise ValueError(f"spec.layers.{group} must be an object, but got {layer!r:.60}")
-        layers[group] = _off(LayerSpec) | layer
-    known = {group: _known(LayerSpec, layer) for group, layer in layers.items()}
-    spec = checked(
-        TrialSpec, _known(TrialSpec, found) | {"recipe": _known(Recipe, recipe), "layers": known}, "spec"
-    )
+        layers[group] = {**_off(LayerSpec), **layer}
+    known_layers = {group: _known(LayerSpec, layer) for group, layer in layers.items()}
+    known = {**_known(TrialSpec, fields), "recipe": _known(Recipe, recipe), "layers": known_layers}
+    spec = checked(TrialSpec, known, "spec")
     plain = spec.model_dump()
-    layers = {group: plain["layers"][group] | layer for group, layer in layers.items()}
-    return spec, plain | found | {"recipe": plain["recipe"] | recipe, "layers": layers}
+    layers = {group: {**plain["layers"][group], **layer} for group, layer in layers.items()}
+    return spec, {**plain, **fields, "recipe": {**plain["recipe"], **recipe}, "layers": layers}
 
 
 def _off(kind: type[Spec]) -> dict[str, Any]:

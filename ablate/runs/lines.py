@@ -1,31 +1,37 @@
-"""A record as a line of text: JSON with a checksum, so that what a disk or an editor changed is not taken for a result."""
+"""A record as a line of text: JSON with a checksum, which shows when a disk or an editor changed the line."""
 
 import json
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-KEY = "crc32"  # of the line before it, in eight hexadecimal digits; always the last field
+KEY = "crc32"  # the last field: the checksum of the line before it, in eight hexadecimal digits
 LAST = re.compile(rb'[^"]*":"([0-9a-f]{8})"}')
-ENDED = re.compile(
-    rb'(,"crc32":"[0-9a-f]{8}"}|\r)[^\0]', re.DOTALL
-)  # zeros are blocks that a power cut left unwritten
+# A whole line that something follows. A power cut leaves zeros, where blocks were not written.
+ENDED = re.compile(rb'(,"crc32":"[0-9a-f]{8}"}|\r)[^\0]', re.DOTALL)
 
 
-def encode(fields: dict[str, Any]) -> bytes:
-    """A line, with its checksum and its newline."""
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Return fields as a line with its checksum and newline. Raises ValueError for NaN and infinity."""
     plain = {key: value for key, value in fields.items() if key != KEY}
     body = json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()[:-1]
     return b'%b,"%b":"%b"}\n' % (body, KEY.encode(), _checksum(body))
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The fields of a line without its newline; a line without a checksum, of an older version, has any. Raises ValueError."""
+    """Return the fields of a line.
+
+    Args:
+        line: Without its newline. Older versions wrote no checksum.
+
+    Raises:
+        ValueError: It is not such a line, or its checksum is not that of its content.
+    """
     try:
-        fields = json.loads(
-            line.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
-        )
+        text = line.decode()
+        fields = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -35,16 +41,16 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError("it is not an object")
     body, _, last = line.rpartition(b',"')
-    found = LAST.fullmatch(last)
-    good = found is not None and found[1] == _checksum(body)
-    if good != (KEY in fields) or (found and not good):  # the damage may be in the name of the field
+    match = LAST.fullmatch(last)
+    good = match is not None and match[1] == _checksum(body)
+    if good != (KEY in fields) or (match and not good):  # the damage may be in the name of the field
         raise ValueError("it was changed after it was written: its checksum is another")
     fields.pop(KEY, None)
     return fields
 
 
 def is_torn(rest: bytes) -> bool:
-    """Whether what follows the last newline may be a line cut short, and not one whose newline was changed."""
+    """Return whether the text after the last newline can be a line cut short."""
     return not ENDED.search(rest)
 
 
@@ -53,10 +59,10 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("it has a field twice")
-    return found
+    return fields
 
 
 def _refuse(constant: str) -> NoReturn:

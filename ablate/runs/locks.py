@@ -1,9 +1,12 @@
 """Who writes into a run's folder: locks that end with the process that holds them, however it ends.
 
-On Linux they are `fcntl`'s locks of an open file (F_OFD_SETLK) on the ledger: others ask who holds one without taking any,
-and they reach other machines on NFS. Elsewhere they are `flock`'s, which `owner` must try for a moment. A driver holds a lock
-from the claim of the folder to its end. The writer that it starts has a lock of its own: after a driver is killed, it lives
-on for a few seconds.
+The locks are on `.lock`, a file of their own beside the ledger. On Linux they are open file description
+locks (F_OFD_SETLK): a reader asks who holds one without taking any, and they reach other machines on NFS.
+`filelock` can do neither, so these are ours. Elsewhere they are those of `flock`: `owner` must take one for a
+moment to see that nobody has it.
+
+A driver holds its lock from the claim of the folder to its end. The writer that it starts has a lock of its
+own, because it lives on for a few seconds after a driver is killed.
 """
 
 import fcntl
@@ -21,7 +24,7 @@ Role = Literal["driver", "writer"]
 BEGIN: dict[Role, int] = {"driver": 0, "writer": 2**32}  # of the locked bytes; they need not exist
 FLOCK = "hhqqi0q"  # struct flock of 64-bit Linux: type, whence, start, length, pid
 OPEN_FILE_LOCKS = sys.platform == "linux"
-GLIMPSE_SECONDS = 1.0  # for another process that tries a lock without wanting it
+GLIMPSE_SECONDS = 1.0  # for another process that takes a lock only to see whether it is free
 
 
 class Owner(NamedTuple):
@@ -32,9 +35,17 @@ class Owner(NamedTuple):
 
 
 def hold(path: Path, role: Role) -> IO[bytes] | None:
-    """Lock a run's folder until the file is closed; None where another process holds it. Makes the ledger where there is none.
+    """Lock a run's folder until the file is closed.
 
-    Raises BadInput where the file system has no locks.
+    Args:
+        path: The folder, which must exist.
+        role: Who locks it.
+
+    Returns:
+        The open lock file, which is made where there is none. None where another process holds the lock.
+
+    Raises:
+        BadInput: The file system has no locks.
     """
     file = _file(path, role).open("ab")
     try:
@@ -45,14 +56,17 @@ def hold(path: Path, role: Role) -> IO[bytes] | None:
         return None
     except OSError as error:
         file.close()
-        mend = "put it on a local disk or on NFS"
-        raise BadInput(
-            f"a run must be on a file system with locks, but {str(path)!r} has none: {error.strerror}; {mend}"
-        ) from None
+        rule = f"a run must be on a file system with locks, but {str(path)!r} has none: {error.strerror}"
+        raise BadInput(f"{rule}; put it on a local disk or on NFS") from None
 
 
 def owner(path: Path, *roles: Role) -> Owner | None:
-    """Who holds a lock on a run's folder, in any role by default; None where nobody is seen to."""
+    """Return who holds a lock on a run's folder, None where nobody does.
+
+    Args:
+        path: The folder.
+        roles: Whose locks are looked at; all by default.
+    """
     for role in roles or BEGIN:
         try:
             with _file(path, role).open("rb") as file:
@@ -64,17 +78,14 @@ def owner(path: Path, *roles: Role) -> Owner | None:
 
 
 def _file(path: Path, role: Role) -> Path:
-    return path / ("ledger.jsonl" if OPEN_FILE_LOCKS or role == "driver" else ".writer.lock")
+    return path / (".lock" if OPEN_FILE_LOCKS or role == "driver" else ".writer.lock")
 
 
 def _lock(file: IO[bytes], role: Role) -> None:
     """Raises BlockingIOError or PermissionError where another process holds the lock."""
-    if OPEN_FILE_LOCKS:  # as many bytes as the process's number, so that `owner` can tell it
-        fcntl.fcntl(
-            file,
-            fcntl.F_OFD_SETLK,
-            struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0),
-        )
+    if OPEN_FILE_LOCKS:  # as many bytes as the process id says, so that `owner` can read it off the lock
+        request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], os.getpid(), 0)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, request)
         return
     limit = time.monotonic() + GLIMPSE_SECONDS
     while True:
@@ -88,8 +99,8 @@ def _lock(file: IO[bytes], role: Role) -> None:
 
 def _holder(path: Path, file: IO[bytes], role: Role) -> int | None:
     if OPEN_FILE_LOCKS:
-        asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], 2**32, 0)
-        kind, _, _, length, _ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))
+        request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, BEGIN[role], 2**32, 0)
+        kind, _, _, length, _ = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, request))
         return None if kind == fcntl.F_UNLCK else int(length)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: command, versions, commit and hardware of the driver that began it, and of each resume."""
+"""Where a run's numbers come from: command, versions, commit and hardware of each driver that it had."""
 
 import json
 import os
@@ -28,7 +28,8 @@ PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "sc
 
 
 def provenance() -> dict[str, Any]:
-    """What this process runs, on what, as of now."""
+    """Return the command, versions, commit and hardware of this process, and the time."""
+    capabilities = torch.cpu.get_capabilities()
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -36,9 +37,7 @@ def provenance() -> dict[str, Any]:
         "hardware": {
             "device": device_name(),
             "cpus": cpus(),
-            "instructions": " ".join(
-                sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
-            ),
+            "instructions": " ".join(sorted(name for name, has in capabilities.items() if has is True)),
             "system": platform.platform(),
         },
         "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -46,20 +45,27 @@ def provenance() -> dict[str, Any]:
 
 
 def check_contents(path: Path, contents: dict[str, str]) -> None:
-    """Raises BadInput when a run's dataset or model holds something else than when it began: its trials would not compare."""
-    for name, was in _known(path).items():
-        if contents.get(name, was) != was:
-            what = name.removesuffix("_sha256")
-            raise BadInput(
-                f"RUN must go on with the {what} that it began with, but that has changed (sha256 {was[:12]} then, "
-                f"{contents[name][:12]} now); put back what was there, or begin a new run"
-            )
+    """Check that a run's dataset and model are those that it began with. Otherwise its trials do not compare.
+
+    Args:
+        path: The run's folder.
+        contents: Digests of now: `dataset_sha256`, `model_sha256`.
+
+    Raises:
+        BadInput: A digest has changed.
+    """
+    for name, before in _known(path).items():
+        if contents.get(name, before) != before:
+            kind = name.removesuffix("_sha256")
+            change = f"sha256 {before[:12]} then, {contents[name][:12]} now"
+            rule = f"RUN must go on with the {kind} that it began with, but that has changed ({change})"
+            raise BadInput(f"{rule}; put back what was there, or begin a new run")
 
 
 def add_resume(path: Path, contents: dict[str, str]) -> None:
-    """Note in the run's provenance.json, under "resumed", that this process goes on with it, and what it goes on with."""
-    known = contents | _known(path)
-    known["resumed"] = [*known.get("resumed", []), provenance()]
+    """Add this process to "resumed" in a run's provenance.json, and the digests where it has none yet."""
+    known = _known(path)
+    known = {**contents, **known, "resumed": [*known.get("resumed", []), provenance()]}
     store(path / "provenance.json", json.dumps(known, indent=1).encode())
 
 
@@ -71,9 +77,13 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def checkout(root: Path = ROOT) -> dict[str, Any]:
-    """The commit of this package's own checkout, and whether its code was changed since; null for what is not known.
+    """Return the commit of this package's checkout, and whether its code has changed since.
 
-    So for an installed package, and without git.
+    Args:
+        root: The checkout.
+
+    Returns:
+        `git_commit` and `git_dirty`; None for an installed package, and without git.
     """
     commit = changes = None
     if (root / ".git").exists():
@@ -83,17 +93,17 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git says; None where it can't. It takes no lock, and trusts a checkout of another user, whose code runs anyway."""
+    """Return what git prints, None where it fails. It trusts a checkout of another user."""
     options = ("--no-optional-locks", "-c", f"safe.directory={root}", "-c", "core.fsmonitor=false")
-    ours = {
+    environment = {
         key: value for key, value in os.environ.items() if not key.startswith("GIT_")
-    }  # GIT_DIR names another checkout
+    }  # as GIT_DIR
     try:
         git = subprocess.run(
             ["git", "-C", str(root), *options, *arguments],
             capture_output=True,
             text=True,
-            env=ours,
+            env=environment,
             timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -1,39 +1,112 @@
 """What a trial leaves: the fields of a record, one line of the ledger."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_type_hints
 
 from ablate.config.trial_spec import TrialSpec
 
-Record = dict[str, Any]
 SCHEMA = 1
-ASKED = ("schema", "trial_id", "spec", "status", "arm", "seed", "fraction", "epochs")
-LATER = ("evaluation_batch",)  # fields that older ledgers lack
-FOUND = (
-    *("images", "steps", "accuracy", "loss", "test_accuracy", "test_loss"),
-    *("size_bytes", "parameters", "macs", "bitops", "latency_ms"),
-    *("train_seconds", "threads", "device", "error"),
-    *LATER,
-)
-FIELDS = (*ASKED, *FOUND, "curve", "started_at")
+Status = Literal["complete", "pruned", "failed"]
+
+
+class CurveRow(TypedDict):
+    """What a validation on the way measured."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    accuracy: float
+
+
+class RungRow(CurveRow):
+    """The same, of a training on one `one_in`-th of the trial's images."""
+
+    one_in: int
+    images: int
+
+
+class Asked(TypedDict):
+    """What a record repeats of its trial."""
+
+    schema: int
+    trial_id: str
+    spec: dict[str, Any]  # a TrialSpec as plain data, with the unknown fields of other versions
+    status: Status
+    arm: str
+    seed: int
+    fraction: float
+    epochs: int | None
+
+
+class Outcome(TypedDict):
+    """What a trial came to; None where it did not get so far, or where an older version did not record it."""
+
+    images: int | None
+    steps: int | None
+    accuracy: float | None  # of the validation images, 0 to 1
+    loss: float | None
+    test_accuracy: float | None
+    test_loss: float | None
+    size_bytes: int | None
+    parameters: int | None
+    macs: int | None
+    bitops: float | None
+    latency_ms: float | None
+    train_seconds: float | None
+    threads: int | None
+    device: str | None
+    error: str | None
+    evaluation_batch: int | None  # images that share activation scales; None where none do
+
+
+class Record(Asked, Outcome):
+    """One trial, as a line of the ledger holds it.
+
+    A ledger of another version may lack fields or have others: `runs.ledger` fills in and keeps them. The
+    value of a user's own objective is a further field, named `module:name`.
+    """
+
+    curve: list[CurveRow]
+    rungs: NotRequired[list[RungRow]]
+    started_at: str | None
+
+
+OUTCOME = tuple(get_type_hints(Outcome))
+FIELDS = (*get_type_hints(Asked), *OUTCOME, "curve", "started_at")
 
 
 def blank_record(spec: TrialSpec, name: str) -> Record:
-    """A record with every field, of a trial that has not got anywhere yet and so has failed."""
-    asked = (
-        SCHEMA,
-        name,
-        spec.model_dump(),
-        "failed",
-        arm(spec),
-        spec.seed,
-        spec.fraction,
-        spec.recipe.epochs,
+    """Return the record of a trial that has not started: it has every field, and its status is "failed".
+
+    Args:
+        spec: The trial.
+        name: Its id.
+    """
+    return cast(
+        Record,
+        {
+            "schema": SCHEMA,
+            "trial_id": name,
+            "spec": spec.model_dump(),
+            "status": "failed",
+            "arm": arm(spec),
+            "seed": spec.seed,
+            "fraction": spec.fraction,
+            "epochs": spec.recipe.epochs,
+            **dict.fromkeys(OUTCOME),
+            "curve": [],
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
     )
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return dict(zip(ASKED, asked, strict=True)) | dict.fromkeys(FOUND) | {"curve": [], "started_at": started}
 
 
 def arm(spec: TrialSpec) -> str:
-    """The kinds of quantized weights in a trial, "full" where there are none."""
+    """Return the kinds of quantized weights in a trial, "full" where there are none."""
     return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
+
+
+def value_of(record: Mapping[str, Any], objective: str) -> float | None:
+    """Return a record's value of an objective, None where it has none."""
+    value: float | None = record.get(objective)
+    return value

@@ -1,46 +1,90 @@
-"""What a run says of itself: how far it is, and how to go on."""
+"""What a run's driver says of itself in state.json: how far the run is, and how to go on."""
 
 import math
 import shlex
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+ENDED = ("finished", "exhausted", "interrupted", "failed")  # a driver's last status
 
 
-def how_to_go_on(state: dict[str, Any]) -> str:
-    """What becomes of an interrupted run's work, and the command that goes on with it."""
+class RunningTrial(TypedDict):
+    """A trial that a worker trains now."""
+
+    trial_id: str
+    arm: str
+    layers: str  # in words
+    slot: int
+    attempt: int  # 1, and one more after each death of its worker
+    epoch: int  # the last one that was validated
+    epochs: int | None  # None where they depend on the number of images
+    one_in: int  # it trains on one `one_in`-th of its images
+    accuracy: float | None
+
+
+class State(TypedDict, total=False):
+    """A driver's last sign of life. Older versions wrote fewer fields, and a run may have no state at all."""
+
+    status: str
+    reason: str  # why the study failed, "" where it did not
+    host: str
+    pid: int
+    run: str  # its folder
+    started: float  # seconds since 1970, as the heartbeat
+    heartbeat: float
+    spent: float  # seconds, by all drivers of the run
+    before: int  # records when the driver began
+    done: int  # records now
+    trials: int  # records when the run is over
+    counts: dict[str, int]  # records by status
+    running: list[RunningTrial]
+    unfinished: list[dict[str, Any]]  # specs of the trials that have begun and have no record
+    waiting: int  # trials that wait for a node
+    deaths: int  # of workers
+    out_of_bounds: int
+    within: dict[str, float]
+    concurrency: int | None
+    dashboard: str
+    address: str | None
+    storage: str | None
+
+
+def how_to_go_on(state: State) -> str:
+    """Return what becomes of an interrupted run's work, and the command that continues it."""
     begun, kept = len(state.get("unfinished", [])), "what is recorded is kept"
     if begun:
-        fate = (
-            "from the last validated epoch"
-            if state.get("storage")
-            else "from the start, for want of --storage"
-        )
-        kept += f", {begun} trial{'s' if begun > 1 else ''} under way will go on {fate}"
-    options = "".join(
-        f" --{name} {shlex.quote(state[name])}" for name in ("address", "storage") if state.get(name)
-    )
+        start = "their last validated epoch" if begun > 1 else "its last validated epoch"
+        start = start if state.get("storage") else "the start, because there is no --storage"
+        kept += f", {begun} unfinished trial{'s' if begun > 1 else ''} will go on from {start}"
+    given = {"address": state.get("address"), "storage": state.get("storage")}
+    options = "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value)
     return f"{kept}; go on with `ablate resume {shlex.quote(state['run'])}{options}`"
 
 
-def after(trained: dict[str, Any], of: int | None = None) -> str:
-    """How far a trial's training has come: "epoch 2/9 on 1/3 of its images"."""
-    one_in = trained.get("one_in", 1)  # absent from states that earlier versions wrote
-    return (
-        f"epoch {trained['epoch']}"
-        + (f"/{of}" if of else "")
-        + (f" on 1/{one_in} of its images" if one_in > 1 else "")
-    )
+def progress_of(trained: Mapping[str, Any], epochs: int | None = None) -> str:
+    """Return how far a trial's training has come, as in "epoch 2/9 on 1/3 of its images".
+
+    Args:
+        trained: A row of a record's curve or rungs, a running trial, or the state of a checkpoint. Earlier
+            versions wrote no `one_in`.
+        epochs: Of the whole training.
+    """
+    divisor = trained.get("one_in", 1)
+    on = f" on 1/{divisor} of its images" if divisor > 1 else ""
+    return f"epoch {trained['epoch']}" + (f"/{epochs}" if epochs else "") + on
 
 
-def seconds_left(state: dict[str, Any]) -> float | None:
-    """Of a run by its state, once an epoch has ended: by the share of all epochs that are done."""
-    done = (
-        state["done"]
-        - state["before"]
-        + sum(
-            trial["epoch"] / trial.get("one_in", 1) / max(1, trial["epochs"] or math.inf)
-            for trial in state["running"]
-        )
-    )
+after = progress_of
+
+
+def seconds_left(state: State) -> float | None:
+    """Return the seconds until a run ends, extrapolated from the share of its epochs that is done.
+
+    Returns:
+        None before the first epoch has ended, and for a run that has ended.
+    """
+    running = sum(t["epoch"] / t.get("one_in", 1) / max(1, t["epochs"] or math.inf) for t in state["running"])
+    done = state["done"] - state["before"] + running
     if state["status"] != "running" or not done:
         return None
     return (state["heartbeat"] - state["started"]) * ((state["trials"] - state["before"]) / done - 1)

@@ -1,4 +1,4 @@
-"""Who may write into a run's folder: one process, and each trial's files before its line."""
+"""The one process that writes a run's ledger, predictions and weights."""
 
 import io
 import shutil
@@ -15,20 +15,38 @@ from ablate.runs.record import Record
 
 
 class Writer:
-    """The one writer of a run's ledger, predictions and weights; it has a lock of its own for as long as it lives."""
+    """Writes a run's ledger, predictions and weights. It holds the run's writer lock for as long as it lives.
+
+    Args:
+        path: The run's folder.
+
+    Raises:
+        BadInput: The run has another writer.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if (lock := hold(path, "writer")) is None:
             raise BadInput(f"a run must have one writer, but {str(path)!r} has another")
         self._lock = lock
-        self._fresh: dict[str, Record] = {}
+        self._untaken: dict[str, Record] = {}  # by trial id
         self._noted: dict[str, Record] = {}
         self._trouble = ""
         self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
 
     def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
-        """Store a trial: its files first, its line last. A trial that has a record keeps it: a worker given up may live."""
+        """Store a trial: its files first, then its record.
+
+        A trial that has a record keeps it: a worker that was given up for dead may still write.
+
+        Args:
+            record: The record.
+            predictions: Arrays by name: logits (N, classes), labels (N,). Empty without an outcome.
+            weights: The files of the packed model, by name.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
         name = record["trial_id"]
         if name in self._written:
             return
@@ -44,42 +62,42 @@ class Writer:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
             store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
-        shutil.rmtree(self.path / "weights" / name, ignore_errors=True)  # what a writer left that was killed
+        shutil.rmtree(self.path / "weights" / name, ignore_errors=True)  # left by a writer that was killed
         for file, content in weights.items():
             store(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
         self._noted.pop(name, None)
         self._written.add(name)
-        self._fresh[name] = record
+        self._untaken[name] = record
 
     def note(self, record: Record) -> None:
-        """Remember the record of a trial under way, in case that it ends here."""
+        """Remember the record so far of a running trial, in case it is pruned."""
         self._noted[record["trial_id"]] = record
 
     def noted(self, name: str) -> Record:
-        """What was noted last of a trial under way."""
+        """Return the record that was noted last of a running trial."""
         return self._noted[name]
 
     def prune(self, name: str, reason: str) -> None:
-        """Store a trial under way as it was noted last: with its curve, without an outcome."""
-        self.write(self._noted[name] | {"status": "pruned", "error": reason}, {}, {})
+        """Store a running trial as pruned: the record noted last, with its curve and without an outcome."""
+        self.write({**self._noted[name], "status": "pruned", "error": reason}, {}, {})
 
     def trouble(self) -> str:
-        """Why the folder could not be written; "" where it could."""
+        """Return why the folder could not be written, "" where it could."""
         return self._trouble
 
     def has(self, name: str) -> bool:
-        """Whether a record was written and not taken yet."""
-        return name in self._fresh
+        """Return whether a record was written and not taken yet."""
+        return name in self._untaken
 
     def take(self, name: str) -> Record:
-        """A record that was written since the last take of it."""
-        return self._fresh.pop(name)
+        """Return a record that was written, once."""
+        return self._untaken.pop(name)
 
     def keep(self, names: list[str]) -> None:
         """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
         for folder in (self.path / "weights").glob("*"):
-            if folder.name not in names and folder.name not in self._fresh:
+            if folder.name not in names and folder.name not in self._untaken:
                 shutil.rmtree(
                     folder.rename(folder.with_name(f".{folder.name}"))
                 )  # at once: `export` has all of it or none

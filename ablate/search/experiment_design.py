@@ -13,8 +13,9 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
 from ablate.config.canonical import effective, key_of
+from ablate.config.designs import Step
 from ablate.config.search_space import values
-from ablate.config.study_spec import Step, StudySpec
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, Value
 from ablate.errors import BadInput
 from ablate.runs.ledger import trial_of

@@ -57,6 +57,7 @@ def test_the_folder_is_as_designed(finished):
     path, _ = finished
     names = {file.name for file in path.iterdir()}
     assert names == {
+        ".lock",
         "study.toml",
         "ledger.jsonl",
         "state.json",

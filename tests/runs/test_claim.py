@@ -89,7 +89,7 @@ def test_who_makes_a_folder_has_it(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="no"), other:
         with pytest.raises(BadInput, match="another study, process"), claimed(path, ""):
             pass
-        assert [*tmp_path.rglob("*")] == [path.parent, path, path / "ledger.jsonl"]
+        assert [*tmp_path.rglob("*")] == [path.parent, path, path / ".lock"]
         raise BadInput("no")
     assert not [*tmp_path.iterdir()]
 
@@ -99,6 +99,7 @@ def test_a_study_that_began_stays(tmp_path):
         create_run(path, STUDY, {}).write_state({"counts": {}})
         raise RuntimeError
     assert {file.name for file in path.iterdir()} == {
+        ".lock",
         "ledger.jsonl",
         "provenance.json",
         "state.json",

@@ -16,7 +16,8 @@ import ray
 from ablate import load_run, run_study
 from ablate.cli import main, run_commands
 from ablate.cli.status import outcome
-from ablate.config.study_spec import EarlyStopping, StudySpec, load_study
+from ablate.config.designs import EarlyStopping
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.engine.controller import Driver
 from ablate.engine.estimate import _views, estimate

@@ -1,0 +1,99 @@
+"""What must hold between the fields of a study."""
+
+import math
+from typing import TYPE_CHECKING
+
+from ablate.config.designs import EarlyStopping, tune_faults
+from ablate.config.objectives import objective_faults, register
+from ablate.config.search_space import values, varies
+
+if TYPE_CHECKING:
+    from ablate.config.study_spec import StudySpec
+
+
+def study_faults(study: "StudySpec") -> list[str]:
+    """Return what is wrong with a study, one line a fault. It registers the objectives that are described."""
+    faults = [
+        *objective_faults(study.objectives),
+        *_description_faults(study),
+        *tune_faults(study.tune),
+        *(_design_faults(study) if study.design else _search_faults(study)),
+        *_step_faults(study),
+        *(_rung_faults(study, study.early_stopping) if study.early_stopping else ()),
+    ]
+    if study.seed + (study.seeds if study.design else study.confirm) >= 2**32:
+        faults.append(f"seed must leave room below 2^32 for the further ones, but got {study.seed}")
+    return faults
+
+
+def _description_faults(study: "StudySpec") -> list[str]:
+    if strangers := [name for name in study.described if name not in study.own_objectives]:
+        return [f"described must be of the objectives, but got {strangers[0]!r}; leave it out"]
+    for name, description in study.described.items():
+        register(name, description)
+    return []
+
+
+def _search_faults(study: "StudySpec") -> list[str]:
+    if study.seeds > 1 or study.tune or study.steps or study.reference:
+        rule = "seeds, tune, steps and reference are parts of a design"
+        return [f"{rule}; say which, as in design = ['ladder']"]
+    return []
+
+
+def _design_faults(study: "StudySpec") -> list[str]:
+    faults, all_cells = [], "a design trains all of its cells"
+    if study.within:
+        faults.append(f"max_size_bytes, max_latency_ms and min_accuracy bound a search; {all_cells}")
+    if study.sampler not in ("additive", "tpe"):  # the defaults of now and of older runs
+        faults.append(f"sampler is for a search; {all_cells}, but got {study.sampler!r}")
+    if study.confirm:
+        faults.append("confirm is for a search; a design has seeds, which are tested")
+    if "sensitivity" in study.design and (len(study.design) > 1 or study.reference):
+        faults.append("a sensitivity design stands alone, without a reference")
+    axes = (*study.space.layer.values(), *study.space.recipe.values(), study.space.fraction)
+    if "ladder" in study.design and any(map(varies, axes)):
+        rule = "a ladder has one cell a rung: the values of its space must be fixed"
+        faults.append(f"{rule}; design = ['arms'] crosses choices")
+    return faults
+
+
+def _step_faults(study: "StudySpec") -> list[str]:
+    faults = []
+    if study.points and "factorial" not in study.design:
+        faults.append("points is how many a factorial design has; say design = 'factorial', or leave it out")
+    if bool(study.steps) != bool({*study.design} - {"factorial", "sensitivity"}):
+        faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
+    if len({study.base, *(step.name for step in study.steps)}) <= len(study.steps):
+        faults.append("base and steps must differ in their names")
+    return faults
+
+
+def _rung_faults(study: "StudySpec", rule: EarlyStopping) -> list[str]:
+    faults = []
+    if study.design:
+        faults.append("early_stopping is for a search; a design trains all of its cells to the end")
+    if not {"accuracy", "loss"} & {*study.objectives}:
+        names = ", ".join(study.objectives)
+        faults.append(f"early_stopping needs accuracy or loss among the objectives, but got {names}")
+    views = values(study.space.recipe.get("image_views", study.recipe.image_views or "none"))
+    if rule.over == "fraction" and (some := [n for n in views if n != "none"]):
+        saves = "saves nothing where recipe.image_views sets the steps whatever the images"
+        mend = "set epochs, or stop over epochs"
+        faults.append(f"early_stopping over fraction {saves}, but got {some[0]}; {mend}")
+    recipe = {**dict(study.recipe), **dict(study.space.recipe)}
+    every = min(map(float, values(recipe["validate_every"])))
+    last = max(map(float, values(recipe["epochs"])))
+    first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
+    if recipe["image_views"] not in (
+        None,
+        "none",
+    ):  # the epochs follow from images that are not known here
+        return faults
+    if last <= first:
+        faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}")
+    elif rule.over == "epochs" and last <= math.ceil(first / every) * every:
+        needs = f"a validation between its first rung, {first}, and the last epoch, {last:g}"
+        mend = f"but recipe.validate_every is {every:g}; set it to 1"
+        faults.append(f"early_stopping needs {needs}, {mend}")
+    return faults

@@ -1,0 +1,115 @@
+"""Copies of a run for elsewhere: a trial's packed model, and the run as a study of Optuna."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ablate.errors import BadInput, Unwritten, unwritten
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+    from ablate.runs.run import Run
+
+
+def export_model(run: "Run", to: Path, trial: str | None, max_size_bytes: int | None) -> str:
+    """Copy a packed model out of a run; see `Run.export`."""
+    name = _chosen(run, trial, max_size_bytes)
+    try:
+        files = {file.name: file.read_bytes() for file in sorted((run.path / "weights" / name).iterdir())}
+    except FileNotFoundError:
+        raise BadInput(f"trial {name} has just left the front of {str(run.path)!r}; try again") from None
+    rule = f"--to must be a new folder, but {str(to)!r}"
+    try:
+        to.mkdir(parents=True)
+    except FileExistsError:
+        raise BadInput(f"{rule} exists; give another") from None
+    except OSError as error:
+        raise unwritten(error, f"{rule}: {error.strerror}; give another") from None
+    try:
+        for file, content in files.items():
+            (to / file).write_bytes(content)
+    except BaseException as error:
+        shutil.rmtree(to, ignore_errors=True)  # a copy is whole or not there
+        if isinstance(error, OSError):
+            raise Unwritten(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
+        raise
+    return name
+
+
+def _chosen(run: "Run", trial: str | None, max_size_bytes: int | None) -> str:
+    """Return the id of the trial to copy."""
+    kept = [folder.name for folder in sorted((run.path / "weights").glob("*"))]
+    rows = run.searched[run.searched["trial_id"].isin(kept)].sort_values("accuracy")
+    if (trial is None) == (max_size_bytes is None):
+        raise BadInput("say which trial: give either --trial or --max-size-bytes")
+    if trial is not None:
+        rows = rows[rows["trial_id"].str.startswith(trial)]
+        wanted = f"trial whose id starts with {trial!r}"
+    else:
+        rows = rows[rows["size_bytes"] <= max_size_bytes]
+        wanted = f"trial of at most {max_size_bytes} bytes"
+    if trial is not None and len(rows) > 1:
+        raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(rows['trial_id'])}")
+    if rows.empty:
+        front = f"{str(run.path)!r} has the weights of its front only"
+        raise BadInput(f"{front}, and no {wanted}: {', '.join(kept)}")
+    return str(rows.iloc[-1]["trial_id"])
+
+
+def to_optuna(run: "Run", storage: str) -> "optuna.Study":
+    """Write a run as a study of Optuna; see `Run.to_optuna`."""
+    import optuna  # takes a second, and scipy with it, which `status` must not wait for
+
+    from ablate.analysis.importance import parameters
+
+    records, directions = run.searched, run.study.directions
+    points = parameters(records)
+    axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=run.path.name,
+            directions=["maximize" if best == "max" else "minimize" for best in directions.values()],
+        )
+    except Exception as error:
+        rule = f"storage must be a URL that Optuna can open, without a study {run.path.name!r}"
+        reason = str(error).partition("\n")[0]
+        raise BadInput(f"{rule}: {reason}") from None
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        study.set_metric_names(list(directions))
+    for point, record in zip(points.to_dict("records"), records.to_dict("records"), strict=True):
+        study.add_trial(_trial(point, record, list(directions), axes))
+    return study
+
+
+def _trial(
+    point: dict[str, Any], record: dict[str, Any], objectives: list[str], axes: dict[str, "BaseDistribution"]
+) -> "optuna.trial.FrozenTrial":
+    import optuna
+    from optuna.trial import TrialState
+
+    values = [record[name] for name in objectives]
+    complete = record["status"] == "complete" and not any(pd.isna(value) for value in values)
+    ended = TrialState.PRUNED if record["status"] == "pruned" else TrialState.FAIL
+    params = {name: value for name, value in point.items() if value is not None}
+    return optuna.create_trial(
+        state=TrialState.COMPLETE if complete else ended,
+        params=params,
+        distributions={name: axes[name] for name in params},
+        values=values if complete else None,
+        user_attrs={"trial_id": record["trial_id"], "error": record["error"]},
+    )
+
+
+def _axis(values: list[Any]) -> "BaseDistribution":
+    """Return a range for numbers, and choices for everything else."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return FloatDistribution(min(values), max(values))
+    return CategoricalDistribution(list(dict.fromkeys(values)))
