@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.config.objectives import Objective as Objective
     from ablate.config.search_space import SpaceSpec as SpaceSpec
     from ablate.config.study_spec import StudySpec as StudySpec
     from ablate.config.trial_spec import LayerSpec as LayerSpec
@@ -24,6 +25,7 @@ _HOME = {
     "BadInput": "errors",
     "BitLinear": "quantization.bitlinear",
     "LayerSpec": "config.trial_spec",
+    "Objective": "config.objectives",
     "Recipe": "config.trial_spec",
     "Resources": "execution.ray_cluster",
     "SpaceSpec": "config.search_space",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from ablate.errors import BadInput, quoted, unknown
 from ablate.formatting import duration, size
 from ablate.plugins import is_plugin, load_plugin
@@ -164,9 +166,12 @@ def register(name: str, description: Mapping[str, Any]) -> None:
         BadInput: The table has it already with another description, or the description is not one.
     """
     try:
-        row = Objective(**description)
-    except TypeError as error:
-        raise BadInput(f"the description of objective {quoted(name)} is not one: {error}") from None
+        row = TypeAdapter(Objective).validate_python(dict(description))
+        if row.compute or row.known != "computed":
+            raise ValueError(f"its fields are {', '.join(DESCRIBED)}")
+    except (ValidationError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"the description of objective {quoted(name)} must be one, but: {reason}") from None
     known = TABLE.setdefault(name, row)
     if known != row:
         other = {key: getattr(known, key) for key in DESCRIBED}
