@@ -129,7 +129,7 @@ class Run:
         import optuna  # this and scipy take a second, which `status` must not wait
         from optuna.trial import TrialState
 
-        from ablate.analysis.importance import parameters
+        from ablate.analysis.parameters import parameters
 
         records, directions = self.searched, self.study.directions
         points = parameters(records)
