@@ -1,4 +1,7 @@
-"""Which classes are taken for which, and which images show it."""
+"""Which classes are predicted as which, and which images show it.
+
+Everywhere: predictions and labels (N,) are indices into the classes.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -10,76 +13,94 @@ from numpy.typing import NDArray
 from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar
 
-from ablate.analysis.over_seeds import holm
+from ablate.analysis.significance import holm
 
-LEVEL = 0.05
+ALPHA = 0.05
+CELL = ["label", "predicted"]
 
 
 def confusions(
     predicted: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """A row a model, label and prediction that occurs: `count`, and `share` of the label's images (on the diagonal, recall).
+    """The confusion matrix of each model, without the cells of 0.
 
-    predicted: by the model's name, predictions (N,) and labels (N,), as indices of the classes. At most N rows a model, in
-    the order of the classes.
+    Args:
+        predicted: predictions (N,) and labels (N,) by the model's name.
+        classes: their names.
+
+    Returns:
+        A row per model, label and prediction that occurs, in the order of the classes: `count`, and `share`
+        of the label's images (on the diagonal, recall).
     """
     names, rows = np.array(classes, dtype=object), []
     for model, (guesses, labels) in predicted.items():
-        pairs, counts = np.unique(
-            np.column_stack([labels, guesses]).astype(int), axis=0, return_counts=True
-        )  # (rows, 2)
-        shares = counts / np.bincount(labels.astype(int))[pairs[:, 0]]
+        pairs = np.column_stack([labels, guesses]).astype(int)  # (N, 2)
+        cells, counts = np.unique(pairs, axis=0, return_counts=True)  # (rows, 2), (rows,)
         columns = {
-            "label": names[pairs[:, 0]],
-            "predicted": names[pairs[:, 1]],
+            "label": names[cells[:, 0]],
+            "predicted": names[cells[:, 1]],
             "count": counts,
-            "share": shares,
+            "share": counts / np.bincount(labels.astype(int))[cells[:, 0]],
         }
         rows.append(pd.DataFrame({"model": model, **columns}))
     return pd.concat(rows, ignore_index=True)
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Every further model's counts less those of the first: a row a model, label and prediction that differs: `difference`.
+    """The counts of every further model minus those of the first.
 
-    table: as `confusions` gives it, of one set of images; rows of 0 may be there or not.
+    Args:
+        table: from `confusions`, all models on the same images; rows of 0 are optional.
+
+    Returns:
+        A row per model, label and prediction with a `difference` other than 0.
     """
-    cell = ["label", "predicted"]
-    counts = {model: rows.set_index(cell)["count"] for model, rows in table.groupby("model", sort=False)}
+    counts = {model: rows.set_index(CELL)["count"] for model, rows in table.groupby("model", sort=False)}
     first, *others = counts
-    less = {model: counts[model].sub(counts[first], fill_value=0).astype(int) for model in others}
-    rows = [
-        found[found != 0].rename("difference").reset_index().assign(model=model)
-        for model, found in less.items()
-    ]
-    return pd.concat(rows or [pd.DataFrame(columns=[*cell, "difference"])], ignore_index=True).reindex(
-        columns=["model", *cell, "difference"]
-    )
+    rows = []
+    for model in others:
+        less = counts[model].sub(counts[first], fill_value=0).astype(int)
+        rows.append(less[less != 0].rename("difference").reset_index().assign(model=model))
+    none = pd.DataFrame(columns=[*CELL, "difference"])
+    columns = ["model", *CELL, "difference"]
+    return pd.concat(rows or [none], ignore_index=True).reindex(columns=columns)
 
 
 def most_confused(table: pd.DataFrame, classes: Sequence[str], most: int) -> list[str]:
-    """At most so many of the classes, in their order: those that are taken for others, and others for them, most often.
+    """The classes that take part in the most errors, as label or as prediction.
 
-    table: as `confusions` gives it; the counts of all its models are added.
+    Args:
+        table: from `confusions`; the counts of its models are added up.
+        classes: their names.
+        most: how many classes to return at most.
+
+    Returns:
+        Their names, in the order of `classes`.
     """
     wrong = table[table["label"] != table["predicted"]]
-    counts = pd.concat(
-        [wrong.groupby(column)["count"].sum() for column in ("label", "predicted")], axis=1
-    ).sum(axis=1)
-    chosen = set(
-        counts.reindex(list(classes), fill_value=0).sort_values(ascending=False, kind="stable").index[:most]
-    )
+    errors = pd.concat([wrong.groupby(column)["count"].sum() for column in CELL], axis=1).sum(axis=1)
+    errors = errors.reindex(list(classes), fill_value=0).sort_values(ascending=False, kind="stable")
+    chosen = set(errors.index[:most])
     return [name for name in classes if name in chosen]
 
 
 def changed(
     guesses: NDArray[Any], baseline: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Whether a model confuses two classes more often than a baseline does, on the same images: a row a pair of classes.
+    """Whether a model confuses two classes more or less often than a baseline on the same images.
 
-    guesses, baseline, labels: (N,), indices of the classes. confused, baseline_confused: images of either class taken for
-    the other. p: exact McNemar over the images that one of them confuses and the other does not; holm: over all pairs;
-    sure: holm below 5 %. That tells two models apart on images like these; those of other seeds may differ elsewhere.
+    The test compares these two models on images like these. Models of other seeds may differ elsewhere.
+
+    Args:
+        guesses: (N,) predictions of the model.
+        baseline: (N,) predictions of the baseline.
+        labels: (N,).
+        classes: their names.
+
+    Returns:
+        A row per pair of classes. `confused`, `baseline_confused`: images of either class predicted as the
+        other. `p`: exact McNemar test over the images that only one of the two confuses; `holm`: adjusted
+        over all pairs; `sure`: whether that is below 5 %.
     """
     rows = []
     for i, j in combinations(range(len(classes)), 2):
@@ -92,25 +113,36 @@ def changed(
         ]
         p = mcnemar(table, exact=True).pvalue
         rows.append((classes[i], classes[j], among.sum(), ours.sum(), theirs.sum(), p))
-    table = pd.DataFrame(rows, columns=["class", "other", "images", "confused", "baseline_confused", "p"])
+    columns = ["class", "other", "images", "confused", "baseline_confused", "p"]
+    table = pd.DataFrame(rows, columns=columns)
     table["holm"] = holm(table["p"])
-    return table.assign(sure=table["holm"] < LEVEL)
+    return table.assign(sure=table["holm"] < ALPHA)
 
 
 def repeated(changes: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `changed` for several models and seeds, and whether a pair is sure on every seed, always in one direction.
+    """Which changes are sure on every seed, always in the same direction.
 
-    changes: columns of `changed`, model and seed. Adds `repeated`.
+    Args:
+        changes: rows of `changed` with the columns model and seed.
+
+    Returns:
+        The rows with the column `repeated`, equal for all seeds of a model and pair.
     """
-    way = np.sign(changes["confused"] - changes["baseline_confused"]).where(changes["sure"], 0)
-    pairs = way.groupby([changes[column] for column in ("model", "class", "other")])
+    direction = np.sign(changes["confused"] - changes["baseline_confused"]).where(changes["sure"], 0)
+    pairs = direction.groupby([changes[column] for column in ("model", "class", "other")])
     return changes.assign(repeated=pairs.transform("sum").abs() == pairs.transform("size"))
 
 
 def examples(logits: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> pd.DataFrame:
-    """Of each class the first image that is classified rightly and the first that is not, in the order of the dataset.
+    """The first image of each class that is classified correctly, and the first that is not.
 
-    logits: (N, classes); labels: (N,). A row an image: right, image (its index), label, predicted, confidence (softmax).
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+        classes: their names.
+
+    Returns:
+        A row per image: `right`, `image` (its index), `label`, `predicted`, `confidence` (softmax).
     """
     guesses, confidence = logits.argmax(axis=1), special.softmax(logits.astype(float), axis=1).max(axis=1)
     rows = []
@@ -118,4 +150,4 @@ def examples(logits: NDArray[Any], labels: NDArray[Any], classes: Sequence[str])
         for label in range(len(classes)):
             for image in np.flatnonzero((labels == label) & ((guesses == label) == right))[:1]:
                 rows.append((right, image, classes[label], classes[guesses[image]], confidence[image]))
-    return pd.DataFrame(rows, columns=["right", "image", "label", "predicted", "confidence"])
+    return pd.DataFrame(rows, columns=["right", "image", *CELL, "confidence"])

@@ -1,39 +1,50 @@
-"""What each layer group costs: alone in a low precision, and alone left out of it."""
+"""What each layer group costs: quantized alone, and added last."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablate.analysis import paired
+from ablate.analysis.paired import by_seed
+from ablate.analysis.t_interval import mean_interval
 
 COLUMNS = ("precision", "group", "how", "n")
+CELL = re.compile(r"(\w+): (all but|only|all)(?: (.+))?")  # "binary: only head"
+SIGN = {"accuracy": -1, "loss": 1}  # of a change that is a cost
 
 
 def sensitivities(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a precision and a layer group, twice: what the group costs `alone` (all else full) and `last` (all else low).
+    """What each layer group costs in each precision.
 
-    table: that of a sensitivity Design. `accuracy_cost` is a share, `loss_cost` in nats; both are positive where a group
-    costs. They are means over the paired seeds with t intervals. The first row of a precision is that of all groups
-    together, `how` "all".
+    Args:
+        table: the table of a sensitivity Design, a row per trial.
+
+    Returns:
+        Two rows per precision and group: `how` is "alone" (all other groups are full) and "last" (all others
+        have the precision already). The first row of a precision, `how` "all", is that of all groups
+        together. `accuracy_cost` is a share, `loss_cost` in nats; a positive cost means worse. They are means
+        over the `n` paired seeds with t intervals; an unbounded end is NaN.
     """
-    by_seed = {name: paired.by_seed(table, name) for name in ("accuracy", "loss")}
-    rows = []
-    for cell in by_seed["accuracy"]:
-        if (parts := re.fullmatch(r"(\w+): (all but|only|all)(?: (.+))?", cell)) is None:
+    seeds = {metric: by_seed(table, metric) for metric in SIGN}  # each (seeds, cells)
+    rows: list[dict[str, Any]] = []
+    for cell in seeds["accuracy"]:
+        if (parts := CELL.fullmatch(cell)) is None:
             continue
-        kind, which, group = parts.groups()
+        precision, which, group = parts.groups()
         how, before, after = {
             "all": ("all", "full", cell),
             "only": ("alone", "full", cell),
-            "all but": ("last", cell, f"{kind}: all"),
+            "all but": ("last", cell, f"{precision}: all"),
         }[which]
-        row = {"precision": kind, "group": group or "", "how": how}
-        for name, sign in (("accuracy", -1), ("loss", 1)):
-            cost = sign * (by_seed[name][after] - by_seed[name][before])
-            row |= {"n": int(cost.notna().sum())} if name == "accuracy" else {}
-            row |= dict(zip((f"{name}_cost", f"{name}_low", f"{name}_high"), paired.mean(cost), strict=True))
+        costs = {metric: SIGN[metric] * (seeds[metric][after] - seeds[metric][before]) for metric in SIGN}
+        row = {"precision": precision, "group": group or "", "how": how, "n": int(costs["accuracy"].count())}
+        for metric, cost in costs.items():
+            row |= dict(zip(_columns(metric), mean_interval(cost), strict=True))
         rows.append(row)
-    return pd.DataFrame(
-        rows, columns=[*COLUMNS, *(f"{n}{end}" for n in by_seed for end in ("_cost", "_low", "_high"))]
-    ).replace([np.inf, -np.inf], np.nan)
+    columns = [*COLUMNS, *(name for metric in SIGN for name in _columns(metric))]
+    return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
+
+
+def _columns(metric: str) -> tuple[str, str, str]:
+    return f"{metric}_cost", f"{metric}_low", f"{metric}_high"

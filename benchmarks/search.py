@@ -40,7 +40,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from ablate.analysis import paired, pareto
+from ablate.analysis import pareto
+from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import key_of
 from ablate.config.precisions import WEIGHTS
 from ablate.config.search_space import load_space
@@ -90,7 +91,7 @@ class Table:
             "accuracy_sd": float(y.std()),
             "noise_sd": float(np.sqrt((self.residuals**2).mean())),
             "float32_less_bf16": dict(
-                zip(("mean", "low", "high"), paired.mean(pairs[False] - pairs[True]), strict=True)
+                zip(("mean", "low", "high"), mean_interval(pairs[False] - pairs[True]), strict=True)
             ),
             "held_out_rmse": float(np.sqrt(((held - y) ** 2).mean())),
             "held_out_r2": float(1 - ((held - y) ** 2).mean() / y.var()),

@@ -19,9 +19,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate.analysis.hypothesis import Rules, judge
-from ablate.analysis.over_seeds import Estimate, smallest_effect
-from ablate.analysis.volume import Pairs, pair
+from ablate.analysis.hypothesis import compare_arms
+from ablate.analysis.pairs import Pairs, pair
+from ablate.analysis.significance import minimum_detectable_effect
+from ablate.analysis.t_interval import Estimate
+from ablate.analysis.verdict_rules import Rules
 from ablate.runs.provenance import provenance
 
 SIZES = np.array([200, 632, 2000, 6325, 20_000])
@@ -46,7 +48,7 @@ TRUTHS: dict[
     "slope on its margin": (0.03 + 0.01 * DECADES, 0.03, {"shrinks"}),
     "half the slope margin": (0.03 + 0.005 * DECADES, 0.03, {"shrinks", "constant"}),
     "smallest slope by its power": (
-        0.03 + smallest_effect(SLOPE_SD, 8, 0.05, 0.8) * DECADES,
+        0.03 + minimum_detectable_effect(SLOPE_SD, 8, 0.05, 0.8) * DECADES,
         0.03,
         {"shrinks"},
     ),
@@ -88,7 +90,7 @@ def verdicts(truth: str, seeds: int, studies: int, seed: int = 0) -> dict[str, A
     found = []
     for _ in range(studies):
         drawn = replace(pairs, accuracy=study(random, seeds, gaps_of(truth)))
-        found.append(judge({"binary": drawn}, ONE, resamples=0, mixed=False)["binary"])
+        found.append(compare_arms({"binary": drawn}, ONE, resamples=0, mixed=False)["binary"])
     counts = Counter(result.verdict for result in found)
     wrong = sum(n for verdict, n in counts.items() if verdict not in TRUTHS[truth][2] | {"inconclusive"})
     return {
@@ -109,7 +111,7 @@ def two_arms(seeds: int, studies: int, seed: int = 0) -> dict[str, float]:
         drawn = {
             arm: replace(pairs, accuracy=each) for arm, each in zip(TWO.arms, (first, second), strict=True)
         }
-        found = judge(drawn, TWO, resamples=0, mixed=False).values()
+        found = compare_arms(drawn, TWO, resamples=0, mixed=False).values()
         with_holm += any(result.tests.loc["slope", "holm"] < 0.05 for result in found)
         without += any(result.tests.loc["slope", "p"] < 0.05 for result in found)
     return {"slope_found_with_holm": with_holm / studies, "slope_found_without": without / studies}
@@ -139,7 +141,7 @@ def coverage(seeds: int, studies: int, images: int | None, resamples: int, seed:
         else:
             correct = with_images(random, seeds, images)
             drawn = replace(pairs, accuracy=correct.mean(axis=3, dtype=float), correct=correct)
-        found = judge({"binary": drawn}, ONE, resamples=resamples, mixed=False)["binary"]
+        found = compare_arms({"binary": drawn}, ONE, resamples=resamples, mixed=False)["binary"]
         held["gap_band"] += found.gaps["band_low"].iloc[-1] <= gap[-1] <= found.gaps["band_high"].iloc[-1]
         held["gap_t"] += holds(found.gap, gap[-1])
         held["slope_band"] += (

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis import paired
+from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.runs.ledger import trial_of
@@ -35,7 +35,7 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
         row |= {name: found[name] for name in study.objectives if name != "accuracy"}
         row |= {"search_accuracy": found["accuracy"], "n": len(confirmed)}
         for name in ("accuracy", "test_accuracy"):
-            mean, low, high = paired.mean([record[name] for record in confirmed])
+            mean, low, high = mean_interval([record[name] for record in confirmed])
             row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)

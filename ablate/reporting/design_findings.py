@@ -4,9 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis import hypothesis, paired
+from ablate.analysis import hypothesis, paired, verdict_rules
 from ablate.analysis.curves import curves
 from ablate.analysis.sensitivity import sensitivities
+from ablate.analysis.t_interval import mean_interval
+from ablate.analysis.verdict import DataVolume
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.reporting.run_results import Finding, Seen
@@ -29,7 +31,7 @@ def cells(seen: Seen) -> Finding:
     column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
     seeds = paired.by_seed(table, column)
     found = pd.DataFrame(
-        [(cell, int(seeds[cell].notna().sum()), *paired.mean(seeds[cell])) for cell in seeds],
+        [(cell, int(seeds[cell].notna().sum()), *mean_interval(seeds[cell])) for cell in seeds],
         columns=["cell", "n", "mean", "low", "high"],
     )
     if found["mean"].isna().all():
@@ -118,7 +120,7 @@ def volume(seen: Seen) -> Finding:
         "chance": 1 / len(seen.classes),
     }
     options["correctness"] = _correctness(seen, records) or None
-    found: dict[str, hypothesis.DataVolume] = {}
+    found: dict[str, DataVolume] = {}
     for baseline, arms in families.items():  # by Holm within a family: each asks about recipes of its own
         other = [arm for arm in arms if recipes.get(arm) != recipes.get(baseline)]
         found |= hypothesis.data_volume_all(
@@ -134,7 +136,9 @@ def volume(seen: Seen) -> Finding:
     }
     sentence = " ".join(result.sentence for result in found.values())
     rules = dict.fromkeys(
-        text for result in found.values() for text in (result.rules.fixed, hypothesis.VERDICTS, result.basis)
+        text
+        for result in found.values()
+        for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
     )
     notes = dict.fromkeys(f"{arm}: {note}" for arm, result in found.items() for note in result.notes)
     return Finding(title, sentence, (*rules, *notes), tables)
@@ -148,7 +152,7 @@ def scaling(seen: Seen) -> Finding:
     tested = records["test_accuracy"].notna().all()
     points = records.assign(error=1 - records["test_accuracy" if tested else "accuracy"])
     worst = (
-        1 - 1 / len(seen.classes) - hypothesis.Rules.near_chance
+        1 - 1 / len(seen.classes) - verdict_rules.Rules.near_chance
     )  # as the test of the data volume leaves sizes out
     parts, notes = [], []
     for baseline, arms in families.items():
@@ -167,7 +171,9 @@ def scaling(seen: Seen) -> Finding:
     for (law, equation), rows in (
         laws[laws["chosen"].astype(bool)].groupby(["law", "equation"], sort=False) if len(laws) else ()
     ):
-        said.append(f"{law} ({equation}) for {', '.join(map(hypothesis.named, dict.fromkeys(rows['arm'])))}")
+        said.append(
+            f"{law} ({equation}) for {', '.join(map(verdict_rules.quoted, dict.fromkeys(rows['arm'])))}"
+        )
     sentence = f"By the points, the law is {'; '.join(said)}." if said else ""
     return Finding(
         title, sentence, tuple(notes), {"laws": laws, "bands": bands, "choices": choices, "points": points}
@@ -241,7 +247,7 @@ def _correctness(seen: Seen, records: pd.DataFrame) -> dict[tuple[str, Any, int]
     return found
 
 
-def _verdict(found: hypothesis.DataVolume) -> dict[str, Any]:
+def _verdict(found: DataVolume) -> dict[str, Any]:
     rules = found.rules
     row: dict[str, Any] = {"arm": found.arm, "verdict": found.verdict, "baseline": rules.baseline}
     row |= {"same_recipe": found.arm not in rules.other_recipe, "seeds": found.seeds, "margin": rules.margin}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ablate.analysis import importance, pareto
+from ablate.analysis import importance, layer_effects, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
 from ablate.formatting import in_bounds, in_words
@@ -163,7 +163,7 @@ def layers(seen: Seen) -> Finding:
     title = "What does each layer group cost?"
     if _confounded(seen):
         return Finding(title, notes=(TOGETHER,), applies=False)
-    found = importance.by_layer(seen.complete, seen.run.study.objectives)
+    found = layer_effects.by_layer(seen.complete, seen.run.study.objectives)
     table, sentence = found.table, ""
     first = table[table["objective"] == seen.run.study.objectives[0]]
     loss = SIGN[seen.directions[0]]  # the sign of an effect that costs

@@ -65,7 +65,7 @@ def to_optuna(run: "Run", storage: str) -> "optuna.Study":
     """Write a run as a study of Optuna; see `Run.to_optuna`."""
     import optuna  # takes a second, and scipy with it, which `status` must not wait for
 
-    from ablate.analysis.importance import parameters
+    from ablate.analysis.parameters import parameters
 
     records, directions = run.searched, run.study.directions
     points = parameters(records)

@@ -10,8 +10,9 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from ablate.analysis.hypothesis import data_volume, data_volume_all
-from ablate.analysis.over_seeds import smallest_effect
-from ablate.analysis.volume import band, pair, resampled
+from ablate.analysis.pairs import pair
+from ablate.analysis.seed_bootstrap import percentile_interval, resample
+from ablate.analysis.significance import minimum_detectable_effect
 
 SIZES = np.array([200, 2000, 20_000])
 X = np.log10(SIZES)
@@ -74,7 +75,7 @@ def test_a_slope_that_is_not_found_is_no_verdict():
     assert result.tests.loc["gap_equivalent", "holm"] < 0.001 and result.tests.loc["slope", "holm"] > 0.3
     assert result.verdict == "inconclusive"
     assert (
-        f"a slope of {100 * result.smallest_slope:.1f} would have been found with 80 % power"
+        f"a slope of {100 * result.smallest_slope:.1f} points would have been found with a power of 80 %"
         in result.sentence
     )
 
@@ -86,8 +87,8 @@ def test_a_slope_that_would_have_been_found_is_so_by_holm():
     alone = data_volume(records, arm="binary", **QUICK)
     both = data_volume_all(pd.concat([records, other]), arms=["binary", "ternary"], **QUICK)
     sd, seeds = float(alone.slopes.std(ddof=1)), alone.seeds
-    assert alone.smallest_slope == pytest.approx(smallest_effect(sd, seeds, 0.05, 0.8))
-    assert both["binary"].smallest_slope == pytest.approx(smallest_effect(sd, seeds, 0.05 / 2, 0.8))
+    assert alone.smallest_slope == pytest.approx(minimum_detectable_effect(sd, seeds, 0.05, 0.8))
+    assert both["binary"].smallest_slope == pytest.approx(minimum_detectable_effect(sd, seeds, 0.05 / 2, 0.8))
 
 
 def test_margins_are_options():
@@ -178,7 +179,7 @@ def test_seeds_and_sizes_without_their_pair_are_left_out():
     result = data_volume(pd.concat([records[~gone], lone]), arm="binary", **QUICK)
     assert list(result.slopes.index) == [0, 1, 2, 4, 6, 7] and list(result.gaps["images"]) == [*SIZES]
     assert result.verdict == "shrinks"
-    assert "left out: seeds 3, 5, of which a trial is missing" in result.notes
+    assert "left out: seeds 3, 5, which lack a trial" in result.notes
     assert "left out: 50,000 images, which only one arm has" in result.notes
 
 
@@ -196,7 +197,7 @@ BAD = {
     "no baseline": (GOOD[GOOD["arm"] == "binary"], "no complete trial of full"),
     "unpaired seeds": (
         GOOD[(GOOD["arm"] == "full") == ODD],
-        "seeds 0, 1, 2, 3, 4, 5, 6, 7, of which a trial is missing",
+        "seeds 0, 1, 2, 3, 4, 5, 6, 7, which lack a trial",
     ),
     "unpaired sizes": (
         GOOD[(GOOD["images"] == 200) == (GOOD["arm"] == "full")],
@@ -245,7 +246,7 @@ def test_other_scales():
         arm="binary",
         **QUICK,
     )
-    assert "in loss the slope has the other sign" in opposite.notes
+    assert "on the scale of loss the slope has the opposite sign" in opposite.notes
     perfect = data_volume(
         straight(0.2 + 0.003 * SPREAD, 0.7 - 0.003 * (SPREAD + 1.5)).drop(columns="loss"),
         arm="binary",
@@ -409,16 +410,16 @@ def test_seeds_are_drawn_beside_images():
         columns=["arm", "seed", "images", "accuracy"],
     )
     pairs = pair(records, arm="binary", baseline="full", above=0.15, correctness=correctness)
-    alone = resampled(replace(pairs, correct=None), 2000).std(axis=0)
+    alone = resample(replace(pairs, correct=None), 2000).std(axis=0)
     np.testing.assert_allclose(alone[:, 0], pairs.accuracy[..., 0].std(axis=1) / np.sqrt(8), rtol=0.06)
     assert (
-        resampled(pairs, 2000).std(axis=0) > 0.95 * alone
+        resample(pairs, 2000).std(axis=0) > 0.95 * alone
     ).all()  # the seeds differ by far more than the images do
 
 
 def test_bands_are_as_wide_as_t_would_have_them():
     normal = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
-    _, high = band(normal, 8)
+    _, high = percentile_interval(normal, 8)
     assert high == pytest.approx(
         stats.t.ppf(0.975, 7) * np.sqrt(8 / 7), rel=1e-3
     )  # draws have sqrt(7/8) of the SD
@@ -426,7 +427,10 @@ def test_bands_are_as_wide_as_t_would_have_them():
 
 def test_correctness_of_other_trials_is_refused():
     records, correctness = with_images(100)
-    cases = {"does not give the accuracies": correctness | {("full", 0, 200): np.ones(100)}, "not there": {}}
+    cases = {
+        "does not match the accuracies": correctness | {("full", 0, 200): np.ones(100)},
+        "not every trial": {},
+    }
     cases["the same images"] = correctness | {("full", 0, 200): np.ones(99)}
     for reason, given in cases.items():
         result = data_volume(records, arm="binary", correctness=given, resamples=50, mixed=False)

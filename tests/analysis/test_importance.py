@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate.analysis.importance import by_layer, by_parameter, parameters
+from ablate.analysis.importance import by_parameter
+from ablate.analysis.layer_effects import by_layer
+from ablate.analysis.parameters import parameters
 from ablate.runs import ledger
 from ablate.runs.record import FIELDS
 
@@ -236,7 +238,7 @@ CONSTANT = table([record([kind], 0.5) for kind in KINDS * 10])
     (made_up(19), "19 complete trials are too few; 20 or more", ""),
     (CONSTANT, "the best trials are no better than the rest", "it is the same in all 30"),
     (table([record(["binary"], i / 30) for i in range(30)]), "nothing varies in the 30", "no layer group has two"),
-    (made_up(7), "7 complete trials are too few", "7 complete trials leave nothing to judge the noise by; 8 that differ"),
+    (made_up(7), "7 complete trials are too few", "7 complete trials leave nothing to estimate the noise from; 8 that differ"),
 ])  # fmt: skip
 def test_too_little_gives_a_reason_and_no_number(records, parameter, layer):
     for find, reason in ((by_parameter, parameter), (by_layer, layer)):

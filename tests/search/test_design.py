@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ablate.analysis import paired
+from ablate.analysis.t_interval import mean_interval
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.engine.plan import plan
@@ -297,9 +298,9 @@ def test_the_ladder_is_paired_by_seed():
 
 
 def test_intervals_of_too_few():
-    assert paired.mean([0.5]) == (0.5, -np.inf, np.inf)
-    assert np.isnan(paired.mean([np.nan])).all()
-    assert paired.mean([1.0, np.nan, 1.0]) == (1.0, 1.0, 1.0)
+    assert mean_interval([0.5]) == (0.5, -np.inf, np.inf)
+    assert np.isnan(mean_interval([np.nan])).all()
+    assert mean_interval([1.0, np.nan, 1.0]) == (1.0, 1.0, 1.0)
 
 
 def test_the_built_in_designs_have_cells():

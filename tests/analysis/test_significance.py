@@ -7,14 +7,15 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ablate.analysis.over_seeds import equivalent, estimate, holm, sign_flip, smallest_effect
+from ablate.analysis.significance import holm, minimum_detectable_effect, sign_flip, tost
+from ablate.analysis.t_interval import estimate
 
 
 def test_equivalence_against_statsmodels():
     for seed in range(20):
         values = np.random.default_rng(seed).normal(0.004, 0.01, 8)
         assert estimate(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-        assert equivalent(values, 0.01) == pytest.approx(DescrStatsW(values).ttost_mean(-0.01, 0.01)[0])
+        assert tost(values, 0.01) == pytest.approx(DescrStatsW(values).ttost_mean(-0.01, 0.01)[0])
 
 
 def test_sign_flips_against_scipy_and_their_least_p():
@@ -29,13 +30,15 @@ def test_sign_flips_against_scipy_and_their_least_p():
 
 @pytest.mark.parametrize("n", [3, 8, 30])
 def test_smallest_effect_against_statsmodels(n):
-    power = TTestPower().power(smallest_effect(1, n, 0.05, 0.8), n, 0.05)
+    power = TTestPower().power(minimum_detectable_effect(1, n, 0.05, 0.8), n, 0.05)
     assert power == pytest.approx(0.8, abs=1e-6)
-    assert smallest_effect(3, n, 0.05, 0.8) == pytest.approx(3 * smallest_effect(1, n, 0.05, 0.8))
+    assert minimum_detectable_effect(3, n, 0.05, 0.8) == pytest.approx(
+        3 * minimum_detectable_effect(1, n, 0.05, 0.8)
+    )
 
 
 def test_smallest_effect_of_two_by_trying():
-    values = np.random.default_rng(0).normal(smallest_effect(1, 2, 0.05, 0.8), 1, (20_000, 2))
+    values = np.random.default_rng(0).normal(minimum_detectable_effect(1, 2, 0.05, 0.8), 1, (20_000, 2))
     assert (stats.ttest_1samp(values, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
 
 

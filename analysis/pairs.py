@@ -1,0 +1,172 @@
+"""The trials of two arms over the volume of training data, paired by their seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from ablate.analysis.t_interval import Floats, estimate
+
+# (arm, seed, images) -> (N,) booleans: whether the trial classifies each of the same N test images correctly
+Correctness = Mapping[tuple[str, Any, int], ArrayLike]
+KEY = ["arm", "seed", "images"]
+COLUMNS = [*KEY, "accuracy", "loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The trials that both arms have, of S seeds and K sizes. Arrays begin with the axis (baseline, arm).
+
+    Attributes:
+        images: (K,), ascending.
+        seeds: S of them.
+        accuracy: (2, S, K), in [0, 1].
+        loss: (2, S, K); None where a loss is missing.
+        correct: (2, S, K, N), 0 or 1 for each test image; None where it is not known.
+        table: a row per size, also for sizes that are left out.
+        measured_on: the split of the accuracies.
+        notes: what was left out, and why.
+    """
+
+    images: NDArray[np.int64]
+    seeds: list[Any]
+    accuracy: Floats
+    loss: Floats | None
+    correct: NDArray[np.float32] | None
+    table: pd.DataFrame
+    measured_on: str
+    notes: tuple[str, ...]
+
+    @property
+    def gap(self) -> Floats:
+        """(S, K), above 0 where the baseline is better."""
+        return self.accuracy[0] - self.accuracy[1]
+
+
+def pair(
+    records: pd.DataFrame, *, arm: str, baseline: str, above: float, correctness: Correctness | None = None
+) -> Pairs:
+    """Pairs the trials of an arm and its baseline. Nothing raises: the notes say what had to be left out.
+
+    Args:
+        records: a row per trial, as for `data_volume_all`.
+        arm: the arm.
+        baseline: the arm to compare it with.
+        above: sizes at which the baseline's mean accuracy is not above this are left out.
+        correctness: of each trial's test images, where known.
+
+    Returns:
+        The sizes that both arms have, with the seeds that have a trial of both arms at each of them.
+    """
+    notes: list[str] = []
+    rows, measured_on = _complete(records, (baseline, arm), notes)
+    by_arm = [rows[rows["arm"] == name] for name in (baseline, arm)]
+    accuracies, losses = (
+        [trials.pivot(index="seed", columns="images", values=column) for trials in by_arm]
+        for column in ("accuracy", "loss")
+    )
+    full, other = accuracies
+    sizes = full.columns.intersection(other.columns).sort_values()
+    if lone := [f"{size:,}" for size in sorted({*full.columns, *other.columns} - {*sizes})]:
+        notes.append(f"left out: {' and '.join(lone)} images, which only one arm has")
+    kept = _above_chance(full[sizes].mean(), above, baseline, notes)
+    seeds = full[kept].dropna().index.intersection(other[kept].dropna().index)
+    if lost := sorted(map(str, {*full.index, *other.index} - {*seeds})):
+        notes.append(
+            f"left out: {'seeds' if len(lost) > 1 else 'seed'} {', '.join(lost)}, which lack a trial"
+        )
+    accuracy, loss = (
+        np.stack([table.loc[seeds, kept].to_numpy(float) for table in tables])  # (2, S, K)
+        for tables in (accuracies, losses)
+    )
+    correct = None
+    if correctness is not None:
+        correct = _correct(correctness, [baseline, arm], seeds, kept, accuracy, notes)
+    table = [_row(size, size in kept, *(values.loc[seeds, size] for values in accuracies)) for size in sizes]
+    return Pairs(
+        images=kept.to_numpy(dtype=np.int64),
+        seeds=list(seeds),
+        accuracy=accuracy,
+        loss=loss if np.isfinite(loss).all() else None,
+        correct=correct,
+        table=pd.DataFrame(table, columns=ROW),
+        measured_on=measured_on,
+        notes=tuple(notes),
+    )
+
+
+def _above_chance(means: "pd.Series[float]", above: float, baseline: str, notes: list[str]) -> Any:
+    """The sizes at which the baseline's mean accuracy is above a limit."""
+    kept = means.index[(means > above).to_numpy(dtype=bool)]
+    for size in means.index.difference(kept):
+        at = f"{100 * means[size]:.1f} %"
+        notes.append(f"left out: {size:,} images, where {baseline} itself is near chance ({at})")
+    return kept
+
+
+# fmt: off
+ROW = ["images", "kept", "seeds", "accuracy_baseline", "accuracy_arm",
+       "gap", "low", "high", "band_low", "band_high"]
+# fmt: on
+
+
+def _row(size: int, kept: bool, baseline: pd.Series, arm: pd.Series) -> tuple[Any, ...]:
+    """A row of `Pairs.table`; its bands come later, from a bootstrap."""
+    gap = (baseline - arm).dropna().to_numpy(float)
+    mean = gap.mean() if len(gap) else np.nan
+    interval = estimate(gap)
+    low, high = interval[1:3] if interval else (np.nan, np.nan)
+    return size, kept, len(gap), baseline.mean(), arm.mean(), mean, low, high, np.nan, np.nan
+
+
+def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> tuple[pd.DataFrame, str]:
+    """The complete trials of these arms with `COLUMNS`, and the split that they were measured on."""
+    nothing = pd.DataFrame(columns=COLUMNS), "nothing"
+    if absent := [column for column in (*KEY, "accuracy") if column not in records]:
+        notes.append(f"there are no records with {', '.join(absent)}")
+        return nothing
+    rows = records[records["arm"].isin(arms)]
+    if "role" in rows:  # the tuning trials of a design are not paired
+        rows = rows[rows["role"] == "seed"]
+    if "status" in rows:
+        rows = rows[rows["status"] == "complete"]
+    tested = {name: f"test_{name}" in rows and rows[f"test_{name}"].notna().all() for name in COLUMNS[3:]}
+    measured = {name: rows.get(f"test_{name}" if tested[name] else name) for name in tested}
+    rows = rows.assign(**measured)[COLUMNS].reset_index(drop=True)
+    numbers = COLUMNS[2:]
+    rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
+    sound = rows["seed"].notna() & rows["images"].between(1, 1e15) & rows["accuracy"].between(0, 1)
+    if not sound.all():
+        notes.append(f"left out: {(~sound).sum()} trials without seed, images or an accuracy in [0, 1]")
+    rows = rows[sound].astype({"images": int}).drop_duplicates([*KEY, "accuracy"])
+    if rows.duplicated(KEY).any():
+        problem = "several trials share arm, seed and images but differ in accuracy"
+        notes.append(f"{problem}: pass the trials of one design only")
+        return nothing
+    missing = [name for name in dict.fromkeys(arms) if not (rows["arm"] == name).any()]
+    notes += [f"there is no complete trial of {name}" for name in missing]
+    return rows, "the test set" if tested["accuracy"] else "the validation set"
+
+
+def _correct(
+    correctness: Correctness,
+    arms: Sequence[str],
+    seeds: Sequence[Any],
+    sizes: Sequence[int],
+    accuracy: Floats,
+    notes: list[str],
+) -> NDArray[np.float32] | None:
+    """(2, S, K, N); None, with a note, where they are missing or do not match the accuracies (2, S, K)."""
+    try:
+        correct = np.array(
+            [[[correctness[arm, seed, size] for size in sizes] for seed in seeds] for arm in arms], np.float32
+        )
+        if correct.size and np.abs(correct.mean(axis=3) - accuracy).max() < 1e-4:
+            return correct
+        notes.append("test images are not resampled: their correctness does not match the accuracies")
+    except (KeyError, ValueError, TypeError):
+        notes.append("test images are not resampled: not every trial has predictions of the same images")
+    return None
