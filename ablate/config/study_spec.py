@@ -86,7 +86,7 @@ class StudySpec(Spec):
     command: str = ""  # that runs it
     space: SpaceSpec  # what may vary: a table, a name or a path
     model: str = "vit-micro"  # a bundled name, a save_pretrained folder, or a hub name
-    data: str = "cifar10-mini"  # a name, or "imagefolder:PATH"
+    data: str = "cifar10-mini"  # a name, "imagefolder:PATH" or "module:name"
     objectives: tuple[str, ...] = ()  # empty: the space's
     trials: int = Field(12, ge=1, le=1_000_000)  # of a search; a design has as many as it has
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # no trial starts after as many
