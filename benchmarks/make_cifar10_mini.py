@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ablate.data import cache
+from ablate.data import cache, cifar10, datasets
 
 ASSETS = Path(__file__).resolve().parent.parent / "ablate" / "assets" / "cifar10-mini"
 COLUMNS = 25  # tiles in a mosaic row; divides 400 and 100, so every class starts on a new row
@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=ASSETS, help="output folder")
     args = parser.parse_args()
 
-    cache.fetch("cifar10")
-    arrays = cache.read("cifar10")
+    datasets.fetch("cifar10")
+    arrays = cache.read(cifar10.DOWNLOAD)
     x_train, y_train, x_test, y_test = (
         arrays[f"{split}_{kind}"] for split in ("train", "test") for kind in ("images", "labels")
     )

@@ -54,10 +54,10 @@ def data_fetch(
     name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
 ) -> None:
     """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
-    from ablate.data import cache, datasets
+    from ablate.data import datasets
 
     if name not in builtin.bundled("dataset"):
-        cache.fetch(name)
+        datasets.fetch(name)
     found = datasets.load(name)
     row = {"name": name, "where": datasets.where(name), "sha256": found.digest, "classes": len(found.classes)}
     row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}

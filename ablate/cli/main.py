@@ -79,7 +79,9 @@ def study(
     model: Annotated[
         str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset: a name, imagefolder:PATH or MODULE:NAME.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials to run.")] = None,
     hours: Annotated[
         float | None, typer.Option(help="Start no trial after this many hours, none that confirms either.")
@@ -187,7 +189,9 @@ def sensitivity(
     model: Annotated[
         str | None, typer.Option(help="A bundled name, a save_pretrained folder, or a hub name.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Dataset: a name, or imagefolder:PATH.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset: a name, imagefolder:PATH or MODULE:NAME.")
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(

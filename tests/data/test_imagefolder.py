@@ -67,7 +67,7 @@ def test_the_split_depends_on_nothing_but_names(pets, tmp_path):
 
 def test_the_digest_covers_pixels_labels_and_splits(pets):
     def digest():
-        return datasets._load(f"imagefolder:{pets}").digest
+        return image_folder.load(f"imagefolder:{pets}").digest
 
     seen = {digest()}
     draw(pets / "cat" / "00.png", 999)
@@ -85,7 +85,7 @@ def test_splits_of_ones_own(apart):
         expected = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
         assert split.labels.tolist() == [0, 1] and np.array_equal(split.images[1], expected)
     (apart / "val").rename(apart / "validation")
-    assert datasets._load(f"imagefolder:{apart}").digest == found.digest
+    assert image_folder.load(f"imagefolder:{apart}").digest == found.digest
 
 
 def test_images_of_different_sizes(pets):

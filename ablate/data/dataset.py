@@ -1,0 +1,97 @@
+"""A dataset in memory: uint8 images at their native size, their classes, and nested subsets of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.data.mirrored import mirrored_classes
+
+# sha256 of the datasets that have a name, whose classes are known not to be mirror images of each other
+DIGESTS = {
+    "cifar10-mini": "e9983e1a1db6920d7b89266d3fdcedc5980414dcb8228f19d3e07452b1e46b6d",  # of its pixels alone
+    "cifar10": "4a65e789c4edeb3291c99906453a787f14a2417fd14d4ccb5e8655049abef74a",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their classes."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    labels: NDArray[np.int64]  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test images. A search reads `validation` only.
+
+    Attributes:
+        classes: Names of the classes; a label is an index into them.
+        train: What is trained on.
+        validation: What trials are compared on.
+        test: What a finished comparison is reported on.
+        digest: sha256 of all pixels and labels, in the order of the splits.
+        notes: What a user should know of the data, a line each.
+        at_decoding: Whether a model's image processor resized and cropped each image from its own size.
+        covered: Whether images were scaled until they cover one size, and cropped in the middle.
+    """
+
+    classes: list[str]
+    train: Split
+    validation: Split
+    test: Split
+    digest: str
+    notes: tuple[str, ...] = ()
+    at_decoding: bool = False
+    covered: bool = False
+
+    @cached_property
+    def mirrored(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of classes that are each other's mirror images; none in the datasets that have a name."""
+        if self.digest in DIGESTS.values():
+            return ()
+        return mirrored_classes(self.classes, self.train.images, self.train.labels)
+
+
+def digest_of(splits: Sequence[Split], labels: bool = True) -> str:
+    """Compute the sha256 of splits.
+
+    Args:
+        splits: In a fixed order; their images are contiguous in memory.
+        labels: Whether shapes and labels count beside the pixels.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    sha = hashlib.sha256()
+    for split in splits:
+        if labels:
+            sha.update(str(split.images.shape).encode() + split.labels.tobytes())
+        sha.update(split.images.data)
+    return sha.hexdigest()
+
+
+def subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Draw a class-stratified share of the images, nested: for one seed, a larger fraction has a smaller one's images.
+
+    Args:
+        labels: Classes of all images, (N,).
+        fraction: The share of each class to draw, in (0, 1]. Every class keeps one image at least.
+        seed: Of the draw.
+
+    Returns:
+        Sorted indices, (n,).
+    """
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        chosen.append(members[: max(1, round(fraction * len(members)))])
+    return np.sort(np.concatenate(chosen))
