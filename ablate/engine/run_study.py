@@ -28,7 +28,7 @@ from ablate.hardware import native_bf16
 from ablate.models import loading
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
-from ablate.reporting.run_results import Seen
+from ablate.reporting.run_results import RunResults
 from ablate.reporting.search_findings import confirmed, front
 from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
@@ -179,12 +179,12 @@ def say_if_slow(study: StudySpec, resources: Resources) -> None:
 
 def finish(run: Run) -> Run:
     """Write what can be rebuilt from the ledger in a moment: the front and the design, as tables and figures."""
-    seen = Seen(run)
-    found = {"front": front(seen), "confirmed": confirmed(seen)}
+    results = RunResults(run)
+    found = {"front": front(results), "confirmed": confirmed(results)}
     found |= {
-        "ladder": design_findings.ladder(seen),
-        "sensitivity": design_findings.sensitivity(seen),
-        "cells": design_findings.cells(seen),
+        "ladder": design_findings.ladder(results),
+        "sensitivity": design_findings.sensitivity(results),
+        "cells": design_findings.cells(results),
     }
     write_tables(found, run.path / "tables")
     figures.draw(run, found)

@@ -15,32 +15,48 @@ from ablate.search.confirmation import is_searched
 
 
 def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> pd.DataFrame:
-    """A row a setting that is on the front (trial ids) or was confirmed: what the search saw, and what came of more seeds.
+    """A row for each setting that is on the front or has further seeds.
 
-    `search_accuracy` is one seed on validation and chose the setting; `accuracy` (validation) and `test_accuracy` are
-    means over the n seeds that had no part in the choice, with t intervals.
+    Args:
+        study: The study of the records.
+        records: Of the search and of its confirmation.
+        front: Ids of the trials on the front.
+
+    Returns:
+        `search_accuracy` is that of the one seed, on validation, by which the search chose the setting.
+        `accuracy` (validation) and `test_accuracy` are means over the `n` seeds that had no part in the
+        choice, with t intervals. NaN where a value is unknown or unbounded.
     """
-    by_setting: dict[str, dict[str, Any]] = {}
+    by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
     for record in filter(is_searched, records):
-        by_setting[_setting(record)] = {"found": record, "confirmed": []}
+        by_setting[_setting(record)] = (record, [])
     for record in records:
         if not is_searched(record) and record["status"] == "complete" and _setting(record) in by_setting:
-            by_setting[_setting(record)]["confirmed"].append(record)
-    rows = []
-    for found, confirmed in (row.values() for row in by_setting.values()):
-        if not confirmed and found["trial_id"] not in on_front:
-            continue
-        row = {"trial_id": found["trial_id"], "on_front": found["trial_id"] in on_front, "arm": found["arm"]}
-        row |= {name: found[name] for name in study.objectives if name != "accuracy"}
-        row |= {"search_accuracy": found["accuracy"], "n": len(confirmed)}
-        for name in ("accuracy", "test_accuracy"):
-            mean, low, high = mean_interval([record[name] for record in confirmed])
-            row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
+            by_setting[_setting(record)][1].append(record)
+    rows = [
+        _row(study, searched, confirmed, searched["trial_id"] in on_front)
+        for searched, confirmed in by_setting.values()
+        if confirmed or searched["trial_id"] in on_front
+    ]
     return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
+def _row(study: StudySpec, searched: Record, confirmed: list[Record], on_front: bool) -> dict[str, Any]:
+    row = {
+        "trial_id": searched["trial_id"],
+        "on_front": on_front,
+        "arm": searched["arm"],
+        **{name: searched[name] for name in study.objectives if name != "accuracy"},
+        "search_accuracy": searched["accuracy"],
+        "n": len(confirmed),
+    }
+    for name in ("accuracy", "test_accuracy"):
+        mean, low, high = mean_interval([record[name] for record in confirmed])
+        row.update({name: mean, f"{name}_low": low, f"{name}_high": high})
+    return row
+
+
 def _setting(record: Record) -> str:
-    """What a member and the trials that confirm it share."""
+    """The same text for a trial of the search and for those that confirm it."""
     return effective(trial_of(record).model_copy(update={"seed": 0, "test": False})).model_dump_json()

@@ -21,7 +21,7 @@ from ablate.paper_figures import (
     fig_scaling,
     fig_sensitivity,
 )
-from ablate.reporting.run_results import Finding, Seen
+from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
 MOST = 30  # trials of a layer map
@@ -109,7 +109,7 @@ def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path
 def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
     baseline, *others = slugs = _slugs(matrices)
-    classes = most_confused(found.tables["confusion"], known := Seen(run).classes, CLASSES)
+    classes = most_confused(found.tables["confusion"], known := RunResults(run).classes, CLASSES)
     some = (
         f"; the {len(classes)} of {len(known):,} classes that are confused most"
         if len(classes) < len(known)
@@ -141,7 +141,7 @@ def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]
         dataset = load_data(run.study.data, run.study.model)
     except BadInput:  # the images need not be where the run's folder was moved
         return
-    if dataset.digest != Seen(run).digest:  # other images by now
+    if dataset.digest != RunResults(run).digest:  # other images by now
         return
     images = getattr(dataset, found.tables["examples"]["split"].iloc[0]).images
     for (name, right), rows in found.tables["examples"].groupby(["model", "right"], sort=False):

@@ -1,43 +1,61 @@
-"""What a run shows: each finding a sentence and tables, or the reason why there is none."""
+"""What a run shows: each finding is a sentence with tables, or the reason why there is none."""
 
 import csv
 import json
 from pathlib import Path
 
 from ablate.files import store
-from ablate.reporting import design_findings, search_findings
-from ablate.reporting.run_results import Finding, Seen
+from ablate.reporting import confusion_findings, data_volume_findings, design_findings, search_findings
+from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
 
 def findings(run: Run) -> dict[str, Finding]:
-    """All that a run shows, by name, the answer first."""
-    seen = Seen(run)
+    """All findings of a run, by name, in the order in which the command line prints them.
+
+    Args:
+        run: The run, which may still be going on.
+
+    Returns:
+        A finding for every question, also for those that the run cannot answer.
+    """
+    results = RunResults(run)
     return {
-        "ladder": design_findings.ladder(seen),
-        "sensitivity": design_findings.sensitivity(seen),
-        "cells": design_findings.cells(seen),
-        "volume": design_findings.volume(seen),
-        "scaling": design_findings.scaling(seen),
-        "front": search_findings.front(seen),
-        "confirmed": search_findings.confirmed(seen),
-        "progress": search_findings.progress(seen),
-        "layers": search_findings.layers(seen),
-        "parameters": search_findings.parameters(seen),
-        "confusion": search_findings.confusion(seen),
-        "failures": search_findings.failures(seen),
+        "ladder": design_findings.ladder(results),
+        "sensitivity": design_findings.sensitivity(results),
+        "cells": design_findings.cells(results),
+        "volume": data_volume_findings.volume(results),
+        "scaling": data_volume_findings.scaling(results),
+        "front": search_findings.front(results),
+        "confirmed": search_findings.confirmed(results),
+        "progress": search_findings.progress(results),
+        "layers": search_findings.layers(results),
+        "parameters": search_findings.parameters(results),
+        "confusion": confusion_findings.confusion(results),
+        "failures": search_findings.failures(results),
     }
 
 
-def write_tables(found: dict[str, Finding], folder: Path) -> list[Path]:
-    """Write every table that has rows as NAME.csv into a folder; their paths."""
+def write_tables(findings: dict[str, Finding], folder: Path) -> list[Path]:
+    """Write every table that has rows as NAME.csv.
+
+    Args:
+        findings: By name, as `findings` returns them.
+        folder: Where the files go; it is created where it is missing.
+
+    Returns:
+        The files, in the order of the tables.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
     tables = {
-        name: table for finding in found.values() for name, table in finding.tables.items() if len(table)
+        name: table for finding in findings.values() for name, table in finding.tables.items() if len(table)
     }
     for name, table in tables.items():
         plain = table.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
         text = plain.to_csv(index=False)
-        if "\r" in text:  # which ends a row for those who read it, unless it is quoted
+        if "\r" in text:  # a reader takes it for the end of a row, unless it is quoted
             text = plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
         store(folder / f"{name}.csv", text.encode("utf-8", "backslashreplace"))
     return [folder / f"{name}.csv" for name in tables]

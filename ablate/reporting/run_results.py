@@ -1,4 +1,4 @@
-"""A run as its findings read it, and what a finding is."""
+"""What the findings read of a run, and what a finding is."""
 
 import json
 import zlib
@@ -18,9 +18,14 @@ from ablate.search.experiment_design import Design
 
 @dataclass(frozen=True)
 class Finding:
-    """title: the question. sentence: the answer, "" where there is none. notes: what cannot be said, and why.
+    """One question about a run, with its answer.
 
-    tables: by the name of their CSV file; the first is the one to show. applies: whether the study asks this at all.
+    Args:
+        title: The question.
+        sentence: The answer; "" where there is none.
+        notes: What the run cannot answer, and why.
+        tables: By the name of their CSV file; the first is the one to show.
+        applies: Whether the study asks this question at all.
     """
 
     title: str
@@ -34,19 +39,20 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A run as its findings read it: everything from the ledger once, predictions when they are asked for."""
+class RunResults:
+    """A run's results: its ledger, read once, and the predictions of its trials, read on request."""
 
     run: Run
 
     @cached_property
     def complete(self) -> pd.DataFrame:
         """The search's or the design's complete trials with every objective, within the study's bounds."""
-        found = bounds.feasible(self.run.searched, self.run.study.within)
-        return found.dropna(subset=list(self.run.study.objectives)).reset_index(drop=True)
+        trials = bounds.feasible(self.run.searched, self.run.study.within)
+        return trials.dropna(subset=list(self.run.study.objectives)).reset_index(drop=True)
 
     @cached_property
     def directions(self) -> list[Any]:
+        """Of each objective, "min" or "max"."""
         return list(self.run.study.directions.values())
 
     @cached_property
@@ -74,25 +80,33 @@ class Seen:
 
     @property
     def digest(self) -> str | None:
-        """Of the images and labels that the run's trials saw."""
+        """SHA-256 of the images and labels of the run's trials; None where it is not known."""
         return self._provenance.get("dataset_sha256")
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes; numbers for a run that did not keep them; [] where nothing tells."""
-        if known := self._provenance.get("classes"):
-            return [
-                name.encode("utf-8", "backslashreplace").decode() for name in known
-            ]  # a folder's name need not be Unicode
+        """Names of the classes; numbers for a run that did not keep the names; [] where neither is known."""
+        if names := self._provenance.get("classes"):
+            # A folder's name need not be Unicode.
+            return [name.encode("utf-8", "backslashreplace").decode() for name in names]
         for trial in self.complete["trial_id"]:
-            if (found := self.predicted(trial)) is not None:
-                return [str(i) for i in range(found[0].shape[1])]
+            if (predictions := self.predicted(trial)) is not None:
+                return [str(i) for i in range(predictions[0].shape[1])]
         return []
 
     def predicted(self, trial_id: str, split: str = "validation") -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Logits (N, classes) and labels (N,) of a trial; None where they were not kept."""
+        """The predictions of a trial.
+
+        Args:
+            trial_id: Of the trial.
+            split: "validation" or "test".
+
+        Returns:
+            Logits (N, classes) and labels (N,); None where they were not kept.
+        """
         try:
             with (self.run.path / "predictions" / f"{trial_id}.npz").open("rb") as raw, np.load(raw) as file:
                 return file[f"{split}_logits"], file[f"{split}_labels"]
-        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):  # a half-copied folder
+        # All of these come from a folder that was copied in part.
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):
             return None

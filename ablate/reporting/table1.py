@@ -27,7 +27,7 @@ from ablate.models.loading import Preprocess
 from ablate.profiling import latency, macs
 from ablate.profiling.macs import Cost
 from ablate.quantization import packed_model, quantize
-from ablate.reporting.run_results import Seen
+from ablate.reporting.run_results import RunResults
 from ablate.reporting.table1_published import PRINTED, notes
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
@@ -244,7 +244,7 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
         arms = list({arm[0]["arm"]: arm for arm in arms}.values())  # the last of each kind is its best
         confirmed = ", among those confirmed" * any(record["spec"]["test"] for record in records)
         chosen = f", the best of its kind by validation{confirmed}, of {tried} trials"
-    seen = Seen(run)
+    seen = RunResults(run)
     cells = (
         {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
     )
@@ -259,7 +259,7 @@ def _complete(records: list[Record]) -> list[Record]:
     return [record for record in records if record["status"] == "complete"]
 
 
-def _arm(seen: Seen, arm: list[Record], name: str) -> _Arm:
+def _arm(seen: RunResults, arm: list[Record], name: str) -> _Arm:
     records = _complete(arm)
     first, failed = records[0], len(arm) - len(records) or None
     spec = trial_of(first)
