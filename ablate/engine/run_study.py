@@ -25,7 +25,7 @@ from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import HERE, Resources
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
-from ablate.models import loading
+from ablate.models import locating
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import Seen
@@ -108,7 +108,7 @@ def drive(
     try:
         driver.show([])
         with driver.interruptible():
-            files = loading.files(study.model) if resources.address else {}
+            files = locating.files(study.model) if resources.address else {}
             table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)

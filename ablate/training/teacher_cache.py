@@ -15,7 +15,7 @@ from ablate.config.trial_spec import Recipe
 from ablate.data.cache import cache
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models.loading import Preprocess
+from ablate.models.preprocessing import Preprocess
 from ablate.training import compilation, loss, optim, progressive, trainer
 from ablate.training.checkpoint_store import Storage
 

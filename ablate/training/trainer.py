@@ -17,7 +17,8 @@ from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
 from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
-from ablate.models.loading import Preprocess, logits
+from ablate.models.loading import logits
+from ablate.models.preprocessing import Preprocess
 from ablate.quantization.integer_linear import as_integers
 from ablate.training.compilation import compiled
 from ablate.training.loss import Objective

@@ -20,7 +20,7 @@ from ablate.data import datasets, flips
 from ablate.data.mirrored import augmentation
 from ablate.errors import BadInput, unknown
 from ablate.hardware import device, device_name
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups, loading, locating, preprocessing
 from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
@@ -52,7 +52,7 @@ def load_data(name: str, model: str) -> datasets.Dataset:
     return datasets.load(name, loading.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
 
 
-def preprocess_of(model: str, dataset: datasets.Dataset) -> loading.Preprocess:
+def preprocess_of(model: str, dataset: datasets.Dataset) -> preprocessing.Preprocess:
     """What is left to do of the model's image processing, for the images of a dataset that `load_data` gave."""
     return loading.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
 
@@ -173,7 +173,7 @@ def trial_steps(
 
 
 def _counted(
-    model: torch.nn.Module, preprocess: loading.Preprocess, table: LatencyTable | None
+    model: torch.nn.Module, preprocess: preprocessing.Preprocess, table: LatencyTable | None
 ) -> tuple[Record, int]:
     """What a model costs by its layers alone, as fields of a record, and the bytes of the file that it will be packed to."""
     specs = {n: m.spec for n, m in layer_groups.linear_layers(model).items() if isinstance(m, BitLinear)}
@@ -184,7 +184,7 @@ def _counted(
 def _finish(
     outcome: Outcome,
     model: torch.nn.Module,
-    preprocess: loading.Preprocess,
+    preprocess: preprocessing.Preprocess,
     test: datasets.Split | None,
     epoch: int,
 ) -> None:
@@ -216,7 +216,7 @@ def worker_steps(
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    loading.provide(spec.model, files)
+    locating.provide(spec.model, files)
     return trial_steps(spec, name, state=state, rungs=() if spec.test else rungs, **given)
 
 
@@ -245,7 +245,7 @@ def _outcome(record: Record) -> dict[str, Any]:
 
 def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     """The pre-trained model with the trial's layer groups quantized. Raises BadInput for a group it does not have."""
-    model = loading.load(spec.model, classes, spec.seed)
+    model = checkpoints.load(spec.model, classes, spec.seed)
     groups = layer_groups.groups(model)
     if wrong := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", wrong[0], groups)

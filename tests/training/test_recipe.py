@@ -20,8 +20,8 @@ from ablate.engine import estimate
 from ablate.engine.estimate import _anchor
 from ablate.engine.plan import plan
 from ablate.errors import BadInput, NonFinite
-from ablate.models import loading
-from ablate.models.loading import Preprocess
+from ablate.models import checkpoints, loading
+from ablate.models.preprocessing import Preprocess
 from ablate.training import teacher_cache as teachers
 from ablate.training.loss import Objective
 from ablate.training.optim import averaged, decay, optimizer_of, rate
@@ -239,7 +239,7 @@ def test_distillation_adds_the_divergence_from_the_teacher(weight, t):
 
 
 def test_block_outputs_are_compared_token_by_token(tiny_vit):
-    model, teacher = (loading.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
+    model, teacher = (checkpoints.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
     pixels, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
     recipe = Recipe(distill_blocks=2.0)
     assert (
@@ -437,7 +437,7 @@ def test_the_head_and_the_first_block_stay_full(tiny_vit):
 
 
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
-    model = loading.load(str(tiny_vit), ["a", "b"])
+    model = checkpoints.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised")})
     normed = {
         name.rpartition(".")[2]: m.spec.norm for name, m in model.named_modules() if isinstance(m, BitLinear)

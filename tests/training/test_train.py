@@ -10,7 +10,7 @@ from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models.loading import Preprocess
+from ablate.models.preprocessing import Preprocess
 from ablate.training import trial
 from ablate.training.checkpoint_store import Storage
 from ablate.training.optim import length, rate
