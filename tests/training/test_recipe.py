@@ -348,6 +348,30 @@ def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     assert calls == [1, 1]
 
 
+def test_a_teacher_is_not_reused_after_its_code_changed(tmp_path):
+    """Every module of this project that a training loads is among the sources, and a change to one of them counts."""
+    sources = teachers.source_files()
+    training = {"trainer", "loss", "optim", "progressive", "compilation", "trial"}
+    others = {"quantizers", "bitlinear", "quantize", "integer_linear", "datasets", "mirrored", "decoding"}
+    others |= {
+        "checkpoints",
+        "heads",
+        "loading",
+        "preprocessing",
+        "image_processors",
+        "layer_groups",
+        "unquantizable",
+    }
+    assert {f"{name}.py" for name in training | others} <= {file.name for file in sources}
+    for folder in ("before", "same", "after"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "loss.py").write_text("loss = 0" if folder != "after" else "loss = 1")
+    before, same, after = (
+        teachers.code_digest((tmp_path / f / "loss.py",)) for f in ("before", "same", "after")
+    )
+    assert before == same != after
+
+
 def ends(error):
     """A training that yields one epoch, and then ends so."""
 
