@@ -35,7 +35,7 @@ from ablate.runs.provenance import provenance
 from ablate.runs.record import Record
 from ablate.runs.run import Run, create_run
 from ablate.runs.state import how_to_go_on
-from ablate.training import trial
+from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
 
@@ -119,7 +119,9 @@ def drive(
                 driver.tell,
                 driver.watch,
                 stop=lambda: driver.stopped,
-                steps=partial(trial.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs),
+                steps=partial(
+                    trial_runner.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs
+                ),
                 path=run.path,
                 writer=writer,
                 storage=storage,

@@ -17,7 +17,7 @@ from ablate.errors import BadInput
 from ablate.models import checkpoints, loading, locating
 from ablate.models.checkpoints import LoadReport, load_with_report
 from ablate.models.heads import few, match
-from ablate.training.trial import run_trial
+from ablate.training.trial_runner import run_trial
 
 SMALL = {
     "hidden_size": 32,

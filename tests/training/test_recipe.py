@@ -24,10 +24,11 @@ from ablate.models import checkpoints, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.training import teacher_cache as teachers
 from ablate.training.loss import Objective
-from ablate.training.optim import averaged, decay, optimizer_of, rate
+from ablate.training.optim import averaged, optimizer_of, rate, switch_weight_decay
 from ablate.training.progressive import Ramp
+from ablate.training.rerun import compare
 from ablate.training.trainer import evaluate, train
-from ablate.training.trial import build, compare, resolved, teacher_spec, trial_id
+from ablate.training.trial import build, resolved, teacher_spec, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BINARY = LayerSpec(weights="binary")
@@ -162,7 +163,7 @@ def test_quantized_weights_have_a_rate_and_a_decay_of_their_own(optimizer):
 def test_decay_is_off_after_its_share_of_the_steps():
     optimizer = optimizer_of(net(), Recipe(quantized_weight_decay=0.2))
     for on, expected in ((True, [0.2, 0.05, 0.0]), (False, [0, 0, 0]), (True, [0.2, 0.05, 0.0])):
-        decay(optimizer, on)
+        switch_weight_decay(optimizer, on)
         assert [group["weight_decay"] for group in optimizer.param_groups] == expected
     options = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 5.0}
     always, half, never = (
