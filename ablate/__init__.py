@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ablate.quantization.packed_model import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.runs.run import load_run as load_run
-    from ablate.training.trial import run_trial as run_trial
+    from ablate.training.trial_runner import run_trial as run_trial
 
 _HOME = {
     "BadInput": "errors",
@@ -37,7 +37,7 @@ _HOME = {
     "predict": "engine.predict",
     "quantize_": "quantization.quantize",
     "run_study": "engine.run_study",
-    "run_trial": "training.trial",
+    "run_trial": "training.trial_runner",
 }
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -43,9 +43,10 @@ print(json.dumps(ids))
 """
 TRAIN = """
 import importlib, json, sys
-try: trial, spec = importlib.import_module("ablate.training.trial"), importlib.import_module("ablate.config.trial_spec")
-except ImportError: trial, spec = importlib.import_module("ablate.trial"), importlib.import_module("ablate.spec")
-print(json.dumps(trial.run_trial(spec.TrialSpec.model_validate(json.loads(sys.argv[1])))))
+from ablate import run_trial
+try: spec = importlib.import_module("ablate.config.trial_spec")
+except ImportError: spec = importlib.import_module("ablate.spec")
+print(json.dumps(run_trial(spec.TrialSpec.model_validate(json.loads(sys.argv[1])))))
 """
 
 

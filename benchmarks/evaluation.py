@@ -21,7 +21,7 @@ import torch
 from ablate import LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.training import trainer
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
@@ -45,7 +45,8 @@ def main() -> None:
     )
     preprocess = loading.preprocess("vit-micro")
     tested = {
-        weights: loading.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")
+        weights: checkpoints.load("vit-micro", mini.classes).to(asked.device)
+        for weights in ("full", "binary")
     }
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}

@@ -23,7 +23,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from ablate import pack
 from ablate.data import image_folder
 from ablate.engine.predict import predict
-from ablate.models.loading import Preprocess
+from ablate.models.preprocessing import Preprocess
 
 SIDE = 8
 MODES = {

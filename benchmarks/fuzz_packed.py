@@ -19,7 +19,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.engine.predict import predict
-from ablate.models.loading import Preprocess, logits
+from ablate.models.loading import logits
+from ablate.models.preprocessing import Preprocess
 from ablate.quantization.packed_model import load_preprocess, read
 
 HEADER, TENSORS = "packed.json", "model.safetensors"

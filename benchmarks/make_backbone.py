@@ -34,8 +34,8 @@ from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
 from ablate.errors import AblateError, BadInput, NonFinite
 from ablate.hardware import device, device_name
-from ablate.models import loading
-from ablate.models.loading import Preprocess
+from ablate.models import checkpoints, loading
+from ablate.models.preprocessing import Preprocess
 from ablate.training.compilation import compiled
 from ablate.training.loss import Objective
 from ablate.training.optim import optimizer_of, rate
@@ -166,7 +166,7 @@ def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
         raise BadInput(
             f"--evaluate must be a model for the {len(classes)} classes, but {str(folder)!r} is not; give its folder"
         )
-    return quantized(loading.load(str(folder), classes), weights)
+    return quantized(checkpoints.load(str(folder), classes), weights)
 
 
 def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:

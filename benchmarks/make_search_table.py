@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups
 from ablate.runs import ledger
 from ablate.runs.run import Run, load_run
 from ablate.search.parameter_space import Points
-from ablate.training.trial import run_trial
+from ablate.training.trial_runner import run_trial
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")
@@ -76,7 +76,7 @@ def complete(path: Path) -> Iterator[dict[str, Any]]:
 def rows(run: Run) -> Iterator[dict[str, Any]]:
     """The run's trials and their repeats, a row each."""
     study = run.study
-    groups = [*layer_groups.groups(loading.load(study.model, datasets.load(study.data).classes))]
+    groups = [*layer_groups.groups(checkpoints.load(study.model, datasets.load(study.data).classes))]
     points = Points(study, groups)
     for name in ("ledger.jsonl", "repeats.jsonl"):
         for record in complete(run.path / name):

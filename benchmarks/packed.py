@@ -27,7 +27,7 @@ from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.profiling.latency import held
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
@@ -143,7 +143,7 @@ def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]
 def effect() -> dict[str, dict[str, float]]:
     """What bfloat16 around the integers changes in a trained model: vit-micro, binary encoder, cifar10-mini's test images."""
     dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
-    model = loading.load("vit-micro", dataset.classes)
+    model = checkpoints.load("vit-micro", dataset.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     for _ in train(model, dataset.train, dataset.validation, Recipe(epochs=2, bf16=True), preprocess, seed=0):
         pass

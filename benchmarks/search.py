@@ -49,7 +49,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups, loading
 from ablate.profiling.cost_model import Counter
 from ablate.runs.record import blank_record
 from ablate.search.parameter_space import Point, Points
@@ -125,7 +125,7 @@ class World:
 
     def __post_init__(self) -> None:
         model, preprocess = (
-            loading.load("vit-micro", datasets.load("cifar10-mini").classes),
+            checkpoints.load("vit-micro", datasets.load("cifar10-mini").classes),
             loading.preprocess("vit-micro"),
         )
         self.count = Counter(model, preprocess, layer_groups.groups(model))

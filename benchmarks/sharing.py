@@ -23,7 +23,7 @@ from ablate import LayerSpec, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.training import trainer
 
 WARM_UP = 640  # views
@@ -35,7 +35,7 @@ def one(
     """Train as a trial does, once all processes are ready; its seconds."""
     torch.set_num_threads(1)
     mini, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
-    model = loading.load("vit-micro", mini.classes)
+    model = checkpoints.load("vit-micro", mini.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights=weights)})
     few = datasets.Split(mini.validation.images[:100], mini.validation.labels[:100])
     for counted in (WARM_UP, views):

@@ -28,7 +28,7 @@ from torch import nn
 from ablate import LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.hardware import device_name
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 
 PACKAGES = ("torch", "transformers", "ablate-vit", "bitlinear", "torchao")
 LAYERS = "vit.layers.*"
@@ -125,7 +125,7 @@ def main() -> None:
     if asked.compile:  # each variant or none: past its limit torch.compile would go on without compiling
         torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit = 64, True
     size = loading.preprocess(asked.model).size
-    fresh = loading.load(asked.model, datasets.load("cifar10-mini").classes).to(asked.device).train()
+    fresh = checkpoints.load(asked.model, datasets.load("cifar10-mini").classes).to(asked.device).train()
     steps, missing = {}, {}
     for name in asked.only:
         model = copy.deepcopy(fresh)

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
-from ablate.models import loading
+from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import groups, linear_layers
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import packed_bytes
@@ -228,8 +228,8 @@ def loads(family: str, folder: Path) -> bool:
     transformers.ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     labels = [*model.config.id2label.values()]
     with torch.no_grad():
-        same = loading.logits(loading.load(str(folder), labels).eval(), pixels(family))
-        other = loading.logits(loading.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
+        same = loading.logits(checkpoints.load(str(folder), labels).eval(), pixels(family))
+        other = loading.logits(checkpoints.load(str(folder), ["a", "b", "c"]).eval(), pixels(family))
         return torch.allclose(same, loading.logits(model, pixels(family)), atol=1e-5) and other.shape == (
             3,
             3,
@@ -272,7 +272,9 @@ def exports(family: str, folder: Path) -> bool:
     ]
     quantize_(model, dict.fromkeys(some, LayerSpec(weights="binary")))  # all of them would take a minute
     pack(
-        model, folder, preprocess=loading.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+        model,
+        folder,
+        preprocess=preprocessing.Preprocess(size, size, "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
     )
     to_onnx(folder, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

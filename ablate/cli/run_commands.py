@@ -86,7 +86,7 @@ def rerun(
     if not found:
         raise unknown("trial", trial, records)
     record = records[trial if trial in found else found[0]]
-    from ablate.training.trial import compare
+    from ablate.training.rerun import compare
 
     rows = compare(record)
     table(rows, as_json)

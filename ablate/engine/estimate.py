@@ -15,7 +15,7 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.engine.plan import Plan
 from ablate.hardware import cpus
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.profiling import macs
 from ablate.quantization import packed_model
 from ablate.runs.record import arm
@@ -141,7 +141,7 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     counted = macs.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
-    untrained = loading.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
+    untrained = checkpoints.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
     recipe = spec.recipe.model_copy(
         update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
     )

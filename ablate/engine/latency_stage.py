@@ -17,7 +17,7 @@ from ablate.errors import BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.files import store
-from ablate.models import loading
+from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
 from ablate.quantization import packed_model
 from ablate.runs.run import Run
@@ -39,8 +39,8 @@ def layer_latencies(
 
 def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> latency.LatencyTable:
     """On a worker: every layer at every precision that the space and the steps have, timed by itself."""
-    loading.provide(study.model, files)
-    model, size = loading.load(study.model, classes), loading.preprocess(study.model).size
+    locating.provide(study.model, files)
+    model, size = checkpoints.load(study.model, classes), loading.preprocess(study.model).size
     axes = {key: values(axis) for key, axis in study.space.layer.items()}
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for key, value in step.layer.items():
@@ -88,13 +88,13 @@ def _measure_packed(
     kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]
 ) -> latency.Timing:
     """On a worker: a packed model, loaded and timed whole."""
-    loading.provide(name, files)
+    locating.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:
         for file, content in kept.items():
             (Path(folder) / file).write_bytes(content)
         try:
             model = packed_model.load_packed(folder)
         except BadInput:  # a model that only its checkpoint can build
-            model = packed_model.load_packed(folder, skeleton=loading.load(name, classes).eval())
+            model = packed_model.load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
         model.to(hardware.device())
         return latency.measure(model, packed_model.load_preprocess(folder).size)

@@ -14,7 +14,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.data import datasets, flips
 from ablate.errors import BadInput
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups, loading, locating, unquantizable
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
 from ablate.runs.record import Record, arm
@@ -56,11 +56,14 @@ class Plan:
 
 def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """Load what the study names and check that it fits together; its search knows `records`. Raises BadInput."""
-    absolute = {"model": loading.absolute(study.model), "data": absolute_data(study.data, Path())}
+    absolute = {"model": locating.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = trial.load_data(study.data, study.model)
     study, notices = _flips(study, dataset, records)
-    model, preprocess = loading.load(study.model, dataset.classes), trial.preprocess_of(study.model, dataset)
+    model, preprocess = (
+        checkpoints.load(study.model, dataset.classes),
+        trial.preprocess_of(study.model, dataset),
+    )
     try:
         macs.count(model, preprocess.size)
     except Exception as error:
@@ -93,7 +96,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         dataset,
         search,
         count,
-        tuple(dict.fromkeys(layer_groups.unquantizable(model).values())),
+        tuple(dict.fromkeys(unquantizable.unquantizable(model).values())),
         notices,
     )
     if not planned.anchors:

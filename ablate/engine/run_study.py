@@ -25,7 +25,7 @@ from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import HERE, Resources
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
-from ablate.models import loading
+from ablate.models import locating
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import RunResults
@@ -35,7 +35,7 @@ from ablate.runs.provenance import provenance
 from ablate.runs.record import Record
 from ablate.runs.run import Run, create_run
 from ablate.runs.state import how_to_go_on
-from ablate.training import trial
+from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
 
@@ -108,7 +108,7 @@ def drive(
     try:
         driver.show([])
         with driver.interruptible():
-            files = loading.files(study.model) if resources.address else {}
+            files = locating.files(study.model) if resources.address else {}
             table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
             if study.max_latency_ms is not None:
                 count = replace(planned.count, table=table)
@@ -119,7 +119,9 @@ def drive(
                 driver.tell,
                 driver.watch,
                 stop=lambda: driver.stopped,
-                steps=partial(trial.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs),
+                steps=partial(
+                    trial_runner.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs
+                ),
                 path=run.path,
                 writer=writer,
                 storage=storage,

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ablate.errors import BadInput, quoted
-from ablate.models.unquantizable import unquantizable as unquantizable
+from ablate.models.unquantizable import unquantizable
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

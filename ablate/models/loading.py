@@ -16,15 +16,10 @@ from torch.utils._pytree import tree_leaves
 from ablate.config import builtin
 from ablate.errors import BadInput
 from ablate.models import heads, torchvision_models
-from ablate.models.checkpoints import load as load
-from ablate.models.checkpoints import load_with_report as load_with_report
 from ablate.models.checkpoints import read
 from ablate.models.image_processors import followed
-from ablate.models.locating import absolute as absolute
 from ablate.models.locating import config_of, first_line, source
-from ablate.models.locating import files as files
-from ablate.models.locating import provide as provide
-from ablate.models.preprocessing import Preprocess as Preprocess
+from ablate.models.preprocessing import Preprocess
 
 REFUSED = {
     "auto_map",

@@ -9,14 +9,16 @@ import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.vgg import cfgs, make_layers
 
 from ablate.config.builtin import KNOWN
 from ablate.downloads import download
 from ablate.errors import BadInput
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
@@ -30,14 +32,12 @@ class Named:
     id2label: dict[int, str]
 
 
-def build(name: str, labels: list[str], weights: bool = True) -> "nn.Module":
+def build(name: str, labels: list[str], weights: bool = True) -> nn.Module:
     """A baseline with a new head for `labels`, its values from torch's generator; its `config` is a `Named`.
 
     With weights, a name without ":random" or "-32" has those of ImageNet but for the head.
     Raises BadInput where these are neither in torch's cache nor to be had.
     """
-    from torch import nn
-    from torchvision.models import get_model
 
     model: Any = (
         _vgg16_32() if name == "vgg16-32" else get_model(name.removesuffix(":random").removesuffix("-32"))
@@ -56,9 +56,7 @@ def build(name: str, labels: list[str], weights: bool = True) -> "nn.Module":
     return model.eval()
 
 
-def _vgg16_32() -> "nn.Module":
-    from torch import nn
-    from torchvision.models.vgg import cfgs, make_layers
+def _vgg16_32() -> nn.Module:
 
     features = make_layers(cfgs["D"], batch_norm=True)  # (B, 512, 1, 1) from 32 px
     parts = {
@@ -70,9 +68,8 @@ def _vgg16_32() -> "nn.Module":
     return nn.Sequential(OrderedDict(parts))
 
 
-def from_config(name: str, config: dict[str, Any]) -> "nn.Module":
+def from_config(name: str, config: dict[str, Any]) -> nn.Module:
     """The baseline without values, on the meta device. Raises BadInput for a `config` that is not that of a `Named`."""
-    import torch
 
     labels = config.get("id2label")
     if (
@@ -89,7 +86,6 @@ def from_config(name: str, config: dict[str, Any]) -> "nn.Module":
 
 def digest(name: str) -> str:
     """sha256 of what a trial starts from: ImageNet's values, or shapes alone, as random values come from its seed."""
-    import torch
 
     pretrained = name in PRETRAINED
     with torch.random.fork_rng(), torch.device("cpu" if pretrained else "meta"):
@@ -103,9 +99,8 @@ def digest(name: str) -> str:
     return sha.hexdigest()
 
 
-def head_of(model: "nn.Module") -> str:
+def head_of(model: nn.Module) -> str:
     """The name of the last linear layer."""
-    from torch import nn
 
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
@@ -131,16 +126,12 @@ def image_processing(name: str) -> dict[str, Any]:
 
 def checkpoint(name: str) -> Path:
     """Where torch keeps the ImageNet weights of a baseline, once they were loaded."""
-    import torch
-    from torchvision.models import get_model_weights
 
     url: str = get_model_weights(name).DEFAULT.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
-def _load_imagenet(model: "nn.Module", name: str) -> None:
-    import torch
-    from torchvision.models import get_model_weights
+def _load_imagenet(model: nn.Module, name: str) -> None:
 
     url = get_model_weights(name).DEFAULT.url
     path = checkpoint(name)

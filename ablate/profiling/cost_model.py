@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import nn
 
 from ablate.config.trial_spec import LayerSpec, TrialSpec
-from ablate.models.loading import Preprocess
+from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize

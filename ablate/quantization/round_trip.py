@@ -8,7 +8,8 @@ from torch import nn
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, unwritten
 from ablate.models.layer_groups import linear_layers
-from ablate.models.loading import Preprocess, logits, sharing_copy
+from ablate.models.loading import logits, sharing_copy
+from ablate.models.preprocessing import Preprocess
 from ablate.quantization.packed_model import load_packed, pack
 from ablate.quantization.quantize import quantize_
 

@@ -22,8 +22,8 @@ from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.formatting import in_words
-from ablate.models import layer_groups, loading
-from ablate.models.loading import Preprocess
+from ablate.models import checkpoints, layer_groups, loading
+from ablate.models.preprocessing import Preprocess
 from ablate.profiling import latency, macs
 from ablate.profiling.macs import Cost
 from ablate.quantization import packed_model, quantize
@@ -213,7 +213,7 @@ def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
 
 
 def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
-    return loading.load(name, CLASSES).eval(), loading.preprocess(name)
+    return checkpoints.load(name, CLASSES).eval(), loading.preprocess(name)
 
 
 def _arms(run: Run) -> tuple[list[_Arm], list[str]]:

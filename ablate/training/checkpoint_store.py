@@ -1,4 +1,4 @@
-"""Where unfinished trials are kept from epoch to epoch, so that they go on after a death instead of starting again."""
+"""Storage of the state of unfinished trials, so that they continue after their last epoch when a worker dies."""
 
 import io
 from contextlib import suppress
@@ -13,14 +13,18 @@ from ablate.errors import BadInput
 
 
 class Storage:
-    """A folder that every node sees, or a URI that pyarrow's file systems understand (s3://, gs://, ...)."""
+    """A folder that every node can reach, or a URI of a pyarrow file system (s3://, gs://, ...)."""
 
     def __init__(self, uri: str) -> None:
         self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
 
     @classmethod
     def tried(cls, uri: str) -> Self:
-        """The storage of --storage. Raises BadInput when nothing can be written there."""
+        """Open the storage of --storage, and write to it once.
+
+        Raises:
+            BadInput: It cannot be written.
+        """
         try:
             storage = cls(uri)
             storage.files.create_dir(storage.path, recursive=True)
@@ -28,34 +32,33 @@ class Storage:
             storage.drop(probe)
             return storage
         except (OSError, ArrowInvalid) as error:
-            raise BadInput(
-                f"--storage must be a folder or URI that can be written, but {uri!r}: {error}"
-            ) from None
+            rule = "--storage must be a folder or URI that can be written"
+            raise BadInput(f"{rule}, but {uri!r}: {error}") from None
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Keep a trial's state in place of what was kept of it, in one step."""
+        """Replace the stored state of a trial, atomically."""
         content = io.BytesIO()
         torch.save(state, content)
-        fresh = f"{self._file(name)}.{uuid4().hex}.part"  # another study may have the same trial under way
-        with self.files.open_output_stream(fresh) as file:
+        part = f"{self._file(name)}.{uuid4().hex}.part"  # unique: another study may run the same trial
+        with self.files.open_output_stream(part) as file:
             file.write(content.getbuffer())
-        self.files.move(fresh, self._file(name))
+        self.files.move(part, self._file(name))
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """What was kept of a trial; None where there is nothing that can be read."""
+        """The stored state of a trial; None where there is none, or none that can be read."""
         try:
             with self.files.open_input_stream(self._file(name)) as file:
                 return torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except Exception as error:  # unreachable, torn, or not ours: the trial starts again
-            print(f"trial {name}: what was kept of it cannot be read: {error}")
+        except Exception as error:  # unreachable, truncated, or not a state: the trial starts again
+            print(f"trial {name}: its stored state cannot be read: {error}")
             return None
 
     def drop(self, name: str) -> None:
-        """Forget a trial."""
+        """Delete the stored state of a trial, and incomplete files of it."""
         for info in self.files.get_file_info(fs.FileSelector(self.path, allow_not_found=True)):
-            if info.base_name.startswith(f"{name}.pt") and info.type == fs.FileType.File:  # and parts of it
+            if info.base_name.startswith(f"{name}.pt") and info.type == fs.FileType.File:
                 with suppress(FileNotFoundError):
                     self.files.delete_file(info.path)
 

@@ -9,28 +9,36 @@ from torch import nn
 from ablate.errors import BadInput
 from ablate.models.layer_groups import blocks
 
-KINDS = 256  # of blocks in one training: by their layers' precisions, with lambda and without, and by a batch's size
+# Graphs of one training: a block is compiled once for each combination of its layers' precisions, with lambda and
+# without, and for each batch size.
+GRAPH_LIMIT = 256
 
 
 @contextmanager
 def compiled(model: nn.Module, on: bool) -> Iterator[None]:
-    """Within, if on: the model's blocks through torch.compile. Those with the same code and precisions share what comes out.
+    """Run a model's blocks through `torch.compile` in this context. Blocks of equal code share their graphs.
 
-    Raises BadInput for a model without blocks, and, within, torch's FailOnRecompileLimitHit for more than KINDS kinds.
+    Args:
+        model: A model with blocks.
+        on: Whether to compile at all.
+
+    Raises:
+        BadInput: The model has no blocks.
+        torch._dynamo.exc.FailOnRecompileLimitHit: In the context, on more than GRAPH_LIMIT graphs.
     """
-    chosen = [model.get_submodule(name) for name in blocks(model)] if on else []
-    if on and not chosen:
+    modules = [model.get_submodule(name) for name in blocks(model)] if on else []
+    if on and not modules:
         raise BadInput("compile needs a model with blocks, and this one has none; set compile = false")
-    for block in chosen:
+    for block in modules:
         block.forward = torch.compile(block.forward, dynamic=False)
     limits = {
-        "recompile_limit": KINDS,
-        "accumulated_recompile_limit": KINDS,
+        "recompile_limit": GRAPH_LIMIT,
+        "accumulated_recompile_limit": GRAPH_LIMIT,
         "fail_on_recompile_limit_hit": True,
     }
     with torch._dynamo.config.patch(limits) if on else nullcontext():
         try:
             yield
         finally:
-            for block in chosen:
-                del block.forward  # the class's own again
+            for block in modules:
+                del block.forward  # restores the method of the class

@@ -1,4 +1,4 @@
-"""What a trial minimises: cross-entropy and distillation."""
+"""The training loss: cross-entropy and distillation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,64 +14,74 @@ from ablate.models.loading import logits
 
 
 class Objective:
-    """What a step minimises: cross-entropy, and what a teacher adds to it."""
+    """The loss of a batch: cross-entropy with the labels, and distillation from a teacher where the recipe distills.
+
+    Args:
+        model: The classifier to train.
+        recipe: Gives the weights of the terms.
+        teacher: A model of the same structure, in evaluation mode.
+
+    Raises:
+        BadInput: The recipe distills and there is no teacher, or it compares blocks and the model has none.
+    """
 
     def __init__(self, model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> None:
         self.model, self.recipe, self.teacher = model, recipe, teacher
         self.blocks = blocks(model) if recipe.distill_blocks else []
         if distills(recipe) and teacher is None:
-            raise BadInput(
-                "distillation needs a teacher, but got none; give train(..., teacher=...) or set distill = 0"
-            )
+            mend = "give train(..., teacher=...) or set distill = 0"
+            raise BadInput(f"distillation needs a teacher, but got none; {mend}")
         if recipe.distill_blocks and not self.blocks:
-            raise BadInput(
-                "distill_blocks needs a model with blocks, and this one has none; set distill_blocks = 0"
-            )
+            mend = "set distill_blocks = 0"
+            raise BadInput(f"distill_blocks needs a model with blocks, and this one has none; {mend}")
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch, 0-dimensional, float32. pixels: (B, 3, H, W), processed; labels: (B,)."""
+        """The loss, 0-dimensional, float32. pixels: (B, 3, H, W), preprocessed; labels: (B,)."""
         recipe = self.recipe
-        with _outputs(self.model, self.blocks) as ours:
-            output = logits(self.model, pixels).float()  # (B, classes)
-        loss = F.cross_entropy(output, labels, label_smoothing=recipe.label_smoothing)
+        with _outputs(self.model, self.blocks) as own_blocks:
+            student = logits(self.model, pixels).float()  # (B, classes)
+        loss = F.cross_entropy(student, labels, label_smoothing=recipe.label_smoothing)
         if self.teacher is None or not distills(recipe):
             return loss
-        with torch.no_grad(), _outputs(self.teacher, self.blocks) as theirs:
-            target = logits(self.teacher, pixels).float()
+        with torch.no_grad(), _outputs(self.teacher, self.blocks) as teacher_blocks:
+            target = logits(self.teacher, pixels).float()  # (B, classes)
         if recipe.distill:
-            t = recipe.temperature
-            own, wanted = F.log_softmax(output / t, 1), F.log_softmax(target / t, 1)
-            divergence = t**2 * F.kl_div(
-                own, wanted, reduction="batchmean", log_target=True
-            )  # arXiv 1503.02531, sec. 2
+            divergence = _divergence(student, target, recipe.temperature)
             loss = (1 - recipe.distill) * loss + recipe.distill * divergence
         if self.blocks:
-            errors = [F.mse_loss(_normalised(a), _normalised(b)) for a, b in zip(ours, theirs, strict=True)]
+            pairs = zip(own_blocks, teacher_blocks, strict=True)
+            errors = [F.mse_loss(_normalised(own), _normalised(other)) for own, other in pairs]
             loss = loss + recipe.distill_blocks * torch.stack(errors).mean()
         return loss
 
 
 def distills(recipe: Recipe) -> bool:
-    """Whether the recipe asks for a teacher."""
+    """Whether the recipe needs a teacher."""
     return recipe.distill > 0 or recipe.distill_blocks > 0
 
 
+def _divergence(student: Tensor, teacher: Tensor, t: float) -> Tensor:
+    """T^2 KL(teacher || student) of logits at temperature T (arXiv 1503.02531, section 2). Both (B, classes)."""
+    log_q, log_p = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
+    return t**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
 def _normalised(hidden: Tensor) -> Tensor:
-    """Each token to mean 0 and variance 1, so that no block and no token outweighs the others. (..., features)."""
+    """Each token at mean 0 and variance 1, so that all blocks and tokens weigh the same. (..., features)."""
     return F.layer_norm(hidden.float(), hidden.shape[-1:])
 
 
 @contextmanager
 def _outputs(model: nn.Module, names: list[str]) -> Iterator[list[Tensor]]:
-    """Within: what the named modules return, in the order in which they are called."""
-    found: list[Tensor] = []
+    """Collect the outputs of the named modules in this context, in the order of their calls."""
+    outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        found.append(output if isinstance(output, Tensor) else output[0])
+    def append(module: nn.Module, arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
 
-    handles = [model.get_submodule(name).register_forward_hook(keep) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(append) for name in names]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()

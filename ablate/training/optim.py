@@ -1,6 +1,6 @@
-"""The parts of a recipe that a training step is made of: groups of weights, lengths, rates, and averaged weights.
+"""Parts of a training recipe: parameter groups, number of steps, learning rate schedule and averaged weights.
 
-Whatever changes from step to step is a function of the step's number; only the averaged weights are a state.
+All but the averaged weights are functions of the step's number, so they need no state of their own.
 """
 
 import copy
@@ -19,59 +19,85 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD over three groups: quantized weights, other matrices, and biases and norms, which do not decay."""
+    """AdamW or SGD over three parameter groups: quantized weights, other matrices, and biases and norms.
+
+    Args:
+        model: Whose parameters are trained.
+        recipe: Gives each group's learning rate and weight decay; biases and norms do not decay.
+
+    Returns:
+        The optimizer. Its groups also have "decay", their weight decay while it is on.
+    """
     quantized = [module.weight for module in model.modules() if isinstance(module, BitLinear)]
-    known = {id(p) for p in quantized}
-    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in known]
+    ids = {id(p) for p in quantized}
+    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in ids]
     rest = [p for p in model.parameters() if p.ndim <= 1]
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    own = decay if recipe.quantized_weight_decay is None else recipe.quantized_weight_decay
-    kinds = [
-        (quantized, rate * recipe.quantized_rate_multiplier, own),
-        (matrices, rate, decay),
-        (rest, rate, 0.0),
+    lr, decay = recipe.learning_rate, recipe.weight_decay
+    quantized_decay = decay if recipe.quantized_weight_decay is None else recipe.quantized_weight_decay
+    rows = [
+        (quantized, lr * recipe.quantized_rate_multiplier, quantized_decay),
+        (matrices, lr, decay),
+        (rest, lr, 0.0),
     ]
-    parts = [{"params": p, "lr": lr, "weight_decay": w, "decay": w} for p, lr, w in kinds if p]
+    groups = [{"params": p, "lr": lr, "weight_decay": wd, "decay": wd} for p, lr, wd in rows if p]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parts, rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(parts, rate, fused=True)
+        return torch.optim.SGD(groups, lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr, fused=True)
 
 
-def decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
-    """Switch weight decay on or off."""
+def switch_weight_decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
+    """Switch the weight decay of an optimizer of `optimizer_of` on or off."""
     for group in optimizer.param_groups:
         group["weight_decay"] = group["decay"] if on else 0.0
 
 
 def length(recipe: Recipe, images: int) -> tuple[int, int]:
-    """Steps and epochs of a training; with `image_views` the last epoch may be a part of one."""
-    an_epoch = steps_of(images, recipe.batch_size)
-    steps = (
-        math.ceil(recipe.image_views / recipe.batch_size) if recipe.image_views else recipe.epochs * an_epoch
-    )
-    return steps, math.ceil(steps / an_epoch)
+    """Steps and epochs of a training on so many images. With `image_views` the last epoch may be incomplete."""
+    per_epoch = steps_of(images, recipe.batch_size)
+    if recipe.image_views:
+        steps = math.ceil(recipe.image_views / recipe.batch_size)
+    else:
+        steps = recipe.epochs * per_epoch
+    return steps, math.ceil(steps / per_epoch)
 
 
 def steps_of(images: int, batch_size: int) -> int:
-    """Steps of an epoch. A single image that is left over joins the step before: batch normalisation has no use for one."""
-    left_over = images > batch_size > 1 and images % batch_size == 1
-    return math.ceil(images / batch_size) - left_over
+    """Steps of an epoch. A last batch of one image joins the batch before, as batch normalisation needs two."""
+    joins = images > batch_size > 1 and images % batch_size == 1
+    return math.ceil(images / batch_size) - joins
 
 
 def check_single(model: nn.Module, pixels: Tensor) -> None:
-    """Raises BadInput where a model cannot be trained on a single image, (1, 3, H, W), as with batch normalisation."""
+    """Check that a model can be trained on batches of one image.
+
+    Args:
+        model: Left as it is.
+        pixels: One image, preprocessed: (1, 3, H, W).
+
+    Raises:
+        BadInput: It cannot, as with batch normalisation.
+    """
     try:
         with torch.no_grad():
             logits(copy.deepcopy(model).train(), pixels)
     except ValueError as error:
-        why = f"but a step would have 1: {error}"
-        raise BadInput(
-            f"this model needs 2 images or more a step, {why}; set batch_size = 2, or give more images"
-        ) from None
+        fault = f"this model needs 2 images or more a step, but a step would have 1: {error}"
+        raise BadInput(f"{fault}; set batch_size = 2, or give more images") from None
 
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate over its peak: linear warm-up, then cosine to zero; in the second stage a low cosine to zero."""
+    """The learning rate of a step as a fraction of its peak.
+
+    Linear warm-up, then a cosine to zero. A second stage starts at `second_stage_rate` and follows a cosine to zero.
+
+    Args:
+        step: From 0; `steps` itself is allowed, as a scheduler also computes the rate after the last step.
+        steps: Of the whole training.
+        recipe: Gives the shares of warm-up and second stage.
+
+    Returns:
+        A value in [0, 1].
+    """
     first = steps - round(recipe.second_stage * steps)
     if step >= first and recipe.second_stage:
         return recipe.second_stage_rate * _cosine((step - first) / max(1, steps - first))
@@ -85,10 +111,17 @@ def _cosine(t: float) -> float:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy of the model for exponentially averaged weights; None at decay 0.
+    """A copy of the model with exponentially averaged weights.
 
-    The decay warms up as (1 + n) / (10 + n) over the steps n, as TensorFlow's ExponentialMovingAverage does, so that a
-    short training does not end with the weights it began with.
+    The decay warms up as (1 + n) / (10 + n) over the steps n, as in TensorFlow's ExponentialMovingAverage. Without
+    that, a short training would end close to the weights that it started from.
+
+    Args:
+        model: The model to average.
+        decay: Of the average, in [0, 1).
+
+    Returns:
+        The averaged model, or None at decay 0.
     """
 
     def average(averages: Tensors, weights: Tensors, n: Tensor | int) -> None:

@@ -1,4 +1,4 @@
-"""Layers that become quantized step by step while a model trains."""
+"""Progressive quantization: layers become quantized gradually during training."""
 
 import math
 
@@ -11,30 +11,31 @@ from ablate.quantization.bitlinear import BitLinear
 
 
 class Ramp:
-    """lambda of progressive quantization: after `at(step)` the model's BitLinear layers have the step's."""
+    """The schedule of lambda, from 0 (full precision) to 1 (quantized), over a model's BitLinear layers.
+
+    Args:
+        model: The model to train; its layers are quantized fully until the first call of `at`.
+        recipe: Gives the shape of the ramp, its share of the steps, and whether layer groups follow each other.
+        steps: Of the whole training.
+    """
 
     def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
         layers = linear_layers(model)
         quantized = {name: layer for name, layer in layers.items() if isinstance(layer, BitLinear)}
-        grouped = [
-            [quantized[name] for name in names if name in quantized] for names in groups(model).values()
-        ]
-        together = recipe.progressive_order == "together"
-        self.stages = (
-            [[*quantized.values()]] if together else [stage for stage in grouped if stage]
-        )  # arXiv 2505.08823
-        self.shape, self.end = (
-            recipe.progressive,
-            math.ceil(recipe.progressive_share * steps) if recipe.progressive else 0,
-        )
+        if recipe.progressive_order == "together":
+            self.stages = [[*quantized.values()]]
+        else:
+            members = [[quantized[n] for n in names if n in quantized] for names in groups(model).values()]
+            self.stages = [stage for stage in members if stage]  # one after the other: arXiv 2505.08823
+        self.shape = recipe.progressive
+        self.end = math.ceil(recipe.progressive_share * steps) if self.shape else 0
         self._set([1.0] * len(self.stages))
 
     def at(self, step: int) -> None:
-        """Costs nothing once lambda is 1 everywhere."""
+        """Set the lambdas of a step. Does nothing once all of them are 1."""
         if step <= self.end and self.shape:
-            self._set(
-                [_lambda(step / self.end * len(self.stages) - i, self.shape) for i in range(len(self.stages))]
-            )
+            n = len(self.stages)
+            self._set([_lambda(step / self.end * n - i, self.shape) for i in range(n)])
 
     def _set(self, lambdas: list[float]) -> None:
         for layers, value in zip(self.stages, lambdas, strict=True):
@@ -44,9 +45,9 @@ class Ramp:
 
 
 def _lambda(t: float, shape: str) -> float:
-    """From 0 at t = 0 to 1 at t = 1: linear, or the logistic function of 12 t - 6, stretched to reach both."""
+    """From 0 at t = 0 to 1 at t = 1: linear, or the logistic function of 12 t - 6, rescaled to reach 0 and 1."""
     t = min(1.0, max(0.0, t))
     if shape == "linear":
         return t
-    low, high, here = (1 / (1 + math.exp(-x)) for x in (-6, 6, 12 * t - 6))
-    return (here - low) / (high - low)
+    low, high, value = (1 / (1 + math.exp(-x)) for x in (-6, 6, 12 * t - 6))
+    return (value - low) / (high - low)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from ablate.config.builtin import ASSETS
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CLASSES = {"n02": "tabby", "n01": "goldfish"}  # wnids.txt is not in alphabetical order
@@ -132,9 +132,9 @@ def test_the_result_is_a_model_of_ours(command, script, tmp_path):
     for name in saved.keys() - {"classifier.weight", "classifier.bias"}:
         assert (saved[name].dtype, saved[name].shape) == (bundled[name].dtype, bundled[name].shape), name
     assert loading.preprocess(str(out)) == loading.preprocess("vit-micro") == script.PREPROCESS
-    model = loading.load(str(out), [str(i) for i in range(10)])
+    model = checkpoints.load(str(out), [str(i) for i in range(10)])
     assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 10)
-    own = loading.load(str(out), [*CLASSES.values()])
+    own = checkpoints.load(str(out), [*CLASSES.values()])
     assert torch.equal(own.classifier.weight.half(), saved["classifier.weight"])
 
 

@@ -17,7 +17,8 @@ from ablate.engine.plan import plan
 from ablate.errors import BadInput
 from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
-from ablate.training.trial import compare, resolved, trial_id
+from ablate.training.rerun import compare
+from ablate.training.trial import resolved, trial_id
 
 PAIR = (("left", "right"),)
 

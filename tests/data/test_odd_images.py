@@ -14,7 +14,7 @@ from ablate.data import decoding, image_folder
 from ablate.data.image_size import Fit
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.quantization.packed_model import pack
 
 ODD = odd_images()
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(tiny_vit, tmp_path_factory):
-    model = loading.load(str(tiny_vit), ["a", "b"])
+    model = checkpoints.load(str(tiny_vit), ["a", "b"])
     pack(model, made := tmp_path_factory.mktemp("packed"), preprocess=loading.preprocess(str(tiny_vit)))
     return made
 

@@ -12,7 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from ablate import BitLinear, run_trial
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.models.layer_groups import groups, linear_layers
 from ablate.search.experiment_design import Design
 from ablate.training.optim import optimizer_of
@@ -33,7 +33,7 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cells(study):
     """The design's cells by name, as trials."""
-    found = groups(loading.load(study.model, datasets.CIFAR10))
+    found = groups(checkpoints.load(study.model, datasets.CIFAR10))
     return {name: cell.spec for name, cell in Design(study, list(found)).cells.items()}
 
 

@@ -17,7 +17,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import loading, torchvision_models
+from ablate.models import checkpoints, loading, locating, torchvision_models
 from ablate.models.layer_groups import groups
 from ablate.profiling.macs import count
 
@@ -35,7 +35,7 @@ TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
     ],
 )
 def test_counts_are_those_of_the_paper_and_of_torchvision(name, parameters, gmacs):
-    cost = count(loading.load(f"{name}:random", TEN[:10]), (224, 224))
+    cost = count(checkpoints.load(f"{name}:random", TEN[:10]), (224, 224))
     assert cost.parameters == parameters
     head = 990 * {"resnet18": 512, "vgg16": 4096}.get(name, 768)  # torchvision counts 1,000 classes
     assert cost.macs + head == pytest.approx(get_model_weights(name).DEFAULT.meta["_ops"] * 1e9, rel=0.006)
@@ -59,13 +59,13 @@ def test_groups(name, layers):
 def test_the_small_ones_take_small_images_and_start_from_the_seed():
     pixels = torch.zeros(2, 3, 32, 32)
     for name in ("resnet18-32", "vgg16-32"):
-        one, again, other = (loading.load(name, TEN, seed).eval() for seed in (0, 0, 1))
+        one, again, other = (checkpoints.load(name, TEN, seed).eval() for seed in (0, 0, 1))
         assert loading.preprocess(name).size == (32, 32) and loading.logits(one, pixels).shape == (2, 11)
         values = [model.state_dict() for model in (one, again, other)]
         conv = next(key for key, value in values[0].items() if value.ndim == 4)
         assert values[0][conv].equal(values[1][conv]) and not values[0][conv].equal(values[2][conv])
     assert (
-        loading.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32
+        checkpoints.load("resnet18-32", TEN).layer1(torch.zeros(1, 64, 32, 32)).shape[-1] == 32
     )  # no pooling before
 
 
@@ -81,7 +81,7 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
     with pytest.raises(
         BadInput, match=rf"ImageNet weights, https://.*resnet18.*\.pth into {tmp_path}.*resnet18:random"
     ):
-        loading.load("resnet18", TEN)
+        checkpoints.load("resnet18", TEN)
     assert socket.getdefaulttimeout() is None
 
 
@@ -124,18 +124,18 @@ def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypat
     path = tmp_path / "hub" / "checkpoints" / get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
     path.parent.mkdir(parents=True)
     torch.save(state, path)
-    model = loading.load("resnet18", TEN)
+    model = checkpoints.load("resnet18", TEN)
     assert model.conv1.weight.equal(state["conv1.weight"]) and model.fc.out_features == 11
     before = loading.digest("resnet18")
     torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, path)
     assert loading.digest("resnet18") != before  # of the values
     path.write_bytes(b"no weights")
     with pytest.raises(BadInput, match=r"cannot load model 'resnet18'.*give resnet18:random"):
-        loading.load("resnet18", TEN)
+        checkpoints.load("resnet18", TEN)
 
 
 def test_pack_and_load_without_a_skeleton(tmp_path):
-    model = loading.load("resnet18-32", TEN).eval()
+    model = checkpoints.load("resnet18-32", TEN).eval()
     quantize_(model, {"fc": LayerSpec(weights="ternary")})
     pack(model, tmp_path, preprocess=loading.preprocess("resnet18-32"))
     loaded, pixels = load_packed(tmp_path), torch.randn(2, 3, 32, 32)
@@ -164,7 +164,7 @@ def test_a_strangers_description_is_checked(config):
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet18").mkdir()
-    assert loading.absolute("resnet18") == "resnet18" and loading.files("resnet18") == {}
+    assert locating.absolute("resnet18") == "resnet18" and locating.files("resnet18") == {}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_plan_says_what_stays_full():
 
 
 def test_convolutions_are_refused_with_the_reason():
-    model = loading.load("resnet18-32", TEN)
+    model = checkpoints.load("resnet18-32", TEN)
     with pytest.raises(BadInput, match=r"'layer1\..*Conv2d is no linear layer.*: fc"):
         quantize_(model, {"layer1*": LayerSpec(weights="binary")})
     assert quantize_(model, {"*": LayerSpec(weights="binary")}) == ["fc"]

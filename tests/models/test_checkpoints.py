@@ -14,10 +14,10 @@ from transformers.utils import logging
 
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints, loading, locating
 from ablate.models.checkpoints import LoadReport, load_with_report
 from ablate.models.heads import few, match
-from ablate.training.trial import run_trial
+from ablate.training.trial_runner import run_trial
 
 SMALL = {
     "hidden_size": 32,
@@ -205,7 +205,9 @@ def test_a_head_gives_its_logits_to_the_classes_of_their_names(tmp_path, kind, c
             assert torch.allclose(
                 loaded(pixels).logits, before[:, [OWN.index(label) for label in labels]], atol=1e-5
             )
-        new = [loading.load(str(tmp_path), ["p", "q", "r", "s"], seed)(pixels).logits for seed in (0, 0, 1)]
+        new = [
+            checkpoints.load(str(tmp_path), ["p", "q", "r", "s"], seed)(pixels).logits for seed in (0, 0, 1)
+        ]
         assert (
             new[0].equal(new[1]) and not torch.allclose(new[0], new[2]) and not torch.allclose(new[0], before)
         )
@@ -284,8 +286,8 @@ def test_backbones_get_a_new_head(tmp_path, kind, config, left):
     }
     assert set(shapes.values()) == {3}
     again, other = (
-        loading.load(str(tmp_path), ["a", "b", "c"]),
-        loading.load(str(tmp_path), ["a", "b", "c"], 1),
+        checkpoints.load(str(tmp_path), ["a", "b", "c"]),
+        checkpoints.load(str(tmp_path), ["a", "b", "c"], 1),
     )
     for key in shapes:
         assert model.state_dict()[key].equal(again.state_dict()[key])
@@ -341,7 +343,7 @@ def block(tensors):
 def test_tensors_that_do_not_fit_are_refused_by_name(copy, change, message):
     edit(copy, change)
     with pytest.raises(BadInput, match=message):
-        loading.load(str(copy), OWN)
+        checkpoints.load(str(copy), OWN)
 
 
 def test_a_head_that_is_not_whole_is_made_anew(copy):
@@ -378,7 +380,7 @@ def test_configurations_that_are_not_to_be_loaded(copy, change, message):
     (copy / "config.json").write_text(json.dumps(config))
     (copy / "evil.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(BadInput, match=message):
-        loading.load(str(copy), OWN)
+        checkpoints.load(str(copy), OWN)
 
 
 @pytest.mark.parametrize(
@@ -399,18 +401,18 @@ def test_folders_that_hold_something_else(copy, gone, new, message):
     if gone:
         (copy / gone).unlink()
     with pytest.raises(BadInput, match=message):
-        loading.load(str(copy), OWN)
+        checkpoints.load(str(copy), OWN)
 
 
 def test_pickled_weights_are_the_same_and_no_code(vit, copy):
     model = vit[1]
     (copy / "model.safetensors").unlink()
     torch.save(model.state_dict(), copy / "pytorch_model.bin")
-    assert loading.load(str(copy), OWN).classifier.weight.equal(model.classifier.weight)
+    assert checkpoints.load(str(copy), OWN).classifier.weight.equal(model.classifier.weight)
     (copy / "pytorch_model.bin").unlink()
     torch.save({"classifier.weight": Spy()}, copy / "pytorch_model.bin")
     with pytest.raises(BadInput, match="cannot load model"):
-        loading.load(str(copy), OWN)
+        checkpoints.load(str(copy), OWN)
     assert not Spy.seen
 
 
@@ -461,9 +463,9 @@ def test_loading_leaves_the_process_as_it_was(vit):
     """Random state, transformers' verbosity and progress bars; and threads do not get into each other's way."""
     logging.set_verbosity_info()
     state, found = torch.get_rng_state(), []
-    alone = loading.load(str(vit[0]), ["p", "q"], 1).classifier.weight
+    alone = checkpoints.load(str(vit[0]), ["p", "q"], 1).classifier.weight
     threads = [
-        threading.Thread(target=lambda: found.append(loading.load(str(vit[0]), ["p", "q"], 1)))
+        threading.Thread(target=lambda: found.append(checkpoints.load(str(vit[0]), ["p", "q"], 1)))
         for _ in range(3)
     ]
     for thread in threads:
@@ -478,15 +480,15 @@ def test_loading_leaves_the_process_as_it_was(vit):
 
 def test_the_files_that_another_machine_gets(copy, monkeypatch):
     (copy / "optimizer.pt").write_bytes(b"large")
-    files = loading.files(str(copy))
+    files = locating.files(str(copy))
     assert sorted(files) == ["config.json", "model.safetensors", "preprocessor_config.json"]
     monkeypatch.setenv("HOME", str(copy.parent))
-    assert loading.absolute(f"~/{copy.name}") == str(copy)
-    loading.provide("/elsewhere/model", files)
-    one = loading.load("/elsewhere/model", OWN)
+    assert locating.absolute(f"~/{copy.name}") == str(copy)
+    locating.provide("/elsewhere/model", files)
+    one = checkpoints.load("/elsewhere/model", OWN)
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
-    loading.provide("/elsewhere/model", loading.files(str(copy)))  # the folder's content is another now
-    assert not loading.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
+    locating.provide("/elsewhere/model", locating.files(str(copy)))  # the folder's content is another now
+    assert not checkpoints.load("/elsewhere/model", OWN).classifier.bias.equal(one.classifier.bias)
 
 
 def test_weights_that_are_not_read_are_named(copy):

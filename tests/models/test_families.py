@@ -16,7 +16,7 @@ from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.data.datasets import Split
 from ablate.engine.latency_stage import _measure_packed
 from ablate.errors import BadInput, Unwritten
-from ablate.models import loading
+from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
@@ -86,7 +86,7 @@ def test_a_front_is_timed(tmp_path):
     build("Swin").save_pretrained(tmp_path / "swin")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "swin")
     name, classes = str(tmp_path / "swin"), [str(i) for i in range(10)]
-    model = loading.load(name, classes)
+    model = checkpoints.load(name, classes)
     quantize_(model, {"*encoder*": LayerSpec(weights="binary")})
     pack(model, tmp_path / "packed", preprocess=loading.preprocess(name))
     files = {file.name: file.read_bytes() for file in (tmp_path / "packed").iterdir()}
@@ -113,7 +113,7 @@ def test_attention_that_reads_its_weights_by_itself_is_refused(family, pattern):
 
 
 def test_what_would_not_come_back_from_its_file_is_found_before_a_study():
-    processing = loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    processing = preprocessing.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
     model = build("SwinV2")
     check_round_trip(model, processing)
     assert not any(isinstance(module, BitLinear) for module in model.modules())
@@ -134,7 +134,8 @@ def test_a_full_disk_is_not_the_models_fault():
     try:
         with pytest.raises(Unwritten, match="a packed model must fit into"):
             check_round_trip(
-                model, loading.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+                model,
+                preprocessing.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
             )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -143,13 +144,13 @@ def test_a_full_disk_is_not_the_models_fault():
 def test_what_a_model_keeps_from_an_evaluation_does_not_go_into_the_next_training():
     """BEiT keeps its positions for the whole process, LeViT its position biases until it is trained again."""
     split = Split(torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8).numpy(), torch.arange(2).numpy())
-    processing = loading.Preprocess((48, 48), (48, 48), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
+    processing = preprocessing.Preprocess((48, 48), (48, 48), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3)
     beit = families.hugging_face("Beit", **{**families.RELATIVE, "image_size": 48})().eval()
     evaluate(beit, split, processing)
     F.cross_entropy(loading.logits(beit.train(), torch.randn(2, 3, 48, 48)), torch.arange(2)).backward()
     levit, processing = (
         build("LeViT"),
-        loading.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
+        preprocessing.Preprocess((64, 64), (64, 64), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),
     )
     before = evaluate(levit, split, processing).loss
     values = {

@@ -6,12 +6,12 @@ from torch import nn
 from ablate import BitLinear, LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.models.layer_groups import groups, linear_layers
 
 
 def test_groups_of_the_bundled_vit():
-    found = groups(loading.load("vit-micro", datasets.CIFAR10))
+    found = groups(checkpoints.load("vit-micro", datasets.CIFAR10))
     roles = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")]
     assert list(found) == [*roles, "head"]
     assert [name.rpartition(".")[2] for name in found["block0.attention"]] == [

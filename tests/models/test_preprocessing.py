@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints, loading, locating
 from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.training.trial import trial_id
 
@@ -195,7 +195,7 @@ def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
 
 
 def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
-    plain, model = loading.preprocess(str(tiny_vit)), loading.load(str(tiny_vit), ["a", "b"])
+    plain, model = loading.preprocess(str(tiny_vit)), checkpoints.load(str(tiny_vit), ["a", "b"])
     pack(model, tmp_path, preprocess=plain)
     assert set(json.loads((tmp_path / "packed.json").read_text())["preprocess"]) == {
         *("size", "resize", "interpolation", "scale", "mean", "std")
@@ -231,7 +231,7 @@ def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
 def test_files_of_another_machine_replace_those_given_before(tmp_path):
     one, two = ({"preprocessor_config.json": file.read_bytes()} for file in _processors(tmp_path, 16, 24))
     for files, side in ((one, 16), (one, 16), (two, 24)):
-        loading.provide("/elsewhere/model", files)
+        locating.provide("/elsewhere/model", files)
         assert loading.preprocess("/elsewhere/model").size == (side, side)
 
 

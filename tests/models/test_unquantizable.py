@@ -9,7 +9,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.errors import BadInput
 from ablate.models import loading
-from ablate.models.layer_groups import groups, linear_layers, unquantizable
+from ablate.models.layer_groups import groups, linear_layers
+from ablate.models.unquantizable import unquantizable
 from ablate.profiling.macs import count
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.packed_model import packed_bytes

@@ -6,7 +6,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, pack, quantize_
 from ablate.data import datasets
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
 
@@ -41,7 +41,7 @@ def test_vit_b16_at_224_px(vit_b16):
     ],
 )
 def test_bit_operations_of_a_quantized_layer(fields, bits):
-    model = loading.load("vit-micro", datasets.CIFAR10)
+    model = checkpoints.load("vit-micro", datasets.CIFAR10)
     full = count(model, (32, 32))
     quantize_(model, {"vit.layers.2.mlp.fc1": LayerSpec(**fields)})
     layer_macs = 65 * 192 * 768
@@ -51,7 +51,7 @@ def test_bit_operations_of_a_quantized_layer(fields, bits):
 
 
 def test_counting_leaves_the_model_as_it_was(tmp_path):
-    model = loading.load("vit-micro", datasets.CIFAR10).train()
+    model = checkpoints.load("vit-micro", datasets.CIFAR10).train()
     before = pack(model, tmp_path / "before"), [*model.state_dict()]
     count(model, (32, 32))
     assert model.training and before == (pack(model, tmp_path / "after"), [*model.state_dict()])

@@ -19,7 +19,7 @@ from ablate.data import datasets
 from ablate.engine.resume import resume_study
 from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.latency import LatencyTable, bench, layer_table, measure
 from ablate.quantization.onnx_export import to_onnx
@@ -87,7 +87,7 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_stands_beside_compiled(tiny_vit, tmp_path):
-    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
+    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
     pack(model, tmp_path, preprocess=preprocess)
     rows = bench(tmp_path, batches=(1,), seconds=0.01, compiled=True)
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
 @pytest.mark.long
 def test_the_layer_table_adds_up():
     """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
-    model = loading.load("vit-micro", datasets.CIFAR10)
+    model = checkpoints.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
     model.unused = torch.nn.Linear(
         2, 2
@@ -187,7 +187,7 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
     ],
 )
 def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
-    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
+    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})
     pack(model, tmp_path, preprocess=preprocess)
     to_onnx(tmp_path, tmp_path / "model.onnx")

@@ -11,7 +11,7 @@ import transformers
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
 from ablate.quantization.onnx_export import to_onnx
@@ -97,7 +97,7 @@ def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monke
         record = run_trial(spec)
         accuracies.append((record["accuracy"], record["loss"]))
     assert accuracies[0] == pytest.approx(accuracies[1]) and record["evaluation_batch"] == 1
-    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
+    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.*": TENSOR})
     pack(model, tmp_path, preprocess=preprocess)
     pixels = torch.randn(4, 3, 32, 32)
@@ -109,7 +109,7 @@ def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monke
 
 @pytest.mark.slow
 def test_onnx_takes_each_image_by_itself(tiny_vit, tmp_path):
-    model, preprocess = loading.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
+    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.*": TENSOR})
     pack(model, tmp_path, preprocess=preprocess)
     to_onnx(tmp_path, tmp_path / "model.onnx")

@@ -18,7 +18,7 @@ from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.data import datasets
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 from ablate.quantization.bit_packing import checked_levels, pack_levels, unpack_levels
 from ablate.quantization.packed_model import load_preprocess
 
@@ -56,7 +56,7 @@ def test_levels_survive_packing(weights, shape):
 
 
 def test_size_is_what_is_written(tmp_path):
-    model = loading.load("vit-micro", datasets.CIFAR10)
+    model = checkpoints.load("vit-micro", datasets.CIFAR10)
     full = pack(model, tmp_path / "full")
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     binary = pack(model, tmp_path / "binary")
@@ -91,7 +91,7 @@ def test_the_files_hold_the_model(tmp_path):
     ],
 )
 def test_packing_changes_nothing(weights, fields, tmp_path):
-    model = loading.load("vit-micro", datasets.CIFAR10).eval()
+    model = checkpoints.load("vit-micro", datasets.CIFAR10).eval()
     quantize_(model, {"*": LayerSpec(weights=weights, **fields)})
     pack(model, tmp_path)
     pixels = torch.randn(2, 3, 32, 32)
@@ -102,7 +102,7 @@ def test_packing_changes_nothing(weights, fields, tmp_path):
 
 @pytest.mark.long
 def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path):
-    model = loading.load("vit-micro", datasets.CIFAR10)
+    model = checkpoints.load("vit-micro", datasets.CIFAR10)
     sizes = []
     for per in ("tensor", "channel"):
         names = quantize_(
@@ -144,7 +144,7 @@ def test_the_size_of_vit_base(weights, bits, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_rest_in_half_precision(dtype, tmp_path):
-    model = loading.load("vit-micro", datasets.CIFAR10).eval()
+    model = checkpoints.load("vit-micro", datasets.CIFAR10).eval()
     full = pack(model, tmp_path / "full")
     assert pack(model, tmp_path / "half", dtype=dtype) == pytest.approx(full / 2, rel=0.01)
     loaded = load_packed(tmp_path / "half")
@@ -154,7 +154,7 @@ def test_the_rest_in_half_precision(dtype, tmp_path):
 
 def test_image_processing_is_kept(tiny_vit, tmp_path):
     preprocess = loading.preprocess(str(tiny_vit))
-    pack(model := loading.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    pack(model := checkpoints.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
     assert load_preprocess(tmp_path) == preprocess
     same, other = (preprocess.of(np.zeros((2, *size, 3), np.uint8)) for size in (preprocess.size, (48, 64)))
     pack(model, tmp_path / "same", preprocess=same)
@@ -166,7 +166,7 @@ def test_image_processing_is_kept(tiny_vit, tmp_path):
 @pytest.mark.parametrize("source", [None, (20, 48)])
 def test_a_photo_is_predicted_as_the_models_images_are_trained(source, tiny_vit, tmp_path):
     """Of any size: as the model's image processor does it, or, where images came in at another size, it covers that first."""
-    model, preprocess = loading.load(str(tiny_vit), ["a", "b"]).eval(), loading.preprocess(str(tiny_vit))
+    model, preprocess = checkpoints.load(str(tiny_vit), ["a", "b"]).eval(), loading.preprocess(str(tiny_vit))
     preprocess = dataclasses.replace(preprocess, source=source)
     pack(model, tmp_path, preprocess=preprocess)
     rng, (height, width) = np.random.default_rng(0), source or preprocess.size
@@ -182,7 +182,7 @@ def test_a_photo_is_predicted_as_the_models_images_are_trained(source, tiny_vit,
 
 def test_images_of_a_size_that_the_model_does_not_take_are_refused(tiny_vit, tmp_path):
     preprocess = dataclasses.replace(loading.preprocess(str(tiny_vit)), size=(48, 40), resize=(48, 40))
-    pack(loading.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
+    pack(checkpoints.load(str(tiny_vit), ["a", "b"]), tmp_path, preprocess=preprocess)
     Image.new("RGB", (50, 50)).save(tmp_path / "photo.png")
     with pytest.raises(BadInput, match=r"takes no images of 40 x 48: .*; pack it with its preprocess"):
         predict(tmp_path, [tmp_path / "photo.png"])
@@ -231,7 +231,7 @@ def test_a_type_that_is_none_of_floats_is_refused(tmp_path):
 def test_a_checkpoint_is_not_overwritten(tiny_vit):
     before = (tiny_vit / "model.safetensors").read_bytes()
     with pytest.raises(BadInput, match=r"must not overwrite a model, .* has a model.safetensors"):
-        pack(loading.load(str(tiny_vit), ["a", "b"]), tiny_vit)
+        pack(checkpoints.load(str(tiny_vit), ["a", "b"]), tiny_vit)
     assert (tiny_vit / "model.safetensors").read_bytes() == before
     with pytest.raises(BadInput, match="must be packed to a folder"):
         pack(nn.Sequential(nn.Linear(2, 2)), tiny_vit / "config.json")
@@ -240,7 +240,7 @@ def test_a_checkpoint_is_not_overwritten(tiny_vit):
 @pytest.fixture(scope="module")
 def good(tiny_vit, tmp_path_factory):
     """A packed model with a layer of every precision: its folder and its two files."""
-    model = loading.load(str(tiny_vit), ["a", "b", "c"])
+    model = checkpoints.load(str(tiny_vit), ["a", "b", "c"])
     specs = {"*.q_proj": "binary", "*.fc1": "ternary", "*.fc2": "int4", "*.k_proj": "int8"}
     quantize_(model, {pattern: LayerSpec(weights=weights) for pattern, weights in specs.items()})
     quantize_(model, {"*.v_proj": LayerSpec(weights="binary", beta_per="channel")})

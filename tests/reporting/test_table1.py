@@ -18,7 +18,7 @@ from ablate.config.trial_spec import checked
 from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.hardware import cpus
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.profiling.latency import measure
 from ablate.profiling.macs import Cost
 from ablate.reporting import table1, table1_render
@@ -29,7 +29,8 @@ from ablate.runs.lines import encode
 from ablate.runs.run import create_run
 from ablate.runs.writer import Writer
 from ablate.search.experiment_design import Design
-from ablate.training.trial import trial_id, trial_steps
+from ablate.training.trial import trial_id
+from ablate.training.trial_runner import trial_steps
 
 
 def command(capsys, *arguments):
@@ -258,7 +259,7 @@ def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkey
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU's call returns when its work is done")
 def test_a_clock_that_does_not_wait_reads_less():
-    model = loading.load("vgg16:random", datasets.CIFAR10).eval().cuda()
+    model = checkpoints.load("vgg16:random", datasets.CIFAR10).eval().cuda()
     waited, not_waited = (
         measure(model, (224, 224), batch=64, seconds=0.5, wait=wait).median_ms for wait in (True, False)
     )

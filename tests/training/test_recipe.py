@@ -20,14 +20,15 @@ from ablate.engine import estimate
 from ablate.engine.estimate import _anchor
 from ablate.engine.plan import plan
 from ablate.errors import BadInput, NonFinite
-from ablate.models import loading
-from ablate.models.loading import Preprocess
+from ablate.models import checkpoints, loading
+from ablate.models.preprocessing import Preprocess
 from ablate.training import teacher_cache as teachers
 from ablate.training.loss import Objective
-from ablate.training.optim import averaged, decay, optimizer_of, rate
+from ablate.training.optim import averaged, optimizer_of, rate, switch_weight_decay
 from ablate.training.progressive import Ramp
+from ablate.training.rerun import compare
 from ablate.training.trainer import evaluate, train
-from ablate.training.trial import build, compare, resolved, teacher_spec, trial_id
+from ablate.training.trial import build, resolved, teacher_spec, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BINARY = LayerSpec(weights="binary")
@@ -162,7 +163,7 @@ def test_quantized_weights_have_a_rate_and_a_decay_of_their_own(optimizer):
 def test_decay_is_off_after_its_share_of_the_steps():
     optimizer = optimizer_of(net(), Recipe(quantized_weight_decay=0.2))
     for on, expected in ((True, [0.2, 0.05, 0.0]), (False, [0, 0, 0]), (True, [0.2, 0.05, 0.0])):
-        decay(optimizer, on)
+        switch_weight_decay(optimizer, on)
         assert [group["weight_decay"] for group in optimizer.param_groups] == expected
     options = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 5.0}
     always, half, never = (
@@ -239,7 +240,7 @@ def test_distillation_adds_the_divergence_from_the_teacher(weight, t):
 
 
 def test_block_outputs_are_compared_token_by_token(tiny_vit):
-    model, teacher = (loading.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
+    model, teacher = (checkpoints.load(str(tiny_vit), ["a", "b"]).eval() for _ in range(2))
     pixels, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0])
     recipe = Recipe(distill_blocks=2.0)
     assert (
@@ -348,6 +349,30 @@ def test_two_that_want_the_same_teacher_train_it_once(cache, monkeypatch):
     assert calls == [1, 1]
 
 
+def test_a_teacher_is_not_reused_after_its_code_changed(tmp_path):
+    """Every module of this project that a training loads is among the sources, and a change to one of them counts."""
+    sources = teachers.source_files()
+    training = {"trainer", "loss", "optim", "progressive", "compilation", "trial"}
+    others = {"quantizers", "bitlinear", "quantize", "integer_linear", "datasets", "mirrored", "decoding"}
+    others |= {
+        "checkpoints",
+        "heads",
+        "loading",
+        "preprocessing",
+        "image_processors",
+        "layer_groups",
+        "unquantizable",
+    }
+    assert {f"{name}.py" for name in training | others} <= {file.name for file in sources}
+    for folder in ("before", "same", "after"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "loss.py").write_text("loss = 0" if folder != "after" else "loss = 1")
+    before, same, after = (
+        teachers.code_digest((tmp_path / f / "loss.py",)) for f in ("before", "same", "after")
+    )
+    assert before == same != after
+
+
 def ends(error):
     """A training that yields one epoch, and then ends so."""
 
@@ -437,7 +462,7 @@ def test_the_head_and_the_first_block_stay_full(tiny_vit):
 
 
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
-    model = loading.load(str(tiny_vit), ["a", "b"])
+    model = checkpoints.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised")})
     normed = {
         name.rpartition(".")[2]: m.spec.norm for name, m in model.named_modules() if isinstance(m, BitLinear)

@@ -10,12 +10,14 @@ from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models.loading import Preprocess
-from ablate.training import trial
+from ablate.models.preprocessing import Preprocess
+from ablate.training import trial_runner
+from ablate.training.augmentation import _reflect, augment
 from ablate.training.checkpoint_store import Storage
 from ablate.training.optim import length, rate
-from ablate.training.trainer import _augment, _batches, _reflect, train
-from ablate.training.trial import compare, resolved, trial_id
+from ablate.training.rerun import compare
+from ablate.training.trainer import _batches, train
+from ablate.training.trial import resolved, trial_id
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -137,14 +139,14 @@ def test_schedule():
 
 def test_augmentation_shifts_and_flips_and_reflects():
     image = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).expand(200, 3, 8, 8)
-    out = _augment(image, np.random.default_rng(0))
+    out = augment(image, np.random.default_rng(0))
     assert out.shape == image.shape and out.dtype == torch.uint8
     kinds = {bytes(o.numpy().tobytes()) for o in out}
     assert len(kinds) == 18  # 3 shifts down x 3 across x 2 flips
     for part, kinds in (("shift", 9), ("flip", 2)):
-        apart = _augment(image, np.random.default_rng(0), part)
+        apart = augment(image, np.random.default_rng(0), part)
         assert len({bytes(o.numpy().tobytes()) for o in apart}) == kinds
-    same = (_augment(image, np.random.default_rng(0), "shift") == out).flatten(1).all(1)
+    same = (augment(image, np.random.default_rng(0), "shift") == out).flatten(1).all(1)
     assert 60 < same.sum() < 140  # those that are not flipped: the draws are the same
     assert _reflect(np.arange(-2, 7), 5).tolist() == [2, 1, 0, 1, 2, 3, 4, 3, 2]
 
@@ -248,7 +250,7 @@ def test_the_id_of_a_trial_follows_contents_not_names(tiny_vit, tmp_path):
 def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
     for error in (MemoryError(), TypeError("two\nlines")):
         monkeypatch.setattr(
-            "ablate.training.trial.train", lambda *a, error=error: (_ for _ in ()).throw(error)
+            "ablate.training.trial_runner.train", lambda *a, error=error: (_ for _ in ()).throw(error)
         )
         record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.01))
         assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
@@ -267,7 +269,7 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     storage = Storage.tried(str(tmp_path / "kept"))
 
     def outcome(state, stop_after=None):
-        steps = trial.trial_steps(spec, "name", dataset, state=state)
+        steps = trial_runner.trial_steps(spec, "name", dataset, state=state)
         try:
             while True:
                 epoch = next(steps)

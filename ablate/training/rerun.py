@@ -1,0 +1,57 @@
+"""A recorded trial run again, and compared with its record."""
+
+from typing import Any
+
+import torch
+
+from ablate.runs.ledger import trial_of
+from ablate.runs.record import Record
+from ablate.runs.state import after
+from ablate.training.trial_runner import run_trial
+
+FIELDS = (
+    "trial_id",
+    "status",
+    "images",
+    "steps",
+    "accuracy",
+    "loss",
+    "test_accuracy",
+    "size_bytes",
+    "parameters",
+    "macs",
+    "bitops",
+)  # of a record, that an equal run repeats
+
+
+def compare(record: Record) -> list[dict[str, Any]]:
+    """Run a recorded trial again, with as many threads, and compare the results.
+
+    Args:
+        record: Of the trial.
+
+    Returns:
+        A row per field, and one per epoch for the loss: "field", "recorded", "now" and "same".
+
+    Raises:
+        BadInput: The model, the dataset or a layer group is unknown.
+    """
+    spec, threads = trial_of(record), torch.get_num_threads()
+    if spec.recipe.augment is True:  # in a record, true says that images were flipped
+        spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"augment": "both"})})
+    rungs = [*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))]
+    torch.set_num_threads(int(record["threads"] or threads))
+    try:
+        recorded, now = _results(record), _results(run_trial(spec, rungs=rungs))
+    finally:
+        torch.set_num_threads(threads)
+    return [
+        {"field": name, "recorded": value, "now": now.get(name), "same": value == now.get(name)}
+        for name, value in recorded.items()
+    ]
+
+
+def _results(record: Record) -> dict[str, Any]:
+    curve = (*record.get("rungs", ()), *record["curve"])
+    losses = {f"loss after {after(row)}": row["loss"] for row in curve}
+    return {name: record[name] for name in FIELDS} | losses

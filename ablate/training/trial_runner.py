@@ -1,0 +1,253 @@
+"""Runs one trial: TrialSpec -> record, with the predictions and the packed model that belong to it."""
+
+import logging
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from ablate.config.trial_spec import TrialSpec
+from ablate.data import datasets, flips
+from ablate.errors import BadInput
+from ablate.hardware import device, device_name
+from ablate.models import layer_groups, locating
+from ablate.profiling import macs
+from ablate.profiling.latency import LatencyTable
+from ablate.quantization import packed_model
+from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.image_by_image import shares_scales
+from ablate.runs.record import Record, blank_record
+from ablate.training.optim import length
+from ablate.training.stopwatch import Stopwatch
+from ablate.training.trainer import Epoch, evaluate, train
+from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
+
+log = logging.getLogger(__name__)
+CURVES = ("curve", "rungs")  # fields of a record that grow during training; `rungs` only with early stopping
+
+
+@dataclass
+class Outcome:
+    """A record and the files that belong to it.
+
+    Attributes:
+        record: The trial's record.
+        predictions: "validation_logits" and "test_logits" (N, classes), "validation_labels" and "test_labels" (N,).
+        weights: The packed model, by file name.
+    """
+
+    record: Record
+    predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
+    weights: dict[str, bytes] = field(default_factory=dict)
+
+
+def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
+    """Train and measure one point of a search space in this process.
+
+    Args:
+        spec: The trial.
+        dataset: Its data, where that is loaded already.
+        rungs: As in `trial_steps`.
+
+    Returns:
+        The record. Where training fails its status is "failed".
+
+    Raises:
+        BadInput: The model, the dataset or a layer group is unknown.
+    """
+    dataset = dataset or load_data(spec.data, spec.model)
+    if notice := flips.notice([spec.recipe.augment], dataset.mirrored):
+        log.warning(notice)
+    spec = resolved(spec, dataset)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state is restored
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.record
+
+
+def worker_steps(
+    spec: TrialSpec,
+    name: str,
+    state: dict[str, Any] | None,
+    *,
+    threads: int,
+    files: dict[str, bytes],
+    rungs: Sequence[int] = (),
+    **options: Any,
+) -> Generator[Epoch, None, Outcome]:
+    """`trial_steps` in a worker process, which runs many trials, maybe on a node that lacks the model's folder.
+
+    Args:
+        spec: The trial. One that is tested confirms another, and so has no rungs.
+        name: Its id.
+        state: As in `trial_steps`.
+        threads: Of torch, for the whole process.
+        files: The model's files (`locating.files`).
+        rungs: As in `trial_steps`.
+        options: The other arguments of `trial_steps`.
+
+    Returns:
+        The generator of `trial_steps`.
+    """
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    locating.provide(spec.model, files)
+    return trial_steps(spec, name, state=state, rungs=() if spec.test else rungs, **options)
+
+
+def trial_steps(
+    spec: TrialSpec,
+    name: str,
+    dataset: datasets.Dataset,
+    table: LatencyTable | None = None,
+    state: dict[str, Any] | None = None,
+    rungs: Sequence[int] = (),
+) -> Generator[Epoch, None, Outcome]:
+    """Run a trial epoch by epoch, so that the caller can report, prune and store states in between.
+
+    Args:
+        spec: The trial, resolved.
+        name: Its id.
+        dataset: Its data.
+        table: Latencies of layers; the record's latency_ms is their sum.
+        state: Of an epoch that this generator yielded, in any process: the trial continues after that epoch.
+        rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images, from
+            the same start and by the same recipe. The record's `rungs` holds these curves; of its other fields
+            only train_seconds depends on them.
+
+    Yields:
+        Each validated epoch, with its state and the record so far.
+
+    Returns:
+        The record and its files. train_seconds is the time until the last evaluation, the teacher's forward passes
+        included; the training of a teacher or a checkpoint, which trials share, is not.
+
+    Raises:
+        BadInput: A layer group is unknown, or the recipe does not suit the model.
+    """
+    runner = TrialRunner(spec, name, dataset, rungs)
+    try:
+        runner.setup(table)
+        runner.restore(state)
+        for divisor in runner.divisors:
+            yield from runner.run_rung(divisor)
+        runner.finish()
+    except BadInput:
+        raise
+    except Exception as error:  # whatever fails, a failed trial has a record
+        runner.fail(error)
+    return runner.outcome
+
+
+class TrialRunner:
+    """The stages of a trial: `setup`, `restore`, `run_rung` for each of `divisors`, `finish`.
+
+    Args:
+        spec: The trial, resolved.
+        name: Its id.
+        dataset: Its data.
+        rungs: Divisors of the images for the trainings before the trial's own, from large to small.
+
+    Attributes:
+        divisors: Of the trainings that are left; 1 is the trial's own.
+        outcome: The record, and later its files.
+    """
+
+    def __init__(self, spec: TrialSpec, name: str, dataset: datasets.Dataset, rungs: Sequence[int]) -> None:
+        self.spec, self.dataset, self.divisors = spec, dataset, [*rungs, 1]
+        self.stopwatch = Stopwatch()
+        self.record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
+        self.record["images"] = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
+        self.record["threads"], self.record["device"] = torch.get_num_threads(), device_name()
+        # Images of a batch that share a scale would influence each other.
+        self.record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None
+        self.outcome = Outcome(self.record)
+        self._state: dict[str, Any] | None = None  # from which the next training continues
+        self._last: Epoch | None = None  # of the training that is running, or ended last
+
+    def setup(self, table: LatencyTable | None = None) -> None:
+        """Build the model, and record what it costs."""
+        self.model = build(self.spec, self.dataset.classes)
+        self.preprocess = preprocess_of(self.spec.model, self.dataset)
+        layers = layer_groups.linear_layers(self.model).items()
+        specs = {name: layer.spec for name, layer in layers if isinstance(layer, BitLinear)}
+        self.record.update(asdict(macs.count(self.model, self.preprocess.size)))
+        if table:
+            self.record["latency_ms"] = table.sum(specs)
+        self.size_bytes = packed_model.packed_bytes(self.model, specs, preprocess=self.preprocess)
+        self.model.to(device())
+        self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.record["images"])
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Continue after the epoch of a state. Without one, or with one of other rungs, the trial starts anew."""
+        if not state or (divisor := subset_divisor(state)) not in self.divisors:
+            return
+        self.divisors = self.divisors[self.divisors.index(divisor) :]
+        self.record.update({key: state[key] for key in (*CURVES, "started_at") if key in state})
+        self.stopwatch.add(state["seconds"])
+        self._state = state
+
+    def run_rung(self, divisor: int) -> Iterator[Epoch]:
+        """Train on 1/divisor of the trial's images. Yields each validated epoch, with its state and record."""
+        if divisor != self.divisors[0]:
+            self.model = build(self.spec, self.dataset.classes).to(device())
+        state, self._state, self._last = self._state, None, None
+        with self.stopwatch.paused():  # trials share checkpoints and teachers
+            images, teacher = prepare(self.spec, divisor, self.dataset, None if state else self.model)
+        validation, recipe, seed = self.dataset.validation, self.spec.recipe, self.spec.seed
+        epochs = train(self.model, images, validation, recipe, self.preprocess, seed, teacher, state)
+        for epoch in epochs:
+            self._last = epoch
+            self._add_to_curve(epoch, divisor, len(images))
+            yield self._with_progress(epoch, divisor)
+
+    def finish(self) -> None:
+        """Record the last epoch, test the model where the spec asks for it, and pack it."""
+        last = self._last or evaluate(self.model, self.dataset.validation, self.preprocess)
+        self.record.update({"accuracy": last.accuracy, "loss": last.loss})
+        self.record["train_seconds"] = self.stopwatch.seconds
+        labels = self.dataset.validation.labels
+        self.outcome.predictions = {"validation_logits": last.logits, "validation_labels": labels}
+        if self.spec.test:
+            test = self.dataset.test
+            tested = evaluate(self.model, test, self.preprocess, last.epoch)
+            self.record.update({"test_accuracy": tested.accuracy, "test_loss": tested.loss})
+            self.outcome.predictions.update({"test_logits": tested.logits, "test_labels": test.labels})
+        with tempfile.TemporaryDirectory() as folder:
+            self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
+            self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+        self.record["status"] = "complete"
+
+    def fail(self, error: Exception) -> None:
+        """Record why the trial failed, in a line."""
+        self.record["error"] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+    def _add_to_curve(self, epoch: Epoch, divisor: int, images: int) -> None:
+        row = {key: getattr(epoch, key) for key in ("epoch", "train_loss", "loss", "accuracy")}
+        if divisor == 1:
+            self.record["curve"].append(row)
+        else:
+            self.record["rungs"].append({"one_in": divisor, "images": images} | row)
+
+    def _with_progress(self, epoch: Epoch, divisor: int) -> Epoch:
+        """The epoch with the trial's record so far, and with a state from which `restore` continues."""
+        seconds = self.stopwatch.seconds
+        progress = {key: [*self.record[key]] for key in CURVES if key in self.record}
+        progress["started_at"] = self.record["started_at"]
+        # "one_in" is subset_divisor under the name that states have had from the first version on.
+        state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
+        record = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
+        return replace(epoch, state=state, record=record)
+
+
+def subset_divisor(state: dict[str, Any]) -> int:
+    """The divisor of the images that a state's model is trained on; 1 in states of versions without rungs."""
+    return state.get("one_in", 1)
