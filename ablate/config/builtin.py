@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ablate.config.trial_spec import S, checked
-from ablate.errors import BadInput, quoted, unknown
+from ablate.errors import BadInput, short_repr, unknown
 
 ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
 KNOWN = {
@@ -64,7 +64,7 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
     ) as error:  # a path that is too long, a number of 5,000 digits, ~nobody
         why = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
         raise BadInput(
-            f"{kind} {quoted(name)} must be one that can be read, but: {why}; mend the file"
+            f"{kind} {short_repr(name)} must be one that can be read, but: {why}; mend the file"
         ) from None
 
 

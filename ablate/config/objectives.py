@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablate.errors import unknown
-from ablate.formatting import duration, size
+from ablate.formatting import format_bytes, format_duration
 
 Direction = Literal["min", "max"]
 SIGN: dict[Direction, float] = {"min": 1.0, "max": -1.0}  # times a value: less is better
@@ -62,7 +62,7 @@ TABLE = {
             "counted",
             "size",
             Axis("size_bytes", "packed model (MiB)", 2**20, "log"),
-            size,
+            format_bytes,
             in_ratios=True,
         ),
         Objective(
@@ -82,7 +82,7 @@ TABLE = {
             in_ratios=True,
         ),
         Objective("min", "counted", "images", Axis("images", "training images", 1, "log"), "{:,.0f}".format),
-        Objective("min", "measured", "training", Axis("train_seconds", "training (s)"), duration),
+        Objective("min", "measured", "training", Axis("train_seconds", "training (s)"), format_duration),
     )
 }
 OBJECTIVES: dict[str, Direction] = {name: row.direction for name, row in TABLE.items()}

@@ -9,7 +9,7 @@ from ablate.config.builtin import load
 from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, objective_faults
 from ablate.config.search_space import SpaceSpec, load_space, values, varies
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
-from ablate.errors import together
+from ablate.errors import join_faults
 
 Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
 
@@ -32,7 +32,7 @@ class Step(Spec):
         faults = [f for key, value in self.layer.items() if (f := fault(LayerSpec, key, value))]
         faults += [f for key, value in self.recipe.items() if (f := fault(Recipe, key, value))]
         if faults := faults + _tune_faults(self.tune):
-            raise ValueError(together(faults))
+            raise ValueError(join_faults(faults))
         return self
 
 
@@ -201,7 +201,7 @@ class StudySpec(Spec):
         if len({self.base, *(step.name for step in self.steps)}) <= len(self.steps):
             faults.append("base and steps must differ in their names")
         if faults:
-            raise ValueError(together(faults))
+            raise ValueError(join_faults(faults))
         return self
 
     def _rung_faults(self, rule: EarlyStopping) -> list[str]:

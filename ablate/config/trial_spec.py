@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ablate.config.precisions import Weights
-from ablate.errors import BadInput, quoted, together, unknown
+from ablate.errors import BadInput, join_faults, short_repr, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str
@@ -54,7 +54,7 @@ class Spec(BaseModel):
                 and isinstance(read, Value)
                 and (given != read or _is_flag(given) != _is_flag(read))
             ):
-                raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")
+                raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {short_repr(given)}")
         return held
 
 
@@ -191,7 +191,7 @@ def checked(spec: type[S], data: Any, where: str) -> S:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + together(_line(spec, found) for found in error.errors())) from None
+        raise BadInput(f"{where}: " + join_faults(_line(spec, found) for found in error.errors())) from None
 
 
 def fault(spec: type[Spec], key: str, value: object) -> str:
@@ -213,4 +213,4 @@ def _line(spec: type[Spec], fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or fault["type"] == "missing":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, but got {quoted(fault['input'])}"
+    return f"{where}: {message}, but got {short_repr(fault['input'])}"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ablate.data.cifar10 import SOURCES, Arrays
-from ablate.errors import BadInput, unknown, unwritten
+from ablate.errors import BadInput, unknown, write_error
 
 DATASETS = {
     "cifar10": "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance"
@@ -53,7 +53,7 @@ def fetch(name: str) -> Path:
                 _download_to(path)
     except OSError as error:
         mend = "free some space, or set ABLATE_CACHE to another folder"
-        raise unwritten(
+        raise write_error(
             error, f"{name} must fit into {str(path.parent)!r}, but: {error.strerror or error}; {mend}"
         ) from None
     return path

@@ -8,7 +8,7 @@ import pandas as pd
 from ablate.analysis import importance, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
-from ablate.formatting import in_bounds, in_words
+from ablate.formatting import describe_bounds, describe_layers
 from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, Seen
 
@@ -22,7 +22,7 @@ def front(seen: Seen) -> Finding:
     """The Pareto front, its knee, and how sure each trial's place on it is."""
     title, study = "Which trials does no other beat?", seen.run.study
     if not len(seen.points):
-        bounds = f" and {in_bounds(study.within)}" if study.within else ""
+        bounds = f" and {describe_bounds(study.within)}" if study.within else ""
         return Finding(title, notes=(f"there is no complete trial with every objective{bounds}",))
     names, trials = list(study.objectives), seen.complete
     on = pareto.front(seen.points, seen.directions)
@@ -30,7 +30,7 @@ def front(seen: Seen) -> Finding:
     chance, notes = _chance(seen)
     knee = pareto.knee(seen.points, seen.directions)
     table = trials[["trial_id", "arm", "seed", "fraction", *dict.fromkeys(["accuracy", *names])]].assign(
-        layers=[in_words(spec) for spec in trials["spec"]],
+        layers=[describe_layers(spec) for spec in trials["spec"]],
         front=trials.index.isin(on),
         stairs=trials.index.isin(first_two),
         knee=trials.index == knee,
@@ -41,7 +41,9 @@ def front(seen: Seen) -> Finding:
     best = trials.loc[chosen.index[0]]
     sentence = f"{len(on)} of {len(trials)} complete trials are on the front over {', '.join(names)}"
     if knee is not None:
-        sentence += f"; its knee is {trials.loc[knee, 'trial_id']} ({in_words(trials.loc[knee, 'spec'])})"
+        sentence += (
+            f"; its knee is {trials.loc[knee, 'trial_id']} ({describe_layers(trials.loc[knee, 'spec'])})"
+        )
     alike = [name for name, span in zip(names, np.ptp(seen.points, axis=0), strict=True) if span == 0]
     if len(trials) > 1 and alike == names:
         sentence = (
@@ -50,7 +52,7 @@ def front(seen: Seen) -> Finding:
     elif len(trials) > 1 and names[0] in alike:
         sentence += f"; all are alike in {names[0]}."
     else:
-        sentence += f"; the best in {names[0]} is {best['trial_id']} ({in_words(best['spec'])})."
+        sentence += f"; the best in {names[0]} is {best['trial_id']} ({describe_layers(best['spec'])})."
     return Finding(title, sentence, tuple(notes), {"trials": table, "front": chosen})
 
 

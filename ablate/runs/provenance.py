@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ablate.errors import BadInput
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,7 +60,7 @@ def add_resume(path: Path, contents: dict[str, str]) -> None:
     """Note in the run's provenance.json, under "resumed", that this process goes on with it, and what it goes on with."""
     known = contents | _known(path)
     known["resumed"] = [*known.get("resumed", []), provenance()]
-    store(path / "provenance.json", json.dumps(known, indent=1).encode())
+    write_atomic(path / "provenance.json", json.dumps(known, indent=1).encode())
 
 
 def _known(path: Path) -> dict[str, Any]:

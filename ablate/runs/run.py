@@ -14,8 +14,8 @@ import pandas as pd
 import tomli_w
 
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.errors import BadInput, Unwritten, unwritten
-from ablate.files import store
+from ablate.errors import BadInput, WriteFailed, write_error
+from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.locks import owner
 from ablate.runs.record import FIELDS
@@ -76,7 +76,7 @@ class Run:
     def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
         """Copy the packed model of a trial, or of the most accurate one up to a size, to a new folder; the trial's id.
 
-        Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front; Unwritten on a full disk.
+        Raises BadInput where the run keeps no weights of such a trial: it keeps those of its front; WriteFailed on a full disk.
         """
         kept = [folder.name for folder in sorted((self.path / "weights").glob("*"))]
         rows = self.searched[self.searched["trial_id"].isin(kept)].sort_values("accuracy")
@@ -106,7 +106,7 @@ class Run:
         except FileExistsError:
             raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another") from None
         except OSError as error:
-            raise unwritten(
+            raise write_error(
                 error, f"--to must be a new folder, but {str(to)!r}: {error.strerror}; give another"
             ) from None
         try:
@@ -115,7 +115,7 @@ class Run:
         except BaseException as error:
             shutil.rmtree(to, ignore_errors=True)  # nothing half done
             if isinstance(error, OSError):
-                raise Unwritten(
+                raise WriteFailed(
                     f"trial {name} could not be copied to {str(to)!r}: {error.strerror}"
                 ) from None
             raise
@@ -186,10 +186,10 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "ledger.jsonl").touch()
-        store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
+        write_atomic(path / "provenance.json", json.dumps(provenance, indent=1).encode())
         write_study(path, study)
     except OSError as error:
-        raise unwritten(
+        raise write_error(
             error, f"--out must be a folder that can be written, but {str(path)!r}: {error.strerror}"
         ) from None
     return Run(path)
@@ -197,7 +197,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    write_atomic(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:
