@@ -1,4 +1,4 @@
-"""Searches which layers of a Vision Transformer may become 1-bit or ternary, and what that really saves."""
+"""Search which layers of a Vision Transformer may become 1-bit or ternary, and measure what that saves."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ablate.runs.run import load_run as load_run
     from ablate.training.trial_runner import run_trial as run_trial
 
-_HOME = {
+_MODULES = {
     "BadInput": "errors",
     "BitLinear": "quantization.bitlinear",
     "LayerSpec": "config.trial_spec",
@@ -39,14 +39,14 @@ _HOME = {
     "run_study": "engine.run_study",
     "run_trial": "training.trial_runner",
 }
-__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names load when they are first used (PEP 562), so that `import ablate` needs neither torch nor ray."""
-    if name not in _HOME:
+    """Load a public name on first use (PEP 562), so that `import ablate` imports neither torch nor ray."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'ablate' has no attribute {name!r}")
-    return getattr(import_module(f"ablate.{_HOME[name]}"), name)
+    return getattr(import_module(f"ablate.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""A file from a URL, with progress on stderr and a time limit of its own."""
+"""Downloads with progress on standard error and a timeout of their own."""
 
 import sys
 import urllib.request
@@ -11,15 +11,24 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 TIMEOUT_S = 10  # without an answer
+CHUNK_BYTES = 1 << 20
 
 
 def download(url: str, to: Path) -> None:
-    """Stream a URL into a file. Raises OSError when nothing answers for TIMEOUT_S, or less comes than was promised."""
+    """Stream a URL into a file.
+
+    Args:
+        url: What to download.
+        to: The file to write.
+
+    Raises:
+        OSError: The server did not answer for TIMEOUT_S, or sent less than it had announced.
+    """
     request = urllib.request.Request(url, headers={"User-Agent": "ablate-vit"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer, to.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response, to.open("wb") as file:
+        total = int(response.headers.get("Content-Length") or 0)
         with progress(to.name, total) as show:
-            while chunk := answer.read(1 << 20):
+            while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
                 show(file.tell())
         if total and file.tell() != total:
@@ -28,7 +37,15 @@ def download(url: str, to: Path) -> None:
 
 @contextmanager
 def progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """Yields what shows how many bytes are done, on stderr: a bar on a terminal, a line every tenth on a pipe."""
+    """Show the progress of a download on standard error: a bar on a terminal, else a line every tenth.
+
+    Args:
+        text: What is downloaded.
+        total: Its size in bytes; 0 if unknown.
+
+    Yields:
+        A function that takes the number of bytes done so far.
+    """
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn(text), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -36,14 +53,13 @@ def progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
             task = bar.add_task(text, total=total or None)
             yield lambda done: bar.update(task, completed=min(done, total or done))
         return
-    said = 0
+    last_tenth = 0
 
-    def line(done: int) -> None:
-        nonlocal said
-        if total and (tenth := 10 * min(done, total) // total) > said:
-            said = tenth
-            print(
-                f"  {text}: {min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr, flush=True
-            )
+    def print_tenth(done: int) -> None:
+        nonlocal last_tenth
+        if total and (tenth := 10 * min(done, total) // total) > last_tenth:
+            last_tenth = tenth
+            megabytes = f"{min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB"
+            print(f"  {text}: {megabytes}", file=sys.stderr, flush=True)
 
-    yield line
+    yield print_tenth

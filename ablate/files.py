@@ -1,20 +1,25 @@
-"""Files that are whole or not there, whoever else writes them."""
+"""Atomic writes: a file is complete or absent, even if several processes write it."""
 
 import os
 from pathlib import Path
 from uuid import uuid4
 
 
-def store(path: Path, content: bytes) -> None:
-    """Write a file in one step that a power cut does not halve."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file in one step, which a power cut cannot leave half done.
+
+    Args:
+        path: The file. Missing parent folders are made.
+        content: All of its bytes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{uuid4().hex}")  # another process may write the same file now
+    temporary = path.with_name(f".{uuid4().hex}")  # unique: another process may write the same file now
     try:
-        with fresh.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        temporary.replace(path)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

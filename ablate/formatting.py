@@ -1,4 +1,4 @@
-"""How layers, sizes and times are said to people."""
+"""Layers, bounds, sizes and durations as text for people."""
 
 import math
 import re
@@ -6,51 +6,62 @@ from collections import Counter
 from typing import Any
 
 
-def in_words(spec: dict[str, Any]) -> str:
-    """A trial's layers in a few words: how many layer groups of each kind, and the activation bits."""
+def describe_layers(spec: dict[str, Any]) -> str:
+    """Summarise the quantized layers of a trial.
+
+    Args:
+        spec: The `spec` of a record; its `layers` map each quantized layer group to its LayerSpec.
+
+    Returns:
+        The number of layer groups of each precision and the activation bits, such as
+        "3 binary, 2 ternary; activations 4/8 bit".
+    """
     layers = list(spec["layers"].values())
     if not layers:
         return "all full"
     kinds = Counter(layer["weights"] for layer in layers)
+    weights = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
     beta = f"; beta x {', '.join(f'{m:.3g}' for m in multipliers)}" if multipliers else ""
-    return (
-        ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        + f"; activations {'/'.join(bits)} bit{beta}"
-    )
+    return f"{weights}; activations {'/'.join(bits)} bit{beta}"
 
 
-def natural(name: str) -> list[Any]:
-    """The key that sorts block2 before block10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
-
-
-def size(size_bytes: float) -> str:
-    return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
-
-
-def count(number: float | None) -> str:
-    """How many points, of which there may be more than a float holds; None: infinitely many."""
-    if number is None:
-        return "infinitely many"
-    return f"{number:,.0f}" if number < 10**15 else f"about 10^{math.log10(number):.0f}"
-
-
-def in_bounds(within: dict[str, float]) -> str:
-    """Bounds in a few words: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
+def describe_bounds(within: dict[str, float]) -> str:
+    """Bounds on objectives as text: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
     return " and ".join(
         f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items()
     )
 
 
+def natural_sort_key(name: str) -> list[Any]:
+    """A sort key that puts "block2" before "block10"."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def format_bytes(size_bytes: float) -> str:
+    """A size in KiB below 1 MiB, else in MiB."""
+    return f"{size_bytes / 2**10:,.0f} KiB" if size_bytes < 2**20 else f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def format_count(number: float | None) -> str:
+    """A number of points: exact below 10^15, else as a power of ten. None means infinitely many.
+
+    The number may be an integer that no float can hold.
+    """
+    if number is None:
+        return "infinitely many"
+    return f"{number:,.0f}" if number < 10**15 else f"about 10^{math.log10(number):.0f}"
+
+
 def size_class(size_bytes: int) -> str:
-    """From a half to the whole of a power of two."""
+    """The size class of a packed model: from half of a power of two up to that power."""
     top = 2 ** max(11, math.ceil(math.log2(size_bytes)))
-    return f"{size(top / 2)} to {size(top)}"
+    return f"{format_bytes(top / 2)} to {format_bytes(top)}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration in hours and minutes or, below an hour, in minutes and seconds."""
     minutes, seconds = divmod(round(max(0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -1,6 +1,6 @@
-"""What this process may use of the machine: its CPUs and its memory, where a container or a job has less than the host.
+"""The CPUs and memory that this process may use: in a container or a job, less than the host's.
 
-Read once a process.
+Both are read once per process.
 """
 
 import functools
@@ -21,30 +21,36 @@ ROOT = Path("/")
 
 @functools.cache
 def cpus() -> int:
-    """CPUs that this process may run on: by its affinity, and by the quota of its control group (1.5 counts as 2)."""
+    """The number of CPUs that this process may use.
+
+    The lower of its CPU affinity and the quota of its control groups (cgroups), where 1.5 CPUs count as 2.
+    """
     try:
-        affine = len(os.sched_getaffinity(0))
+        affinity = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
-        affine = os.cpu_count() or 1
-    quotas = [math.ceil(quota) for folder in _groups("cpu") if (quota := _quota(folder))]
-    return max(1, min([affine, *quotas]))
+        affinity = os.cpu_count() or 1
+    quotas = [math.ceil(quota) for folder in _cgroups("cpu") if (quota := _cpu_quota(folder))]
+    return max(1, min([affinity, *quotas]))
 
 
 @functools.cache
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or the lowest limit of `ulimit -v` and of its control groups."""
+    """The memory that this process may use.
+
+    The lowest of the machine's memory, `ulimit -v` and the limits of its control groups (cgroups).
+    """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     if (soft := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
         limits.append(soft)
-    for folder in _groups("memory"):
+    for folder in _cgroups("memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):  # cgroup v2, v2, v1
             with suppress(OSError, ValueError):  # absent, or "max"
                 limits.append(int((folder / name).read_text()))
     return min(limits)
 
 
-def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups of this process, each before the one above it; in a container, what it sees of them."""
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Folders of this process's control groups, each before its parent, as far as they are visible."""
     try:
         lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not on Linux
@@ -52,25 +58,21 @@ def _groups(controller: str) -> Iterator[Path]:
     mounted = ROOT / "sys/fs/cgroup"
     for line in lines:
         _, controllers, path = line.split(":", 2)  # "0::/a/b" in v2, "4:cpu,cpuacct:/a/b" in v1
-        tops = (
-            [mounted / controllers, mounted / controller] if controllers else [mounted, mounted / "unified"]
-        )
         if controllers and controller not in controllers.split(","):
             continue
-        for top in tops:
+        subfolders = (controllers, controller) if controllers else ("", "unified")
+        for top in (mounted / name for name in subfolders):
             group = top / path.lstrip("/")
             yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
 
 
-def _quota(folder: Path) -> float | None:
-    """CPUs' worth of time in each period; None without a limit."""
+def _cpu_quota(folder: Path) -> float | None:
+    """CPU time per period, in CPUs. None without a limit."""
     with suppress(OSError, ValueError):
         quota, period = (folder / "cpu.max").read_text().split()  # v2: "150000 100000" or "max 100000"
         return int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        quota, period = (
-            (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-        )  # v1: -1 is no limit
+    with suppress(OSError, ValueError):  # v1, where a quota of -1 is no limit
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else None
     return None
 
@@ -85,14 +87,14 @@ def native_bf16() -> bool:
 
 
 def device() -> "torch.device":
-    """Where models are trained: the GPU, where there is one."""
+    """The device that models are trained on: the GPU if there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
-    """The name of the GPU or, without one, of the CPU."""
+    """The name of the GPU if there is one, else of the CPU."""
     import torch
 
     if torch.cuda.is_available():

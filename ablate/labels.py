@@ -1,41 +1,65 @@
-"""Users' names where not every letter may stand: on one line, in little room, in metrics. Files keep the true names."""
+"""Users' names as labels: on one line, shortened, or in ASCII for metrics. Files keep the original names."""
 
 import hashlib
 import os
 import unicodedata
 from collections.abc import Sequence
 
-BREAKING = (
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # Unicode's controls, halves of a pair, separators of lines and of paragraphs
-DIRECTIONS = (
-    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which turn the text that follows as well
-)
+# Unicode categories that break a line or move the cursor: control characters, lone surrogates, line and
+# paragraph separators.
+CONTROL_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+# Marks of text direction, which also reverse the text after them.
+DIRECTION_MARKS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def one_line(text: str) -> str:
-    """Text whose control characters are seen, as `\\n` or `\\x1b`, and do nothing."""
-    return "".join(_seen(letter) if _breaks(letter) else letter for letter in text)
+    """Escape control characters, such as a newline to `\\n`, so that the text stays on one line."""
+    return "".join(_escape(letter) if _is_control(letter) else letter for letter in text)
 
 
 def shortened(text: str, most: int) -> str:
-    """Text of one line and at most so many letters: of a longer one its beginning and its end."""
+    """Shorten a text to one line of a maximum length.
+
+    Args:
+        text: Any text.
+        most: The maximum number of characters.
+
+    Returns:
+        The text, or its beginning and its end with an ellipsis between them.
+    """
     text = one_line(text)
-    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
+    if len(text) <= most:
+        return text
+    return f"{text[: most - most // 2 - 1]}…{text[len(text) - most // 2 :]}"
 
 
 def shortened_alike(names: Sequence[str], most: int) -> list[str]:
-    """Names side by side, shortened; where one is too long, without what all begin with, up to its last dot or space."""
-    shared = os.path.commonprefix(names) if len(names) > 1 and max(map(len, names)) > most else ""  # noqa: RUF071
+    """Shorten names that are shown side by side.
+
+    Args:
+        names: The names.
+        most: The maximum number of characters of each.
+
+    Returns:
+        The names, each shortened. If one is too long, the prefix that all share is left out first, up to its
+        last separator.
+    """
+    too_long = len(names) > 1 and max(map(len, names)) > most
+    shared = os.path.commonprefix(names) if too_long else ""  # noqa: RUF071
     shared = shared[: max(map(shared.rfind, "./ _-")) + 1]
     return [shortened(f"…{name[len(shared) :]}" if shared else name, most) for name in names]
 
 
 def ascii_tag(text: str) -> str:
-    """A name in ASCII, for Ray's metrics: as it is, or its nearest letters and six digits that tell it from its like."""
+    """Turn a name into ASCII, for the tags of Ray's metrics.
+
+    Args:
+        text: A name, of a run or an arm.
+
+    Returns:
+        The name itself if it is ASCII. Otherwise its nearest ASCII letters and six digits of its hash, which
+        keep similar names apart.
+    """
     if text.isascii():
         return text
     plain = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
@@ -44,9 +68,9 @@ def ascii_tag(text: str) -> str:
     return f"{letters.encode('ascii', 'replace').decode().replace('?', '_')}-{digest[:6]}"
 
 
-def _breaks(letter: str) -> bool:
-    return unicodedata.category(letter) in BREAKING or letter in DIRECTIONS
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in CONTROL_CATEGORIES or letter in DIRECTION_MARKS
 
 
-def _seen(letter: str) -> str:
+def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from ablate.errors import BadInput, quoted
+from ablate.errors import BadInput, short_repr
 
 
 def is_plugin(name: str) -> bool:
@@ -31,6 +31,6 @@ def load_plugin(kind: str, name: str) -> Any:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadInput(
-            f"{kind} {quoted(name)} must be importable, but got {reason}; "
+            f"{kind} {short_repr(name)} must be importable, but got {reason}; "
             f"install the package that has {module!r}, or add its folder to PYTHONPATH"
         ) from None

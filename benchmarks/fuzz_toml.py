@@ -18,7 +18,7 @@ from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import TrialSpec
 from ablate.engine.plan import proposer_of
-from ablate.formatting import count
+from ablate.formatting import format_count
 from ablate.models.layer_groups import match
 from ablate.runs.record import blank_record
 from ablate.runs.run import write_study
@@ -132,7 +132,7 @@ def _proposes(study: StudySpec, space: dict[str, Any], groups: list[str]) -> Non
         study, groups, [], lambda spec: {"size_bytes": 1000, "latency_ms": 1.0, "bitops": 1000}
     )
     size = proposer.size
-    count(None if size == math.inf else size)  # as a dry run prints it
+    format_count(None if size == math.inf else size)  # as a dry run prints it
     if isinstance(proposer, Search) and size != (expected := _size(space, groups)):
         raise Wrong(f"the space has {expected:g} points, and {size:g} were counted")
     seen = []

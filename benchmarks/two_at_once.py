@@ -28,7 +28,7 @@ from setting import machine, make_model
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.claim import claimed, reclaimed
 from ablate.runs.locks import owner
@@ -127,7 +127,7 @@ def _write(path: Path, n: int, role: int) -> tuple[str, str]:
     """What a driver does, in a few lines; `inside` is there for as long as it does."""
     (path / "inside").touch(exist_ok=False)
     torn = ledger.recover(path / "ledger.jsonl")
-    store(path / "study.toml", STUDY.format(model="vit-micro", trials=LINES).encode())
+    write_atomic(path / "study.toml", STUDY.format(model="vit-micro", trials=LINES).encode())
     for i in range(LINES):
         record = blank_record(TrialSpec(seed=i), f"{n}-{role}-{i}")
         ledger.append(path / "ledger.jsonl", record)

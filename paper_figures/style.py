@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.labels import one_line, shortened_alike
 from ablate.paper_figures.palette import colours
 
@@ -99,4 +99,4 @@ def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: A
         yield canvas.subplots(**panels)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
             canvas.savefig(drawn := io.BytesIO(), format=suffix, metadata=metadata)
-            store(path.with_name(f"{path.name}.{suffix}"), drawn.getvalue())
+            write_atomic(path.with_name(f"{path.name}.{suffix}"), drawn.getvalue())

@@ -29,6 +29,9 @@ def test_the_wheel(tmp_path):
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"ablate"}
     assert wheel.stat().st_size < 20e6
+    assert (
+        "ablate/py.typed" in zipfile.ZipFile(wheel).namelist()
+    )  # type checkers read our annotations (PEP 561)
 
     target = tmp_path / "site"
     install = [

@@ -1,69 +1,77 @@
-"""The commands on what is built in and on datasets."""
+"""The commands on built-in spaces, studies and models, and on datasets."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from ablate.cli.console import Json, console, table
+from ablate.cli.console import print_json, print_line, print_rows
+from ablate.cli.options import Json
 from ablate.config import builtin
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import load_study
 
 app = typer.Typer()
-data_app = typer.Typer(help="Datasets. Example: ablate data ls")
+data_app = typer.Typer(help="List and download datasets.\n\nExample: ablate data ls")
 app.add_typer(data_app, name="data")
 
 
 @app.command()
 def ls(as_json: Json = False) -> None:
-    """Search spaces, studies, models and datasets that are built in. Example: ablate ls"""
+    """List spaces, studies, models and datasets.
+
+    Example: ablate ls
+    """
     from ablate.data import datasets
 
+    described = {
+        "space": {name: load_space(name).description for name in builtin.names("search_spaces")},
+        "study": {name: load_study(name).question for name in builtin.names("studies")},
+        "model": builtin.bundled("model") | builtin.KNOWN,
+        "dataset": datasets.known(),
+    }
     rows = [
-        {"kind": "space", "name": n, "description": load_space(n).description}
-        for n in builtin.names("search_spaces")
+        {"kind": kind, "name": name, "description": description}
+        for kind, descriptions in described.items()
+        for name, description in descriptions.items()
     ]
-    rows += [
-        {"kind": "study", "name": n, "description": load_study(n).question} for n in builtin.names("studies")
-    ]
-    rows += [
-        {"kind": "model", "name": n, "description": d}
-        for n, d in (builtin.bundled("model") | builtin.KNOWN).items()
-    ]
-    rows += [{"kind": "dataset", "name": n, "description": d} for n, d in datasets.known().items()]
-    table(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @data_app.command("ls")
 def data_ls(as_json: Json = False) -> None:
-    """Datasets by name, and where they are. Example: ablate data ls"""
+    """List datasets and where they are.
+
+    Example: ablate data ls
+    """
     from ablate.data import datasets
 
-    table(
-        [
-            {"name": n, "where": datasets.where(n), "description": text}
-            for n, text in datasets.known().items()
-        ],
-        as_json,
-    )
+    rows = [
+        {"name": name, "where": datasets.where(name), "description": description}
+        for name, description in datasets.known().items()
+    ]
+    print_rows(rows, as_json)
 
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="A dataset that `ablate data ls` names.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset that `ablate data ls` lists.")],
+    as_json: Json = False,
 ) -> None:
-    """Download a dataset once, and check it. Example: ablate data fetch cifar10"""
-    from ablate.data import datasets
+    """Download a dataset and verify it.
+
+    A dataset that is already there is only verified.
+
+    Example: ablate data fetch cifar10
+    """
+    from ablate.data import cache, datasets
 
     if name not in builtin.bundled("dataset"):
-        datasets.fetch(name)
-    found = datasets.load(name)
-    row = {"name": name, "where": datasets.where(name), "sha256": found.digest, "classes": len(found.classes)}
-    row |= {split: len(getattr(found, split)) for split in ("train", "validation", "test")}
+        cache.fetch(name)
+    dataset, where = datasets.load(name), datasets.where(name)
+    sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
     if as_json:
-        return print(json.dumps([row], indent=1))
-    images = f"{row['train']:,} training, {row['validation']:,} validation and {row['test']:,} test images"
-    console.print(
-        f"{name}: {images}, sha256 {found.digest[:12]}; {row['where']}", highlight=False, soft_wrap=True
-    )
+        row = {"name": name, "where": where, "sha256": dataset.digest, "classes": len(dataset.classes)}
+        return print_json([row | sizes])
+    train, validation, test = sizes.values()
+    images = f"{train:,} training, {validation:,} validation and {test:,} test images"
+    print_line(f"{name}: {images}, sha256 {dataset.digest[:12]}; {where}")

@@ -1,30 +1,34 @@
-"""What people see in the terminal: the live view of a study, and tables."""
+"""The progress of a study, live on a terminal or line by line on a pipe."""
 
 import shlex
 import time
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from ablate.analysis import bounds, pareto
-from ablate.config.objectives import COLUMNS, Direction, cell
-from ablate.formatting import duration, in_bounds, in_words, size
+from ablate.analysis import bounds
+from ablate.cli import result_tables
+from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
 from ablate.runs.record import Record
 from ablate.runs.state import after, seconds_left
 
 
 class StudyView:
-    """One live view on a terminal; on a pipe, a line whenever a trial ends."""
+    """Shows a study while it runs: a live view on a terminal, a line per finished trial on a pipe.
+
+    The driver calls the view with the run's state and all records so far.
+
+    Args:
+        console: Where to print.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self.told, self.shown = 0, False
+        self.started = False
+        self.n_shown = 0
         self.best: dict[str, Record] = {}
 
     def __enter__(self) -> "StudyView":
@@ -37,170 +41,90 @@ class StudyView:
             self.live.stop()
 
     def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
-        if not self.shown:
-            self.console.print(
-                f"After any interruption: ablate resume {shlex.quote(state['run'])}",
-                soft_wrap=True,
-                highlight=False,
-            )
-            if state["before"]:
-                self.console.print(f"{state['before']} trials are recorded already.", highlight=False)
-            self.shown = True
-        fresh = records[self.told :]
+        """Show the state, and the records that were added since the last call."""
+        if not self.started:
+            self._print_head(state)
+            self.started = True
+        fresh = records[self.n_shown :]
+        for number, record in enumerate(fresh, self.n_shown + 1):
+            # On a terminal the live view has the rest; failures are printed so that they stay.
+            if number > state["before"] and (not self.live or record["status"] == "failed"):
+                self._print(record_line(record, number, state))
+        self.n_shown = len(records)
         if self.live:
-            for number, record in enumerate(fresh, self.told + 1):
-                if record["status"] == "failed" and number > state["before"]:
-                    self.live.console.print(line(record, number, state), highlight=False, soft_wrap=True)
             self.best = bounds.best_by_size([*self.best.values(), *fresh], state["within"])
-            none = Text("No trial is within these bounds yet.") if state["within"] and not self.best else ""
-            self.live.update(Group(progress(state), none, best_by_size(self.best)), refresh=True)
-        else:
-            for number, record in enumerate(fresh, self.told + 1):
-                if number > state["before"]:
-                    self.console.print(line(record, number, state), highlight=False, soft_wrap=True)
-        self.told = len(records)
+            none_within = state["within"] and not self.best
+            notice = Text("No trial is within these bounds yet.") if none_within else ""
+            table = result_tables.best_by_size(self.best)
+            self.live.update(Group(progress(state), notice, table), refresh=True)
+
+    def _print_head(self, state: dict[str, Any]) -> None:
+        self._print(f"If this is interrupted, continue with: ablate resume {shlex.quote(state['run'])}")
+        if state["before"]:
+            self._print(f"{state['before']} trials are already recorded.")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False)
 
 
 def progress(state: dict[str, Any]) -> Group:
-    """Trials done, running, failed; time left; the dashboard's address; and each running trial."""
-    failed = state["counts"]["failed"]
-    head = f"{state['done']}/{state['trials']} trials done, {len(state['running'])} running, {failed} failed"
-    head += f", {state['counts']['pruned']} stopped early" if state["counts"]["pruned"] else ""
-    head += f", {state['waiting']} waiting for a node" if state["waiting"] else ""
-    head += f", {state['deaths']} worker deaths" if state["deaths"] else ""
-    lines = [f"{head} · {left(state)} · {state['status']}"]
+    """Summarise a run's state.
+
+    Args:
+        state: As `state.json` holds it, with `done` and `counts`.
+
+    Returns:
+        Trials by status, the time left, the bounds, the dashboard's address and each running trial.
+    """
+    counts = state["counts"]
+    parts = [
+        f"{state['done']}/{state['trials']} trials done",
+        f"{len(state['running'])} running",
+        f"{counts['failed']} failed",
+    ]
+    parts += [f"{counts['pruned']} stopped early"] if counts["pruned"] else []
+    parts += [f"{state['waiting']} waiting for a node"] if state["waiting"] else []
+    parts += [f"{state['deaths']} worker deaths"] if state["deaths"] else []
+    lines = [f"{', '.join(parts)} · {time_left(state)} · {state['status']}"]
+    within = state.get("within")
     if state["status"] == "exhausted":
-        bounded = "No further point was found within the bounds."  # a large space is not listed
-        lines.append(bounded if state.get("within") else "Every point of the space has been tried.")
-    if within := state.get("within"):
-        beyond = state["out_of_bounds"]
-        lines.append(
-            f"Bounds: {in_bounds(within)}"
-            + (f"; {beyond} proposals beyond them were not trained" if beyond else "")
-        )
+        bounded = "No further point was found within the bounds."  # a large space is not enumerated
+        lines.append(bounded if within else "Every point of the space has been tried.")
+    if within:
+        n_out = state["out_of_bounds"]
+        skipped = f"; {n_out} proposals out of bounds were not trained" if n_out else ""
+        lines.append(f"Bounds: {describe_bounds(within)}{skipped}")
     if state["dashboard"] and state["running"]:
-        lines.append(f"Ray dashboard {state['dashboard']} (if it asks for a token: `ray get-auth-token`)")
-    for trial in state["running"]:
-        seen = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
-        seen += f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
-        head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
-        lines.append(f"  {head} {after(trial, trial['epochs'])}{seen}")
-    return Group(*(Text(line) for line in lines))
+        lines.append(f"Ray dashboard: {state['dashboard']} (`ray get-auth-token` prints its token)")
+    lines += map(_running_line, state["running"])
+    return Group(*map(Text, lines))
 
 
-def left(state: dict[str, Any]) -> str:
-    """Time so far and, where it can be told, the time left."""
-    so_far = f"{duration(state['spent'])} {'so far' if state['running'] else 'in all'}"  # by all its drivers
+def time_left(state: dict[str, Any]) -> str:
+    """The time that all drivers of a run have spent and, where it can be estimated, the time left."""
+    spent = f"{format_duration(state['spent'])} {'so far' if state['running'] else 'in all'}"
     seconds = seconds_left(state)
-    return so_far if seconds is None else f"{so_far}, about {duration(seconds)} left"
+    return spent if seconds is None else f"{spent}, about {format_duration(seconds)} left"
 
 
-def best_by_size(best: dict[str, Record]) -> Table:
-    """The best accuracy within each size class."""
-    table = Table("size class", "best accuracy", "trial", "layers", box=None, pad_edge=False)
-    for name, record in best.items():
-        table.add_row(name, f"{record['accuracy']:.1%}", record["trial_id"], in_words(record["spec"]))
-    return table
+def record_line(record: Record, number: int, state: dict[str, Any]) -> str:
+    """One line about a finished trial.
 
-
-def front(records: pd.DataFrame, objectives: dict[str, Direction], within: dict[str, float]) -> Group:
-    """The Pareto front as a table, smallest last."""
-    chosen = pareto.front_of(records, objectives, within)
-    title = f"Pareto front: {len(chosen)} of {len(records)} trials"
-    title += f", with {in_bounds(within)}" if within else ""
-    title += "; no trial keeps these bounds" if within and not len(chosen) else ""
-    table = Table(box=None, pad_edge=False)
-    for name in ("trial", *(COLUMNS[o] for o in objectives)):
-        table.add_column(name, justify="left" if name == "trial" else "right")
-    table.add_column("layers")
-    for _, record in chosen.iterrows():
-        table.add_row(record["trial_id"], *(cell(o, record[o]) for o in objectives), in_words(record["spec"]))
-    return Group(Text(title, style="italic"), table)
-
-
-def latencies(path: Path) -> Table:
-    """The front's latencies: as the search saw them, and as they are."""
-    table = Table(
-        "trial",
-        "ms, sum of layers",
-        "ms, measured whole",
-        box=None,
-        pad_edge=False,
-        title="Latency at batch 1",
-        title_justify="left",
-    )
-    for _, row in pd.read_csv(path, dtype={"trial_id": str}).iterrows():
-        table.add_row(row["trial_id"], f"{row['latency_ms_summed']:.2f}", f"{row['latency_ms_measured']:.2f}")
-    return table
-
-
-def confirmed(path: Path) -> Table:
-    """Members of the front: what the search saw of them, and what further seeds say on the test set."""
-    title = "Confirmed: the search chose by validation with one seed; these are means over others, with 95 % intervals"
-    columns = ("trial", "search", "validation", "test", "seeds")
-    table = Table(*columns, box=None, pad_edge=False, title=title, title_justify="left")
-    for row in pd.read_csv(path, dtype={"trial_id": str}).to_dict("records"):
-        means = [_interval(row, name) for name in ("accuracy", "test_accuracy")]
-        off = "" if row["on_front"] else " (no longer on the front)"
-        table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, str(row["n"]))
-    return table
-
-
-def sensitivities(path: Path) -> Table:
-    """What each layer group costs in accuracy: alone, and as the last to follow all others."""
-    costs = pd.read_csv(path, keep_default_na=False, na_values={"accuracy_cost": [""], "accuracy_high": [""]})
-    kinds = list(dict.fromkeys(costs["precision"]))
-    heads = [f"{kind}, {how}" for how in ("alone", "last") for kind in kinds]
-    title = "Cost in points of validation accuracy; alone: all else full, last: all else low"
-    table = Table("layer group", *heads, box=None, pad_edge=False, title=title, title_justify="left")
-    points = {
-        (row["how"], row["precision"], row["group"]): f"{100 * row['accuracy_cost']:.1f}"
-        + (
-            ""
-            if pd.isna(row["accuracy_high"])
-            else f" ±{100 * (row['accuracy_high'] - row['accuracy_cost']):.1f}"
-        )
-        for row in costs.dropna(subset="accuracy_cost").to_dict("records")
-    }
-    whole = [points.get(("all", kind, ""), "-") for kind in kinds]
-    for group in dict.fromkeys(costs["group"]):
-        if group:
-            table.add_row(
-                group, *(points.get((how, kind, group), "-") for how in ("alone", "last") for kind in kinds)
-            )
-    table.add_row("all of them", *whole, *([""] * len(kinds)))
-    return table
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    if not row["n"]:
-        return "-"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:.1%}" + ("" if pd.isna(low) else f" ({low:.1%} to {high:.1%})")
-
-
-def bench(rows: list[dict[str, Any]]) -> Table:
-    """A packed model beside its twins."""
-    batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
-    title = f"medians on {rows[0]['device']}, {rows[0]['threads']} threads; n in brackets"
-    table = Table(
-        "model",
-        "file",
-        "in memory",
-        *(f"ms at batch {b}" for b in batches),
-        box=None,
-        pad_edge=False,
-        title=title,
-    )
-    for row in rows:
-        times = [f"{row[f'latency_ms at batch {b}']:.2f} ({row[f'n at batch {b}']})" for b in batches]
-        table.add_row(row["model"], size(row["size_bytes"]), size(row["memory_bytes"]), *times)
-    return table
-
-
-def line(record: Record, number: int, state: dict[str, Any]) -> str:
+    Args:
+        record: The trial's record.
+        number: Its place in the ledger, from 1.
+        state: The run's state.
+    """
     head = f"[{number}/{state['trials']}] {record['trial_id']}"
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
-    took = duration(time.time() - state["started"])
-    return f"{head} accuracy {record['accuracy']:.1%}, {size(record['size_bytes'])}, {in_words(record['spec'])} · {took}"
+    outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'])}"
+    elapsed = format_duration(time.time() - state["started"])
+    return f"{head} {outcome}, {describe_layers(record['spec'])} · {elapsed}"
+
+
+def _running_line(trial: dict[str, Any]) -> str:
+    accuracy = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
+    attempt = f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
+    head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
+    return f"  {head} {after(trial, trial['epochs'])}{accuracy}{attempt}"

@@ -1,16 +1,15 @@
-"""What the command line prints of a study before it runs, and of a run."""
+"""What the command line prints about a study before it runs, and about a run."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ablate.cli.console import console, short, table
+from ablate.cli.console import console, print_json, print_line, print_rows, relative_path
 from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
-from ablate.formatting import count
+from ablate.formatting import format_count
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
 from ablate.search.fractional_factorial import APART
@@ -19,113 +18,131 @@ if TYPE_CHECKING:  # they load torch
     from ablate.engine.gate import Check
     from ablate.engine.plan import Plan
 
+# What a run's folder may hold for its reader, in the order in which `status` lists it.
+OUTPUTS = (
+    "report.html",
+    "figures/pareto.png",
+    "figures/sensitivity.png",
+    "tables/front.csv",
+    "tables/confirmed.csv",
+    "tables/sensitivity.csv",
+    "tables/latency.csv",
+    "ledger.jsonl",
+)
 
-def dry_run(asked: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
-    """The layer groups, the size of the space, the anchors and the cost, and whether a trial would be ended by its limit."""
+
+def dry_run(study: StudySpec, as_json: bool, resources: Resources, known: Sequence[Path] = ()) -> None:
+    """Check a study and print its layer groups, anchors and cost, without training it.
+
+    Args:
+        study: The study.
+        as_json: Print JSON.
+        resources: What a trial may use.
+        known: Runs whose trials the study would reuse.
+    """
     from ablate.engine.estimate import estimate
     from ablate.engine.gate import gate
     from ablate.engine.plan import plan
     from ablate.engine.warm_start import reuse
 
-    planned = plan(asked)
+    planned = plan(study)
     reuse(known, planned)
     checks = gate(planned)
     result = {"checks": [asdict(check) for check in checks]} | estimate(planned)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
     if as_json:
-        return print(json.dumps(result, indent=1))
+        return print_json(result)
     searched = [row["layer group"] for row in result["groups"] if row["searched"]]
-    console.print(
-        f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}",
-        highlight=False,
-    )
-    console.print(_images(**result["images"]), highlight=False, soft_wrap=True)
-    for line in _checks(checks, planned):
-        console.print(line, highlight=False, soft_wrap=True)
-    table(result["anchors"], False)
-    if resolution := result.get("resolution"):
-        told = f"A fraction: {asked.points} of {result['points_of_all']:,} points, of resolution {resolution}"
-        console.print(f"{told}: {APART[resolution]}.", highlight=False, soft_wrap=True)
-    console.print(f"Points of the space: {count(result['points'])}", highlight=False)
-    views = f"{result['trials']} trials, {result['image_views']:,} image views at {result['images_per_second_of_a_cpu']} a second"
-    if asked.confirm:
-        console.print(
-            f"Then {asked.confirm} more for each member of the front, not counted here:", highlight=False
-        )
-    minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
-    console.print(f"{views} and CPU: {minutes} on {result['cpus']} CPUs", highlight=False)
-    longest, limit = (
-        result["minutes_of_longest_trial"] / resources.cpus_per_trial,
-        resources.minutes_per_trial,
-    )
-    if longest > limit and not resources.gpus_per_trial:
-        end = f"is ended after {limit:g}, as failed; give more --minutes-per-trial, --cpus-per-trial or a GPU"
-        where = f"{resources.cpus_per_trial} of these CPUs"
-        console.print(
-            f"A trial takes about {longest:.0f} minutes on {where}, but {end}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _checks(checks: "Sequence[Check]", planned: "Plan") -> list[str]:
-    """What was found, but for what standard error has already."""
-    said = {*planned.dataset.notes, *planned.notices}
-    return [f"{check.about.capitalize()}: {check.found}" for check in checks if check.found not in said]
-
-
-def _images(in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_models_processor: bool) -> str:
-    """At what size images are decoded, and what becomes of them; sizes are (height, width)."""
-    has, takes = (f"{width} x {height}" for height, width in (in_memory, model_takes))
-    if by_the_models_processor:
-        return f"Images: each decoded to {has} pixels, resized and cropped as the model's image processor does it"
-    return f"Images: {has} pixels" + (
-        "" if has == takes else f", brought to the model's {takes} batch by batch"
-    )
+    print_line(f"Layer groups ({len(searched)} of {len(result['groups'])} searched): {', '.join(searched)}")
+    print_line(_describe_images(**result["images"]))
+    for line in _describe_checks(checks, planned):
+        print_line(line)
+    print_rows(result["anchors"], as_json=False)
+    for line in _describe_cost(result, study, resources):
+        print_line(line)
 
 
 def outcome(run: Run, as_json: bool) -> None:
-    """A run's progress, its failures and its front."""
-    from ablate.analysis import pareto
-    from ablate.cli import live_view
+    """Print a run's progress, its failed trials, its front and its output files.
 
-    counts = {name: int((run.records["status"] == name).sum()) for name in ("complete", "failed", "pruned")}
+    Args:
+        run: The run, which may still be going on.
+        as_json: Print JSON.
+    """
+    statuses = ("complete", "failed", "pruned")
+    counts = {name: int((run.records["status"] == name).sum()) for name in statuses}
     if as_json:
-        front = pareto.front_of(run.searched, run.study.directions, run.study.within)
-        rows = (
-            front.astype(object).where(front.notna(), None).to_dict("records")
-        )  # to_json rounds, up to Infinity
-        told = {
-            "run": str(run.path),
-            "state": run.state,
-            "trials": counts,
-            "within": run.study.within,
-            "front": rows,
-        }
-        return print(json.dumps(told, indent=1))
+        return _print_outcome_as_json(run, counts)
+    from ablate.cli import live_view, result_tables
+
     if run.state:
         console.print(live_view.progress(run.state | {"done": len(run.records), "counts": counts}))
-    if run.state.get("running") and not run.alive:
-        state = run.state | {"run": short(run.path)}
-        console.print(f"Its driver is gone: {how_to_go_on(state)}", highlight=False, soft_wrap=True)
-    if reason := run.state.get("reason"):
-        state = run.state | {"run": short(run.path)}
-        stopped = f"The study stopped: {reason}; {how_to_go_on(state)}"
-        console.print(stopped, highlight=False, markup=False, soft_wrap=True)
+    state = run.state | {"run": relative_path(run.path)}
+    if state.get("running") and not run.alive:
+        print_line(f"The driver of this run has died: {how_to_go_on(state)}")
+    if reason := state.get("reason"):
+        print_line(f"The study stopped: {reason}; {how_to_go_on(state)}")
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
-        console.print(f"  {record['trial_id']} failed: {record['error']}", highlight=False, soft_wrap=True)
-    console.print(live_view.front(run.searched, run.study.directions, run.study.within))
-    if (run.path / "tables" / "latency.csv").exists():
-        console.print(live_view.latencies(run.path / "tables" / "latency.csv"))
-    if (run.path / "tables" / "sensitivity.csv").exists():
-        console.print(live_view.sensitivities(run.path / "tables" / "sensitivity.csv"))
-    if (run.path / "tables" / "confirmed.csv").exists():
-        console.print(live_view.confirmed(run.path / "tables" / "confirmed.csv"))
-    tables = ("tables/front.csv", "tables/confirmed.csv", "tables/sensitivity.csv", "tables/latency.csv")
-    written = [
-        name
-        for name in ("report.html", "figures/pareto.png", "figures/sensitivity.png", *tables, "ledger.jsonl")
-        if (run.path / name).exists()
-    ]
-    console.print(f"In {short(run.path)}: {', '.join(written)}", soft_wrap=True, highlight=False)
+        print_line(f"  {record['trial_id']} failed: {record['error']}")
+    console.print(result_tables.front(run.searched, run.study.directions, run.study.within))
+    tables = {
+        "latency": result_tables.latencies,
+        "sensitivity": result_tables.sensitivities,
+        "confirmed": result_tables.confirmed,
+    }
+    for name, table in tables.items():
+        if (path := run.path / "tables" / f"{name}.csv").exists():
+            console.print(table(path))
+    written = [name for name in OUTPUTS if (run.path / name).exists()]
+    print_line(f"In {relative_path(run.path)}: {', '.join(written)}")
+
+
+def _print_outcome_as_json(run: Run, counts: dict[str, int]) -> None:
+    from ablate.analysis import pareto
+
+    front = pareto.front_of(run.searched, run.study.directions, run.study.within)
+    # Not `to_json`, which rounds numbers.
+    rows = front.astype(object).where(front.notna(), None).to_dict("records")
+    result = {"run": str(run.path), "state": run.state, "trials": counts}
+    print_json(result | {"within": run.study.within, "front": rows})
+
+
+def _describe_checks(checks: "Sequence[Check]", planned: "Plan") -> list[str]:
+    """What the checks found, except what standard error already has."""
+    printed = {*planned.dataset.notes, *planned.notices}
+    return [f"{check.about.capitalize()}: {check.found}" for check in checks if check.found not in printed]
+
+
+def _describe_images(
+    in_memory: tuple[int, int], model_takes: tuple[int, int], by_the_models_processor: bool
+) -> str:
+    """The size at which images are decoded, and how they reach the model. Sizes are (height, width)."""
+    decoded, taken = (f"{width} x {height}" for height, width in (in_memory, model_takes))
+    if by_the_models_processor:
+        return f"Images: {decoded} pixels, each resized and cropped as the model's image processor does it"
+    resized = "" if decoded == taken else f", resized to the model's {taken} batch by batch"
+    return f"Images: {decoded} pixels{resized}"
+
+
+def _describe_cost(result: dict[str, Any], study: StudySpec, resources: Resources) -> list[str]:
+    lines = []
+    if resolution := result.get("resolution"):
+        part = f"{study.points} of {result['points_of_all']:,} points, of resolution {resolution}"
+        lines.append(f"Fractional factorial: {part}: {APART[resolution]}.")
+    lines.append(f"Points of the space: {format_count(result['points'])}")
+    if study.confirm:
+        lines.append(
+            f"The {study.confirm} further trials for each member of the front are not included below."
+        )
+    trials = f"{result['trials']} trials, {result['image_views']:,} image views"
+    minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
+    rate = f"at {result['images_per_second_of_a_cpu']} images a second and CPU"
+    lines.append(f"{trials}: {minutes} on {result['cpus']} CPUs, {rate}")
+    longest = result["minutes_of_longest_trial"] / resources.cpus_per_trial
+    limit = resources.minutes_per_trial
+    if longest > limit and not resources.gpus_per_trial:
+        duration = f"A trial takes about {longest:.0f} minutes on {resources.cpus_per_trial} of these CPUs"
+        advice = "increase --minutes-per-trial or --cpus-per-trial, or use a GPU"
+        lines.append(f"{duration}, but is ended after {limit:g} and recorded as failed; {advice}")
+    return lines

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
-from ablate.errors import together
+from ablate.errors import join_faults
 
 Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
 
@@ -35,7 +35,7 @@ class Step(Spec):
         faults = [f for key, value in self.layer.items() if (f := fault(LayerSpec, key, value))]
         faults += [f for key, value in self.recipe.items() if (f := fault(Recipe, key, value))]
         if faults := faults + tune_faults(self.tune):
-            raise ValueError(together(faults))
+            raise ValueError(join_faults(faults))
         return self
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ablate.errors import BadInput, quoted, unknown
-from ablate.formatting import duration, size
+from ablate.errors import BadInput, short_repr, unknown
+from ablate.formatting import format_duration, format_bytes
 from ablate.plugins import is_plugin, load_plugin
 
 Direction = Literal["min", "max"]
@@ -74,7 +74,7 @@ TABLE: dict[str, Objective] = {
     ),
     "loss": Objective("min", "loss (nats)", "validation loss (nats)", known="scored", text="{:.3f}".format),
     "size_bytes": Objective(
-        "min", "size", "packed model (MiB)", 2**20, "log", known="counted", text=size, in_ratios=True
+        "min", "size", "packed model (MiB)", 2**20, "log", known="counted", text=format_bytes, in_ratios=True
     ),
     "bitops": Objective(
         "min", "bit operations", "bit operations (G)", 1e9, "log", known="counted", text=_giga, in_ratios=True
@@ -91,7 +91,7 @@ TABLE: dict[str, Objective] = {
     "images": Objective(
         "min", "images", "training images", scale="log", known="counted", text="{:,.0f}".format
     ),
-    "train_seconds": Objective("min", "training", "training (s)", known="measured", text=duration),
+    "train_seconds": Objective("min", "training", "training (s)", known="measured", text=format_duration),
 }
 SPACE_OBJECTIVES = ("accuracy", "size_bytes")  # of a space that names none
 

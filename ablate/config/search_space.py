@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, model_validator
 from ablate.config.builtin import load
 from ablate.config.objectives import SPACE_OBJECTIVES, objective_faults
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
-from ablate.errors import quoted, together, unknown
+from ablate.errors import short_repr, join_faults, unknown
 
 
 class Range(Spec):
@@ -108,7 +108,7 @@ class SpaceSpec(Spec):
         if "weights" not in self.layer:
             faults.append("[layer] must say which `weights` a layer group may have")
         if faults:
-            raise ValueError(together(faults))
+            raise ValueError(join_faults(faults))
         return self
 
 

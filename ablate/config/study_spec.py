@@ -10,7 +10,7 @@ from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, de
 from ablate.config.search_space import SpaceSpec, load_space
 from ablate.config.study_rules import study_faults
 from ablate.config.trial_spec import Positive, Recipe, Spec, Value
-from ablate.errors import together
+from ablate.errors import join_faults
 from ablate.plugins import is_plugin
 
 
@@ -147,7 +147,7 @@ class StudySpec(Spec):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if faults := study_faults(self):
-            raise ValueError(together(faults))
+            raise ValueError(join_faults(faults))
         return self
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ablate.config.precisions import Weights
-from ablate.errors import BadInput, quoted, together, unknown
+from ablate.errors import BadInput, short_repr, join_faults, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str
@@ -223,7 +223,7 @@ def checked(spec: type[S], data: Any, where: str) -> S:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + together(_line(spec, fault) for fault in error.errors())) from None
+        raise BadInput(f"{where}: " + join_faults(_line(spec, fault) for fault in error.errors())) from None
 
 
 def fault(spec: type[Spec], key: str, value: object) -> str:

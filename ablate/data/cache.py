@@ -20,7 +20,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ablate.errors import BadInput, unwritten
+from ablate.errors import BadInput, write_error
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -77,7 +77,7 @@ def fetch(dataset: Download) -> Path:
     except OSError as error:
         room = f"{dataset.name} must fit into {str(path.parent)!r}, but: {error.strerror or error}"
         advice = "free some space, or set ABLATE_CACHE to another folder"
-        raise unwritten(error, f"{room}; {advice}") from None
+        raise write_error(error, f"{room}; {advice}") from None
     return path
 
 

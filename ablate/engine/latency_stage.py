@@ -16,7 +16,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
 from ablate.quantization import packed_model
@@ -33,7 +33,7 @@ def layer_latencies(
     table: latency.LatencyTable = ray_cluster.alone(
         resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile
     )
-    store(path, json.dumps(table.dump()).encode())
+    write_atomic(path, json.dumps(table.dump()).encode())
     return table
 
 
@@ -81,7 +81,7 @@ def measure_front(
                 **whole,
             }
         )
-    store(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_atomic(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
 def _measure_packed(

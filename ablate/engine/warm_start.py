@@ -8,8 +8,8 @@ from pathlib import Path
 from ablate.config.canonical import effective
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.engine.plan import Plan, proposer_of
-from ablate.errors import BadInput, unwritten
-from ablate.files import store
+from ablate.errors import BadInput, write_error
+from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
@@ -67,14 +67,14 @@ def adopt(path: Path, known: Known) -> None:
                 *sorted((folder / "weights" / name).glob("*")),
             ):
                 if file.exists():
-                    store(path / file.relative_to(folder), file.read_bytes())
+                    write_atomic(path / file.relative_to(folder), file.read_bytes())
         with (path / "ledger.jsonl").open("wb") as lines:
             lines.writelines(ledger.line(record) for record, _ in known.values())
             lines.flush()
             os.fsync(lines.fileno())
     except OSError as error:
         message = f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space"
-        raise unwritten(error, message) from None
+        raise write_error(error, message) from None
 
 
 def _difference(theirs: TrialSpec, search: Search) -> str:

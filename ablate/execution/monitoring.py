@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import unwritten
+from ablate.errors import write_error
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {  # gauges: name -> (description, labels beside `run`)
     "ablate_trials": (
@@ -77,7 +77,7 @@ def monitor(directory: Path) -> list[Path]:
         rules.write_text(json.dumps(_rules(), indent=1) + "\n", encoding="utf-8")  # YAML contains JSON
     except OSError as error:
         message = f"--export must be a folder that can be written, but {str(directory)!r}: {error.strerror}"
-        raise unwritten(error, message) from None
+        raise write_error(error, message) from None
     return [dashboard, rules]
 
 

@@ -17,10 +17,10 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.errors import NonFinite, Unwritten
+from ablate.errors import NonFinite, WriteFailed
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_patches import keep_actors
-from ablate.formatting import in_words
+from ablate.formatting import describe_layers
 from ablate.runs.record import Record, arm, blank_record
 from ablate.runs.state import after
 
@@ -57,7 +57,7 @@ def distribute(
 
     Every record is written before it is told; `tell` returns the trials whose weights are kept. `watch` is called
     again and again with what is running, how many trials wait for a node, and how many workers died. After `stop`,
-    running trials end with their current epoch, unrecorded. Raises Unwritten when the run's folder cannot be written.
+    running trials end with their current epoch, unrecorded. Raises WriteFailed when the run's folder cannot be written.
     With a Storage, a trial's state is kept there after each validated epoch until the trial is recorded. With a judge, a trial
     that it gives a reason to end after an epoch, by its record so far, is recorded as pruned.
     """
@@ -132,7 +132,8 @@ class _Worker(tune.Trainable):
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
         print(
-            f"trial {self.name}: {in_words(new_config['spec'])}", f"(after {after(state)})" if state else ""
+            f"trial {self.name}: {describe_layers(new_config['spec'])}",
+            f"(after {after(state)})" if state else "",
         )
         return True
 
@@ -178,7 +179,7 @@ def _write(writer: Any, record: Record, predictions: dict[str, Any], weights: di
     try:
         ray.get(writer.write.remote(record, predictions, weights))
     except ray.exceptions.RayTaskError as error:
-        raise Unwritten(str(error.cause)) from None
+        raise WriteFailed(str(error.cause)) from None
 
 
 class _Unsaved:
@@ -304,7 +305,7 @@ class _Proposer(_Unsaved, Searcher):
         try:
             ray.get(self.writer.prune.remote(trial.trial_id, trial.verdict))
         except ray.exceptions.RayTaskError as error:
-            raise Unwritten(str(error.cause)) from None
+            raise WriteFailed(str(error.cause)) from None
         if self.storage:
             self.storage.drop(trial.trial_id)
         self.close(trial.trial_id)
@@ -323,7 +324,7 @@ class _Proposer(_Unsaved, Searcher):
         if ray.get(self.writer.has.remote(name)):  # it died after its record was written
             return self.close(name)
         if trouble := ray.get(self.writer.trouble.remote()):
-            raise Unwritten(trouble)
+            raise WriteFailed(trouble)
         if time.monotonic() - trial.started > limit:
             reason = f"the trial took more than {self.minutes:g} minutes and was ended"
         elif isinstance(error, ray.exceptions.RayTaskError):
@@ -424,7 +425,7 @@ def _row(trial: _Running) -> dict[str, Any]:
     row: dict[str, Any] = {
         "trial_id": trial.trial_id,
         "arm": arm(trial.spec),
-        "layers": in_words(trial.spec.model_dump()),
+        "layers": describe_layers(trial.spec.model_dump()),
     }
     row |= {
         "slot": trial.slot,

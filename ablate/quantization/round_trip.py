@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ablate.config.trial_spec import LayerSpec
-from ablate.errors import BadInput, unwritten
+from ablate.errors import BadInput, write_error
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits, sharing_copy
 from ablate.models.preprocessing import Preprocess
@@ -27,7 +27,7 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
 
     Raises:
         BadInput: The copy cannot be packed, loaded without a skeleton or run, or computes something else once it is loaded.
-        Unwritten: There is no room for the packed copy in the temporary folder.
+        WriteFailed: There is no room for the packed copy in the temporary folder.
     """
     copy = sharing_copy(model).eval()
     quantize_(copy, dict.fromkeys(linear_layers(copy), LayerSpec(weights="binary")))
@@ -39,7 +39,7 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
             expected, found = (logits(each, pixels) for each in (copy, load_packed(folder).to(device)))
         except OSError as error:
             room = f"a packed model must fit into {tempfile.gettempdir()!r}, but: {error.strerror or error}"
-            raise unwritten(error, f"{room}; free some space, or set TMPDIR to another folder") from None
+            raise write_error(error, f"{room}; free some space, or set TMPDIR to another folder") from None
         except Exception as error:  # each model fails in its own way
             why = str(error).strip().partition("\n")[0].replace(folder, "the file") or type(error).__name__
             raise BadInput(

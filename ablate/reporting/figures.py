@@ -8,7 +8,7 @@ import pandas as pd
 
 from ablate.analysis.confusion import most_confused
 from ablate.errors import BadInput
-from ablate.formatting import in_bounds, natural, size
+from ablate.formatting import describe_bounds, format_bytes, natural_sort_key
 from ablate.labels import shortened
 from ablate.paper_figures import (
     fig_confusion,
@@ -47,16 +47,16 @@ def _front(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
     title = f"{about}, {len(trials)} trials, " + (
         f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
     )
-    title += f"\n{in_bounds(run.study.within)}" if run.study.within else ""
+    title += f"\n{describe_bounds(run.study.within)}" if run.study.within else ""
     fig_pareto.draw(trials, objectives, title, to / "pareto")
     yield to / "pareto"
     front = found.tables["front"].drop_duplicates("trial_id").head(MOST)
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"][front["trial_id"]]
-    if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural):
+    if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural_sort_key):
         rows = [
             [spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs
         ]
-        labels = [f"{row['accuracy']:.1%}, {size(row['size_bytes'])}" for _, row in front.iterrows()]
+        labels = [f"{row['accuracy']:.1%}, {format_bytes(row['size_bytes'])}" for _, row in front.iterrows()]
         fig_layers.draw(
             pd.DataFrame(rows, columns=groups),
             labels,

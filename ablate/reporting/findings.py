@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.reporting import confusion_findings, data_volume_findings, design_findings, search_findings
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
@@ -57,5 +57,5 @@ def write_tables(findings: dict[str, Finding], folder: Path) -> list[Path]:
         text = plain.to_csv(index=False)
         if "\r" in text:  # a reader takes it for the end of a row, unless it is quoted
             text = plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-        store(folder / f"{name}.csv", text.encode("utf-8", "backslashreplace"))
+        write_atomic(folder / f"{name}.csv", text.encode("utf-8", "backslashreplace"))
     return [folder / f"{name}.csv" for name in tables]

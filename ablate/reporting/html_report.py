@@ -15,9 +15,9 @@ import pandas as pd
 
 from ablate.config.objectives import COLUMNS, cell
 from ablate.config.trial_spec import LayerSpec
-from ablate.errors import BadInput, Unwritten, unwritten
-from ablate.files import store
-from ablate.formatting import natural
+from ablate.errors import BadInput, WriteFailed, write_error
+from ablate.files import write_atomic
+from ablate.formatting import natural_sort_key
 from ablate.reporting.findings import findings, write_tables
 from ablate.reporting.plotly_charts import Panel, charts, drawn
 from ablate.reporting.run_results import Finding
@@ -53,7 +53,7 @@ def report(run: Run, to: Path | None = None) -> Path:
     """Write a run's page, RUN/report.html by default, and every table as CSV in a folder beside it; where the page is.
 
     The run may still be going on. The same ledger gives the same bytes. Raises BadInput where `to` cannot be
-    a file, and Unwritten on a full disk.
+    a file, and WriteFailed on a full disk.
     """
     asked, to = to is not None, (to or run.path / "report.html").absolute()
     if to.is_dir():
@@ -64,14 +64,14 @@ def report(run: Run, to: Path | None = None) -> Path:
     page = _page(run, found, tables.name)
     try:
         write_tables(found, tables)
-        store(to, page.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
+        write_atomic(to, page.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
     except OSError as error:
         why = f"{str(to)!r}: {error.strerror}"
         if asked:
-            raise unwritten(
+            raise write_error(
                 error, f"--out must be a file that can be written, but {why}; give another"
             ) from None
-        raise Unwritten(f"the page could not be written to {why}") from None
+        raise WriteFailed(f"the page could not be written to {why}") from None
     return to
 
 
@@ -281,7 +281,7 @@ def _trials(run: Run, front: Finding) -> dict[str, Any]:
     names = list(run.study.objectives)
     rows = drawn(front.tables["trials"])
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"]
-    groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural)
+    groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural_sort_key)
     kinds: dict[str, int] = {json.dumps({"weights": "full"}): 0}
     kept = {folder.name for folder in (run.path / "weights").glob("*")}
     trials = []

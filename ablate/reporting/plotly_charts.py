@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.config.objectives import AXES, COLUMNS, OBJECTIVES, Axis, cell
 from ablate.config.study_spec import StudySpec
-from ablate.formatting import natural
+from ablate.formatting import natural_sort_key
 from ablate.labels import one_line, shortened_alike
 from ablate.paper_figures.palette import BLACK, BLUE, GREY, VERMILLION, colours
 from ablate.reporting.run_results import Finding
@@ -202,7 +202,7 @@ def _parameters(finding: Finding, objectives: list[str]) -> list[Panel]:
 def _layers(finding: Finding, objectives: list[str]) -> list[Panel]:
     panels = []
     for name, rows in finding.tables["layers"].groupby("objective", sort=False):
-        groups = sorted(set(rows["group"]), key=natural, reverse=True)
+        groups = sorted(set(rows["group"]), key=natural_sort_key, reverse=True)
         kinds, times = list(dict.fromkeys(rows["precision"])), 1 / AXES[str(name)].unit
         traces = []
         for i, (kind, part) in enumerate(rows.groupby("precision", sort=False)):
@@ -243,7 +243,7 @@ def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
     for how, told in (("alone", "all else full"), ("last", "all else low")):
         rows, traces = costs[costs["how"] == how].dropna(subset="accuracy_cost"), []
         for kind, part in rows.groupby("precision", sort=False):
-            part = part.set_index("group", drop=False).loc[sorted(part["group"], key=natural)]
+            part = part.set_index("group", drop=False).loc[sorted(part["group"], key=natural_sort_key)]
             trace: Plain = {
                 "x": [_text(group) for group in part["group"]],
                 "y": _list(100 * part["accuracy_cost"]),
@@ -260,7 +260,7 @@ def _sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
             }
             traces.append(trace | {"hovertemplate": "%{x}: %{y:.2f} points<extra>%{fullData.name}</extra>"})
         y: Plain = {"title": {"text": "cost (points)"}, "zeroline": True}
-        groups = [_text(group) for group in sorted(set(rows["group"]), key=natural)]
+        groups = [_text(group) for group in sorted(set(rows["group"]), key=natural_sort_key)]
         order: Plain = {"categoryorder": "array", "categoryarray": groups, "tickangle": -60}
         panels += (
             [Panel(f"Cost in accuracy, {told}", traces, {"xaxis": order, "yaxis": y}, 380)] if traces else []

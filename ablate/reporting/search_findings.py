@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis import importance, layer_effects, pareto
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
-from ablate.formatting import in_bounds, in_words
+from ablate.formatting import describe_bounds, describe_layers
 from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, RunResults
 
@@ -30,7 +30,7 @@ def front(results: RunResults) -> Finding:
     knee = pareto.knee(results.points, results.directions)
     columns = ["trial_id", "arm", "seed", "fraction", *dict.fromkeys(["accuracy", *study.objectives])]
     table = trials[columns].assign(
-        layers=[in_words(spec) for spec in trials["spec"]],
+        layers=[describe_layers(spec) for spec in trials["spec"]],
         front=trials.index.isin(on_front),
         stairs=trials.index.isin(on_stairs),
         knee=trials.index == knee,

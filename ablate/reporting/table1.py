@@ -21,7 +21,7 @@ from ablate import hardware
 from ablate.config.canonical import asked
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.formatting import in_words
+from ablate.formatting import describe_layers
 from ablate.models import checkpoints, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import latency, macs
@@ -248,7 +248,7 @@ def _arms(run: Run) -> tuple[list[_Arm], list[str]]:
     cells = (
         {} if seen.design is None else dict(zip(seen.design["trial_id"], seen.design["cell"], strict=True))
     )
-    named = [(arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + chosen) for arm in arms]
+    named = [(arm, cells.get(arm[0]["trial_id"]) or describe_layers(arm[0]["spec"]) + chosen) for arm in arms]
     lost = [
         f"No row: {name}, all {len(arm)} seeds of which failed." for arm, name in named if not _complete(arm)
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ablate.errors import BadInput, Unwritten, unwritten
+from ablate.errors import BadInput, WriteFailed, write_error
 
 if TYPE_CHECKING:
     import optuna
@@ -29,14 +29,14 @@ def export_model(run: "Run", to: Path, trial: str | None, max_size_bytes: int | 
     except FileExistsError:
         raise BadInput(f"{rule} exists; give another") from None
     except OSError as error:
-        raise unwritten(error, f"{rule}: {error.strerror}; give another") from None
+        raise write_error(error, f"{rule}: {error.strerror}; give another") from None
     try:
         for file, content in files.items():
             (to / file).write_bytes(content)
     except BaseException as error:
         shutil.rmtree(to, ignore_errors=True)  # a copy is whole or not there
         if isinstance(error, OSError):
-            raise Unwritten(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
+            raise WriteFailed(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
         raise
     return name
 

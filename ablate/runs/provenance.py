@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ablate.errors import BadInput
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,7 +66,7 @@ def add_resume(path: Path, contents: dict[str, str]) -> None:
     """Add this process to "resumed" in a run's provenance.json, and the digests where it has none yet."""
     known = _known(path)
     known = {**contents, **known, "resumed": [*known.get("resumed", []), provenance()]}
-    store(path / "provenance.json", json.dumps(known, indent=1).encode())
+    write_atomic(path / "provenance.json", json.dumps(known, indent=1).encode())
 
 
 def _known(path: Path) -> dict[str, Any]:

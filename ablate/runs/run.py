@@ -12,8 +12,8 @@ import pandas as pd
 import tomli_w
 
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.errors import BadInput, unwritten
-from ablate.files import store
+from ablate.errors import BadInput, write_error
+from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.locks import owner
 from ablate.runs.record import FIELDS
@@ -135,17 +135,17 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "ledger.jsonl").touch()
-        store(path / "provenance.json", json.dumps(provenance, indent=1).encode())
+        write_atomic(path / "provenance.json", json.dumps(provenance, indent=1).encode())
         write_study(path, study)
     except OSError as error:
         rule = "--out must be a folder that can be written"
-        raise unwritten(error, f"{rule}, but {str(path)!r}: {error.strerror}") from None
+        raise write_error(error, f"{rule}, but {str(path)!r}: {error.strerror}") from None
     return Run(path)
 
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    store(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    write_atomic(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
 
 
 def load_run(path: str | Path) -> Run:

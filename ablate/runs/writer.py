@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ablate.errors import BadInput
-from ablate.files import store
+from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.locks import hold
 from ablate.runs.record import Record
@@ -61,10 +61,10 @@ class Writer:
     ) -> None:
         if predictions:
             np.savez_compressed(packed := io.BytesIO(), **predictions)
-            store(self.path / "predictions" / f"{name}.npz", packed.getvalue())
+            write_atomic(self.path / "predictions" / f"{name}.npz", packed.getvalue())
         shutil.rmtree(self.path / "weights" / name, ignore_errors=True)  # left by a writer that was killed
         for file, content in weights.items():
-            store(self.path / "weights" / name / file, content)
+            write_atomic(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
         self._noted.pop(name, None)
         self._written.add(name)

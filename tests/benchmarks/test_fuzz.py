@@ -10,8 +10,8 @@ import pytest
 from ablate.config.builtin import load
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, checked
-from ablate.errors import BadInput, quoted
-from ablate.formatting import count
+from ablate.errors import BadInput, short_repr
+from ablate.formatting import format_count
 from ablate.search.experiment_design import Design
 from ablate.search.parameter_space import Points
 from ablate.search.searcher import Search
@@ -108,13 +108,13 @@ def test_more_points_than_a_float_holds_are_counted():
     groups = [f"block{i}.fc1" for i in range(120)]
     layer = {"weights": "binary", "beta_multiplier": each}
     finite = StudySpec(question="?", space=SPACE | {"layer": layer})
-    assert Points(finite, groups).size == 1000**120 and count(1000**120) == "about 10^360"
+    assert Points(finite, groups).size == 1000**120 and format_count(1000**120) == "about 10^360"
     learning_rate = {"learning_rate": {"low": 1e-4, "high": 1e-2}}
     endless = StudySpec(question="?", space=SPACE | {"layer": layer, "recipe": learning_rate})
     assert (
         Points(endless, groups).size == math.inf
-        and count(None) == "infinitely many"
-        and count(1234.0) == "1,234"
+        and format_count(None) == "infinitely many"
+        and format_count(1234.0) == "1,234"
     )
 
 
@@ -148,9 +148,9 @@ def test_a_space_of_many_axes_of_one_choice_ends():
 
 def test_what_a_message_quotes_is_short():
     assert (
-        len(quoted("x" * 10_000)) < 250
-        and len(quoted([0] * 10_000)) < 250
-        and quoted("mine.toml") == "'mine.toml'"
+        len(short_repr("x" * 10_000)) < 250
+        and len(short_repr([0] * 10_000)) < 250
+        and short_repr("mine.toml") == "'mine.toml'"
     )
 
 

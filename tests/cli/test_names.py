@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ablate.cli import main
-from ablate.cli.console import console_on, table
+from ablate.cli.console import make_console, print_rows
 from ablate.config.search_space import load_space
 from ablate.errors import BadInput
 from ablate.reporting.findings import write_tables
@@ -48,9 +48,9 @@ def test_a_path_without_its_ending_is_told_the_ending(tmp_path):
 
 
 def test_names_are_no_markup_in_the_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("ablate.cli.console.console", console_on())
+    monkeypatch.setattr("ablate.cli.console.console", make_console())
     names = ["photo[copy].png", "[red]x[/y]", ":cat:", "größe"]
-    table([{"name": name} for name in [*names, "a\x1b[31mb\nc"]], False)
+    print_rows([{"name": name} for name in [*names, "a\x1b[31mb\nc"]], False)
     assert capsys.readouterr().out.split() == ["name", *names, r"a\x1b[31mb\nc"]
 
 
@@ -107,7 +107,7 @@ def test_the_page_says_where_its_tables_are(finished, tmp_path, monkeypatch, cap
     monkeypatch.setattr(
         sys, "argv", ["ablate", "report", str(finished[0]), "--out", str(tmp_path / "x.html")]
     )
-    monkeypatch.setattr("ablate.cli.run_commands.console", console_on())
+    monkeypatch.setattr("ablate.cli.console.console", make_console())
     with pytest.raises(SystemExit) as end:
         main.main()
     assert end.value.code == 0 and "its tables are beside it in x_tables/" in capsys.readouterr().out

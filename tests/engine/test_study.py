@@ -17,7 +17,7 @@ from conftest import wait, workers
 
 from ablate import load_run, run_study
 from ablate.cli import main
-from ablate.cli.live_view import left
+from ablate.cli.live_view import time_left
 from ablate.cli.status import dry_run
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
@@ -29,7 +29,7 @@ from ablate.engine.run_study import say_if_slow
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
-from ablate.formatting import duration
+from ablate.formatting import format_duration
 
 WALL = ("train_seconds", "started_at")
 
@@ -160,10 +160,8 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
 
 def test_what_a_library_in_c_prints_stays_out_of_the_json():
     """As HiGHS does, whose lines wait in a buffer of C's until the end."""
-    puts = (
-        "import ctypes; from ablate.cli.console import only_json; c = ctypes.CDLL(None); c.puts(b'before')\n"
-    )
-    puts += "with only_json(): c.puts(b'within')\nprint('{}', flush=True)"
+    puts = "import ctypes; from ablate.cli.console import c_stdout_to_stderr; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    puts += "with c_stdout_to_stderr(): c.puts(b'within')\nprint('{}', flush=True)"
     done = subprocess.run([sys.executable, "-c", puts], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
 
@@ -248,9 +246,9 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
     before = resumed.state["spent"]
     extended, _ = resume_study(tmp_path / "run", trials=8, resources=Resources(concurrency=1))
     assert len(extended.records) == 8 and bare(extended.records)[:6] == bare(undisturbed.records)
-    assert (spent := extended.state["spent"]) > before and left(
+    assert (spent := extended.state["spent"]) > before and time_left(
         extended.state
-    ) == f"{duration(spent)} in all"  # by all drivers
+    ) == f"{format_duration(spent)} in all"  # by all drivers
     known = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert [each["versions"] for each in known["resumed"]] == [known["versions"]] * 2 and known[
         "dataset_sha256"

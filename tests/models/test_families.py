@@ -15,7 +15,7 @@ from torch import nn
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.data.datasets import Split
 from ablate.engine.latency_stage import _measure_packed
-from ablate.errors import BadInput, Unwritten
+from ablate.errors import BadInput, WriteFailed
 from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
@@ -132,7 +132,7 @@ def test_a_full_disk_is_not_the_models_fault():
     model, before = build("ViT"), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9, before[1]))  # no file may grow
     try:
-        with pytest.raises(Unwritten, match="a packed model must fit into"):
+        with pytest.raises(WriteFailed, match="a packed model must fit into"):
             check_round_trip(
                 model,
                 preprocessing.Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5,) * 3, (0.5,) * 3),

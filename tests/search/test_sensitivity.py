@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ablate import load_run, run_trial
 from ablate.analysis.sensitivity import sensitivities
-from ablate.cli import live_view
+from ablate.cli import result_tables
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec, checked
 from ablate.errors import BadInput
@@ -168,7 +168,7 @@ def test_what_is_said_of_a_run_under_way(tmp_path):
         tmp_path / "costs.csv", index=False
     )
     console = Console(record=True, file=StringIO())
-    console.print(live_view.sensitivities(tmp_path / "costs.csv"))
+    console.print(result_tables.sensitivities(tmp_path / "costs.csv"))
     rows = [line.split() for line in console.export_text().splitlines()[-3:]]
     assert rows == [["a", "1.0", "±2.0", "-"], ["b", "-", "-"], ["all", "of", "them", "3.0"]]
 

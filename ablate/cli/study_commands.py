@@ -1,0 +1,298 @@
+"""The commands that train: study, sensitivity and resume. Heavy modules are imported where they are used."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.cli.console import c_stdout_to_stderr, make_console, relative_path
+from ablate.cli.options import (
+    DryRun,
+    Json,
+    MaxFailed,
+    OutFolder,
+    RayOptions,
+    RunFolder,
+    SubjectOptions,
+    expand_options,
+)
+from ablate.cli.overrides import override_study, sensitivity_study
+from ablate.config.objectives import OBJECTIVES
+from ablate.config.study_spec import StudySpec
+from ablate.errors import AblateError, BadInput, Interrupted
+
+if TYPE_CHECKING:
+    from ablate.runs.run import Run
+
+app = typer.Typer()
+
+# Panels of the help of `study`.
+SEARCH = "Search"
+BOUNDS = "Bounds and early stopping"
+
+Study = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A built-in study's name, or the path of a TOML file.")
+]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a study searches. None keeps the study's own value."""
+
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of trials.", rich_help_panel=SEARCH)
+    ] = None
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS", help="Start no trial, nor confirmation, after this time.", rich_help_panel=SEARCH
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Epochs of every trial, instead of the study's epochs or image_views.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Seed of the search and of every trial.", rich_help_panel=SEARCH),
+    ] = None
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help=f"Comma-separated: {', '.join(OBJECTIVES)}.", rich_help_panel=SEARCH
+        ),
+    ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What suggests trials: additive (the default), tpe, nsga2, gp or random.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="After the search, repeat each trial of the front on N further seeds and test it.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    early_stopping: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="At each rung, only the best 1/N of the trials continue; 0 disables it.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = None
+    early_stopping_over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS",
+            help="What grows from rung to rung: epochs, or the fraction of the training images.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = None
+    max_size_bytes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES", help="Train no model that is larger when packed.", rich_help_panel=BOUNDS
+        ),
+    ] = None
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="Train no model whose layers together take longer at batch size 1.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = None
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Keep less accurate trials off the front; from 0 to 1.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The options that were given, except epochs, by the field of StudySpec that each replaces."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given.pop("epochs", None)
+        reduction, over = given.pop("early_stopping", None), given.pop("early_stopping_over", None)
+        rule = {
+            name: value for name, value in (("reduction", reduction), ("over", over)) if value is not None
+        }
+        if rule:
+            given["early_stopping"] = "none" if rule == {"reduction": 0} else rule
+        if self.objectives is not None:
+            given["objectives"] = tuple(name.strip() for name in self.objectives.split(","))
+        return given
+
+
+@app.command()
+@expand_options
+def study(
+    subject: SubjectOptions,
+    search: SearchOptions,
+    ray: RayOptions,
+    study: Study = "default",
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Reuse the matching trials of another run; may be repeated."),
+    ] = None,
+    out: OutFolder = None,
+    max_failed: MaxFailed = 0.5,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Run a search or a designed study.
+
+    A search ends with the Pareto front of its trials. Options replace the fields of the study's file.
+
+    Example: ablate study --space layers_bits --max-size-bytes 2000000
+    """
+    spec = override_study(study, subject.overrides() | search.overrides(), search.epochs)
+    if dry_run:
+        return _dry_run(spec, ray, as_json, known or [])
+    space = f"Space {spec.space.name}" if spec.space.name else "Its space"
+    text = f"{spec.question}\n{space}: {spec.space.description}"
+    make_console(stderr=as_json).print(text, soft_wrap=True)
+    _run(_start(spec, out, known=known or []), ray, max_failed, as_json)
+
+
+@app.command()
+@expand_options
+def sensitivity(
+    subject: SubjectOptions,
+    ray: RayOptions,
+    study: Study = "default",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Epochs after the layers are quantized; 0 is cheap.", show_default="1"
+        ),
+    ] = None,
+    full_epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Epochs in full precision before, once per seed.",
+            show_default="the study's epochs",
+        ),
+    ] = None,
+    as_study: Annotated[
+        bool,
+        typer.Option("--as-study", help="Train by the study's own recipe, to be reused by study --known."),
+    ] = False,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Number of paired seeds; intervals need at least two.")
+    ] = 1,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The first seed.")] = None,
+    out: OutFolder = None,
+    max_failed: MaxFailed = 0.5,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what each layer group costs in accuracy.
+
+    Each layer group is quantized alone, and left out alone. Space, model, data and recipe are the study's.
+
+    Example: ablate sensitivity --space layers_bits --epochs 0
+    """
+    overrides = subject.overrides() | ({} if seed is None else {"seed": seed})
+    base = override_study(study, overrides)
+    spec = sensitivity_study(base, seeds, epochs, full_epochs, as_study)
+    if dry_run:
+        return _dry_run(spec, ray, as_json)
+    _run(_start(spec, out), ray, max_failed, as_json)
+
+
+@app.command()
+@expand_options
+def resume(
+    ray: RayOptions,
+    run: RunFolder,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="Total number of trials; extends a finished run.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Start no trial after this time in total.")
+    ] = None,
+    max_failed: MaxFailed = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Continue an interrupted run, or extend a finished one.
+
+    The dataset and the model must be those that the run began with.
+
+    Example: ablate resume RUN --trials 24
+    """
+
+    def start(**options: Any) -> "Run":
+        from ablate.engine.resume import resume_study
+
+        resumed, torn = resume_study(run, trials=trials, hours=hours, **options)
+        if torn:
+            message = f"The last line of the ledger was incomplete: {torn} bytes were removed"
+            print(f"{message}, and its trial ran again.", file=sys.stderr)
+        return resumed
+
+    _run(start, ray, max_failed, as_json)
+
+
+def _start(spec: StudySpec, out: Path | None, **options: Any) -> Callable[..., "Run"]:
+    """A function that starts a study, and imports what it needs only then."""
+
+    def start(**more: Any) -> "Run":
+        from ablate.engine.run_study import run_study
+
+        return run_study(spec, out, **options, **more)
+
+    return start
+
+
+def _run(start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool) -> None:
+    """Run a study under a live view, and print its outcome."""
+    if not 0 <= max_failed <= 1:
+        rule = "--max-failed must be a share from 0 to 1"
+        raise BadInput(f"{rule}, but got {max_failed:g}; 0.5 is half of the trials")
+    console = make_console(stderr=as_json)
+    console.print("Loading the model and starting Ray ...")
+    resources = ray.resources()
+    from ablate.cli.live_view import StudyView
+    from ablate.cli.status import outcome
+    from ablate.runs.run import Run
+
+    try:
+        with c_stdout_to_stderr() if as_json else nullcontext(), StudyView(console) as view:
+            run = start(resources=resources, view=view)
+    except Interrupted as error:
+        outcome(Run(error.run), as_json)
+        raise
+    except KeyboardInterrupt as second:  # a second Ctrl-C, while tables were written or Ray was shut down
+        if isinstance(second.__context__, Interrupted):
+            raise second.__context__ from None
+        raise
+    outcome(run, as_json)
+    n_failed = int((run.records["status"] == "failed").sum())
+    if n_failed > max_failed * len(run.records):
+        command = f"ablate status {shlex.quote(relative_path(run.path))}"
+        raise AblateError(f"{n_failed} of {len(run.records)} trials failed; `{command}` shows why")
+
+
+def _dry_run(spec: StudySpec, ray: RayOptions, as_json: bool, known: list[Path] | None = None) -> None:
+    from ablate.cli.status import dry_run
+
+    dry_run(spec, as_json, ray.resources(), known or [])

@@ -1,0 +1,87 @@
+"""Option groups: a dataclass in a command's signature becomes an option for each of its fields."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+import pytest
+import typer
+
+from ablate.cli import main
+from ablate.cli.options import RayOptions, SubjectOptions, expand_options
+from ablate.cli.study_commands import SearchOptions
+from ablate.config.study_spec import StudySpec
+from ablate.execution.ray_cluster import Resources
+
+COMMANDS = typer.main.get_command(main.app).commands
+EARLY_STOPPING = {"early_stopping", "early_stopping_over"}
+
+
+@dataclass(frozen=True)
+class Size:
+    width: Annotated[int, typer.Option(help="Pixels.")] = 3
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None
+
+
+def test_a_dataclass_becomes_an_option_for_each_field():
+    app, received = typer.Typer(), []
+
+    @app.command()
+    @expand_options
+    def crop(size: Size, name: str, keep: bool = False) -> None:
+        received.append((size, name, keep))
+
+    command = typer.main.get_command(app)
+    command(["me", "--height", "5"], standalone_mode=False)
+    command(["me", "--width", "7", "--keep"], standalone_mode=False)
+    assert received == [(Size(3, 5), "me", False), (Size(7, None), "me", True)]
+
+
+def test_ray_options_are_the_fields_of_resources():
+    assert RayOptions().resources() == Resources()
+    assert [field.name for field in fields(RayOptions)] == list(Resources.model_fields)
+    for name in ("study", "sensitivity", "resume"):
+        options = {parameter.name for parameter in COMMANDS[name].params}
+        assert options >= set(Resources.model_fields)
+
+
+def test_options_of_a_search_are_fields_of_a_study():
+    names = {field.name for group in (SubjectOptions, SearchOptions) for field in fields(group)}
+    assert names - EARLY_STOPPING - {"epochs"} <= set(StudySpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides"),
+    [
+        ({}, {}),
+        ({"epochs": 2, "seed": 0}, {"seed": 0}),
+        ({"objectives": "accuracy, loss"}, {"objectives": ("accuracy", "loss")}),
+        ({"early_stopping": 0}, {"early_stopping": "none"}),
+        ({"early_stopping": 3}, {"early_stopping": {"reduction": 3}}),
+        ({"early_stopping_over": "fraction"}, {"early_stopping": {"over": "fraction"}}),
+        (
+            {"early_stopping": 0, "early_stopping_over": "fraction"},
+            {"early_stopping": {"reduction": 0, "over": "fraction"}},
+        ),
+    ],
+)
+def test_only_given_options_replace_fields(options, overrides):
+    assert SearchOptions(**options).overrides() == overrides
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_the_list_of_commands_shows_whole_sentences(command):
+    assert not command.get_short_help_str(limit=65).endswith("...")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["study", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_neither_torch_nor_ray(arguments):
+    code = (
+        "import atexit, sys; from ablate.cli.main import main\n"
+        "atexit.register(lambda: print({'torch', 'ray'} & set(sys.modules), file=sys.stderr))\n"
+        f"sys.argv = ['ablate', *{arguments}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "set()") and done.stdout
