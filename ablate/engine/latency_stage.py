@@ -30,7 +30,7 @@ def layer_latencies(
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
-    table: latency.LatencyTable = ray_cluster.alone(
+    table: latency.LatencyTable = ray_cluster.run_on_worker(
         resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile
     )
     store(path, json.dumps(table.dump()).encode())
@@ -71,7 +71,9 @@ def measure_front(
         kept = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
         how = (_measure_packed, kept, run.study.model, classes, files)
         whole = (
-            asdict(ray_cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
+            asdict(ray_cluster.run_on_worker(resources, *how, meanwhile=meanwhile))
+            if kept
+            else {"median_ms": None}
         )
         rows.append(
             {
