@@ -63,10 +63,10 @@ def data_fetch(
 
     Example: ablate data fetch cifar10
     """
-    from ablate.data import cache, datasets
+    from ablate.data import datasets
 
     if name not in builtin.bundled("dataset"):
-        cache.fetch(name)
+        datasets.fetch(name)
     dataset, where = datasets.load(name), datasets.where(name)
     sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
     if as_json:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.config.search_space import load_space
 from ablate.config.designs import Step
+from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput

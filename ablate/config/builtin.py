@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablate.config.trial_spec import S, checked
-from ablate.errors import BadInput, short_repr, unknown
+from ablate.errors import BadInput, unknown
 
 ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
 KNOWN = {

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ablate.errors import BadInput, short_repr, unknown
-from ablate.formatting import format_duration, format_bytes
+from ablate.errors import BadInput, unknown
+from ablate.formatting import format_bytes, format_duration
 from ablate.plugins import is_plugin, load_plugin
 
 Direction = Literal["min", "max"]

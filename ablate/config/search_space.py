@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, model_validator
 from ablate.config.builtin import load
 from ablate.config.objectives import SPACE_OBJECTIVES, objective_faults
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
-from ablate.errors import short_repr, join_faults, unknown
+from ablate.errors import join_faults, unknown
 
 
 class Range(Spec):

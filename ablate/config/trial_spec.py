@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ablate.config.precisions import Weights
-from ablate.errors import BadInput, short_repr, join_faults, unknown
+from ablate.errors import BadInput, join_faults, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str

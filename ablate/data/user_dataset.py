@@ -22,7 +22,7 @@ import numpy as np
 from ablate.data import splitting
 from ablate.data.dataset import Dataset, Split, digest_of
 from ablate.data.folder_layout import SPLITS, Layout
-from ablate.errors import BadInput, short_repr, join_faults
+from ablate.errors import BadInput
 from ablate.plugins import load_plugin
 
 KEYS = ("classes", *SPLITS)

@@ -1,13 +1,10 @@
-"""The study's side of the distribution: what to run next, what was learned, and what the others may see of it."""
+"""The study's side of the distribution: what runs next, what was learned, and what others see of it."""
 
 import os
-import signal
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -16,14 +13,16 @@ from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.engine.plan import Plan
+from ablate.engine.run_metrics import hypervolume_share, readings
 from ablate.errors import BadInput
+from ablate.execution.ask_tell_searcher import Proposal
+from ablate.execution.metrics import Metrics
 from ablate.execution.monitoring import METRICS
-from ablate.execution.ray_cluster import Metrics, Readings, Resources
-from ablate.execution.tune_runner import Asked, Running
+from ablate.execution.ray_cluster import Resources
+from ablate.execution.running_trial import RunningRows
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.run import Run
-from ablate.runs.state import seconds_left
 from ablate.search.confirmation import confirmations, is_searched
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
@@ -33,7 +32,18 @@ View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
 
 
 class Driver:
-    """Proposes, learns, keeps the state file fresh, and feeds the view and the metrics. Ray must be connected."""
+    """Proposes trials, learns from their records, and keeps the state file, the view and the metrics up to date.
+
+    Ray must be connected.
+
+    Args:
+        run: The run.
+        planned: The study's plan, whose search knows `records`.
+        records: The run's records so far.
+        resources: What the study may use.
+        dashboard: URL of Ray's dashboard, or "".
+        view: Is called once a second with the state and the records.
+    """
 
     def __init__(
         self,
@@ -46,62 +56,61 @@ class Driver:
     ) -> None:
         self.run, self.study, self.records, self.view = run, run.study, list(records), view
         self.search, self.dataset = planned.search, planned.dataset
-        self.asked, self.exhausted, self.stopped = sum(map(self.is_searched, records)), False, False
-        self.confirming: dict[str, TrialSpec] = {}  # by trial id, those under way
-        self.front: list[Record] = []  # never more than this is needed to tell whether a new record is on it
+        self.n_proposed = sum(map(self.is_searched, records))
+        self.exhausted, self.stopped, self.trials_begun = False, False, False
+        self.confirming: dict[str, TrialSpec] = {}  # by trial id, those that run
+        self.front: list[Record] = []  # it suffices to tell whether a new record is on the front
         self.best: dict[str, Record] = {}  # by size class
         self.rungs = Rungs(self.study)
         self.metrics = Metrics(METRICS, run.path.name)
-        self.unfinished: list[TrialSpec] = []  # of a driver before, if this version knows them
-        with suppress(BadInput):
-            unfinished = [checked(TrialSpec, spec, "state.json") for spec in run.state.get("unfinished", [])]
-            self.unfinished = [spec for spec in unfinished if not spec.test]  # the others come by themselves
+        self.unfinished = _unfinished(run)
+        self.spent = run.state.get("spent", 0.0)  # seconds, by the run's earlier drivers
         self.state: dict[str, Any] = {
             "status": "running",
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "run": str(run.path),
-        }
-        self.state |= {"started": time.time(), "before": len(records)}
-        self.state |= {"trials": self.study.trials + len(records) - self.asked}
-        self.state |= {"concurrency": resources.concurrency, "dashboard": dashboard}
-        self.state |= {"address": resources.address, "storage": resources.storage}
-        self.state |= {"within": self.study.within, "out_of_bounds": 0}
-        self.state |= {
+            "started": time.time(),
+            "before": len(records),
+            "trials": self.study.trials + len(records) - self.n_proposed,
+            "concurrency": resources.concurrency,
+            "dashboard": dashboard,
+            "address": resources.address,
+            "storage": resources.storage,
+            "within": self.study.within,
+            "out_of_bounds": 0,
             "counts": dict.fromkeys(("complete", "failed", "pruned"), 0),
             "waiting": 0,
             "deaths": 0,
         }
-        self.spent = run.state.get("spent", 0.0)  # seconds, by the drivers before
         self._learn(records)
 
-    def ask(self) -> Asked | None:
-        """The next trial; first those that the driver before this one had under way."""
-        late = self.study.hours is not None and self.state["spent"] > self.study.hours * 3600
-        if late:
+    def ask(self) -> Proposal | None:
+        """The next trial. Those that the run's earlier driver left unfinished come first."""
+        if self.study.hours is not None and self.state["spent"] > self.study.hours * 3600:
             return None
-        if self.exhausted or self.asked >= self.study.trials:
+        if self.exhausted or self.n_proposed >= self.study.trials:
             return self._confirm()
         while self.unfinished:
             if self.search.again(spec := self.unfinished.pop(0)):
-                self.asked += 1
+                self.n_proposed += 1
                 return self._named(spec)
         if (next_spec := self.search.ask()) is None:
             self.exhausted = not self.search.waits
             return self._confirm()
-        self.asked += 1
+        self.n_proposed += 1
         return self._named(next_spec)
 
-    def _named(self, spec: TrialSpec) -> Asked:
+    def _named(self, spec: TrialSpec) -> Proposal:
         return trial_id(spec, self.dataset), spec
 
-    def _confirm(self) -> Asked | None:
+    def _confirm(self) -> Proposal | None:
         """The next trial that confirms the front, once the search's last trial has ended."""
         if not self.study.confirm or self.search.under_way:
             return None
-        left = dict(map(self._named, confirmations(self.study, self.front)))
         done = {record["trial_id"] for record in self.records}
-        left = {name: spec for name, spec in left.items() if name not in done}
+        proposals = map(self._named, confirmations(self.study, self.front))
+        left = {name: spec for name, spec in proposals if name not in done}
         self.state["trials"] = len(self.records) + len(left)
         for name, spec in left.items():
             if name not in self.confirming:
@@ -110,11 +119,18 @@ class Driver:
         return None
 
     def is_searched(self, record: Record) -> bool:
-        """Whether the search is to learn from a record, and not one that confirms its front."""
+        """Whether the search learns from a record: not from one that confirms its front."""
         return bool(self.study.design) or is_searched(record)
 
     def tell(self, record: Record) -> list[str]:
-        """The trials on the front, after this one."""
+        """Take in a record.
+
+        Args:
+            record: A trial's record, which is in the ledger.
+
+        Returns:
+            The ids of the trials that are on the front now.
+        """
         if self.is_searched(record):
             self.search.tell(record)
         self.confirming.pop(record["trial_id"], None)
@@ -124,15 +140,25 @@ class Driver:
             self.metrics.observe(record["train_seconds"])
         return [row["trial_id"] for row in self.front]
 
-    def judge(self, name: str, spec: TrialSpec, so_far: Record) -> str:
-        """Why a trial ends after the epoch that it reports, "" where it goes on."""
-        return self.rungs.judge(name, so_far) if self.races(spec) else ""
+    def should_prune(self, name: str, spec: TrialSpec, so_far: Record) -> str:
+        """Decide whether a trial ends after the epoch that it reports.
+
+        Args:
+            name: The trial's id.
+            spec: The trial.
+            so_far: Its record up to this epoch.
+
+        Returns:
+            Why it is pruned; "" where it goes on.
+        """
+        return self.rungs.should_prune(name, so_far) if self.races(spec) else ""
 
     def races(self, spec: TrialSpec) -> bool:
-        """Whether a trial is compared with others on its way: not what confirms, nor an anchor, the others' reference."""
+        """Whether a trial is compared with others at rungs: not one that confirms, and no anchor, which all need."""
         return not (spec.test or (isinstance(self.search, Search) and self.search.is_anchor(spec)))
 
     def _learn(self, records: list[Record]) -> None:
+        """Update the counts, the rungs, the front and the best trials."""
         for record in records:
             self.state["counts"][record["status"]] += 1
             if self.study.early_stopping and self.races(trial_of(record)):
@@ -140,92 +166,77 @@ class Driver:
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
-        table = pd.DataFrame(
-            [[record[column] for column in columns] for record in candidates], columns=columns
-        )
-        self.front = [
-            candidates[i] for i in pareto.front_of(table, self.study.directions, self.study.within).index
-        ]
+        rows = [[record[column] for column in columns] for record in candidates]
+        table = pd.DataFrame(rows, columns=columns)
+        front = pareto.front_of(table, self.study.directions, self.study.within)
+        self.front = [candidates[i] for i in front.index]
         self.best = best_by_size([*self.best.values(), *searched], self.study.within)
 
-    def watch(self, running: Running, waiting: int, deaths: int) -> None:
-        """Called again and again with what is running: shown once a second."""
+    def watch(self, running: RunningRows, waiting: int, deaths: int) -> None:
+        """Show how the study goes, once a second at most.
+
+        Args:
+            running: The running trials.
+            waiting: How many trials wait for their resources.
+            deaths: How many workers have died.
+        """
         self.state |= {"waiting": waiting, "deaths": deaths}
         if time.time() - self.state["heartbeat"] >= 1:
             self.show(running)
 
-    def show(self, running: Running) -> None:
-        self.state["spent"] = self.spent + time.time() - self.state["started"]
-        self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
-        self.state["out_of_bounds"] = self.search.out_of_bounds
+    def heartbeat(self) -> None:
+        """Show that this driver is alive while no trial runs: a driver on another host is known by its heartbeat."""
+        self.watch([], 0, 0)
+
+    def show(self, running: RunningRows) -> None:
+        """Write the state file, and hand the state to the metrics and the view."""
         unfinished = [*self.unfinished, *self.confirming.values()]
-        self.state["unfinished"] = [spec.model_dump() for spec in unfinished] + self.search.under_way
+        self.state |= {
+            "spent": self.spent + time.time() - self.state["started"],
+            "heartbeat": time.time(),
+            "done": len(self.records),
+            "running": running,
+            "out_of_bounds": self.search.out_of_bounds,
+            "unfinished": [spec.model_dump() for spec in unfinished] + self.search.under_way,
+        }
         self.run.write_state(self.state)
-        self.metrics.show(self._readings())
+        self._show_metrics()
         if self.view:
             self.view(self.state, self.records)
 
-    def end(self, status: str, reason: str) -> None:
-        """The last words. reason: why it failed, "" where it did not."""
+    def _show_metrics(self) -> None:
+        state = self.state
+        nothing_left = self.exhausted and not self.study.confirm
+        over = nothing_left or self.stopped or state["status"] != "running"
+        values = readings(
+            state,
+            trials_left=0 if over else max(0, state["trials"] - len(self.records)),
+            front_size=len(self.front),
+            hypervolume=hypervolume_share(self.front, self.records, self.study.directions),
+            best=self.best,
+            duplicates=self.search.duplicates,
+        )
+        self.metrics.show(values)
+
+    def stop(self) -> None:
+        """Ask the running trials to end with their current epoch."""
+        self.stopped = True
+        self.state["status"] = "ending after the current epochs; once more ends at once"
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Write the state for the last time.
+
+        Args:
+            status: How the run has ended.
+            reason: Why it failed; "" where it did not.
+        """
         self.state |= {"status": status, "reason": reason}
         self.show([])
 
-    def _readings(self) -> Readings:
-        state = self.state
-        over = (self.exhausted and not self.study.confirm) or self.stopped or state["status"] != "running"
-        counts = state["counts"] | {"running": len(state["running"]), "waiting": state["waiting"]}
-        counts["left"] = 0 if over else max(0, state["trials"] - len(self.records))
-        left = seconds_left(state)
-        readings: Readings = {
-            "ablate_trials": [({"state": name}, n) for name, n in counts.items()],
-            "ablate_front_size": [({}, len(self.front))],
-            "ablate_hypervolume": [({}, self._hypervolume())],
-            "ablate_best_accuracy": [
-                ({"size_class": name}, best["accuracy"]) for name, best in self.best.items()
-            ],
-            "ablate_worker_deaths": [({}, state["deaths"])],
-            "ablate_duplicates_avoided": [({}, self.search.duplicates)],
-            "ablate_end_time_seconds": [] if left is None else [({}, time.time() + left)],
-        }
-        for name in ("epoch", "accuracy"):
-            readings[f"ablate_slot_{name}"] = [
-                ({"slot": str(row["slot"]), "trial": row["trial_id"], "layers": row["layers"]}, row[name])
-                for row in state["running"]
-                if row[name] is not None
-            ]
-        return readings
 
-    def _hypervolume(self) -> float:
-        """Of the box from the first trial's costs to none, and from accuracy 0 to 1, the share that the front dominates."""
-        if not self.front:
-            return 0.0
-        first = next(record for record in self.records if record["status"] == "complete")
-        scale = {name: first[name] if best == "min" else 1.0 for name, best in self.study.directions.items()}
-        points = [[record[name] / (scale[name] or 1.0) for name in scale] for record in self.front]
-        reference = [1.0 if best == "min" else 0.0 for best in self.study.directions.values()]
-        return pareto.hypervolume(points, reference, list(self.study.directions.values()))
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Within: the first SIGINT or SIGTERM asks the running trials to end with their epoch, the second raises."""
-
-        def handle(number: int, frame: object) -> None:
-            if self.stopped:
-                raise KeyboardInterrupt
-            self.stopped = True
-            self.state["status"] = "ending after the current epochs; once more ends at once"
-            if sys.__stderr__:  # else 2 may be any file
-                with suppress(
-                    OSError
-                ):  # at once, whatever waits for the epoch; `print` must not be entered twice
-                    os.write(2, b"ablate: ending after the current epochs; Ctrl-C again ends at once\n")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+def _unfinished(run: Run) -> list[TrialSpec]:
+    """The trials that the run's earlier driver left unfinished, where this version can read them."""
+    with suppress(BadInput):
+        specs = [checked(TrialSpec, spec, "state.json") for spec in run.state.get("unfinished", [])]
+        return [spec for spec in specs if not spec.test]  # those that confirm the front are proposed anew
+    return []

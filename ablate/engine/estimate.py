@@ -16,6 +16,7 @@ from ablate.data import datasets
 from ablate.engine.plan import Plan
 from ablate.hardware import cpus
 from ablate.models import checkpoints
+from ablate.models.loading import Preprocess
 from ablate.profiling import macs
 from ablate.quantization import packed_model
 from ablate.runs.record import arm
@@ -26,40 +27,49 @@ from ablate.training import trial
 from ablate.training.optim import length, steps_of
 from ablate.training.trainer import train
 
-LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")  # parts of a recipe
+LENGTHS = (
+    "epochs",
+    "full_epochs",
+    "image_views",
+    "batch_size",
+    "validate_every",
+)  # of a trial, by its recipe
+EVALUATED_PER_TRAINED = 3  # so many evaluated images cost as much as one trained image
+SECONDS = 2.0  # for which the training of an anchor is timed
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
-    """What the study comes to: its layer groups, the cost of its anchors, and how long it takes here.
+    """Estimate a study before it begins: its layer groups, the cost of its anchors, and how long it takes here.
 
-    The time is that of the anchors' first training steps, measured now on one thread, times all image views; an
-    evaluated image counts as a third of a trained one, and what a search varies of a trial's length as the mean of its
-    ends or choices. The training of teachers is left out: one more training for each recipe that is distilled, by
-    however many trials. Early stopping is left out: every trial counts with all of its rungs. So is `compile`: the steps
-    measured are not compiled.
+    The time is the number of image views divided by the rate of the anchors' first training steps, which are timed
+    now on one thread. An evaluated image counts as a third of a trained one. Where a search varies the length of its
+    trials, the mean over the ends or choices counts. Three things are left out: the training of teachers (one more
+    training for each recipe that is distilled, whatever the number of trials); early stopping (every trial counts
+    with all of its rungs); and `compile` (the timed steps are not compiled).
+
+    Args:
+        plan: The study's plan.
+
+    Returns:
+        What `ablate study --dry-run --json` prints, without the checks.
     """
-    *each, checkpoints = _views(plan)
-    views, n = sum(each) + checkpoints, plan.study.trials
-    longest = max(_seen(plan, spec) + _of_checkpoint(plan, spec) for spec in _kinds(plan))
+    *trials, checkpoints = _views(plan)
+    views = sum(trials) + checkpoints
+    longest = max(_views_of_trial(plan, spec) + _views_of_checkpoint(plan, spec) for spec in _kinds(plan))
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
-    rate = sum(anchor["images_per_second"] for anchor in anchors) / len(anchors)
-    groups = [
-        {"layer group": g, "layers": len(names), "searched": g in plan.search.groups}
-        for g, names in plan.groups.items()
-    ]
-    points = None if plan.search.size == math.inf else plan.search.size
-    total = {
-        "points": points,
-        "trials": n,
-        "image_views": round(views),
-        "images_per_second_of_a_cpu": _short(rate),
-    }
+    rate = statistics.fmean(anchor["images_per_second"] for anchor in anchors)
     return {
-        "groups": groups,
+        "groups": [
+            {"layer group": group, "layers": len(names), "searched": group in plan.search.groups}
+            for group, names in plan.groups.items()
+        ],
         "left_out": plan.left_out,
         "images": _images(plan),
         "anchors": anchors,
-        **total,
+        "points": None if plan.search.size == math.inf else plan.search.size,
+        "trials": plan.study.trials,
+        "image_views": round(views),
+        "images_per_second_of_a_cpu": _short(rate),
         **_fraction(plan),
         "cpus": cpus(),
         "minutes": views / rate / 60 / cpus(),
@@ -68,7 +78,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
 
 def _fraction(plan: Plan) -> dict[str, int]:
-    """Of a fractional factorial: how many points the whole one has, and the fraction's resolution."""
+    """Of a fractional factorial: the points of the whole design, and the fraction's resolution."""
     if not plan.study.points:
         return {}
     factors = len(Points(plan.study, plan.search.groups).axes)
@@ -76,15 +86,17 @@ def _fraction(plan: Plan) -> dict[str, int]:
 
 
 def _views(plan: Plan) -> Iterator[float]:
-    """Training images seen by each trial, its evaluated ones as a third, and at last by the checkpoints of all seeds."""
+    """Image views of each trial, and at last those of the checkpoints of all seeds together."""
     kinds = _kinds(plan)
-    seen = [_seen(plan, spec) for spec in kinds]
-    yield from seen if isinstance(plan.search, Design) else [statistics.mean(seen)] * plan.study.trials
-    once = {(spec.fraction, spec.recipe.full_epochs): _of_checkpoint(plan, spec) for spec in kinds}
-    yield plan.study.seeds * sum(once.values())
+    views = [_views_of_trial(plan, spec) for spec in kinds]
+    yield from views if isinstance(plan.search, Design) else [statistics.mean(views)] * plan.study.trials
+    checkpoints = {
+        (spec.fraction, spec.recipe.full_epochs): _views_of_checkpoint(plan, spec) for spec in kinds
+    }
+    yield plan.study.seeds * sum(checkpoints.values())
 
 
-def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]:
+def _anchor(plan: Plan, spec: TrialSpec, seconds: float = SECONDS) -> dict[str, Any]:
     """Counted cost of an anchor, and its training rate over a few seconds on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -95,45 +107,47 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = 2.0) -> dict[str, Any]
 
 
 def _images(plan: Plan) -> dict[str, Any]:
-    """The (height, width) of the images in memory and of what the model takes; whether its processor made the former."""
+    """(height, width) of the images in memory and of what the model takes; whether its processor made the former."""
     preprocess = trial.preprocess_of(plan.study.model, plan.dataset)
-    size = {"in_memory": preprocess.source or preprocess.size, "model_takes": preprocess.size}
-    return size | {"by_the_models_processor": preprocess.at_decoding}
+    return {
+        "in_memory": preprocess.source or preprocess.size,
+        "model_takes": preprocess.size,
+        "by_the_models_processor": preprocess.at_decoding,
+    }
 
 
 def _kinds(plan: Plan) -> list[TrialSpec]:
-    """The trials of a design; of a search one of each length: the ends or choices of its fraction and recipe, crossed."""
+    """A design's trials; of a search, one of each length: the ends or choices of fraction and recipe, crossed."""
     study, space = plan.study, plan.study.space
     if isinstance(plan.search, Design):
         return plan.search.planned
     axes = {key: values(axis) for key, axis in space.recipe.items() if key in LENGTHS}
     recipes = [
-        study.recipe.model_dump() | dict(zip(axes, point, strict=True))
+        {**study.recipe.model_dump(), **dict(zip(axes, point, strict=True))}
         for point in itertools.product(*axes.values())
     ]
-    fractions = values(space.fraction)
     return [
-        TrialSpec.model_validate({"recipe": recipe, "fraction": part})
+        TrialSpec.model_validate({"recipe": recipe, "fraction": share})
         for recipe in recipes
-        for part in fractions
+        for share in values(space.fraction)
     ]
 
 
-def _of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
-    """Training images that the checkpoint sees which a trial begins from."""
+def _views_of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
+    """Image views of the checkpoint that a trial begins from."""
     return spec.recipe.full_epochs * spec.fraction * len(plan.dataset.train)
 
 
-def _seen(plan: Plan, spec: TrialSpec) -> float:
-    """Training images that a trial sees, and its evaluated ones as a third."""
+def _views_of_trial(plan: Plan, spec: TrialSpec) -> float:
+    """Image views of a trial, its evaluated images as a third."""
     study, dataset, recipe = plan.study, plan.dataset, spec.recipe
-    rungs = study.early_stopping.one_in if study.early_stopping else ()
-    images = spec.fraction * len(dataset.train)
-    n = math.ceil(images)
+    divisors = study.early_stopping.one_in if study.early_stopping else ()
+    n = math.ceil(spec.fraction * len(dataset.train))
     steps, epochs = length(recipe, n)
-    validated = (1 + len(rungs)) * max(1, math.ceil(epochs / recipe.validate_every)) * len(dataset.validation)
-    trained = steps * n / steps_of(n, recipe.batch_size) * (1 + sum(1 / part for part in rungs))
-    return trained + (validated + spec.test * len(dataset.test)) / 3
+    validations = (1 + len(divisors)) * max(1, math.ceil(epochs / recipe.validate_every))
+    evaluated = validations * len(dataset.validation) + spec.test * len(dataset.test)
+    trained = steps * n / steps_of(n, recipe.batch_size) * (1 + sum(1 / divisor for divisor in divisors))
+    return trained + evaluated / EVALUATED_PER_TRAINED
 
 
 def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
@@ -141,17 +155,34 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     counted = macs.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
-    untrained = checkpoints.load(spec.model, plan.dataset.classes).eval()  # a teacher of the same cost
-    recipe = spec.recipe.model_copy(
-        update={"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
-    )
+    return {
+        "anchor": _name(plan, spec),
+        "size_bytes": size_bytes,
+        "bitops": counted.bitops,
+        "macs": counted.macs,
+        "images_per_second": _short(_rate(plan, spec, model, preprocess, seconds)),
+    }
+
+
+def _name(plan: Plan, spec: TrialSpec) -> str:
+    """An anchor's name: "binary", or "binary, but head ... stem" where some groups stay full."""
+    full = [group for group in plan.search.groups if group not in spec.layers]
+    return f"{arm(spec)}, but {full[0]} ... {full[-1]}" if spec.layers and full else arm(spec)
+
+
+def _rate(
+    plan: Plan, spec: TrialSpec, model: torch.nn.Module, preprocess: Preprocess, seconds: float
+) -> float:
+    """Images trained a second, in batches as large as `seconds` allow: one of a large model may take minutes."""
+    teacher = checkpoints.load(spec.model, plan.dataset.classes).eval()  # untrained, it costs the same
+    endless = {"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
+    recipe = spec.recipe.model_copy(update=endless)
+    images, labels = plan.dataset.train.images, plan.dataset.train.labels
 
     def rate(k: int, seconds: float) -> float:
-        """Images a second, in steps of k or, where there are fewer, of all."""
-        some, one = (
-            datasets.Split(plan.dataset.train.images[:n], plan.dataset.train.labels[:n]) for n in (k, 1)
-        )
-        steps = train(model, some, one, recipe, preprocess, 0, untrained)
+        """Images a second, in steps of k images or, where there are fewer, of all."""
+        some, one = (datasets.Split(images[:n], labels[:n]) for n in (k, 1))
+        steps = train(model, some, one, recipe, preprocess, 0, teacher)
         next(steps)  # warm-up
         started, n = time.perf_counter(), 0
         while not n or time.perf_counter() - started < seconds:
@@ -159,14 +190,10 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
             n += len(some)
         return n / (time.perf_counter() - started)
 
-    fit = int(seconds * rate(2, 0))  # a whole batch of a large model would take minutes
-    found = rate(max(2, min(fit, spec.recipe.batch_size)), seconds)
-    kept = [group for group in plan.search.groups if group not in spec.layers]
-    name = f"{arm(spec)}, but {kept[0]} ... {kept[-1]}" if spec.layers and kept else arm(spec)
-    row = {"anchor": name, "size_bytes": size_bytes, "bitops": counted.bitops, "macs": counted.macs}
-    return row | {"images_per_second": _short(found)}
+    fit = int(seconds * rate(2, 0))
+    return rate(max(2, min(fit, spec.recipe.batch_size)), seconds)
 
 
 def _short(rate: float) -> float:
-    """A rate as it is shown; never 0, as that of a large model on a CPU would be without decimals."""
+    """A rate as it is shown. Never 0, as that of a large model on a CPU would be without decimals."""
     return round(rate) if rate >= 10 else round(rate, 2) or rate

@@ -1,10 +1,11 @@
-"""The gate before a study: what it reads is what was meant, and what it makes can be used, or one line says why not."""
+"""The gate before a study: it checks that a study reads what was meant and that its results can be used."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ablate.config import builtin
 from ablate.config.study_spec import StudySpec, load_study
+from ablate.data.datasets import Dataset
 from ablate.engine.plan import Plan, plan
 from ablate.models import checkpoints
 from ablate.models.image_processors import TOLERANCE
@@ -16,12 +17,12 @@ About = Literal["images", "image processor", "checkpoint", "layers", "packed mod
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of one thing that can go wrong in silence.
+    """The result of checking one thing that can go wrong without an error.
 
     Attributes:
         about: What was checked.
-        found: The finding, in a sentence.
-        notable: Whether `ablate study` says it, too; `--dry-run` says all.
+        found: The result, in a sentence.
+        notable: Whether `ablate study` prints it too; `--dry-run` prints all.
     """
 
     about: About
@@ -30,13 +31,13 @@ class Check:
 
 
 def check_study(study: StudySpec | str) -> list[Check]:
-    """Check everything that a study reads and makes before its first trial. Nothing is trained, and nothing is written.
+    """Check everything that a study reads and makes before its first trial. Nothing is trained or written.
 
     Args:
         study: A spec, a built-in name or the path of a TOML file.
 
     Returns:
-        What was found of the images, of the model's image processor, checkpoint and layers, and of the packed model.
+        The results for the images, the model's image processor, checkpoint and layers, and the packed model.
 
     Raises:
         BadInput: Something is not what the study needs; the message names the rule, the value and the next step.
@@ -45,31 +46,40 @@ def check_study(study: StudySpec | str) -> list[Check]:
 
 
 def gate(planned: Plan) -> list[Check]:
-    """As `check_study`, of a study that is planned: what planning has refused is not asked again."""
+    """Check a study that is planned. What `plan` has checked already is not checked again.
+
+    Args:
+        planned: The study's plan.
+
+    Returns:
+        The results, as of `check_study`.
+
+    Raises:
+        BadInput: Something is not what the study needs.
+    """
     study, dataset = planned.study, planned.dataset
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
     check_round_trip(model, preprocess)
-    train, validation, test = (
-        f"{len(split):,}" for split in (dataset.train, dataset.validation, dataset.test)
-    )
-    found = [
-        Check(
-            "images",
-            f"{train} to train on, {validation} to validate, {test} to test; {len(dataset.classes)} classes",
-        )
+    new_head = report.head in ("new", "permuted")
+    return [
+        Check("images", _sizes(dataset)),
+        *(Check("images", note) for note in (*dataset.notes, *planned.notices)),  # printed by others too
+        Check("image processor", _processor(study.model)),
+        *(Check("checkpoint", note, notable=new_head) for note in report.notes),
+        *(Check("layers", f"some stay full: {reason}") for reason in planned.left_out),
+        Check("packed model", "all-binary, packed and loaded again, it has the same logits"),
     ]
-    found += [
-        Check("images", note) for note in (*dataset.notes, *planned.notices)
-    ]  # which are printed on their own
-    found.append(Check("image processor", _processor(study.model)))
-    found += [Check("checkpoint", note, notable=report.head in ("new", "permuted")) for note in report.notes]
-    found += [Check("layers", f"some stay full: {reason}") for reason in planned.left_out]
-    found.append(Check("packed model", "all-binary, packed and loaded again it has the logits that it had"))
-    return found
+
+
+def _sizes(dataset: Dataset) -> str:
+    splits = (dataset.train, dataset.validation, dataset.test)
+    train, validation, test = (f"{len(split):,}" for split in splits)
+    return f"{train} to train on, {validation} to validate, {test} to test; {len(dataset.classes)} classes"
 
 
 def _processor(model: str) -> str:
     if model in builtin.KNOWN:
-        return "images are resized to what torchvision's model takes, and normalised as its weights ask for"
-    return f"read from the checkpoint, and within {TOLERANCE}/255 of transformers' own on generated images of several shapes"
+        return "images are resized to what torchvision's model takes, and normalised as its weights require"
+    reference = "transformers' own on generated images of several shapes"
+    return f"read from the checkpoint, and within {TOLERANCE}/255 of {reference}"

@@ -1,4 +1,4 @@
-"""Latency within a study: a table of layers before its first trial, and its front measured whole after the last."""
+"""Latency within a study: layers are timed before its first trial, and the whole models of its front after the last."""
 
 import itertools
 import json
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,15 +23,30 @@ from ablate.profiling import latency
 from ablate.quantization import packed_model
 from ablate.runs.run import Run
 
+WITHOUT_EFFECT = ("beta", "straight")  # how the layer fields begin that do not change a layer's latency
+
 
 def layer_latencies(
     run: Run, classes: list[str], files: dict[str, bytes], resources: Resources, meanwhile: Callable[[], None]
 ) -> latency.LatencyTable:
-    """The run's table of layer latencies: measured before its first trial, and kept, so that all sums are of one table."""
+    """The run's table of layer latencies.
+
+    It is measured before the run's first trial and kept, so that all sums are of one table.
+
+    Args:
+        run: The run.
+        classes: The dataset's classes.
+        files: The model's files, for a worker that lacks them.
+        resources: What a trial may use.
+        meanwhile: Is called every second.
+
+    Returns:
+        The table, as tables/layer_latency.json has it.
+    """
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
         return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
-    table: latency.LatencyTable = ray_cluster.alone(
+    table: latency.LatencyTable = ray_cluster.run_on_worker(
         resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile
     )
     write_atomic(path, json.dumps(table.dump()).encode())
@@ -38,23 +54,27 @@ def layer_latencies(
 
 
 def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> latency.LatencyTable:
-    """On a worker: every layer at every precision that the space and the steps have, timed by itself."""
+    """On a worker: time each layer by itself at every precision of the space and of the steps."""
     locating.provide(study.model, files)
     model, size = checkpoints.load(study.model, classes), loading.preprocess(study.model).size
+    axes = _precision_axes(study)
+    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+    valid = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
+    return latency.layer_table(model, size, [LayerSpec(**point) for point in valid], hardware.device())
+
+
+def _precision_axes(study: StudySpec) -> dict[str, tuple[Any, ...]]:
+    """The values of each layer field that changes a layer's latency."""
     axes = {key: values(axis) for key, axis in study.space.layer.items()}
     for step in (*study.steps, *([study.reference] if study.reference else [])):
         for key, value in step.layer.items():
             axes[key] = (*axes.get(key, (LayerSpec.model_fields[key].default,)), value)
     axes = {
-        key: tuple(dict.fromkeys(axis))
-        for key, axis in axes.items()
-        if not key.startswith(("beta", "straight"))
+        key: tuple(dict.fromkeys(axis)) for key, axis in axes.items() if not key.startswith(WITHOUT_EFFECT)
     }
     if "unnormalised" in axes.get("norm", ()):  # true for some layers, false for others
         axes["norm"] = (False, True)
-    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
-    exist = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
-    return latency.layer_table(model, size, [LayerSpec(**point) for point in exist], hardware.device())
+    return axes
 
 
 def measure_front(
@@ -65,36 +85,46 @@ def measure_front(
     resources: Resources,
     meanwhile: Callable[[], None],
 ) -> None:
-    """Write tables/latency.csv: the front's latencies as the search saw them, sums of layers, and measured whole."""
+    """Write tables/latency.csv: the front's latencies as sums of layers, which the search saw, and measured whole.
+
+    Args:
+        run: The run.
+        front: Columns `trial_id` and `latency_ms`.
+        classes: The dataset's classes.
+        files: The model's files, for a worker that lacks them.
+        resources: What a trial may use.
+        meanwhile: Is called every second.
+    """
     rows = []
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
-        kept = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
-        how = (_measure_packed, kept, run.study.model, classes, files)
-        whole = (
-            asdict(ray_cluster.alone(resources, *how, meanwhile=meanwhile)) if kept else {"median_ms": None}
-        )
+        packed = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
+        timing: dict[str, Any] = {"median_ms": None}
+        if packed:
+            arguments = (packed, run.study.model, classes, files)
+            measured = ray_cluster.run_on_worker(resources, _measure_packed, *arguments, meanwhile=meanwhile)
+            timing = asdict(measured)
         rows.append(
             {
                 "trial_id": name,
                 "latency_ms_summed": summed,
-                "latency_ms_measured": whole.pop("median_ms"),
-                **whole,
+                "latency_ms_measured": timing.pop("median_ms"),
+                **timing,
             }
         )
     write_atomic(run.path / "tables" / "latency.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
 def _measure_packed(
-    kept: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]
+    packed: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]
 ) -> latency.Timing:
-    """On a worker: a packed model, loaded and timed whole."""
+    """On a worker: load a packed model, and time it whole."""
     locating.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:
-        for file, content in kept.items():
+        for file, content in packed.items():
             (Path(folder) / file).write_bytes(content)
         try:
             model = packed_model.load_packed(folder)
-        except BadInput:  # a model that only its checkpoint can build
+        except BadInput:  # only the checkpoint can build this model
             model = packed_model.load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
         model.to(hardware.device())
         return latency.measure(model, packed_model.load_preprocess(folder).size)

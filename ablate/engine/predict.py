@@ -16,35 +16,46 @@ from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
-    """The class and its probability of each image file. Raises BadInput for a file that is no image.
+    """Classify image files with a packed model.
 
-    An image is resized and cropped as the model's image processor does it, from its own size. Where those that the model was
-    trained on came in at another size (`source`), it first covers that size, and is cropped in the middle.
+    An image is resized and cropped as the model's image processor does it, from its own size. Where the training
+    images had another size (`source`), it is first scaled to cover that size, and cropped in the middle.
+
+    Args:
+        directory: The folder of the packed model.
+        images: Paths of image files.
+
+    Returns:
+        The class and its probability of each file.
+
+    Raises:
+        BadInput: A file is no image that Pillow reads, or the model does not take images of this size.
     """
     model, preprocess = load_packed(directory), load_preprocess(directory)
     height, width = preprocess.source or preprocess.size
     fit = Fit((width, height), None if preprocess.source else preprocess)
     preprocess = replace(preprocess, at_decoding=fit.processor is not None)
     names = getattr(getattr(model, "config", None), "id2label", {})
-    found = []
+    predictions = []
     for path in images:
-        if isinstance(image := fitted(Path(path), fit), str):
-            raise BadInput(
-                f"an image must be a file that Pillow reads, but {str(path)!r}: {image}; give another"
-            )
+        if isinstance(image := fitted(Path(path), fit), str):  # the reason why it was not read
+            rule = f"an image must be a file that Pillow reads, but {str(path)!r}: {image}"
+            raise BadInput(f"{rule}; give another")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8
         probabilities = _logits(model, preprocess(pixels), directory).softmax(1)[0]  # (classes,)
         best = int(probabilities.argmax())
-        found.append((str(names.get(best, best)), float(probabilities[best])))
-    return found
+        predictions.append((str(names.get(best, best)), float(probabilities[best])))
+    return predictions
 
 
 def _logits(model: nn.Module, pixels: Tensor, directory: str | Path) -> Tensor:
     try:
         with torch.inference_mode():
             return logits(model, pixels)
-    except (ValueError, RuntimeError) as error:  # each model says in its own way which sizes it takes
-        size, why = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
-        raise BadInput(
-            f"the model in {directory} takes no images of {size}: {why}; pack it with its preprocess"
-        ) from None
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # each model has its own message for sizes that it does not take
+        size, reason = " x ".join(map(str, pixels.shape[:1:-1])), first_line(error)[:200]
+        rule = f"the model in {directory} takes no images of {size}: {reason}"
+        raise BadInput(f"{rule}; pack it with its preprocess") from None

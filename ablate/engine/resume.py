@@ -1,8 +1,8 @@
-"""A run goes on after any end. Ray starts while the heavy modules are imported and the study is planned."""
+"""Continues a run, however it ended. Ray starts while the heavy modules are imported and the study is planned."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
@@ -28,17 +28,30 @@ def resume_study(
     resources: Resources = HERE,
     view: "View | None" = None,
 ) -> tuple[Run, int]:
-    """Go on with a run after any end, up to `trials` and `hours` in all.
+    """Continue a run, however it ended.
 
-    The run, and the bytes of a torn last line that were cut off.
-    Raises BadInput when the path holds no run, when its driver is alive, when `trials` is below what is recorded,
-    and when the dataset or the model is not what it was.
+    Args:
+        path: The run's folder.
+        trials: Trials of the search in all; None: as many as before.
+        hours: Hours of the run in all; None: as many as before.
+        resources: Which Ray, and what a trial may use of it.
+        view: Is called once a second with the run's state and its records.
+
+    Returns:
+        The run, and how many bytes of a torn last line were cut off.
+
+    Raises:
+        BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has, or the
+            dataset or the model has changed.
+        AblateError: The study fails; the message says how to continue.
+        Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
     run = load_run(path)
     with reclaimed(run):
-        torn = ledger.recover(run.path / "ledger.jsonl")
-        length = (run.path / "ledger.jsonl").stat().st_size
-        study = _extended(run, {"trials": trials, "hours": hours})
+        lines = run.path / "ledger.jsonl"
+        torn = ledger.recover(lines)
+        length = lines.stat().st_size
+        study = _extended(run, trials, hours)
         ray_cluster.check_address(resources.address)
         with ThreadPoolExecutor(1) as pool:
             planning = pool.submit(_planned, study, run.path, resources.storage)
@@ -46,38 +59,34 @@ def resume_study(
                 planned, records, storage = planning.result()
                 writer = ray_cluster.writer_of(run.path)
                 if (
-                    run.path / "ledger.jsonl"
-                ).stat().st_size != length:  # on another host, whose lock is not seen here
-                    raise BadInput(
-                        f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now; try again"
-                    )
+                    lines.stat().st_size != length
+                ):  # by a driver on another host, whose lock is not visible here
+                    rule = f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now"
+                    raise BadInput(f"{rule}; try again")
                 write_study(run.path, planned.study)
-                from ablate.engine.run_study import drive
+                from ablate.engine.run_study import Session, drive
                 from ablate.runs.provenance import add_resume
 
                 add_resume(run.path, planned.contents)
-                return drive(
-                    Run(run.path), planned, records, writer, storage, resources, dashboard, view
-                ), torn
+                session = Session(writer, storage, resources, dashboard, view)
+                return drive(Run(run.path), planned, records, session), torn
 
 
-def _extended(run: Run, given: dict[str, Any]) -> StudySpec:
+def _extended(run: Run, trials: int | None, hours: float | None) -> StudySpec:
     """The run's study with other limits."""
-    if given["trials"] is not None and run.study.design:
-        raise BadInput(
-            f"--trials extends a search, but the trials of a design are its {run.study.trials}; leave it out"
-        )
-    changed = {key: value for key, value in given.items() if value is not None}
+    if trials is not None and run.study.design:
+        rule = f"--trials extends a search, but the trials of a design are its {run.study.trials}"
+        raise BadInput(f"{rule}; leave it out")
+    limits = {"trials": trials, "hours": hours}
+    changed = {name: limit for name, limit in limits.items() if limit is not None}
     study = checked(StudySpec, {**dict(run.study), **changed}, "options")
-    made, spent = len(run.searched), run.state.get("spent", 0.0)
-    left = made < study.trials or len(run.records) < run.state.get("trials", 0)
-    if left and study.hours is not None and spent >= study.hours * 3600:
+    recorded, spent = len(run.searched), run.state.get("spent", 0.0)
+    trials_left = recorded < study.trials or len(run.records) < run.state.get("trials", 0)
+    if trials_left and study.hours is not None and spent >= study.hours * 3600:
         spent_hours = f"the {spent / 3600:.2g} that the run has spent"
         raise BadInput(f"--hours must be above {spent_hours}, but got {study.hours:g}; give more")
-    if study.trials < made:
-        raise BadInput(
-            f"--trials must be at least the {made} trials that are recorded, but got {given['trials']}"
-        )
+    if study.trials < recorded:
+        raise BadInput(f"--trials must be at least the {recorded} trials that are recorded, but got {trials}")
     return study
 
 

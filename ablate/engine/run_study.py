@@ -6,17 +6,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine.controller import Driver, View
-from ablate.engine.gate import gate
+from ablate.engine.gate import Check, gate
+from ablate.engine.interruption import interruptible
 from ablate.engine.latency_stage import layer_latencies, measure_front
 from ablate.engine.plan import Plan, plan, proposer_of
 from ablate.engine.warm_start import adopt, reuse
@@ -26,6 +27,7 @@ from ablate.execution.ray_cluster import HERE, Resources
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
 from ablate.models import locating
+from ablate.profiling.latency import LatencyTable
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import RunResults
@@ -40,6 +42,25 @@ from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a driver has while Ray is connected.
+
+    Attributes:
+        writer: The run's one writer, an actor.
+        storage: Where the state of unfinished trials is kept; None: nowhere.
+        resources: What the study may use, resolved by the cluster.
+        dashboard: URL of Ray's dashboard, or "".
+        view: Is called once a second with the state and the records; None: nothing is shown.
+    """
+
+    writer: Any
+    storage: Storage | None
+    resources: Resources
+    dashboard: str = ""
+    view: View | None = None
+
+
 def run_study(
     study: StudySpec | str,
     out: str | Path | None = None,
@@ -48,14 +69,26 @@ def run_study(
     resources: Resources = HERE,
     view: View | None = None,
 ) -> Run:
-    """Search the study's space, or train its design, and return the run, finished: its ledger, its front and its figures.
+    """Search the study's space, or train its design.
 
-    study: a spec, a built-in name or the path of a TOML file. out: the run's folder, new or empty; a new one below runs/
-    by default. It is claimed at first, and as it was before when the study does not begin.
-    resources: which Ray, and what a trial has of it. view: is told how it goes.
-    known: runs whose trials count as done where they are points of the study; its own trials come on top of them.
-    Raises BadInput before the study begins, AblateError when it fails, and Interrupted after Ctrl-C, both with how to go
-    on; what fails in a trial is in the trial's record.
+    What fails in a trial is in the trial's record.
+
+    Args:
+        study: A spec, a built-in name or the path of a TOML file.
+        out: The run's folder, new or empty; by default a new one below runs/. It is claimed first, and left as it
+            was when the study does not begin.
+        known: Runs whose trials count as done where they are points of the study. The study's own trials come on
+            top of them.
+        resources: Which Ray, and what a trial may use of it.
+        view: Is called once a second with the run's state and its records.
+
+    Returns:
+        The finished run: its ledger, its front and its figures.
+
+    Raises:
+        BadInput: The study cannot begin.
+        AblateError: The study fails; the message says how to continue.
+        Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
     study = load_study(study) if isinstance(study, str) else study
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
@@ -64,102 +97,162 @@ def run_study(
         planned = plan(study)
         checks = gate(planned)
         with ray_cluster.connected(resources) as (dashboard, resources):
-            if (
-                resources.address and study.recipe.bf16 == "auto"
-            ):  # decided by the hardware of the trials, not of the driver
-                there = ray_cluster.alone(resources, resolve, study.recipe)
-                if there != planned.study.recipe:
-                    planned = plan(study.model_copy(update={"recipe": there}))
-            planned, found = reuse(known, planned)
-            adopt(path, found)
-            about: dict[str, Any] = planned.contents | {
-                "classes": list(planned.dataset.classes),
-                "layer_groups": planned.search.groups,
-            }
-            about |= {"checks": [asdict(check) for check in checks]}
-            run = create_run(path, planned.study, provenance() | about)
-            writer, records = ray_cluster.writer_of(path), [record for record, _ in found.values()]
+            planned = _with_recipe_of_cluster(study, planned, resources)
+            planned, reused = reuse(known, planned)
+            adopt(path, reused)
+            run = create_run(path, planned.study, provenance() | _contents(planned, checks))
+            session = Session(ray_cluster.writer_of(path), storage, resources, dashboard, view)
             for check in checks:
                 if check.notable:
                     print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
-            return drive(run, planned, records, writer, storage, resources, dashboard, view)
+            return drive(run, planned, [record for record, _ in reused.values()], session)
 
 
-def drive(
-    run: Run,
-    planned: Plan,
-    records: list[Record],
-    writer: Any,
-    storage: Storage | None,
-    resources: Resources,
-    dashboard: str,
-    view: View | None,
-) -> Run:
-    """Distribute the trials that are left. The first Ctrl-C ends after the running epochs, the second at once.
+def _with_recipe_of_cluster(study: StudySpec, planned: Plan, resources: Resources) -> Plan:
+    """The plan with bf16 = "auto" decided by the hardware of the trials, not by that of the driver."""
+    if not resources.address or study.recipe.bf16 != "auto":
+        return planned
+    recipe = ray_cluster.run_on_worker(resources, resolve, study.recipe)
+    if recipe == planned.study.recipe:
+        return planned
+    return plan(study.model_copy(update={"recipe": recipe}))
 
-    Ray must be connected, and `planned` know the records.
+
+def _contents(planned: Plan, checks: Sequence[Check]) -> dict[str, Any]:
+    """What provenance.json says of the study's contents."""
+    return {
+        **planned.contents,
+        "classes": list(planned.dataset.classes),
+        "layer_groups": planned.search.groups,
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> Run:
+    """Run the trials that are left. The first Ctrl-C ends after the running epochs, the second at once.
+
+    Args:
+        run: The run.
+        planned: The study's plan, whose search knows `records`.
+        records: The run's records so far.
+        session: What the driver has while Ray is connected.
+
+    Returns:
+        The run with its records, tables and figures.
+
+    Raises:
+        BadInput: Something is wrong that shows before the first trial.
+        AblateError: The study fails; the message says how to continue.
+        Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    say_if_slow(planned.study, resources)
+    say_if_slow(planned.study, session.resources)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
-    driver = Driver(run, planned, records, resources, dashboard, view)
-    beat = partial(driver.watch, [], 0, 0)  # a driver elsewhere is told from a dead one by its heartbeat
-    study, dataset, status, reason, begun = driver.study, planned.dataset, "interrupted", "", False
+    driver = Driver(run, planned, records, session.resources, session.dashboard, session.view)
+    ended_by: BaseException | None = None
     try:
-        driver.show([])
-        with driver.interruptible():
-            files = locating.files(study.model) if resources.address else {}
-            table = layer_latencies(run, dataset.classes, files, resources, beat) if study.timed else None
-            if study.max_latency_ms is not None:
-                count = replace(planned.count, table=table)
-                driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
-            rungs, begun = study.early_stopping.one_in if study.early_stopping else (), True
-            distribute(
-                driver.ask,
-                driver.tell,
-                driver.watch,
-                stop=lambda: driver.stopped,
-                steps=partial(
-                    trial_runner.worker_steps, dataset=dataset, table=table, files=files, rungs=rungs
-                ),
-                path=run.path,
-                writer=writer,
-                storage=storage,
-                judge=driver.judge if study.early_stopping else None,
-                resources=resources,
-            )
-        if driver.stopped:
-            raise KeyboardInterrupt
-        if study.timed and driver.front:
-            front = pd.DataFrame(driver.front, columns=["trial_id", "latency_ms"])
-            measure_front(run, front, dataset.classes, files, resources, beat)
-        status = "exhausted" if driver.exhausted else "finished"
-    except KeyboardInterrupt:
-        with suppress(Exception):
-            driver.show([])  # what ended in the last second is no longer under way
-        raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", run.path) from None
-    except Exception as error:
-        status, reason = "failed", _reason(error)
-        if isinstance(error, BadInput) and not begun:
-            raise
-        raise AblateError(f"the study stopped: {reason}; {how_to_go_on(driver.state)}") from error
+        _run_stages(driver, planned, session)
+    except BaseException as error:
+        ended_by = error
+        _raise_for_caller(driver, error)
     finally:
-        _end(run, driver, status, reason)
+        _end(driver, *_status(driver, ended_by))
     return Run(run.path)
 
 
-def _end(run: Run, driver: Driver, status: str, reason: str) -> None:
-    """The last words, tables and figures. What goes wrong now does not hide what went wrong before."""
+def _raise_for_caller(driver: Driver, error: BaseException) -> NoReturn:
+    """Raise what the caller is told of an error: what happened, and how to continue."""
+    if isinstance(error, KeyboardInterrupt):
+        with suppress(Exception):
+            driver.show([])  # a trial that ended in the last second runs no longer
+        raise Interrupted(f"interrupted; {how_to_go_on(driver.state)}", driver.run.path) from None
+    of_the_input = isinstance(error, BadInput) and not driver.trials_begun
+    if of_the_input or not isinstance(error, Exception):
+        raise error
+    message = f"the study stopped: {_reason(error)}; {how_to_go_on(driver.state)}"
+    raise AblateError(message) from error
+
+
+def _status(driver: Driver, ended_by: BaseException | None) -> tuple[str, str]:
+    """A run's last status, and why it failed: nothing else decides them.
+
+    ended_by: what the stages raised; None where they ended by themselves.
+    """
+    if ended_by is None:
+        return "exhausted" if driver.exhausted else "finished", ""
+    if isinstance(ended_by, Exception):
+        return "failed", _reason(ended_by)
+    return "interrupted", ""  # by Ctrl-C, or by what else ends a process
+
+
+def _run_stages(driver: Driver, planned: Plan, session: Session) -> None:
+    """Measure the layers' latencies, run the trials, and measure the front's latencies."""
+    driver.show([])
+    with interruptible(driver.stop):
+        address = session.resources.address
+        files = locating.files(driver.study.model) if address else {}  # for nodes without the model's folder
+        table = _layer_latencies(driver, planned, session, files)
+        driver.trials_begun = True
+        _run_trials(driver, planned, session, table, files)
+    if driver.stopped:
+        raise KeyboardInterrupt
+    _measure_front(driver, planned, session, files)
+
+
+def _layer_latencies(
+    driver: Driver, planned: Plan, session: Session, files: dict[str, bytes]
+) -> LatencyTable | None:
+    """The table of layer latencies that the study needs; a search with a bound on latency is told of it."""
+    study, table = driver.study, None
+    if study.timed:
+        classes = planned.dataset.classes
+        table = layer_latencies(driver.run, classes, files, session.resources, driver.heartbeat)
+    if study.max_latency_ms is not None:
+        count = replace(planned.count, table=table)
+        driver.search = proposer_of(planned.study, planned.search.groups, driver.records, count)
+    return table
+
+
+def _run_trials(
+    driver: Driver, planned: Plan, session: Session, table: LatencyTable | None, files: dict[str, bytes]
+) -> None:
+    early_stopping = driver.study.early_stopping
+    rungs = early_stopping.one_in if early_stopping else ()
+    distribute(
+        driver.ask,
+        driver.tell,
+        driver.watch,
+        stop=lambda: driver.stopped,
+        steps=partial(
+            trial_runner.worker_steps, dataset=planned.dataset, table=table, files=files, rungs=rungs
+        ),
+        path=driver.run.path,
+        writer=session.writer,
+        storage=session.storage,
+        should_prune=driver.should_prune if early_stopping else None,
+        resources=session.resources,
+    )
+
+
+def _measure_front(driver: Driver, planned: Plan, session: Session, files: dict[str, bytes]) -> None:
+    if not (driver.study.timed and driver.front):
+        return
+    front = pd.DataFrame(driver.front, columns=["trial_id", "latency_ms"])
+    classes = planned.dataset.classes
+    measure_front(driver.run, front, classes, files, session.resources, driver.heartbeat)
+
+
+def _end(driver: Driver, status: str, reason: str) -> None:
+    """Write the last state, tables and figures. A failure here does not hide an earlier one."""
+    path = driver.run.path
     try:
         driver.end(status, reason)
-        shutil.rmtree(run.path / ".tune", ignore_errors=True)
-        finish(Run(run.path))
+        shutil.rmtree(path / ".tune", ignore_errors=True)
+        finish(Run(path))
     except Exception as error:
         if status in ("finished", "exhausted"):
-            mend = f"`ablate figures {shlex.quote(str(run.path))}` writes them"
-            raise AblateError(
-                f"the study is over, but not all tables and figures are: {_reason(error)}; {mend}"
-            ) from error
+            rule = f"the study is over, but not all tables and figures are: {_reason(error)}"
+            raise AblateError(f"{rule}; `ablate figures {shlex.quote(str(path))}` writes them") from error
 
 
 def _reason(error: Exception) -> str:
@@ -169,25 +262,38 @@ def _reason(error: Exception) -> str:
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:
-    """Say on stderr that bf16 = true is emulated here, as where a run goes on on another machine."""
-    asked = study.recipe.bf16 is True or True in values(study.space.recipe.get("bf16", False))
-    if asked and not resources.address and not native_bf16():
+    """Warn on stderr when the study uses bf16 = true and this CPU emulates it, as after a move to another machine.
+
+    Args:
+        study: The study.
+        resources: Where its trials run; on a cluster nothing is said.
+    """
+    uses_bf16 = study.recipe.bf16 is True or True in values(study.space.recipe.get("bf16", False))
+    if uses_bf16 and not resources.address and not native_bf16():
         print(
-            "The recipe says bf16 = true, but this CPU has no bfloat16 instructions: a trial will take many times as long. "
-            "Go on where there are some, or start anew with bf16 = false.",
+            "The recipe says bf16 = true, but this CPU has no bfloat16 instructions: a trial will take many "
+            "times as long. Continue on a machine that has them, or start anew with bf16 = false.",
             file=sys.stderr,
         )
 
 
 def finish(run: Run) -> Run:
-    """Write what can be rebuilt from the ledger in a moment: the front and the design, as tables and figures."""
-    results = RunResults(run)
-    found = {"front": front(results), "confirmed": confirmed(results)}
-    found |= {
-        "ladder": design_findings.ladder(results),
-        "sensitivity": design_findings.sensitivity(results),
-        "cells": design_findings.cells(results),
+    """Write what is quickly rebuilt from the ledger: the front and the design, as tables and figures.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The same run.
+    """
+    seen = RunResults(run)
+    findings = {
+        "front": front(seen),
+        "confirmed": confirmed(seen),
+        "ladder": design_findings.ladder(seen),
+        "sensitivity": design_findings.sensitivity(seen),
+        "cells": design_findings.cells(seen),
     }
-    write_tables(found, run.path / "tables")
-    figures.draw(run, found)
+    write_tables(findings, run.path / "tables")
+    figures.draw(run, findings)
     return run

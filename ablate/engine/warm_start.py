@@ -18,54 +18,76 @@ from ablate.search.searcher import Search
 from ablate.training.trial import trial_id
 
 Known = dict[str, tuple[Record, Path]]  # trial id -> its record, and the folder of its run
+MAX_DIFFERENCES = 4  # that a message names
 
 
 def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
-    """The plan, its search taught with the complete trials of other runs that are points of its space, and those trials.
+    """Teach a plan's search the complete trials of other runs that are points of its space.
 
-    They come on top of the study's own trials. Raises BadInput for a run that has none, with what differs, and for one
-    that is under way.
+    They come on top of the study's own trials.
+
+    Args:
+        paths: The folders of the other runs.
+        planned: The study's plan.
+
+    Returns:
+        The plan with the search that knows these trials, and the trials.
+
+    Raises:
+        BadInput: A run has no such trial (the message says what differs), or has a live driver; or the study is no
+            search, or has latency as an objective.
     """
     if not paths:
         return planned, {}
     study, search = planned.study, planned.search
     if not isinstance(search, Search) or study.timed:
-        raise BadInput(
-            "--known is for a search without latency_ms, which is measured in each run anew; leave it out"
-        )
+        rule = "--known is for a search without latency_ms, which is measured in each run anew"
+        raise BadInput(f"{rule}; leave it out")
     known: Known = {}
-    for run in map(load_run, paths):
-        check_idle(run)
-        complete = [
-            record for record in ledger.read(run.path / "ledger.jsonl") if record["status"] == "complete"
-        ]
-        specs = [effective(trial_of(record)) for record in complete]
-        found = {
-            record["trial_id"]: (record, run.path)
-            for record, spec in zip(complete, specs, strict=True)
-            if search.holds(spec) and trial_id(spec, planned.dataset) == record["trial_id"]
-        }
-        if not found:
-            why = _difference(specs[-1], search) if specs else "it has no complete trial"
-            raise BadInput(
-                f"--known must have a trial of this study's space, but {str(run.path)!r} has none: {why}"
-            )
-        known |= found
+    for path in paths:
+        known |= _known_of(path, planned, search)
     records = [record for record, _ in known.values()]
     study = study.model_copy(update={"trials": study.trials + len(known)})
-    return replace(
-        planned, study=study, search=proposer_of(study, search.groups, records, planned.count)
-    ), known
+    search = proposer_of(study, search.groups, records, planned.count)
+    return replace(planned, study=study, search=search), known
+
+
+def _known_of(path: Path, planned: Plan, search: Search) -> Known:
+    """The complete trials of a run that are points of a search's space."""
+    run = load_run(path)
+    check_idle(run)
+    records = ledger.read(run.path / "ledger.jsonl")
+    complete = [record for record in records if record["status"] == "complete"]
+    specs = [effective(trial_of(record)) for record in complete]
+    known = {
+        record["trial_id"]: (record, run.path)
+        for record, spec in zip(complete, specs, strict=True)
+        if search.holds(spec) and trial_id(spec, planned.dataset) == record["trial_id"]
+    }
+    if not known:
+        reason = _difference(specs[-1], search) if specs else "it has no complete trial"
+        rule = f"--known must have a trial of this study's space, but {str(run.path)!r} has none"
+        raise BadInput(f"{rule}: {reason}")
+    return known
 
 
 def adopt(path: Path, known: Known) -> None:
-    """Copy trials with their files to where a run will be, before the folder is one. The ledger stays the locked file."""
+    """Copy trials with their files to the folder of a run that is about to begin.
+
+    The ledger is written in place, because its file is locked.
+
+    Args:
+        path: The folder.
+        known: The trials.
+
+    Raises:
+        BadInput: The folder cannot be written.
+        Unwritten: The disk is full or broken.
+    """
     try:
         for name, (_, folder) in known.items():
-            for file in (
-                folder / "predictions" / f"{name}.npz",
-                *sorted((folder / "weights" / name).glob("*")),
-            ):
+            weights = sorted((folder / "weights" / name).glob("*"))
+            for file in (folder / "predictions" / f"{name}.npz", *weights):
                 if file.exists():
                     write_atomic(path / file.relative_to(folder), file.read_bytes())
         with (path / "ledger.jsonl").open("wb") as lines:
@@ -78,22 +100,19 @@ def adopt(path: Path, known: Known) -> None:
 
 
 def _difference(theirs: TrialSpec, search: Search) -> str:
-    """What keeps a trial from being a point of a space: its difference to the nearest one."""
+    """What keeps a trial from being a point of a space: its difference to the nearest point."""
     ours = search.points.spec_at(search.points.point(theirs))
-    if ours is None or ours == theirs:
-        return "its contents are others" if ours else "the values of its axes exclude each other here"
-    fields = [
-        (name, getattr(theirs, name), getattr(ours, name))
-        for name in TrialSpec.model_fields
-        if name != "recipe"
-    ]
+    if ours is None:
+        return "the values of its axes exclude each other here"
+    if ours == theirs:
+        return "the contents of its dataset or model differ"
+    trial_fields = [name for name in TrialSpec.model_fields if name not in ("recipe", "layers")]
+    fields = [(name, getattr(theirs, name), getattr(ours, name)) for name in trial_fields]
     fields += [
         (f"recipe.{name}", getattr(theirs.recipe, name), getattr(ours.recipe, name))
         for name in Recipe.model_fields
     ]
-    told = [
-        f"{name} is {their!r} there and {our!r} here"
-        for name, their, our in fields
-        if their != our and name != "layers"
+    differences = [
+        f"{name} is {their!r} there and {our!r} here" for name, their, our in fields if their != our
     ]
-    return "; ".join(told[:4]) or "its layers have other fields"
+    return "; ".join(differences[:MAX_DIFFERENCES]) or "its layers have other fields"

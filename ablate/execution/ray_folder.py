@@ -1,4 +1,7 @@
-"""Where a Ray that is started here keeps its sockets and logs: their paths must be short and ASCII, and TMPDIR need not be."""
+"""Where a Ray that is started here keeps its sockets and logs.
+
+The paths of sockets must be short and ASCII, which those in TMPDIR need not be.
+"""
 
 import os
 import shutil
@@ -8,40 +11,42 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of an address of AF_UNIX
-BELOW = len(
-    "/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead"
-)  # the longest that Ray adds
+LONGEST = "/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead"  # that Ray appends
 SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Within, Ray may be started: the folder that RAY_TMPDIR or TMPDIR gives; where it won't do, /tmp/ray, as stderr is told.
+    """Choose the folder of a Ray that is started in the `with` block: that of RAY_TMPDIR or TMPDIR, else /tmp/ray.
 
-    Processes of Ray have sockets of their own in TMPDIR: within, one that will not do is /tmp.
+    A folder that Ray cannot use is replaced by /tmp/ray, and stderr says so. Processes of Ray keep sockets of
+    their own in TMPDIR, so within the block such a TMPDIR is /tmp.
+
+    Yields:
+        The folder.
     """
     given = {name: Path(os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ}
-    faults = {name: why for name, folder in given.items() if (why := _fault(folder))}
-    for name, why in faults.items():
-        if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray has /tmp
+    faults = {name: fault for name, folder in given.items() if (fault := _fault(folder))}
+    for name, fault in faults.items():
+        if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray takes /tmp
             continue
-        print(
-            f"{name} {why}, so Ray keeps its files in {str(SHORT)!r}: {str(given[name])!r}", file=sys.stderr
-        )
+        consequence = f"so Ray keeps its files in {str(SHORT)!r}"
+        print(f"{name} {fault}, {consequence}: {str(given[name])!r}", file=sys.stderr)
     first = next(iter(given), None)
-    kept = {name: os.environ[name] for name in faults}
+    originals = {name: os.environ[name] for name in faults}
     os.environ.update(dict.fromkeys(faults, str(SHORT.parent)))
     try:
         yield SHORT if first is None or first in faults else given[first] / "ray"
     finally:
-        os.environ.update(kept)
+        os.environ.update(originals)
 
 
-def room(folder: Path) -> str:
-    """What is free where a folder is or would be, and how to have another one."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free / 1e6
-    return f"its files are in {str(folder)!r}, where {free:,.0f} MB are free; TMPDIR or RAY_TMPDIR names another folder"
+def free_space(folder: Path) -> str:
+    """The free space where a folder is or would be, and how to choose another folder, for an error message."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 1e6
+    where = f"its files are in {str(folder)!r}, where {free:,.0f} MB are free"
+    return f"{where}; TMPDIR or RAY_TMPDIR names another folder"
 
 
 def _fault(folder: Path) -> str:
@@ -52,9 +57,7 @@ def _fault(folder: Path) -> str:
         return "is no folder that can be written"
     if not str(folder).isascii():
         return "has letters that are not ASCII"
-    longest = len(os.fsencode(folder / "ray")) + BELOW
-    return (
-        f"makes the paths of sockets {longest} bytes long, and {SOCKET_BYTES} are the most"
-        if longest > SOCKET_BYTES
-        else ""
-    )
+    longest = len(os.fsencode(folder / "ray")) + len(LONGEST)
+    if longest > SOCKET_BYTES:
+        return f"makes the paths of sockets {longest} bytes long, and {SOCKET_BYTES} are the most"
+    return ""

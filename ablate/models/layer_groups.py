@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from ablate.errors import BadInput, short_repr
+from ablate.errors import BadInput
 from ablate.models.unquantizable import unquantizable
 
 

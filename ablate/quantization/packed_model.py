@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
-from ablate.errors import BadInput, short_repr
+from ablate.errors import BadInput
 from ablate.models.loading import from_config
 from ablate.models.preprocessing import Preprocess
 from ablate.models.torchvision_models import Named

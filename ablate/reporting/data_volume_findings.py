@@ -124,7 +124,9 @@ def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     }
     sentence = " ".join(result.sentence for result in by_arm.values())
     rules = dict.fromkeys(
-        text for result in by_arm.values() for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
+        text
+        for result in by_arm.values()
+        for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
     )
     notes = dict.fromkeys(f"{arm}: {note}" for arm, result in by_arm.items() for note in result.notes)
     return Finding(title, sentence, (*rules, *notes), tables)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis import importance, layer_effects, pareto
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
-from ablate.formatting import describe_bounds, describe_layers
+from ablate.formatting import describe_layers
 from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, RunResults
 

@@ -254,7 +254,11 @@ class Search:
         trials = self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         told = [trial.params for trial in trials], [trial.values for trial in trials]
         running = [trial.params for trial in self.running.values()]
-        promised = {name: found for name, found in self._rungs.promises().items() if name in self._stopped}
+        promised = {
+            name: found
+            for name, found in self._rungs.extrapolated_objectives().items()
+            if name in self._stopped
+        }
         values = [[found[name] for name in self.study.objectives] for found in promised.values()]
         proposed = additive.propose(told, running, rng, ([self._stopped[name] for name in promised], values))
         for point in itertools.chain(additive.starts(), proposed):

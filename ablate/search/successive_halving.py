@@ -38,7 +38,7 @@ class Rungs:
         for record in records:
             self.tell(record)
 
-    def judge(self, name: str, so_far: Record) -> str:
+    def should_prune(self, name: str, so_far: Record) -> str:
         """Why a trial ends where its record has come to by now; "" where it goes on."""
         fresh = {rung: row for rung, row in self._passed(so_far).items() if name not in self.reached[rung]}
         for rung, row in fresh.items():
@@ -69,7 +69,7 @@ class Rungs:
         elif record["status"] == "pruned" and (passed := [*self._passed(record)]):
             self.stopped[record["trial_id"]] = passed[-1]
 
-    def promises(self) -> dict[str, dict[str, float]]:
+    def extrapolated_objectives(self) -> dict[str, dict[str, float]]:
         """What stopped trials might have come to, by trial and objective: what they had at their last rung, and a gain.
 
         The gain is the mean of those that ended, from that rung to their end; where none did, nothing is promised.

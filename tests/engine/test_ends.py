@@ -8,7 +8,7 @@ from ablate.config.study_spec import load_study
 from ablate.engine import run_study
 from ablate.engine.controller import Driver
 from ablate.engine.plan import plan
-from ablate.engine.run_study import drive
+from ablate.engine.run_study import Session, drive
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
@@ -28,7 +28,7 @@ def driven(path, text, resources, view=None):
     planned = plan(load_study(str(path / "tiny.toml")))
     run = create_run(path / "run", planned.study, {})
     writer = ray_cluster.writer_of(run.path)
-    return drive(run, planned, [], writer, None, resources, "", view)
+    return drive(run, planned, [], Session(writer, None, resources, view=view))
 
 
 def failing(stage, fault, resources, tiny_study, path, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["ask", "tell", "judge", "watch", "view"])
+@pytest.mark.parametrize("stage", ["ask", "tell", "should_prune", "watch", "view"])
 @pytest.mark.parametrize(
     "fault", [RuntimeError("it broke\nhere"), OSError(5, "it broke")], ids=["runtime", "os"]
 )

@@ -96,6 +96,8 @@ def test_what_a_worker_alone_is_given_may_be_large():
     """As the packed weights of a large model are, which a study times at its end."""
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        assert ray_cluster.alone(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000
+        assert (
+            ray_cluster.run_on_worker(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000
+        )
     finally:
         ray.shutdown()
