@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablate.config.trial_spec import S, checked
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput, short_repr, unknown
 
 ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
 KNOWN = {
@@ -76,7 +76,7 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
         raise
     except (OSError, ValueError, RuntimeError) as error:  # a path too long, a number of 5,000 digits, ~nobody
         reason = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
-        rule = f"{kind} {quoted(name)} must be one that can be read"
+        rule = f"{kind} {short_repr(name)} must be one that can be read"
         raise BadInput(f"{rule}, but: {reason}; mend the file") from None
     return checked(spec, {"name": path.stem, **data}, path.name)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ablate.errors import BadInput, unknown
+from ablate.errors import BadInput, short_repr, unknown
 from ablate.formatting import format_bytes, format_duration
 from ablate.plugins import is_plugin, load_plugin
 
@@ -145,8 +145,8 @@ def load_objective(name: str) -> Objective:
     """
     loaded = load_plugin("objective", name)
     if not isinstance(loaded, Objective) or loaded.compute is None or loaded.known != "computed":
-        rule = f"objective {quoted(name)} must be an ablate.Objective with compute"
-        raise BadInput(f"{rule}, but got {quoted(loaded)}; make it so in its module")
+        rule = f"objective {short_repr(name)} must be an ablate.Objective with compute"
+        raise BadInput(f"{rule}, but got {short_repr(loaded)}; make it so in its module")
     return loaded
 
 
@@ -171,12 +171,14 @@ def register(name: str, description: Mapping[str, Any]) -> None:
             raise ValueError(f"its fields are {', '.join(DESCRIBED)}")
     except (ValidationError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"the description of objective {quoted(name)} must be one, but: {reason}") from None
+        raise BadInput(
+            f"the description of objective {short_repr(name)} must be one, but: {reason}"
+        ) from None
     known = TABLE.setdefault(name, row)
     if known != row:
         other = {key: getattr(known, key) for key in DESCRIBED}
         raise BadInput(
-            f"objective {quoted(name)} must have one description, but got {dict(description)} and {other}; "
+            f"objective {short_repr(name)} must have one description, but got {dict(description)} and {other}; "
             "read these runs one at a time"
         )
     _index(name, row)
@@ -200,5 +202,5 @@ def compute(name: str, record: Mapping[str, Any]) -> float:
     value = function(record)
     number = float(value) if isinstance(value, int | float) else math.nan
     if not math.isfinite(number):
-        raise BadInput(f"objective {quoted(name)} must be a finite number, but got {quoted(value)}")
+        raise BadInput(f"objective {short_repr(name)} must be a finite number, but got {short_repr(value)}")
     return number

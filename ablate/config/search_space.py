@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, model_validator
 from ablate.config.builtin import load
 from ablate.config.objectives import SPACE_OBJECTIVES, objective_faults
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, checked, fault, is_numeric
-from ablate.errors import join_faults, unknown
+from ablate.errors import join_faults, short_repr, unknown
 
 
 class Range(Spec):
@@ -43,9 +43,9 @@ class Each(Spec):
 
 def _choices(value: Any) -> tuple[Value, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(item, Value) for item in value):
-        raise ValueError(f"choices must be a list of one value or more, but got {quoted(value)}")
+        raise ValueError(f"choices must be a list of one value or more, but got {short_repr(value)}")
     if len({(isinstance(item, bool), item) for item in value}) < len(value):  # 1 is 1.0, but not true
-        raise ValueError(f"choices must differ, but got {quoted(list(value))}")
+        raise ValueError(f"choices must differ, but got {short_repr(list(value))}")
     return tuple(value)
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from ablate.config.precisions import Weights
-from ablate.errors import BadInput, join_faults, unknown
+from ablate.errors import BadInput, join_faults, short_repr, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str
@@ -52,7 +52,7 @@ class Spec(BaseModel):
         for given, read in zip(_listed(value), _listed(held), strict=False):
             both_plain = isinstance(given, Value) and isinstance(read, Value)
             if both_plain and (given != read or isinstance(given, bool) != isinstance(read, bool)):
-                raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {quoted(given)}")
+                raise ValueError(f"Input should be a valid {KINDS[type(read)]}, but got {short_repr(given)}")
         return held
 
 
@@ -245,4 +245,4 @@ def _line(spec: type[Spec], fault: Any) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or fault["type"] == "missing":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, but got {quoted(fault['input'])}"
+    return f"{where}: {message}, but got {short_repr(fault['input'])}"

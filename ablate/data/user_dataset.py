@@ -22,7 +22,7 @@ import numpy as np
 from ablate.data import splitting
 from ablate.data.dataset import Dataset, Split, digest_of
 from ablate.data.folder_layout import SPLITS, Layout
-from ablate.errors import BadInput
+from ablate.errors import BadInput, join_faults, short_repr
 from ablate.plugins import load_plugin
 
 KEYS = ("classes", *SPLITS)
@@ -45,13 +45,13 @@ def load(name: str) -> Dataset:
     """
     function = load_plugin("dataset", name)
     if not callable(function):
-        raise _refusal(name, [f"must be a function without arguments, but got {quoted(function)}"])
+        raise _refusal(name, [f"must be a function without arguments, but got {short_repr(function)}"])
     try:
         returned = function()
     except Exception as error:  # the user's code may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(
-            f"dataset {quoted(name)} must be a function that returns arrays, but {reason}"
+            f"dataset {short_repr(name)} must be a function that returns arrays, but {reason}"
         ) from error
     classes, splits = _checked(name, returned)
     whole, notes = _completed(name, classes, splits)
@@ -64,8 +64,10 @@ def load(name: str) -> Dataset:
 def _checked(name: str, returned: Any) -> tuple[list[str], dict[str, Split]]:
     """The classes and the given splits. Raises BadInput."""
     if not isinstance(returned, Mapping):
-        raise _refusal(name, [f"must return a dict, but returns {quoted(returned)}"])
-    faults = [f"unknown key {quoted(key)}, known: {', '.join(KEYS)}" for key in returned if key not in KEYS]
+        raise _refusal(name, [f"must return a dict, but returns {short_repr(returned)}"])
+    faults = [
+        f"unknown key {short_repr(key)}, known: {', '.join(KEYS)}" for key in returned if key not in KEYS
+    ]
     faults += [f"the dict must have {key!r}" for key in ("classes", "train") if key not in returned]
     if faults:
         raise _refusal(name, faults)
@@ -90,21 +92,21 @@ def _checked(name: str, returned: Any) -> tuple[list[str], dict[str, Split]]:
 
 def _class_faults(classes: Any) -> list[str]:
     if isinstance(classes, str) or not isinstance(classes, Sequence):
-        return [f"classes: must be a list of names, but got {quoted(classes)}"]
+        return [f"classes: must be a list of names, but got {short_repr(classes)}"]
     faults = []
     if wrong := [each for each in classes if not (isinstance(each, str) and each.isprintable() and each)]:
-        faults.append(f"classes: a name must be text that can be printed, but got {quoted(wrong[0])}")
+        faults.append(f"classes: a name must be text that can be printed, but got {short_repr(wrong[0])}")
     if len(classes) < 2:
-        faults.append(f"classes: must be two or more, but got {quoted(classes)}")
+        faults.append(f"classes: must be two or more, but got {short_repr(classes)}")
     if twice := [each for i, each in enumerate(classes) if each in classes[:i]]:
-        faults.append(f"classes: names must differ, but {quoted(twice[0])} is there twice")
+        faults.append(f"classes: names must differ, but {short_repr(twice[0])} is there twice")
     return faults
 
 
 def _split(pair: Any, classes: int | None) -> Split:
     """Images and labels, checked. Raises ValueError, whose message is a part of a sentence."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise ValueError(f"must be (images, labels), but got {quoted(type(pair).__name__)}")
+        raise ValueError(f"must be (images, labels), but got {short_repr(type(pair).__name__)}")
     images, labels = (np.asarray(each) for each in pair)
     if images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise ValueError(f"images must have shape (N, H, W, 3), but got {images.shape}")
@@ -140,7 +142,7 @@ def _completed(name: str, classes: list[str], splits: dict[str, Split]) -> tuple
     try:
         chosen = splitting.split(Layout(classes, files, Path(), []), keys)
     except BadInput as error:
-        raise BadInput(f"dataset {quoted(name)}: {error}") from None
+        raise BadInput(f"dataset {short_repr(name)}: {error}") from None
     notes = splitting.notes(chosen, keys, Path())
     if not (absent := [key for key in SPLITS if key not in splits]):
         return splits, notes
@@ -152,4 +154,4 @@ def _completed(name: str, classes: list[str], splits: dict[str, Split]) -> tuple
 
 
 def _refusal(name: str, faults: Sequence[str]) -> BadInput:
-    return BadInput(f"dataset {quoted(name)}: {together(faults)}; {ADVICE}")
+    return BadInput(f"dataset {short_repr(name)}: {join_faults(faults)}; {ADVICE}")

@@ -12,6 +12,7 @@ from ray import tune
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import NonFinite
 from ablate.execution.ray_cluster import await_write
+from ablate.formatting import describe_layers
 from ablate.runs.state import after
 
 # (spec, trial_id, state, threads=) -> a generator of epochs that returns an Outcome
@@ -60,7 +61,7 @@ class TrialTrainable(tune.Trainable):
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
         resumed = f"(after {after(state)})" if state else ""
-        print(f"trial {self.name}: {in_words(new_config['spec'])}", resumed)
+        print(f"trial {self.name}: {describe_layers(new_config['spec'])}", resumed)
         return True
 
     def step(self) -> dict[str, Any]:

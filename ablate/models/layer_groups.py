@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from ablate.errors import BadInput
+from ablate.errors import BadInput, short_repr
 from ablate.models.unquantizable import unquantizable
 
 
@@ -150,5 +150,5 @@ def match(pattern: str, names: Mapping[str, object], kind: str) -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
         near = get_close_matches(pattern[:200], list(names), n=3, cutoff=0) or ["none at all"]
-        raise BadInput(f"pattern {quoted(pattern)} matches no {kind}; nearest: {', '.join(near)}")
+        raise BadInput(f"pattern {short_repr(pattern)} matches no {kind}; nearest: {', '.join(near)}")
     return found

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
-from ablate.errors import BadInput
+from ablate.errors import BadInput, short_repr
 from ablate.models.loading import from_config
 from ablate.models.preprocessing import Preprocess
 from ablate.models.torchvision_models import Named
@@ -108,7 +108,7 @@ def pack(
     would not be in `dtype`, and where the directory has a model's file that `pack` did not write.
     """
     if dtype not in get_args(Dtype):
-        raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {quoted(dtype)}")
+        raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
     _check_target(directory := Path(directory))
     layers = {
         name: module

@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis import importance, layer_effects, pareto
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
-from ablate.formatting import describe_layers
+from ablate.formatting import describe_bounds, describe_layers
 from ablate.reporting import confirmation_table
 from ablate.reporting.run_results import Finding, RunResults
 
@@ -21,7 +21,7 @@ def front(results: RunResults) -> Finding:
     """The Pareto front, its knee, and how sure each trial's place on it is."""
     title, study = "Which trials does no other beat?", results.run.study
     if not len(results.points):
-        bounds = f" and {in_bounds(study.within)}" if study.within else ""
+        bounds = f" and {describe_bounds(study.within)}" if study.within else ""
         return Finding(title, notes=(f"there is no complete trial with every objective{bounds}",))
     trials = results.complete
     on_front = pareto.front(results.points, results.directions)
@@ -52,10 +52,12 @@ def _front_sentence(results: RunResults, on_front: int, knee: int | None, best: 
         )
     sentence = f"{on_front} of {len(trials)} complete trials are on the front over {', '.join(names)}"
     if knee is not None:
-        sentence += f"; its knee is {trials.loc[knee, 'trial_id']} ({in_words(trials.loc[knee, 'spec'])})"
+        sentence += (
+            f"; its knee is {trials.loc[knee, 'trial_id']} ({describe_layers(trials.loc[knee, 'spec'])})"
+        )
     if len(trials) > 1 and names[0] in alike:
         return f"{sentence}; all are alike in {names[0]}."
-    return f"{sentence}; the best in {names[0]} is {best['trial_id']} ({in_words(best['spec'])})."
+    return f"{sentence}; the best in {names[0]} is {best['trial_id']} ({describe_layers(best['spec'])})."
 
 
 def _front_probability(results: RunResults) -> tuple["pd.Series[float]", list[str]]:
