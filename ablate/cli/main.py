@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ablate.cli import data_commands, model_commands, run_commands
 from ablate.cli.console import Json, console_on, only_json, short
 from ablate.config.objectives import OBJECTIVES
+from ablate.config.samplers import SAMPLERS
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import Step, StudySpec, load_study
 from ablate.config.trial_spec import checked
@@ -91,7 +92,8 @@ def study(
         str | None, typer.Option(help=f"Some of {', '.join(OBJECTIVES)}; comma-separated.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="Who proposes: additive (the default), tpe, nsga2, gp or random.")
+        str | None,
+        typer.Option(help=f"What proposes trials: {', '.join(SAMPLERS)}, or your own module:name."),
     ] = None,
     early_stopping: Annotated[
         int | None,

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ablate.config.builtin import load
 from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, objective_faults
+from ablate.config.samplers import SamplerName
 from ablate.config.search_space import SpaceSpec, load_space, values, varies
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
 from ablate.errors import together
@@ -109,7 +110,9 @@ class StudySpec(Spec):
     slope_margin: float = Field(
         0.01, gt=0, lt=1
     )  # a change of the gap, a decade of images, that counts as none
-    sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"  # who proposes
+    sampler: SamplerName = (
+        "additive"  # what proposes trials: one of the samplers below, or your own, module:name
+    )
     early_stopping: EarlyStopping | None = None  # None: every trial runs to its end
     confirm: int = Field(0, ge=0, le=1000)  # further seeds for each member of the front, tested
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None  # what is counted to be larger is not trained

@@ -83,7 +83,7 @@ class Driver:
         if self.exhausted or self.asked >= self.study.trials:
             return self._confirm()
         while self.unfinished:
-            if self.search.again(spec := self.unfinished.pop(0)):
+            if self.search.requeue(spec := self.unfinished.pop(0)):
                 self.asked += 1
                 return self._named(spec)
         if (next_spec := self.search.ask()) is None:
@@ -97,7 +97,7 @@ class Driver:
 
     def _confirm(self) -> Asked | None:
         """The next trial that confirms the front, once the search's last trial has ended."""
-        if not self.study.confirm or self.search.under_way:
+        if not self.study.confirm or self.search.pending:
             return None
         left = dict(map(self._named, confirmations(self.study, self.front)))
         done = {record["trial_id"] for record in self.records}
@@ -126,7 +126,7 @@ class Driver:
 
     def judge(self, name: str, spec: TrialSpec, so_far: Record) -> str:
         """Why a trial ends after the epoch that it reports, "" where it goes on."""
-        return self.rungs.judge(name, so_far) if self.races(spec) else ""
+        return self.rungs.should_prune(name, so_far) if self.races(spec) else ""
 
     def races(self, spec: TrialSpec) -> bool:
         """Whether a trial is compared with others on its way: not what confirms, nor an anchor, the others' reference."""
@@ -159,7 +159,7 @@ class Driver:
         self.state |= {"heartbeat": time.time(), "done": len(self.records), "running": running}
         self.state["out_of_bounds"] = self.search.out_of_bounds
         unfinished = [*self.unfinished, *self.confirming.values()]
-        self.state["unfinished"] = [spec.model_dump() for spec in unfinished] + self.search.under_way
+        self.state["unfinished"] = [spec.model_dump() for spec in unfinished] + self.search.pending
         self.run.write_state(self.state)
         self.metrics.show(self._readings())
         if self.view:

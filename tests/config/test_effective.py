@@ -14,7 +14,6 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.engine.latency_stage import _measure_layers
 from ablate.models import loading
-from ablate.search.parameter_space import draw
 from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
@@ -73,10 +72,10 @@ def test_every_part_can_be_searched():
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"quantized_weight_decay": {"low": 0.01, "high": 0.2}}]))
 def test_a_trial_leads_back_to_its_point(seed, other):
     points, rng = search(LAYER, RECIPE | other).points, np.random.default_rng(seed)
-    spec = points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()})
+    spec = points.spec_at(points.draw(rng))
     point = points.point(spec)
     assert points.spec_at(point) == spec == effective(spec)
-    for name, axis in points.axes.items():
+    for name, axis in points.distributions.items():
         assert axis._contains(axis.to_internal_repr(point[name])), name
 
 

@@ -101,22 +101,25 @@ def test_the_net_spreads():
 
 def test_at_a_rung_the_best_third_goes_on():
     rungs = Rungs(study())
-    assert [rungs.judge(name, seen(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()] == [
+    assert [
+        rungs.should_prune(name, seen(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()
+    ] == [
         "",
         "",
     ]  # too few
-    assert rungs.judge("c", seen(1, 0.3, 100)) == "after epoch 1 not among the best 1 of 3"
-    assert rungs.judge("d", seen(1, 0.9, 90)) == ""
+    assert rungs.should_prune("c", seen(1, 0.3, 100)) == "after epoch 1 not among the best 1 of 3"
+    assert rungs.should_prune("d", seen(1, 0.9, 90)) == ""
     assert (
-        rungs.judge("e", seen(1, 0.1, 95)).endswith("1 of 5") and rungs.judge("f", seen(1, 0.2, 10)) == ""
+        rungs.should_prune("e", seen(1, 0.1, 95)).endswith("1 of 5")
+        and rungs.should_prune("f", seen(1, 0.2, 10)) == ""
     )  # the smallest
-    assert rungs.judge("d", seen(2, 0.0, 90)) == ""  # between rungs nobody is asked
-    assert [rungs.judge(name, seen(3, 0.5, 100)) for name in "abd"] == [
+    assert rungs.should_prune("d", seen(2, 0.0, 90)) == ""  # between rungs nobody is asked
+    assert [rungs.should_prune(name, seen(3, 0.5, 100)) for name in "abd"] == [
         "",
         "",
         "after epoch 3 not among the best 1 of 3",
     ]
-    assert rungs.judge("z", seen(9, 0.0, 999)) == ""  # it has ended anyway
+    assert rungs.should_prune("z", seen(9, 0.0, 999)) == ""  # it has ended anyway
     assert list(rungs.reached) == [1, 3, 9] and list(rungs.reached[9]) == ["z"]
 
 
@@ -204,19 +207,19 @@ def test_a_study_of_single_images_is_refused_where_the_model_normalises_over_the
 def test_rungs_are_where_the_study_says():
     rungs = Rungs(study(first=2, reduction=2))
     for name in "abc":
-        assert rungs.judge(name, seen(1, 0.5, 1)) == ""
+        assert rungs.should_prune(name, seen(1, 0.5, 1)) == ""
     assert not rungs.reached.get(2)
     for name, accuracy in (("a", 0.9), ("b", 0.8)):
-        rungs.judge(name, seen(2, accuracy, 1))
-    assert set(rungs.reached[2]) == {"a", "b"} and rungs.judge("c", seen(2, 0.1, 1)).endswith(
+        rungs.should_prune(name, seen(2, accuracy, 1))
+    assert set(rungs.reached[2]) == {"a", "b"} and rungs.should_prune("c", seen(2, 0.1, 1)).endswith(
         "the best 1 of 3"
     )
     late = Rungs(
         study(first=2, reduction=2)
     )  # validated every three epochs: asked at the first one after a rung
-    assert late.judge("a", seen(3, 0.9, 1)) == "" and late.judge("b", seen(3, 0.1, 1)).startswith(
-        "after epoch 3 not"
-    )
+    assert late.should_prune("a", seen(3, 0.9, 1)) == "" and late.should_prune(
+        "b", seen(3, 0.1, 1)
+    ).startswith("after epoch 3 not")
 
 
 def test_the_ledger_s_curves_rebuild_the_rungs():
@@ -231,7 +234,7 @@ def test_the_ledger_s_curves_rebuild_the_rungs():
         for epoch in range(1, 10):
             row = {"epoch": epoch, "loss": 1.0, "train_loss": 1.0, "accuracy": float(rng.random())}
             record["curve"].append(row)
-            if live.judge(record["trial_id"], record):
+            if live.should_prune(record["trial_id"], record):
                 record["status"] = "pruned"
                 break
         record["status"] = "failed" if i == 3 else record["status"]
@@ -249,16 +252,21 @@ def test_over_the_fraction_a_rung_is_a_whole_training():
     rungs = Rungs(study(over="fraction", rungs=2))
     assert rungs.rule.one_in == (9, 3) and EarlyStopping().one_in == ()
     for name, accuracy in (("a", 0.5), ("b", 0.4), ("c", 0.3)):
-        assert rungs.judge(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(
+        assert rungs.should_prune(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(
             name
         )  # on its way
-    ends = {name: rungs.judge(name, part(9, 2, at, 100)) for name, at in (("a", 0.5), ("b", 0.4), ("c", 0.3))}
+    ends = {
+        name: rungs.should_prune(name, part(9, 2, at, 100))
+        for name, at in (("a", 0.5), ("b", 0.4), ("c", 0.3))
+    }
     assert ends == {"a": "", "b": "", "c": "after 1/9 of its images not among the best 1 of 3"}
     passed = part(9, 2, 0.5, 100)["rungs"]
-    assert rungs.judge("a", part(3, 1, 0.1, 100, passed)) == "" and not rungs.reached[3]
-    assert rungs.judge("a", part(3, 2, 0.1, 100, passed)) == "" and rungs.reached[3] == {"a": [0.1, 100]}
+    assert rungs.should_prune("a", part(3, 1, 0.1, 100, passed)) == "" and not rungs.reached[3]
+    assert rungs.should_prune("a", part(3, 2, 0.1, 100, passed)) == "" and rungs.reached[3] == {
+        "a": [0.1, 100]
+    }
     fresh = Rungs(study(over="fraction"))  # of a driver that came later: the trial has been at both rungs
-    assert fresh.judge("a", part(3, 2, 0.1, 100, passed)) == ""
+    assert fresh.should_prune("a", part(3, 2, 0.1, 100, passed)) == ""
     assert fresh.reached == {9: {"a": [0.5, 100]}, 3: {"a": [0.1, 100]}}
     fresh.tell(part(9, 2, 0.4, 100) | {"trial_id": "b", "status": "pruned"})
     assert list(fresh.reached[9]) == ["a", "b"]
@@ -274,7 +282,7 @@ def test_images_are_those_of_the_whole_trial():
         "early_stopping": {"over": "fraction"},
     }
     rungs = Rungs(checked(StudySpec, asked, "study"))
-    rungs.judge("a", part(9, 2, 0.5, 1))
+    rungs.should_prune("a", part(9, 2, 0.5, 1))
     assert rungs.reached[9]["a"] == [0.5, 900]
 
 
@@ -314,17 +322,20 @@ def test_what_a_stopped_trial_promised():
     """What it had at its last rung, and the mean gain from there of those that ended; nothing where none did."""
     rungs, late = Rungs(study()), ended("s", "pruned", {1: 0.2, 2: 0.9})
     rungs.tell(late)
-    assert rungs.promises() == {}
+    assert rungs.extrapolated_objectives() == {}
     rungs.tell(ended("a", "complete", {1: 0.3, 9: 0.5}))
-    assert rungs.promises() == {
+    assert rungs.extrapolated_objectives() == {
         "s": {"accuracy": pytest.approx(0.4), "size_bytes": 100}
     }  # epoch 2 is no rung
     rungs.tell(ended("b", "complete", {1: 0.5, 9: 0.6}, 50))
-    assert rungs.promises() == {"s": {"accuracy": pytest.approx(0.35), "size_bytes": 100}}
+    assert rungs.extrapolated_objectives() == {"s": {"accuracy": pytest.approx(0.35), "size_bytes": 100}}
     rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others were next seen at their end: no gain
     rungs.tell(ended("d", "failed", {1: 0.2}))
     rungs.tell(ended("e", "complete", {1: 0.2}) | {"accuracy": None})
-    assert list(rungs.promises()) == ["s", "c"] and rungs.promises()["c"]["accuracy"] == 0.3
+    assert (
+        list(rungs.extrapolated_objectives()) == ["s", "c"]
+        and rungs.extrapolated_objectives()["c"]["accuracy"] == 0.3
+    )
 
 
 def test_the_additive_sampler_learns_from_what_was_stopped():

@@ -212,7 +212,7 @@ def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second,
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
     under_way = [design.ask() for _ in range(3)]
-    assert design.ask() is None and design.waits and len(design.under_way) == 3
+    assert design.ask() is None and design.waits and len(design.pending) == 3
     failed = [blank_record(spec, "x") for spec in under_way]
     for record in failed:
         design.tell(record)
