@@ -1,10 +1,11 @@
 """A sampler for effects that add up: a model of them, solved for several budgets as an integer programme.
 
-What is learned (accuracy, loss) is modelled by `surrogate`. What is counted (bytes) is a sum over the axes, or nearly;
-other costs (bit operations, seconds) are regressed on the records. `scipy.optimize.milp` finds the largest predicted
-score within each of a series of budgets, and the point that would add the most hypervolume is proposed. The
-prediction is the posterior's mean until no point improves on the front by it; then it is drawn from the posterior, at
-rising temperatures (Thompson sampling), as TSEMO does throughout [Bradford et al. 2018, J. Glob. Optim. 71].
+What is learned (accuracy, loss) is modelled by `surrogate`. What is counted (bytes) is a sum over the axes,
+or nearly; other costs (bit operations, seconds) are regressed on the records. `scipy.optimize.milp` finds the
+largest predicted score within each of a series of budgets, and the point that would add the most hypervolume
+is proposed. The prediction is the posterior's mean until no point improves on the front by it; then it is
+drawn from the posterior, at rising temperatures (Thompson sampling), as TSEMO does throughout [Bradford et
+al. 2018, J. Glob. Optim. 71].
 """
 
 from collections.abc import Iterator, Sequence
@@ -121,7 +122,7 @@ class AdditiveSampler:
     def _optima(
         self, models: dict[int, QuadraticModel], spans: Array, rng: np.random.Generator
     ) -> Iterator[Point]:
-        """The points with the best score within budgets, which are spread evenly over all possible ones, in logarithms."""
+        """The points with the best score within budgets, which are spread evenly on a log scale."""
         features = self.levels.features
         shares = rng.dirichlet(np.ones(len(self.scores)))  # of several scores
         weights = {i: share / max(spans[i], EPSILON) for i, share in zip(self.scores, shares, strict=True)}
@@ -146,7 +147,7 @@ class AdditiveSampler:
                 yield self.levels.point(chosen, rng)
 
     def _budget(self, model: QuadraticModel, fraction: float) -> tuple[Array, float]:
-        """A cost of each level (levels,), and how much they may cost together; fraction 0 leaves only the cheapest."""
+        """The cost of each level (levels,) and the limit of their sum; fraction 0 leaves the cheapest."""
         costs = self.levels.features @ model.single
         starts = _first_levels(self.levels.axis_of)
         largest = model.constant + np.maximum.reduceat(costs, starts).sum()
@@ -166,7 +167,7 @@ class AdditiveSampler:
         return predicted
 
     def _gains(self, known: Array, candidates: Array) -> Array:
-        """The hypervolume that each candidate (k, m) adds to known points (n, m), with costs in logarithms: (k,)."""
+        """The hypervolume (k,) that candidates (k, m) add to known points (n, m), costs on a log scale."""
         both = np.vstack([known, candidates])
         for i in self.costs:
             both[:, i] = np.log(np.maximum(both[:, i], both[: len(known), i].max() / BUDGET_RANGE))
@@ -181,7 +182,7 @@ class AdditiveSampler:
         return np.array(volumes) * margin - moocore.hypervolume(front, reference)
 
     def _fit_counted(self) -> dict[str, QuadraticModel]:
-        """Costs that are counted before a trial is trained, fitted at random points; exact where they are sums."""
+        """Models of the counted costs, fitted at random points; exact where a cost is a sum over the axes."""
         rng = np.random.default_rng([self.study.seed, N_BUDGETS])
         n_levels = sum(len(values) for values in self.levels.values)
         drawn = [self._random_point(rng) for _ in range(2 * n_levels)]
@@ -197,10 +198,10 @@ class AdditiveSampler:
 def solve(
     single: Array, pairs: Array, axis_of: IntArray, budgets: Sequence[tuple[Array, float]]
 ) -> list[int] | None:
-    """The level of each axis that maximises single x + x pairs x / 2, where x (levels,) is 1 for the chosen levels.
+    """The level of each axis that maximises single x + x pairs x / 2, where x is 1 for a chosen level.
 
-    Without pairs the solution is optimal. With pairs the objective is linearised: first around equal weights of an
-    axis' levels, then around the last programme's solution; the best solution of them counts.
+    Without pairs the solution is optimal. With pairs the objective is linearised: first around equal weights
+    of an axis' levels, then around the last programme's solution; the best solution of them counts.
 
     Args:
         single: Score of each level, (levels,).

@@ -1,4 +1,4 @@
-"""Confirmation: the trials of a front repeated with further seeds and on the test set, so that luck is not a result."""
+"""Confirmation: the trials of a front repeated with further seeds and tested, so that luck is no result."""
 
 from collections.abc import Iterator, Sequence
 

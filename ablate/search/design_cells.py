@@ -117,7 +117,7 @@ def _check_count(study: StudySpec, cells: Iterable[Cell]) -> None:
 
 
 def _sensitivity(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:
-    """All full; then in each precision all layer groups, each alone, and all but each; other axes at their default."""
+    """All full; in each precision all layer groups, each alone, all but each; other axes at their default."""
     kinds = [str(kind) for kind in values(study.space.layer["weights"]) if kind != "full"]
     if not kinds:
         rule = "a sensitivity design needs a space whose layers may be less than full"
@@ -139,7 +139,7 @@ def _sensitivity(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cel
 def _after_steps(
     study: StudySpec, groups: list[str], name: str, steps: Sequence[Step]
 ) -> Iterator[tuple[str, Cell]]:
-    """The base point after some steps, crossed with the space's choices; nothing where no layer group is meant."""
+    """The base point after some steps, crossed with the space's choices; none if no layer group matches."""
     patterns = next((step.groups for step in reversed(steps) if step.groups), ("*",))
     matched = [group for group in groups if any(fnmatchcase(group, pattern) for pattern in patterns)]
     if groups and not matched:  # the groups are those of a run whose records have none of the step's yet

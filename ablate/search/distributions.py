@@ -16,7 +16,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """A value at random: uniform over the choices or over the range, on a log scale where the range has one."""
+    """A value at random, uniform over the choices or over the range, on its scale."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[rng.integers(len(distribution.choices))]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -24,7 +24,7 @@ def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
 
 
 def interpolate(distribution: FloatDistribution | IntDistribution, position: float) -> float:
-    """The value at a position in a range, 0 for its lower bound and 1 for its upper one; the inverse of `position_of`."""
+    """The value at a position in a range, from 0 to 1; the inverse of `position_of`."""
     low, high = distribution.low, distribution.high
     value = low * (high / low) ** position if distribution.log else low + (high - low) * position
     value = min(max(value, low), high)

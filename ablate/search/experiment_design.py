@@ -30,10 +30,11 @@ COLUMNS = (  # of a record, in the table
 
 
 class Design:
-    """The trials of a designed study, with the interface of `searcher.Search`: a function of the study and the records.
+    """The trials of a designed study, with the interface of `searcher.Search`.
 
-    Tuning has one seed beyond the paired ones and never sees the test set. The paired trials are tested at their end,
-    except those of a sensitivity design: a search may go on from them.
+    What it proposes is a function of the study and of the records. Tuning has one seed beyond the paired ones
+    and never sees the test set. The paired trials are tested at their end, except those of a sensitivity
+    design: a search may go on from them.
 
     Args:
         study: The study, with a design.
@@ -62,7 +63,7 @@ class Design:
         for name, unfinished in self._unfinished.items():
             for key in unfinished:
                 self._waiting[key].append(name)
-        # What can be proposed, as (seed, cell, tuning, name): tunings first, by seed -1, then seed after seed.
+        # What can be proposed, as (seed, cell, tuning, name): tunings first (seed -1), then seed after seed.
         self._place = {name: i for i, name in enumerate(self.cells)}
         self._queue = []
         for name, keys in self._tuning_keys.items():
@@ -74,7 +75,7 @@ class Design:
 
     @property
     def planned(self) -> list[TrialSpec]:
-        """The design's trials, the paired ones without their seeds and tuned values; equal cells share theirs."""
+        """The design's trials, the paired ones without seeds and tuned values; equal cells share theirs."""
         tunings: dict[str, TrialSpec] = {}
         paired: dict[frozenset[str], TrialSpec] = {}
         for cell in self.cells.values():
@@ -127,15 +128,15 @@ class Design:
                     heapq.heappush(self._queue, row)
 
     def requeue(self, spec: TrialSpec) -> bool:
-        """Whether a trial that an earlier driver had pending is proposed here: no, `ask` comes to it by itself."""
+        """Whether a trial that an earlier driver had pending is proposed here: no, `ask` will propose it."""
         return False
 
     def table(self) -> pd.DataFrame:
         """The design's trials.
 
         Returns:
-            A row a trial: cell, step (the cell's name without the space's choices), role ("tune" or "seed"), the
-            tuned fields, and what its record says, if there is one.
+            A row a trial: cell, step (the cell's name without the space's choices), role ("tune" or "seed"),
+            the tuned fields, and what its record says, if there is one.
         """
         rows = []
         for cell, role, tuned, spec in self._rows():
@@ -179,7 +180,7 @@ class Design:
         return _trial(cell.spec, chosen, seed, test=self._tests)
 
     def _best(self, name: str) -> Tuned | None:
-        """The choice with the best validation accuracy, the first of equals; None before all tunings have ended."""
+        """The choice of the best validation accuracy, the first of equals; None before all tunings ended."""
         cell = self.cells[name]
         if not cell.tunings:
             return cell.choices[0]

@@ -1,9 +1,10 @@
-"""Regular fractions of factorial designs: few of all combinations, in which the effects of single factors stay apart.
+"""Regular fractions of factorial designs: few points that keep the effects of single factors apart.
 
-2^(k-p) designs (Box & Hunter, Technometrics 3, 1961): the levels of the basic factors run through all combinations,
-and each further factor has the parity of some of them. These are chosen factor by factor, for the fewest words of
-length 3 and then of length 4. A word of length 3 aliases a single effect with a pair's, one of length 4 two pairs.
-Not by `pydoe` (1.6): its points are others, and its exhaustive search does not end for the 19 layer groups of a ViT.
+2^(k-p) designs (Box & Hunter, Technometrics 3, 1961): the levels of the basic factors run through all
+combinations, and each further factor has the parity of some of them. These are chosen factor by factor, for
+the fewest words of length 3 and then of length 4. A word of length 3 aliases a single effect with a pair's,
+one of length 4 two pairs. Not by `pydoe` (1.6): its points are others, and its exhaustive search does not end
+for the 19 layer groups of a ViT.
 """
 
 import numpy as np
@@ -26,8 +27,8 @@ def fraction(factors: int, runs: int) -> tuple[NDArray[np.bool_], int]:
         runs: How many of the 2^factors combinations to take.
 
     Returns:
-        The levels (runs, factors), of which every pair of columns is orthogonal, and the design's resolution: 3, 4,
-        or 5 for 5 and more; see `APART`.
+        The levels (runs, factors), of which every pair of columns is orthogonal, and the design's resolution:
+        3, 4, or 5 for 5 and more; see `APART`.
 
     Raises:
         BadInput: `runs` is no power of two, not above the number of factors, or above 2^factors.
@@ -50,7 +51,7 @@ def fraction(factors: int, runs: int) -> tuple[NDArray[np.bool_], int]:
 
 
 def _columns(factors: int, runs: int, masks: list[int], size: int) -> tuple[list[int], tuple[int, int]]:
-    """A design's columns, each as the bit mask of the basic factors whose parity it has; its words of length 3 and 4.
+    """A design's columns, each the bit mask of its basic factors; and how many words have length 3 and 4.
 
     Of equally good masks one with about `size` basic factors is taken.
     """

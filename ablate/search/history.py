@@ -25,7 +25,8 @@ from ablate.search.optuna_samplers import SamplerFactory
 from ablate.search.parameter_space import Point, Points
 from ablate.search.successive_halving import Rungs
 
-MEMORY = 500  # the sampler learns from the front and the latest 500 to 1000 trials, and from the latest 500 pruned ones
+# The sampler learns from the front, the latest MEMORY to 2 MEMORY complete trials and MEMORY pruned ones.
+MEMORY = 500
 N_INFEASIBLE = 16  # random points, of which the sampler is told those that are out of bounds
 
 
@@ -61,8 +62,8 @@ class CostBounds:
 class History:
     """Which points were proposed, which of them are pending, and what the sampler learns from their records.
 
-    It is a function of the study and of the records in their order, however they arrive: all at first by `replay`, or
-    one after the other by `tell`.
+    It is a function of the study and of the records in their order, however they arrive: all at first by
+    `replay`, or one after the other by `tell`.
 
     Args:
         study: The study.

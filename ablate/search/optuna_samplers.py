@@ -1,7 +1,7 @@
 """Optuna's samplers, and a user's own: how each is built for a proposal.
 
-A sampler is built anew for each proposal, so that no state is left in it: what it proposes depends only on its seed
-and on the trials of its Optuna study.
+A sampler is built anew for each proposal, so that no state is left in it: what it proposes depends only on
+its seed and on the trials of its Optuna study.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +27,13 @@ class SamplerFactory:
     """How a sampler is built, and what it needs of the trials that it learns from.
 
     Args:
-        build: Takes the distributions of the axes, a seed, and after how many trials the sampler begins to learn;
-            returns the sampler.
+        build: Takes the distributions of the axes, a seed, and after how many trials the sampler begins to
+            learn; returns the sampler.
         learns_infeasible: Whether it learns from points that are out of bounds and have no values.
-        learns_pruned: Whether it learns from trials that were stopped early, by their extrapolated objectives.
-        system_attrs: Takes how many complete trials came before; returns what the sampler reads of the next one
-            besides its values.
+        learns_pruned: Whether it learns from trials that were stopped early, by their extrapolated
+            objectives.
+        system_attrs: Takes how many complete trials came before; returns what the sampler reads of the next
+            one besides its values.
     """
 
     build: Callable[[Distributions, int, int], BaseSampler]
@@ -45,7 +46,8 @@ def sampler_factory(name: str) -> SamplerFactory:
     """How a study's sampler is built.
 
     Args:
-        name: A sampler of `ablate.config.samplers.TABLE`, or a user's own as `module:name`, which is imported.
+        name: A sampler of `ablate.config.samplers.TABLE`, or a user's own as `module:name`, which is
+            imported.
 
     Returns:
         The factory. That of a user's own sampler has been tried once.
@@ -94,7 +96,7 @@ class _GP(_FixedSpace, optuna.samplers.GPSampler):
     def sample_relative(
         self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """On one thread: the matrices are small, the other cores train, and sums depend on the number of threads."""
+        """On one thread: matrices are small, other cores train, and sums depend on the threads."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

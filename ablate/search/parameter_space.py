@@ -30,7 +30,8 @@ class Axis:
     """A field of a trial that the search may vary.
 
     Args:
-        owner: What the field belongs to: one layer group, all quantized layers alike, the recipe, or the trial.
+        owner: What the field belongs to: one layer group, all quantized layers alike, the recipe, or the
+            trial.
         field: Name of the field in the owner's spec.
         distribution: The values that it may take.
         group: The layer group, where the owner is one.
@@ -43,7 +44,7 @@ class Axis:
 
     @property
     def name(self) -> str:
-        """Key of the axis in a point: `block0.fc1.weights`, `activation_bits`, `recipe.epochs` or `fraction`."""
+        """Key in a point, as `block0.fc1.weights`, `activation_bits`, `recipe.epochs` or `fraction`."""
         prefix = {"layer group": self.group, "recipe": "recipe"}.get(self.owner)
         return self.field if prefix is None else f"{prefix}.{self.field}"
 
@@ -75,7 +76,7 @@ class Points:
 
     @property
     def size(self) -> float:
-        """How many points there are, before those that are the same trial are merged; infinite with a continuous axis."""
+        """How many points there are, equal trials counted apart; infinite with a continuous axis."""
         counts = [n_values(distribution) for distribution in self.distributions.values()]
         if math.inf in counts:  # `prod` of many integers is larger than a float can be
             return math.inf
@@ -121,7 +122,7 @@ class Points:
         return effective(spec)
 
     def point(self, spec: TrialSpec) -> Point:
-        """The point of a trial: the inverse of `spec_at`, with the default on each axis that has no effect there."""
+        """The point of a trial: the inverse of `spec_at`, with defaults on axes that have no effect there."""
         point = {}
         for name, axis in self.axes.items():
             value = _in_point(self._value(axis, spec))

@@ -38,8 +38,9 @@ class Rejection(Enum):
 class Search:
     """A multi-objective search over a study's space.
 
-    What it proposes is a function of the seed, of the records told so far in their order, and of how many points it
-    has proposed. So a search that is given a ledger's records goes on as the one that wrote them would have.
+    What it proposes is a function of the seed, of the records told so far in their order, and of how many
+    points it has proposed. So a search that is given a ledger's records goes on as the one that wrote them
+    would have.
 
     Args:
         study: The study. Its own sampler, if it names one, is imported here.
@@ -77,7 +78,7 @@ class Search:
 
     @property
     def size(self) -> float:
-        """How many points there are, before those that are the same trial are merged; infinite with a continuous axis."""
+        """How many points there are, equal trials counted apart; infinite with a continuous axis."""
         return self.points.size
 
     @property
@@ -184,7 +185,7 @@ class Search:
             yield self._latest
 
     def _near(self, rng: np.random.Generator) -> Iterator[Point]:
-        """A random walk from the sampler's last proposal, one axis at a time, and never farther out of bounds."""
+        """A random walk from the sampler's last proposal, an axis at a time, never farther out of bounds."""
         axes, limits = self.points.distributions, self.bounds.limits
         moves = max(MOVES, 10 * len(axes)) if limits else MOVES
         for name in rng.choice(list(axes), moves) if axes else ():

@@ -1,9 +1,9 @@
 """Early stopping with several objectives: asynchronous successive halving by non-dominated rank.
 
-MO-ASHA [Schmucker et al. 2021, arXiv 2106.12639] in the form that stops trials and pauses none: a trial that reaches a
-rung is compared with all trials that reached it before, and goes on if it is among the best 1/eta of them. A rung is an
-epoch, or the whole training on a part of the trial's images. What is counted (size, bit operations, latency, images) is
-known from the start; accuracy and loss are those at the rung.
+MO-ASHA [Schmucker et al. 2021, arXiv 2106.12639] in the form that stops trials and pauses none: a trial that
+reaches a rung is compared with all trials that reached it before, and goes on if it is among the best 1/eta
+of them. A rung is an epoch, or the whole training on a part of the trial's images. What is counted (size, bit
+operations, latency, images) is known from the start; accuracy and loss are those at the rung.
 """
 
 import math
@@ -23,8 +23,8 @@ from ablate.runs.record import Record
 class Rungs:
     """The objectives of trials at each rung, a function of the finished records and of the running trials.
 
-    The driver's `Rungs` hold the trials that are compared with each other, which leaves the anchors out; those of the
-    additive sampler hold all finished trials.
+    The driver's `Rungs` hold the trials that are compared with each other, which leaves the anchors out;
+    those of the additive sampler hold all finished trials.
 
     Args:
         study: The study, with its early stopping and its objectives.
@@ -87,7 +87,7 @@ class Rungs:
             self.stopped[name] = passed[-1]
 
     def extrapolated_objectives(self) -> dict[str, dict[str, float]]:
-        """What stopped trials might have reached at their end: their objectives at their last rung, and a gain.
+        """What stopped trials might have reached: their objectives at their last rung, and a gain.
 
         The gain is the mean, over the trials that ran to their end, from that rung to the end.
 
@@ -109,9 +109,10 @@ class Rungs:
         return [float((row if TABLE[name].known == "scored" else record)[name]) for name in self.directions]
 
     def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
-        """The rungs that a trial has passed, in order, each with the row of its curve or of its smaller trainings.
+        """The rungs that a trial has passed, in order, each with a row of its curve or smaller trainings.
 
-        Over epochs a rung is first, first * eta, ...; over the fraction it is the divisor of the trial's images.
+        Over epochs a rung is first, first * eta, ...; over the fraction it is the divisor of the trial's
+        images.
         """
         if self.rule.over == "fraction":
             return {row["one_in"]: row for row in record.get("rungs", ()) if row["epoch"] == record["epochs"]}
@@ -125,8 +126,8 @@ class Rungs:
 def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]:
     """The best k points: whole non-dominated ranks first, then an epsilon-net of the next rank.
 
-    The net is the order in which each next point is farthest from those before it, objectives scaled to their range
-    [Clarkson 2006; Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and
+    The net is the order in which each next point is farthest from those before it, objectives scaled to their
+    range [Clarkson 2006; Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and
     hyperparameters"].
 
     Args:
@@ -153,7 +154,7 @@ def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]
 
 
 def _net(points: Any, k: int) -> list[int]:
-    """The first k of the farthest-first order of points (n, m), which begins with the best in the first objective."""
+    """The first k points (n, m) in farthest-first order, beginning with the best in the first objective."""
     order = [int(np.lexsort(points.T[::-1])[0])]
     distance = np.full(len(points), np.inf)
     while len(order) < k:

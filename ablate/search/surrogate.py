@@ -1,8 +1,8 @@
-"""A model of what each choice adds to an objective: a sum of single effects and, where the values support them, of pairs.
+"""A model of what each choice adds to an objective: single effects and, where data support them, pairs.
 
-A Gaussian process with the kernel k + r k^2, where k is a sum over the axes: the polynomial kernel of Rasmussen &
-Williams 2006, sec. 4.2.2, whose functions are quadratic forms. The likelihood decides how large effects and pairs are
-against the noise (Rasmussen & Williams, sec. 5.4.1). With r = 0 the model is additive.
+A Gaussian process with the kernel k + r k^2, where k is a sum over the axes: the polynomial kernel of
+Rasmussen & Williams 2006, sec. 4.2.2, whose functions are quadratic forms. The likelihood decides how large
+effects and pairs are against the noise (Rasmussen & Williams, sec. 5.4.1). With r = 0 the model is additive.
 """
 
 import math
@@ -34,9 +34,9 @@ EPSILON = 1e-12
 class Levels:
     """The axes of a space as levels, and points as features in which neighbouring levels are near.
 
-    A range has a few levels. The features of an ordered axis (see `encoding.OrdinalEncoder`) are cumulative: the step
-    to the next level is one effect. Any other choice has an effect of its own, and a range a line and a parabola. All
-    axes have the same variance.
+    A range has a few levels. The features of an ordered axis (see `encoding.OrdinalEncoder`) are cumulative:
+    the step to the next level is one effect. Any other choice has an effect of its own, and a range a line
+    and a parabola. All axes have the same variance.
 
     Args:
         distributions: Of the axes of encoded points, by name.
@@ -92,7 +92,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class QuadraticModel:
-    """A function of a point's features z, a sum of single effects and of pairs: constant + single z + z pairs z."""
+    """A function of a point's features z: constant + single z + z pairs z."""
 
     constant: float
     single: Array  # (p,)
@@ -157,7 +157,7 @@ def fit_linear(z: Array, values: Array) -> QuadraticModel:
 
 
 def _most_likely(z: Array, y: Array) -> tuple[float, float, float]:
-    """r, the signal's ratio and the noise's variance with the largest likelihood of y around an unknown intercept."""
+    """r, the signal's ratio and the noise's variance of the largest likelihood, the intercept unknown."""
     centre = np.eye(len(z)) - 1 / len(z)
     free, k = max(1, len(z) - 1), z @ z.T
     best = (-math.inf, 0.0, 1.0, 1.0)

@@ -42,7 +42,7 @@ def study(**fields):
 
 
 def answer(spec):
-    """The rate in the middle is the best; smoothing gives a point, AdamW ten, and absmean what the seed says."""
+    """The middle rate is the best; smoothing adds a point, AdamW ten, and absmean a tenth of one a seed."""
     recipe, layer = spec.recipe, next(iter(spec.layers.values()), None)
     accuracy = 0.3 + 0.1 * (recipe.optimizer == "adamw") + 0.01 * (recipe.label_smoothing > 0)
     accuracy += 0.001 * spec.seed * (layer is None or layer.beta == "absmean")
@@ -83,7 +83,7 @@ def test_a_steps_groups_must_be_the_models(tiny_vit):
 
 @pytest.mark.parametrize("name", ["paper", "paper_micro"])
 def test_the_papers_studies_ask_what_the_paper_says(name):
-    """Sections 2.2 (every linear layer of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
+    """Sections 2.2 (the linear layers of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
     cells = Design(load_study(name), GROUPS).cells
     one_bit = {name: cell for name, cell in cells.items() if name.startswith("1-bit")}
     found = {
@@ -158,7 +158,7 @@ def test_no_cell_takes_the_place_of_another(fields, name):
 
 
 def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
-    """Counted, not timed: each trial of 512 is written out once when it is asked for and once when it is told."""
+    """Counted, not timed: each of 512 trials is serialised once by `ask` and once by `tell`."""
     written = []
     monkeypatch.setattr(
         "ablate.search.experiment_design.key_of", lambda spec: written.append(spec) or spec.model_dump_json()

@@ -1,4 +1,4 @@
-"""What every sampler must do: no point twice, a function of seed and records, names kept, order and idleness honoured."""
+"""What every sampler must do: propose no point twice, as a function of the seed and the records."""
 
 import math
 
@@ -89,7 +89,7 @@ def test_what_has_not_ended_well_teaches_nothing(sampler, status):
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "additive"])
 def test_it_learns(sampler):
-    """Once a quarter has been seen, the costly group stays full more often than the one in three of a blind draw."""
+    """In the last third the costly group stays full more often than the one in three of a random draw."""
     asked = study(sampler, {"weights": {"each": ["full", "int8", "binary"]}})
 
     def told(spec):
