@@ -40,7 +40,6 @@ from ablate.execution.tune_runner import distribute
 from ablate.runs.ledger import append
 from ablate.runs.record import Record, blank_record
 from ablate.runs.run import create_run, load_run
-from ablate.search.parameter_space import draw
 
 
 def pretend(
@@ -162,7 +161,7 @@ def filled(path: Path, trials: int) -> None:
     planned, rng = plan(load_study("default").model_copy(update={"trials": trials})), np.random.default_rng(0)
     run, points, specs = create_run(path, planned.study, {}), planned.search.points, set()
     while len(specs) < trials:
-        spec = points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()})
+        spec = points.spec_at(points.draw(rng))
         if (key := key_of(spec)) not in specs:
             specs.add(key)
             append(run.path / "ledger.jsonl", record_of(spec, f"{len(specs):012x}", 0.0))

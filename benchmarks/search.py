@@ -176,7 +176,9 @@ def ours(world: World, sampler: str, seed: int, trials: int) -> Proposer:
 def stock(world: World, seed: int, trials: int) -> Proposer:
     """Trials of Ray Tune's own OptunaSearch with nothing chosen but space, metrics and seed; without Ray's runtime."""
     points = Points(world.study("random", seed, trials), world.groups)
-    search = OptunaSearch(points.axes, metric=["accuracy", "size_bytes"], mode=["max", "min"], seed=seed)
+    search = OptunaSearch(
+        points.distributions, metric=["accuracy", "size_bytes"], mode=["max", "min"], seed=seed
+    )
     for i in range(trials):
         spec = points.spec_at(search.suggest(str(i)))
         assert spec is not None, "every point of the space is a trial"
@@ -252,7 +254,7 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
     study, rng = world.study("random", 0, records), np.random.default_rng(0)
     points, source, known = Points(study, world.groups), Search(study, world.groups), []
     while len(known) < records:
-        source.seen.add(key_of(spec := source.ask() or TrialSpec()))
+        source.history.proposed.add(key_of(spec := source.ask() or TrialSpec()))
         accuracy, _, _, size = world(points, spec, rng)
         known.append(
             blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size}

@@ -1,12 +1,13 @@
 """A question that trials can answer: what is searched or compared, by which rules, at what cost."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from ablate.config.builtin import load
 from ablate.config.designs import Design, EarlyStopping, Step
 from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, describe, register
+from ablate.config.samplers import SamplerName
 from ablate.config.search_space import SpaceSpec, load_space
 from ablate.config.study_rules import study_faults
 from ablate.config.trial_spec import Positive, Recipe, Spec, Value
@@ -51,7 +52,8 @@ class StudySpec(Spec):
         reference: One more cell: all steps, and this one.
         gap_margin: A gap in accuracy at the largest training set that counts as none.
         slope_margin: A change of the gap, for each decade of images, that counts as none.
-        sampler: What proposes the trials of a search.
+        sampler: What proposes the trials of a search: a name of the table in `config.samplers`, or a user's own
+            as "module:name".
         early_stopping: Which trials end early; None: none does.
         confirm: Further seeds with which each member of the front is trained again and tested.
         max_size_bytes: Trials whose packed model is larger are not trained.
@@ -83,7 +85,7 @@ class StudySpec(Spec):
     reference: Step | None = None
     gap_margin: float = Field(0.01, gt=0, lt=1)
     slope_margin: float = Field(0.01, gt=0, lt=1)
-    sampler: Literal["additive", "tpe", "nsga2", "gp", "random"] = "additive"
+    sampler: SamplerName = "additive"
     early_stopping: EarlyStopping | None = None
     confirm: int = Field(0, ge=0, le=1000)
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None

@@ -92,7 +92,7 @@ class Driver:
         if self.exhausted or self.n_proposed >= self.study.trials:
             return self._confirm()
         while self.unfinished:
-            if self.search.again(spec := self.unfinished.pop(0)):
+            if self.search.requeue(spec := self.unfinished.pop(0)):
                 self.n_proposed += 1
                 return self._named(spec)
         if (next_spec := self.search.ask()) is None:
@@ -106,7 +106,7 @@ class Driver:
 
     def _confirm(self) -> Proposal | None:
         """The next trial that confirms the front, once the search's last trial has ended."""
-        if not self.study.confirm or self.search.under_way:
+        if not self.study.confirm or self.search.pending:
             return None
         done = {record["trial_id"] for record in self.records}
         proposals = map(self._named, confirmations(self.study, self.front))
@@ -197,7 +197,7 @@ class Driver:
             "done": len(self.records),
             "running": running,
             "out_of_bounds": self.search.out_of_bounds,
-            "unfinished": [spec.model_dump() for spec in unfinished] + self.search.under_way,
+            "unfinished": [spec.model_dump() for spec in unfinished] + self.search.pending,
         }
         self.run.write_state(self.state)
         self._show_metrics()

@@ -1,4 +1,4 @@
-"""Confirmation: the members of a front once more, with further seeds and on the test set, so that luck is not a result."""
+"""Confirmation: the trials of a front repeated with further seeds and tested, so that luck is no result."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,12 +10,20 @@ from ablate.runs.record import Record
 
 
 def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSpec]:
-    """Each member with the study's next seeds, seed after seed: paired, and tested. A search's own trials never are."""
+    """The trials that confirm a front. They are tested, which a search's own trials never are.
+
+    Args:
+        study: The study; `confirm` says with how many seeds after its own.
+        front: Records of the front's trials.
+
+    Yields:
+        Every trial of the front with one seed, then with the next: the seeds are paired.
+    """
     for seed in range(study.seed + 1, study.seed + 1 + study.confirm):
         for member in front:
             yield effective(trial_of(member).model_copy(update={"seed": seed, "test": True}))
 
 
 def is_searched(record: Record) -> bool:
-    """Whether a record of a searching study is the search's, and not one that confirms."""
+    """Whether a record of a searching study is a trial of the search, and not one that confirms its front."""
     return not record["spec"]["test"]

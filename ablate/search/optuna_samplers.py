@@ -1,94 +1,102 @@
-"""Who proposes the next point: Optuna's samplers, over axes that are known, and as functions of the trials alone."""
+"""Optuna's samplers, and a user's own: how each is built for a proposal.
 
-from collections.abc import Mapping
+A sampler is built anew for each proposal, so that no state is left in it: what it proposes depends only on
+its seed and on the trials of its Optuna study.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 
-from ablate.config.precisions import WEIGHTS
-from ablate.errors import unknown
-from ablate.search.parameter_space import Point
+from ablate.errors import BadInput, short_repr, unknown
+from ablate.plugins import is_plugin, load_plugin
 
 POPULATION = 20  # of NSGA-II: a study has tens or hundreds of trials
-SAMPLERS = ("additive", "tpe", "nsga2", "gp", "random")
-STARTUP = 10  # trials at random before TPE and the Gaussian process propose
+N_STARTUP = 10  # random trials before TPE and the Gaussian process propose
+
+Distributions = Mapping[str, BaseDistribution]
 
 
-def sampler_of(
-    name: str, axes: Mapping[str, BaseDistribution], seed: int, warned: int = 0
-) -> optuna.samplers.BaseSampler:
-    """A sampler, new for each proposal, so that no state is left in it. `warned`: points told before the first trial.
+@dataclass(frozen=True)
+class SamplerFactory:
+    """How a sampler is built, and what it needs of the trials that it learns from.
 
-    Raises BadInput for a name that is none.
+    Args:
+        build: Takes the distributions of the axes, a seed, and after how many trials the sampler begins to
+            learn; returns the sampler.
+        learns_infeasible: Whether it learns from points that are out of bounds and have no values.
+        learns_pruned: Whether it learns from trials that were stopped early, by their extrapolated
+            objectives.
+        system_attrs: Takes how many complete trials came before; returns what the sampler reads of the next
+            one besides its values.
     """
-    startup = STARTUP + warned
-    known = {axis: values for axis, values in axes.items() if not values.single()}
-    if name in ("random", "additive"):
-        return optuna.samplers.RandomSampler(seed=seed)
-    if name == "nsga2":
-        return _NSGA2(known, seed=seed, population_size=POPULATION)
-    if name == "gp":
-        return _GP(known, seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
-    if name == "tpe":
-        return _TPE(known, seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
-    raise unknown("sampler", name, SAMPLERS)
+
+    build: Callable[[Distributions, int, int], BaseSampler]
+    learns_infeasible: bool = False
+    learns_pruned: bool = False
+    system_attrs: Callable[[int], dict[str, Any]] = lambda n_complete: {}
 
 
-def attributes(name: str, number: int) -> dict[str, Any]:
-    """What a sampler must know of the n-th complete trial besides its values: its generation."""
-    return {_NSGA2._get_generation_key(): number // POPULATION} if name == "nsga2" else {}
+def sampler_factory(name: str) -> SamplerFactory:
+    """How a study's sampler is built.
+
+    Args:
+        name: A sampler of `ablate.config.samplers.TABLE`, or a user's own as `module:name`, which is
+            imported.
+
+    Returns:
+        The factory. That of a user's own sampler has been tried once.
+
+    Raises:
+        BadInput: The name is unknown, or what it names is not importable or not a sampler.
+    """
+    if is_plugin(name):
+        return SamplerFactory(_plugin_builder(name))
+    if name not in FACTORIES:
+        raise unknown("sampler", name, FACTORIES)
+    return FACTORIES[name]
 
 
-class Code:
-    """How a sampler sees points: where choices have an order, by their place in it, so that neighbours are near."""
-
-    def __init__(self, axes: Mapping[str, BaseDistribution]) -> None:
-        self.ladders = {name: ladder for name, axis in axes.items() if (ladder := _ladder(name, axis))}
-        self.axes = {
-            name: IntDistribution(0, len(self.ladders[name]) - 1) if name in self.ladders else axis
-            for name, axis in axes.items()
-        }
-
-    def code(self, point: Point) -> Point:
-        return {name: self.ladders[name].index(v) if name in self.ladders else v for name, v in point.items()}
-
-    def decode(self, coded: Point) -> Point:
-        return {name: self.ladders[name][v] if name in self.ladders else v for name, v in coded.items()}
+def _plugin_builder(name: str) -> Callable[[Distributions, int, int], BaseSampler]:
+    make, attribute = load_plugin("sampler", name), name.partition(":")[2]
+    rule = f"sampler {short_repr(name)} must be callable as {attribute}(seed=...)"
+    try:
+        sampler = make(seed=0)
+    except Exception as error:
+        raise BadInput(f"{rule}, but got {type(error).__name__}: {error}; mend it") from None
+    if not isinstance(sampler, BaseSampler):
+        raise BadInput(
+            f"{rule} and return an optuna.samplers.BaseSampler, but it returned {type(sampler).__name__}; "
+            f"derive its class from BaseSampler"
+        )
+    return lambda axes, seed, n_startup: make(seed=seed)
 
 
-def _ladder(name: str, axis: BaseDistribution) -> tuple[Any, ...]:
-    """An axis' choices from low to high, () where they have no order; no number ("none") is above all numbers."""
-    if not isinstance(axis, CategoricalDistribution) or len(axis.choices) < 3:
-        return ()
-    if name.rpartition(".")[2] == "weights":
-        return tuple(sorted(axis.choices, key=WEIGHTS.index))
-    if all(v == "none" or (isinstance(v, int | float) and not isinstance(v, bool)) for v in axis.choices):
-        return tuple(sorted(axis.choices, key=lambda v: (v == "none", v)))
-    return ()
+class _FixedSpace:
+    """A sampler over known axes. Optuna would gather them from all trials at each proposal."""
 
-
-class _Known:
-    """A sampler over known axes; Optuna would gather them from all trials at each proposal."""
-
-    def __init__(self, axes: dict[str, BaseDistribution], **options: Any) -> None:
+    def __init__(self, axes: Distributions, **options: Any) -> None:
         super().__init__(**options)
-        self.axes = axes
+        self.axes = {name: axis for name, axis in axes.items() if not axis.single()}
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
         return self.axes
 
 
-class _TPE(_Known, optuna.samplers.TPESampler):
+class _TPE(_FixedSpace, optuna.samplers.TPESampler):
     pass
 
 
-class _GP(_Known, optuna.samplers.GPSampler):
+class _GP(_FixedSpace, optuna.samplers.GPSampler):
     def sample_relative(
         self, study: Any, trial: Any, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """On one thread: its matrices are small, the other cores train, and sums do not depend on how many there are."""
+        """On one thread: matrices are small, other cores train, and sums depend on the threads."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -97,7 +105,36 @@ class _GP(_Known, optuna.samplers.GPSampler):
             torch.set_num_threads(threads)
 
 
-class _NSGA2(_Known, optuna.samplers.NSGAIISampler):
+class _NSGA2(_FixedSpace, optuna.samplers.NSGAIISampler):
     def get_parent_population(self, study: Any, generation: int) -> list[Any]:
-        """In one order, whether it was just selected or is remembered."""
+        """In order of their numbers, whether the population is selected now or read from Optuna's cache."""
         return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
+
+def _random(axes: Distributions, seed: int, n_startup: int) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(axes: Distributions, seed: int, n_startup: int) -> BaseSampler:
+    return _TPE(axes, seed=seed, n_startup_trials=n_startup, multivariate=True, constant_liar=True)
+
+
+def _gp(axes: Distributions, seed: int, n_startup: int) -> BaseSampler:
+    return _GP(axes, seed=seed, n_startup_trials=n_startup, warn_independent_sampling=False)
+
+
+def _nsga2(axes: Distributions, seed: int, n_startup: int) -> BaseSampler:
+    return _NSGA2(axes, seed=seed, population_size=POPULATION)
+
+
+def _generation(n_complete: int) -> dict[str, Any]:
+    return {_NSGA2._get_generation_key(): n_complete // POPULATION}
+
+
+FACTORIES = {
+    "additive": SamplerFactory(_random, learns_pruned=True),  # `additive_sampler` chooses the points
+    "tpe": SamplerFactory(_tpe, learns_infeasible=True),
+    "nsga2": SamplerFactory(_nsga2, system_attrs=_generation),
+    "gp": SamplerFactory(_gp),
+    "random": SamplerFactory(_random),
+}

@@ -1,57 +1,120 @@
-"""The points of a study's space: what varies, by name; a point's trial, and a trial's point."""
+"""The points of a study's search space: its axes, the trial at a point, and the point of a trial."""
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import ValidationError
 
 from ablate.config.canonical import USUAL, effective, idle, idle_in, is_outer
-from ablate.config.search_space import Axis, Each, Range
+from ablate.config.search_space import Each, Range
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, Value, accepts
+from ablate.search.distributions import choices, contains, draw, n_values
 
 Point = dict[str, Any]  # axis name -> value
+Owner = Literal["layer group", "layers", "recipe", "trial"]
+SPECS: dict[Owner, type[Spec]] = {
+    "layer group": LayerSpec,
+    "layers": LayerSpec,
+    "recipe": Recipe,
+    "trial": TrialSpec,
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field of a trial that the search may vary.
+
+    Args:
+        owner: What the field belongs to: one layer group, all quantized layers alike, the recipe, or the
+            trial.
+        field: Name of the field in the owner's spec.
+        distribution: The values that it may take.
+        group: The layer group, where the owner is one.
+    """
+
+    owner: Owner
+    field: str
+    distribution: BaseDistribution
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """Key in a point, as `block0.fc1.weights`, `activation_bits`, `recipe.epochs` or `fraction`."""
+        prefix = {"layer group": self.group, "recipe": "recipe"}.get(self.owner)
+        return self.field if prefix is None else f"{prefix}.{self.field}"
+
+    @property
+    def default(self) -> Any:
+        """The default of the field's spec where the axis has that value, else the axis' last one."""
+        value = _in_point(SPECS[self.owner].model_fields[self.field].default)
+        if contains(self.distribution, value):
+            return value
+        if isinstance(self.distribution, CategoricalDistribution):
+            return self.distribution.choices[-1]
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        return self.distribution.high
 
 
 class Points:
-    """A space over the layer groups that it applies to."""
+    """A study's search space over the layer groups that it applies to.
+
+    Args:
+        study: The study; its space says what varies, its recipe the rest.
+        groups: Names of the layer groups that the space applies to.
+    """
 
     def __init__(self, study: StudySpec, groups: list[str]) -> None:
         self.study, self.groups = study, groups
-        self.axes = dict(
-            sorted(axes_of(study, groups))
-        )  # what varies; sorted, since a TOML file keeps no order
+        axes = sorted(_axes(study, groups), key=lambda axis: axis.name)  # a TOML file keeps no order
+        self.axes = {axis.name: axis for axis in axes}
+        self.distributions = {name: axis.distribution for name, axis in self.axes.items()}
 
     @property
     def size(self) -> float:
-        """Points of the space, counted before those that coincide are merged; infinite with a continuous axis."""
-        counts = [levels(axis) for axis in self.axes.values()]
-        return (
-            math.inf if math.inf in counts else math.prod(counts)
-        )  # a product of many is beyond what a float holds
+        """How many points there are, equal trials counted apart; infinite with a continuous axis."""
+        counts = [n_values(distribution) for distribution in self.distributions.values()]
+        if math.inf in counts:  # `prod` of many integers is larger than a float can be
+            return math.inf
+        return math.prod(counts)
+
+    @property
+    def default(self) -> Point:
+        """The point with the default on every axis."""
+        return {name: axis.default for name, axis in self.axes.items()}
+
+    def draw(self, rng: np.random.Generator) -> Point:
+        """A point at random, uniform on every axis."""
+        return {name: draw(distribution, rng) for name, distribution in self.distributions.items()}
 
     def spec_at(self, point: Point) -> TrialSpec | None:
-        """The trial at a point; None where the point's values exclude each other. Axes without effect leave no trace."""
-        space, chosen = self.study.space, {}
+        """The trial at a point, in its canonical form: a field that has no effect has its usual value.
+
+        Args:
+            point: A value for each axis.
+
+        Returns:
+            The trial; None where the point's values exclude each other.
+        """
+        space, layers = self.study.space, {}
         for group in self.groups:
             fields = {
                 key: point.get(f"{group}.{key}", point.get(key, axis)) for key, axis in space.layer.items()
             }
             if fields["weights"] != "full":
-                chosen[group] = fields
-        recipe = self.study.recipe.model_dump() | {
-            key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()
-        }
+                layers[group] = fields
+        varied = {key: point.get(f"recipe.{key}", axis) for key, axis in space.recipe.items()}
         try:
             spec = TrialSpec(
                 model=self.study.model,
                 data=self.study.data,
-                layers={group: LayerSpec(**fields) for group, fields in chosen.items()},
+                layers={group: LayerSpec(**fields) for group, fields in layers.items()},
                 fraction=point.get("fraction", space.fraction),
-                recipe=Recipe(**recipe),
+                recipe=Recipe(**self.study.recipe.model_dump() | varied),
                 seed=self.study.seed,
             )
         except ValidationError:
@@ -59,125 +122,89 @@ class Points:
         return effective(spec)
 
     def point(self, spec: TrialSpec) -> Point:
-        """The point of a trial: the inverse of `spec_at`, with the usual value on an axis that left no trace."""
+        """The point of a trial: the inverse of `spec_at`, with defaults on axes that have no effect there."""
         point = {}
         for name, axis in self.axes.items():
-            owner, _, key = name.rpartition(".")
-            layers = (
-                [spec.layers[owner]]
-                if owner in spec.layers
-                else []
-                if owner in self.groups
-                else [*spec.layers.values()]
-            )
-            value: Any
-            if key == "fraction":
-                value = spec.fraction
-            elif key == "outer_full":  # it left its trace in the layers, if anywhere
-                value = (
-                    any(map(is_outer, self.groups))
-                    and bool(spec.layers)
-                    and not any(map(is_outer, spec.layers))
-                )
-            elif owner == "recipe":
-                value = getattr(spec.recipe, key)
-            elif key == "weights":
-                value = layers[0].weights if layers else "full"
-            else:  # layers share an axis' value, but for those where it has no effect
-                value = next((v for layer in layers if (v := getattr(layer, key)) != USUAL[key]), USUAL[key])
-            value = "none" if value is None else value
-            point[name] = value if on(axis, value) else usual(name, axis)
+            value = _in_point(self._value(axis, spec))
+            point[name] = value if contains(axis.distribution, value) else axis.default
         return point
 
     def idle(self, spec: TrialSpec) -> list[str]:
-        """The axes that have no effect on a trial, as activation bits where nothing is quantized."""
-        off = {f"recipe.{key}" for key in idle(spec, bool(spec.layers))} - {"recipe.outer_full"}
-        for name in self.axes:
-            owner, _, key = name.rpartition(".")
-            if owner != "recipe" and key not in ("weights", "fraction"):
-                layers = (
-                    [*spec.layers.values()]
-                    if owner not in self.groups
-                    else [spec.layers.get(owner, LayerSpec())]
-                )
-                off |= {name} if all(key in idle_in(layer) for layer in layers) else set()
-        return [name for name in self.axes if name in off]
+        """Names of the axes that have no effect on a trial, as activation bits where nothing is quantized."""
+        off = {*idle(spec, bool(spec.layers))} - {"outer_full"}
+        return [name for name, axis in self.axes.items() if self._is_idle(axis, spec, off)]
 
     def anchors(self) -> Iterator[Point]:
         """All full, all binary, all ternary, ...; then head and first block full with the rest binary."""
-        base = {name: usual(name, axis) for name, axis in self.axes.items()}
-        weights = {name: axis for name, axis in self.axes.items() if name.rpartition(".")[2] == "weights"}
-        allowed = dict.fromkeys(kind for axis in weights.values() for kind in choices(axis))
-        for kind in allowed or [None]:
-            yield base | {name: kind for name, axis in weights.items() if kind in choices(axis)}
+        weights = {name: axis for name, axis in self.axes.items() if axis.field == "weights"}
+        kinds = dict.fromkeys(kind for axis in weights.values() for kind in choices(axis.distribution))
+        default = self.default
+        for kind in kinds or [None]:
+            allowed = (name for name, axis in weights.items() if contains(axis.distribution, kind))
+            yield default | dict.fromkeys(allowed, kind)
         outer = {name for name in weights if name.startswith(("head.", "block0."))}
-        if outer and {"full", "binary"} <= set(allowed):
-            yield base | {name: "full" if name in outer else "binary" for name in weights}
+        if outer and {"full", "binary"} <= set(kinds):
+            yield default | {name: "full" if name in outer else "binary" for name in weights}
+
+    def _value(self, axis: Axis, spec: TrialSpec) -> Any:
+        """What a trial has on an axis."""
+        if axis.owner == "trial":
+            return getattr(spec, axis.field)
+        if axis.field == "outer_full":  # visible only in which layers are quantized
+            inner_only = bool(spec.layers) and not any(map(is_outer, spec.layers))
+            return inner_only and any(map(is_outer, self.groups))
+        if axis.owner == "recipe":
+            return getattr(spec.recipe, axis.field)
+        layers = _layers(axis, spec)
+        if axis.field == "weights":
+            return layers[0].weights if layers else "full"
+        usual = USUAL[axis.field]  # layers share the value of an axis, except where it has no effect
+        return next((v for layer in layers if (v := getattr(layer, axis.field)) != usual), usual)
+
+    def _is_idle(self, axis: Axis, spec: TrialSpec, idle_in_recipe: set[str]) -> bool:
+        if axis.owner == "recipe":
+            return axis.field in idle_in_recipe
+        if axis.owner == "trial" or axis.field == "weights":
+            return False
+        layers = _layers(axis, spec) or ([LayerSpec()] if axis.owner == "layer group" else [])
+        return all(axis.field in idle_in(layer) for layer in layers)
 
 
-def axes_of(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, BaseDistribution]]:
-    """The axes that vary, by name: `block0.fc1.weights` (each group's own), `activation_bits`, `recipe.…`, `fraction`."""
+def _layers(axis: Axis, spec: TrialSpec) -> list[LayerSpec]:
+    """The quantized layers of a trial that have their value from an axis."""
+    if axis.owner == "layers":
+        return [*spec.layers.values()]
+    return [spec.layers[axis.group]] if axis.group in spec.layers else []
+
+
+def _in_point(value: Value | None) -> Value:
+    """A field's value as points and TOML files have it."""
+    return "none" if value is None else value
+
+
+def _axes(study: StudySpec, groups: list[str]) -> Iterator[Axis]:
+    """The axes that vary."""
     space = study.space
-    named: list[tuple[str, type[Spec], str, Axis]] = []
-    for key, axis in space.layer.items():
-        names = [f"{group}.{key}" for group in groups] if isinstance(axis, Each) else [key]
-        named += [(name, LayerSpec, key, axis) for name in names]
-    named += [(f"recipe.{key}", Recipe, key, axis) for key, axis in space.recipe.items()]
-    named += [("fraction", TrialSpec, "fraction", space.fraction)]
-    for name, spec, key, axis in named:
-        if isinstance(axis, Range):
-            between = axis.low + (axis.high - axis.low) / math.pi
-            whole = not accepts(spec, key, between)  # a field that refuses such a number is an integer
-            kind = IntDistribution if whole else FloatDistribution
-            yield name, kind(axis.low, axis.high, log=axis.log)
-        elif isinstance(axis, Each | tuple):
-            yield name, CategoricalDistribution(axis.each if isinstance(axis, Each) else axis)
+    for field, values in space.layer.items():
+        if isinstance(values, Each):
+            if distribution := _distribution(LayerSpec, field, values):
+                yield from (Axis("layer group", field, distribution, group) for group in groups)
+        elif distribution := _distribution(LayerSpec, field, values):
+            yield Axis("layers", field, distribution)
+    for field, values in space.recipe.items():
+        if distribution := _distribution(Recipe, field, values):
+            yield Axis("recipe", field, distribution)
+    if distribution := _distribution(TrialSpec, "fraction", space.fraction):
+        yield Axis("trial", "fraction", distribution)
 
 
-def usual(name: str, axis: BaseDistribution) -> Any:
-    """The field's own default where the axis has it, else the axis' last value."""
-    key = name.rpartition(".")[2]
-    defaults: dict[str, Value | None] = {**Recipe().model_dump(), **LayerSpec().model_dump(), "fraction": 1.0}
-    default = "none" if defaults[key] is None else defaults[key]
-    if on(axis, default):
-        return default
-    if isinstance(axis, CategoricalDistribution):
-        return axis.choices[-1]
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    return axis.high
-
-
-def on(axis: BaseDistribution, value: Any) -> bool:
-    if isinstance(axis, CategoricalDistribution):
-        return value in axis.choices
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    return isinstance(value, int | float) and axis.low <= value <= axis.high
-
-
-def draw(axis: BaseDistribution, rng: np.random.Generator) -> Any:
-    if isinstance(axis, CategoricalDistribution):
-        return axis.choices[rng.integers(len(axis.choices))]
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    return at(axis, rng.random())
-
-
-def at(axis: FloatDistribution | IntDistribution, unit: float) -> float:
-    """The value at a share of a range, from 0 to 1."""
-    value = (
-        axis.low * (axis.high / axis.low) ** unit if axis.log else axis.low + (axis.high - axis.low) * unit
-    )
-    value = min(max(value, axis.low), axis.high)
-    return round(value) if isinstance(axis, IntDistribution) else float(value)
-
-
-def choices(axis: BaseDistribution) -> tuple[Any, ...]:
-    if isinstance(axis, CategoricalDistribution):
-        return axis.choices
-    assert isinstance(axis, IntDistribution)
-    return tuple(range(axis.low, axis.high + 1))
-
-
-def levels(axis: BaseDistribution) -> float:
-    if isinstance(axis, IntDistribution):
-        return axis.high - axis.low + 1
-    return len(axis.choices) if isinstance(axis, CategoricalDistribution) else math.inf
+def _distribution(spec: type[Spec], field: str, values: Any) -> BaseDistribution | None:
+    """The distribution of a field's values in a search space; None where the value is fixed."""
+    if isinstance(values, Range):
+        between = values.low + (values.high - values.low) / math.pi
+        is_integer = not accepts(spec, field, between)
+        kind = IntDistribution if is_integer else FloatDistribution
+        return kind(values.low, values.high, log=values.log)
+    if isinstance(values, Each):
+        return CategoricalDistribution(values.each)
+    return CategoricalDistribution(values) if isinstance(values, tuple) else None

@@ -1,9 +1,9 @@
 """Early stopping with several objectives: asynchronous successive halving by non-dominated rank.
 
-MO-ASHA [Schmucker et al. 2021, arXiv 2106.12639] in the form that stops trials and pauses none: one that reaches a rung
-is compared with all that reached it before, and goes on if it is among the best 1/eta of them. A rung is an epoch, or the
-whole training on a part of the trial's images. What is counted (size, bit operations, latency, all its images) is known
-from the start; accuracy and loss are those at the rung.
+MO-ASHA [Schmucker et al. 2021, arXiv 2106.12639] in the form that stops trials and pauses none: a trial that
+reaches a rung is compared with all trials that reached it before, and goes on if it is among the best 1/eta
+of them. A rung is an epoch, or the whole training on a part of the trial's images. What is counted (size, bit
+operations, latency, images) is known from the start; accuracy and loss are those at the rung.
 """
 
 import math
@@ -15,71 +15,90 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ablate.config.designs import EarlyStopping
 from ablate.config.objectives import SIGN, TABLE, Direction
-from ablate.config.study_spec import StudySpec
+from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.runs.record import Record
 
 
 class Rungs:
-    """What trials had reached at each rung, a function of the records told and of the trials under way.
+    """The objectives of trials at each rung, a function of the finished records and of the running trials.
 
-    The driver's holds those that race with each other, the anchors left out; the additive sampler's all that were told.
+    The driver's `Rungs` hold the trials that are compared with each other, which leaves the anchors out;
+    those of the additive sampler hold all finished trials.
+
+    Args:
+        study: The study, with its early stopping and its objectives.
+        records: Records of finished trials.
+
+    Attributes:
+        reached: By rung and trial, the objectives there.
+        ended: By trial that ran to its end, its objectives then.
+        stopped: By trial that was stopped early, its last rung.
     """
 
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
         self.directions = {
-            name: best for name, best in study.directions.items() if TABLE[name].known != "measured"
+            name: direction for name, direction in study.directions.items() if TABLE[name].known != "measured"
         }
-        self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)  # rung -> trial -> its objectives
-        self.ended: dict[str, list[float]] = {}  # trial -> its objectives at its end
-        self.stopped: dict[str, int] = {}  # trial -> its last rung
+        self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)
+        self.ended: dict[str, list[float]] = {}
+        self.stopped: dict[str, int] = {}
         for record in records:
             self.tell(record)
 
-    def should_prune(self, name: str, so_far: Record) -> str:
-        """Why a trial ends where its record has come to by now; "" where it goes on."""
-        fresh = {rung: row for rung, row in self._passed(so_far).items() if name not in self.reached[rung]}
-        for rung, row in fresh.items():
-            self.reached[rung][name] = self._objectives(so_far, row)
-        epoch = so_far["curve"][-1]["epoch"] if so_far["curve"] else 0
-        if not fresh or epoch >= so_far["epochs"]:
+    def should_prune(self, name: str, record: Record) -> str:
+        """Decide at a rung whether a running trial ends.
+
+        Args:
+            name: The trial's id.
+            record: Its record so far.
+
+        Returns:
+            Why the trial ends now; "" where it goes on.
+        """
+        new = {rung: row for rung, row in self._passed(record).items() if name not in self.reached[rung]}
+        for rung, row in new.items():
+            self.reached[rung][name] = self._objectives(record, row)
+        epoch = record["curve"][-1]["epoch"] if record["curve"] else 0
+        if not new or epoch >= record["epochs"]:
             return ""
-        last = [*fresh][-1]
-        there = self.reached[last]
-        most = len(there) // self.rule.reduction
-        if not most or [*there].index(name) in best([*there.values()], [*self.directions.values()], most):
+        last = [*new][-1]
+        trials = self.reached[last]
+        k = len(trials) // self.rule.reduction
+        directions = [*self.directions.values()]
+        if not k or [*trials].index(name) in best([*trials.values()], directions, k):
             return ""
         where = f"epoch {epoch}" if self.rule.over == "epochs" else f"1/{last} of its images"
-        return f"after {where} not among the best {most} of {len(there)}"
+        return f"after {where} not among the best {k} of {len(trials)}"
 
     def tell(self, record: Record) -> None:
-        """Take in how a trial ended; one that failed is compared with no more."""
-        for there in self.reached.values():
-            there.pop(record["trial_id"], None)
+        """Take in a finished trial's record. A failed trial is no longer compared with others."""
+        name = record["trial_id"]
+        for trials in self.reached.values():
+            trials.pop(name, None)
         if record["status"] != "failed":
             for rung, row in self._passed(record).items():
-                self.reached[rung][record["trial_id"]] = self._objectives(record, row)
-        ends = [record[name] for name in self.directions]
-        if record["status"] == "complete" and all(
-            value is not None and math.isfinite(value) for value in ends
-        ):
-            self.ended[record["trial_id"]] = ends
+                self.reached[rung][name] = self._objectives(record, row)
+        objectives = [record[objective] for objective in self.directions]
+        if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in objectives):
+            self.ended[name] = objectives
         elif record["status"] == "pruned" and (passed := [*self._passed(record)]):
-            self.stopped[record["trial_id"]] = passed[-1]
+            self.stopped[name] = passed[-1]
 
     def extrapolated_objectives(self) -> dict[str, dict[str, float]]:
-        """What stopped trials might have come to, by trial and objective: what they had at their last rung, and a gain.
+        """What stopped trials might have reached: their objectives at their last rung, and a gain.
 
-        The gain is the mean of those that ended, from that rung to their end; where none did, nothing is promised.
+        The gain is the mean, over the trials that ran to their end, from that rung to the end.
+
+        Returns:
+            By trial and objective; without the trials at whose last rung no trial ran on to its end.
         """
         gains = {}
-        for rung, there in self.reached.items():
-            if both := [name for name in there if name in self.ended]:
-                gains[rung] = np.mean([self.ended[name] for name in both], axis=0) - np.mean(
-                    [there[n] for n in both], axis=0
-                )
+        for rung, trials in self.reached.items():
+            if both := [name for name in trials if name in self.ended]:
+                at_end = np.mean([self.ended[name] for name in both], axis=0)
+                gains[rung] = at_end - np.mean([trials[name] for name in both], axis=0)
         return {
             name: dict(zip(self.directions, self.reached[rung][name] + gains[rung], strict=True))
             for name, rung in self.stopped.items()
@@ -90,7 +109,11 @@ class Rungs:
         return [float((row if TABLE[name].known == "scored" else record)[name]) for name in self.directions]
 
     def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
-        """The rungs that a trial has passed, in order, and what was seen at each: first, first * eta, ... epochs, or parts."""
+        """The rungs that a trial has passed, in order, each with a row of its curve or smaller trainings.
+
+        Over epochs a rung is first, first * eta, ...; over the fraction it is the divisor of the trial's
+        images.
+        """
         if self.rule.over == "fraction":
             return {row["one_in"]: row for row in record.get("rungs", ()) if row["epoch"] == record["epochs"]}
         passed, rung = {}, self.rule.first
@@ -101,10 +124,19 @@ class Rungs:
 
 
 def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]:
-    """Indices of the best k of the points (n, m): whole non-dominated ranks first, then of the next rank an epsilon-net.
+    """The best k points: whole non-dominated ranks first, then an epsilon-net of the next rank.
 
-    The net is the order in which each next point is farthest from those before it, objectives scaled to their range
-    [Clarkson 2006; Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and hyperparameters"].
+    The net is the order in which each next point is farthest from those before it, objectives scaled to their
+    range [Clarkson 2006; Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and
+    hyperparameters"].
+
+    Args:
+        points: Objectives, (n, m).
+        directions: What is better, for each objective.
+        k: How many points.
+
+    Returns:
+        Indices of the points.
     """
     costs = np.asarray(points, dtype=float) * [SIGN[direction] for direction in directions]
     span = np.ptp(costs, axis=0)
@@ -122,7 +154,7 @@ def best(points: ArrayLike, directions: Sequence[Direction], k: int) -> set[int]
 
 
 def _net(points: Any, k: int) -> list[int]:
-    """The first k of the farthest-first order of points (n, m), from the best in the first objective on."""
+    """The first k points (n, m) in farthest-first order, beginning with the best in the first objective."""
     order = [int(np.lexsort(points.T[::-1])[0])]
     distance = np.full(len(points), np.inf)
     while len(order) < k:

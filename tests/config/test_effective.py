@@ -13,8 +13,7 @@ from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.engine.latency_stage import _measure_layers
-from ablate.models import checkpoints
-from ablate.search.parameter_space import draw
+from ablate.models import loading
 from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
@@ -73,10 +72,10 @@ def test_every_part_can_be_searched():
 @given(st.integers(0, 10**6), st.sampled_from([{}, {"quantized_weight_decay": {"low": 0.01, "high": 0.2}}]))
 def test_a_trial_leads_back_to_its_point(seed, other):
     points, rng = search(LAYER, RECIPE | other).points, np.random.default_rng(seed)
-    spec = points.spec_at({name: draw(axis, rng) for name, axis in points.axes.items()})
+    spec = points.spec_at(points.draw(rng))
     point = points.point(spec)
     assert points.spec_at(point) == spec == effective(spec)
-    for name, axis in points.axes.items():
+    for name, axis in points.distributions.items():
         assert axis._contains(axis.to_internal_repr(point[name])), name
 
 
@@ -138,7 +137,7 @@ def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
     }
     table = _measure_layers(checked(StudySpec, {**fields, "model": str(tiny_vit)}, "study"), ["a", "b"], {})
     for step in steps:
-        model = checkpoints.load(str(tiny_vit), ["a", "b"])
+        model = loading.load(str(tiny_vit), ["a", "b"])
         quantize_(model, {"*": LayerSpec(**step["layer"])})
         assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0
 
@@ -148,6 +147,6 @@ def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")
     table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"], {})
-    model = checkpoints.load(str(tiny_vit), ["a", "b"])
+    model = loading.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised", beta_per="channel")})
     assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0

@@ -1,4 +1,4 @@
-"""The additive sampler: the programme against brute force, the model against known truths, the search against the others."""
+"""The additive sampler: its programme against brute force, its model against known truths, and its searches."""
 
 import itertools
 from functools import partial
@@ -12,11 +12,11 @@ from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.runs.record import blank_record
-from ablate.search.additive_sampler import START, solve
-from ablate.search.optuna_samplers import Code
-from ablate.search.parameter_space import Points, draw
+from ablate.search.additive_sampler import N_INITIAL, Observations, solve
+from ablate.search.encoding import OrdinalEncoder
+from ablate.search.parameter_space import Points
 from ablate.search.searcher import Search
-from ablate.search.surrogate import Effects, Levels
+from ablate.search.surrogate import GaussianProcess, Levels
 
 GROUPS = [f"block{i}.{role}" for i in range(4) for role in ("attention", "fc1", "fc2")] + ["head"]
 EACH = {"weights": {"each": ["full", "binary", "ternary"]}, "activation_bits": [2, 4, 8]}
@@ -37,7 +37,7 @@ def size_of(spec):
 
 
 def truth(spec, pair=0.0):
-    """What a group costs in binary; in ternary seven tenths of it; fewer bits of activations cost all groups alike."""
+    """Binary costs what HARM says, ternary seven tenths of it; fewer activation bits cost the same for all groups."""
     bits = {layer.activation_bits: 1 for layer in spec.layers.values()}
     lost = sum(
         HARM[group] * (1 if layer.weights == "binary" else 0.7) for group, layer in spec.layers.items()
@@ -60,10 +60,10 @@ def answer(spec, status="complete"):
 run = partial(told, answer)
 
 
-def coded(asked, groups=GROUPS):
-    points = Points(asked, groups)
-    code = Code(points.axes)
-    return points, code, Levels(code.axes)
+def encoded(spec, groups=GROUPS):
+    points = Points(spec, groups)
+    encoder = OrdinalEncoder(points.distributions)
+    return points, encoder, Levels(encoder.distributions)
 
 
 def best_by_hand(single, pairs, of, budgets):
@@ -98,42 +98,44 @@ def test_the_programme_finds_what_brute_force_finds(seed):
 
 
 def test_the_model_recovers_an_additive_truth_and_leaves_pairs_out():
-    """Sixty trials of 13 groups and the activation bits; steps of single groups are found to a few tenths of a point."""
-    points, code, levels = coded(study())
+    """Sixty trials of 13 groups and the activation bits tell the cost of a group to a few tenths of a point."""
+    points, encoder, levels = encoded(study())
     rng = np.random.default_rng(0)
-    drawn = [{name: draw(axis, rng) for name, axis in points.axes.items()} for _ in range(60)]
-    z = levels.code([code.code(point) for point in drawn])
+    drawn = [points.draw(rng) for _ in range(60)]
+    z = levels.features_of([encoder.encode(point) for point in drawn])
     accuracy = np.array([truth(points.spec_at(point)) for point in drawn])
-    model = Effects(z, accuracy + rng.normal(0, 0.003, 60))
-    mean = model.draw(rng, heat=0)
+    model = GaussianProcess(z, accuracy + rng.normal(0, 0.003, 60))
+    mean = model.draw(rng, temperature=0)
     assert model.r <= 0.03
     base = dict.fromkeys(points.axes, "full") | {"activation_bits": 8}
     for group in GROUPS:
-        two = levels.code([code.code(base | {f"{group}.weights": kind}) for kind in ("full", "binary")])
+        two = levels.features_of(
+            [encoder.encode(base | {f"{group}.weights": kind}) for kind in ("full", "binary")]
+        )
         assert mean(two) @ [1, -1] == pytest.approx(HARM[group], abs=0.012)
 
 
 def test_pairs_are_taken_up_when_they_are_true():
-    points, code, levels = coded(study())
+    points, encoder, levels = encoded(study())
     rng = np.random.default_rng(0)
-    drawn = [{name: draw(axis, rng) for name, axis in points.axes.items()} for _ in range(150)]
-    z = levels.code([code.code(point) for point in drawn])
+    drawn = [points.draw(rng) for _ in range(150)]
+    z = levels.features_of([encoder.encode(point) for point in drawn])
     truths = [truth(points.spec_at(point), pair=0.2) for point in drawn]
-    model = Effects(z, np.array(truths) + rng.normal(0, 0.003, 150))
+    model = GaussianProcess(z, np.array(truths) + rng.normal(0, 0.003, 150))
     assert model.r > 0
-    mean, base = model.draw(rng, heat=0), dict.fromkeys(points.axes, "full") | {"activation_bits": 8}
+    mean, base = model.draw(rng, temperature=0), dict.fromkeys(points.axes, "full") | {"activation_bits": 8}
     one, other = ({f"{group}.weights": "binary"} for group in ("block1.fc1", "block2.fc1"))
-    square = levels.code([code.code(base | change) for change in ({}, one, other, one | other)])
+    square = levels.features_of([encoder.encode(base | change) for change in ({}, one, other, one | other)])
     assert mean(square) @ [1, -1, -1, 1] < -0.06  # most of the 0.2 that they lose together beyond each alone
 
 
-def test_drawn_functions_have_the_posteriors_mean_and_are_colder_with_less_heat():
-    _, _, levels = coded(study())
+def test_drawn_functions_have_the_posteriors_mean_and_vary_less_at_a_lower_temperature():
+    _, _, levels = encoded(study())
     rng = np.random.default_rng(0)
     z = rng.normal(size=(20, levels.features.shape[1])) / 4
-    model = Effects(z, z[:, 0] + rng.normal(0, 0.1, 20))
+    model = GaussianProcess(z, z[:, 0] + rng.normal(0, 0.1, 20))
     at = z[:5] + 0.1
-    drawn, mean = np.array([model.draw(rng)(at) for _ in range(800)]), model.draw(rng, heat=0)(at)
+    drawn, mean = np.array([model.draw(rng)(at) for _ in range(800)]), model.draw(rng, temperature=0)(at)
     assert np.abs(drawn.mean(axis=0) - mean).max() < 5 * (drawn.std(axis=0) / 800**0.5).max()
     assert np.array([model.draw(rng, 0.3)(at) for _ in range(200)]).std() < drawn.std()
 
@@ -176,10 +178,10 @@ def test_what_runs_counts_as_done():
     """What a trial under way would add is not looked for again."""
     search = Search(study(), GROUPS, count=size_of)
     specs = run(search, 12)
-    points = [search.coded.code(search.points.point(spec)) for spec in specs]
-    told = points, [[truth(spec), size_of(spec)["size_bytes"]] for spec in specs]
-    first = next(search.additive.propose(told, [], np.random.default_rng(0)))
-    others = list(search.additive.propose(told, [first], np.random.default_rng(0)))
+    points = [search.encoder.encode(search.points.point(spec)) for spec in specs]
+    complete = Observations(points, [[truth(spec), size_of(spec)["size_bytes"]] for spec in specs])
+    first = next(search.additive.propose(complete, Observations(), [], np.random.default_rng(0)))
+    others = list(search.additive.propose(complete, Observations(), [first], np.random.default_rng(0)))
     assert first != others[0]
     under_way = [search.ask() for _ in range(8)]
     assert len({key_of(spec) for spec in under_way}) == 8
@@ -204,4 +206,4 @@ def test_other_objectives(objectives):
     specs = run(search, 24)
     assert len({key_of(spec) for spec in specs}) == 24
     if objectives in (["accuracy"], ["loss"]):
-        assert max(map(truth, specs[START + 4 :])) >= 0.59  # of 0.6
+        assert max(map(truth, specs[N_INITIAL + 4 :])) >= 0.59  # of 0.6

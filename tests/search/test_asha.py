@@ -70,7 +70,7 @@ def part(one_in, epoch, accuracy, size_bytes, before=()):
 
 
 def test_ranks_come_before_the_net():
-    """Against a plain reference: peel one front after the other; within the last, the farthest from those taken."""
+    """Against a plain reference: peel one front after the other; of the last, take the farthest points."""
     rng = np.random.default_rng(0)
     for _ in range(30):
         points = rng.integers(0, 6, (12, 2)).astype(float) * [1.0, 1000.0]
@@ -320,7 +320,7 @@ def ended(name, status, curve, size_bytes=100):
 
 
 def test_what_a_stopped_trial_promised():
-    """What it had at its last rung, and the mean gain from there of those that ended; nothing where none did."""
+    """Its objectives at its last rung, and the mean gain of the complete trials from there, if there are any."""
     rungs, late = Rungs(study()), ended("s", "pruned", {1: 0.2, 2: 0.9})
     rungs.tell(late)
     assert rungs.extrapolated_objectives() == {}
@@ -364,7 +364,7 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
 
 @pytest.mark.long
 def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
-    """Odd ones end at epoch 1 and even ones run to epoch 3, on workers that are used again; an error is still an error."""
+    """Odd ones end at epoch 1, even ones run to epoch 3, on workers that are reused; an error stays an error."""
 
     def sleepy(spec, name, state, *, threads):
         record = blank_record(spec, name) | {"size_bytes": 1}

@@ -110,12 +110,12 @@ def test_all_that_is_within_bounds_is_found_before_the_search_ends():
 
 def test_tpe_is_told_what_is_out_of_bounds():
     search = Search(study(sampler="tpe", max_size_bytes=120, min_accuracy=0.7), GROUPS, count=size_of)
-    before = search._optuna.get_trials()
+    before = search.history.optuna_study.get_trials()
     assert before and all(
         trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before
     )
     run(search, 12)
-    told = [trial for trial in search._optuna.get_trials() if trial.state.name == "COMPLETE"]
+    told = [trial for trial in search.history.optuna_study.get_trials() if trial.state.name == "COMPLETE"]
     assert len(told) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
     assert [trial.constraints["accuracy"] > 0 for trial in told] == [trial.values[0] < 0.7 for trial in told]
 

@@ -43,7 +43,7 @@ def study(**fields):
 
 
 def answer(spec):
-    """The rate in the middle is the best; smoothing gives a point, AdamW ten, and absmean what the seed says."""
+    """The middle rate is the best; smoothing adds a point, AdamW ten, and absmean a tenth of one a seed."""
     recipe, layer = spec.recipe, next(iter(spec.layers.values()), None)
     accuracy = 0.3 + 0.1 * (recipe.optimizer == "adamw") + 0.01 * (recipe.label_smoothing > 0)
     accuracy += 0.001 * spec.seed * (layer is None or layer.beta == "absmean")
@@ -84,7 +84,7 @@ def test_a_steps_groups_must_be_the_models(tiny_vit):
 
 @pytest.mark.parametrize("name", ["paper", "paper_micro"])
 def test_the_papers_studies_ask_what_the_paper_says(name):
-    """Sections 2.2 (every linear layer of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
+    """Sections 2.2 (the linear layers of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
     cells = Design(load_study(name), GROUPS).cells
     one_bit = {name: cell for name, cell in cells.items() if name.startswith("1-bit")}
     found = {
@@ -159,7 +159,7 @@ def test_no_cell_takes_the_place_of_another(fields, name):
 
 
 def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
-    """Counted, not timed: each trial of 512 is written out once when it is asked for and once when it is told."""
+    """Counted, not timed: each of 512 trials is serialised once by `ask` and once by `tell`."""
     written = []
     monkeypatch.setattr(
         "ablate.search.experiment_design.key_of", lambda spec: written.append(spec) or spec.model_dump_json()
@@ -213,7 +213,7 @@ def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second,
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
     under_way = [design.ask() for _ in range(3)]
-    assert design.ask() is None and design.waits and len(design.under_way) == 3
+    assert design.ask() is None and design.waits and len(design.pending) == 3
     failed = [blank_record(spec, "x") for spec in under_way]
     for record in failed:
         design.tell(record)

@@ -1,4 +1,4 @@
-"""What every sampler must do: no point twice, a function of seed and records, names kept, order and idleness honoured."""
+"""What every sampler must do: propose no point twice, as a function of the seed and the records."""
 
 import math
 
@@ -9,7 +9,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
 from ablate.runs.record import blank_record
-from ablate.search.optuna_samplers import sampler_of
+from ablate.search.optuna_samplers import sampler_factory
 from ablate.search.searcher import Search
 
 SAMPLERS = ["tpe", "nsga2", "gp", "random", "additive"]
@@ -63,7 +63,7 @@ def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, 
 
 @pytest.mark.parametrize("at", [25, 33, 47])
 def test_generations_outlive_what_is_forgotten(at, monkeypatch):
-    monkeypatch.setattr("ablate.search.searcher.MEMORY", 24)
+    monkeypatch.setattr("ablate.search.history.MEMORY", 24)
     undisturbed = run(Search(study("nsga2"), GROUPS), 56)
     heir = Search(study("nsga2"), GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(heir, 56 - at) == undisturbed[at:]
@@ -83,13 +83,13 @@ def test_it_ends_with_every_point_of_a_finite_space(sampler):
 def test_what_has_not_ended_well_teaches_nothing(sampler, status):
     search = Search(study(sampler), GROUPS)
     assert len(run(search, 12, status)) == 12
-    assert {trial.state.name for trial in search._optuna.get_trials()} == {"FAIL"}
+    assert {trial.state.name for trial in search.history.optuna_study.get_trials()} == {"FAIL"}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "additive"])
 def test_it_learns(sampler):
-    """Once a quarter has been seen, the costly group stays full more often than the one in three of a blind draw."""
+    """In the last third the costly group stays full more often than the one in three of a random draw."""
     asked = study(sampler, {"weights": {"each": ["full", "int8", "binary"]}})
 
     def told(spec):
@@ -113,18 +113,18 @@ def test_precisions_and_numbers_have_an_order_and_keep_their_names():
         ),
         GROUPS,
     )
-    assert search.coded.ladders["head.weights"] == ("binary", "ternary", "int4", "full")
-    assert search.coded.ladders["activation_bits"] == (2, 8, "none")
-    point = dict.fromkeys(search.axes, "int4") | {"activation_bits": "none"}
+    assert search.encoder.ranked["head.weights"] == ("binary", "ternary", "int4", "full")
+    assert search.encoder.ranked["activation_bits"] == (2, 8, "none")
+    point = dict.fromkeys(search.points.axes, "int4") | {"activation_bits": "none"}
     assert (
-        set(search.coded.code(point).values()) == {2}
-        and search.coded.decode(search.coded.code(point)) == point
+        set(search.encoder.encode(point).values()) == {2}
+        and search.encoder.decode(search.encoder.encode(point)) == point
     )
     assert {layer.weights for spec in (search.ask(), search.ask()) for layer in spec.layers.values()} == {
         "binary"
     }
     unordered = Search(study("gp", {"weights": "binary", "beta": ["absmean", "least_squares", 8.0]}), GROUPS)
-    assert not unordered.coded.ladders  # a rule is neither more nor less than a number
+    assert not unordered.encoder.ranked  # a rule is neither more nor less than a number
 
 
 def test_an_axis_without_effect_teaches_nothing_of_its_values():
@@ -150,7 +150,9 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
     }
     full = {f: points.spec_at(base | {"weights": "full", "fraction": f}) for f in (0.1, 0.2, 0.3, 0.4, 1.0)}
     searches = [Search(asked, GROUPS, [answer(spec) for spec in full.values()]) for _ in range(2)]
-    told, again = ([trial.params for trial in search._optuna.get_trials()] for search in searches)
+    told, again = (
+        [trial.params for trial in search.history.optuna_study.get_trials()] for search in searches
+    )
     assert told == again and len({params["activation_bits"] for params in told}) > 1
     assert [params["fraction"] for params in told] == [0, 1, 2, 3, 4]
     assert set(points.idle(full[0.1])) == {"activation_bits", "beta_multiplier"}
@@ -171,4 +173,4 @@ def test_a_single_objective_and_an_infinite_space():
 
 def test_an_unknown_name_is_no_sampler():
     with pytest.raises(BadInput, match="unknown sampler 'tpee'; did you mean 'tpe'"):
-        sampler_of("tpee", {}, 0)
+        sampler_factory("tpee")

@@ -55,7 +55,7 @@ def test_the_first_points_are_the_anchors():
 
 def test_a_space_of_one_point_has_one_trial():
     search = Search(study({"weights": "binary"}), GROUPS)
-    assert len(run(search, 5)) == 1 and search.ask() is None and not search.under_way
+    assert len(run(search, 5)) == 1 and search.ask() is None and not search.pending
 
 
 @pytest.mark.long
@@ -130,8 +130,8 @@ def test_every_ending_is_told_and_nothing_stays_running(ending):
     for _ in range(15):
         spec = search.ask()
         search.tell(answer(spec) | ending)
-    assert not [trial for trial in search._optuna.trials if not trial.state.is_finished()]
-    assert not [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
+    assert not [trial for trial in search.history.optuna_study.trials if not trial.state.is_finished()]
+    assert not [trial for trial in search.history.optuna_study.trials if trial.state.name == "COMPLETE"]
 
 
 @pytest.mark.long
@@ -153,7 +153,7 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
 @pytest.mark.long
 @pytest.mark.parametrize("at", [3, 10, 24, 30, 39])
 def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
-    monkeypatch.setattr("ablate.search.searcher.MEMORY", 8)
+    monkeypatch.setattr("ablate.search.history.MEMORY", 8)
     asked = study({"weights": {"each": ["full", "binary", "ternary"]}, "beta_multiplier": [0.5, 1.0]})
 
     def told(spec):
@@ -169,7 +169,7 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
 
     search = Search(asked, GROUPS)
     undisturbed = list(go_on(search, 40))
-    complete = [trial for trial in search._optuna.trials if trial.state.name == "COMPLETE"]
+    complete = [trial for trial in search.history.optuna_study.trials if trial.state.name == "COMPLETE"]
     assert 8 <= len(complete) <= 8 + 8 + 10  # not 40
     heir = Search(asked, GROUPS, [told(spec) for spec in undisturbed[:at]])
     assert list(go_on(heir, 40 - at)) == undisturbed[at:]
@@ -177,17 +177,17 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
 
 @pytest.mark.long
 def test_it_forgets_while_trials_run(monkeypatch):
-    monkeypatch.setattr("ablate.search.searcher.MEMORY", 4)
+    monkeypatch.setattr("ablate.search.history.MEMORY", 4)
     search = Search(study({"weights": {"each": ["full", "binary", "ternary"]}}), GROUPS)
     running = [search.ask() for _ in range(3)]
     for _ in range(20):
         running.append(search.ask())
         search.tell(answer(running.pop(0)))
-    assert sorted(search.under_way, key=str) == sorted((spec.model_dump() for spec in running), key=str)
+    assert sorted(search.pending, key=str) == sorted((spec.model_dump() for spec in running), key=str)
     for spec in running:
         search.tell(answer(spec))
-    assert not search.under_way and not [
-        trial for trial in search._optuna.trials if not trial.state.is_finished()
+    assert not search.pending and not [
+        trial for trial in search.history.optuna_study.trials if not trial.state.is_finished()
     ]
 
 
@@ -197,11 +197,11 @@ def test_trials_that_a_dead_driver_had_under_way_come_first():
     specs = [search.ask() for _ in range(6)]
     search.tell(answer(specs[0]))
     heir = Search(asked, GROUPS, [answer(specs[0])])
-    assert not heir.again(specs[0])  # recorded
-    assert all(heir.again(spec) for spec in specs[1:]) and heir.under_way == search.under_way
+    assert not heir.requeue(specs[0])  # recorded
+    assert all(heir.requeue(spec) for spec in specs[1:]) and heir.pending == search.pending
     assert heir.ask() not in specs
     elsewhere = specs[1].model_copy(update={"model": "another"})
-    assert not heir.again(elsewhere)  # not of this study
+    assert not heir.requeue(elsewhere)  # not of this study
 
 
 @pytest.mark.long

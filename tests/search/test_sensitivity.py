@@ -1,4 +1,4 @@
-"""What each layer group costs: the design, its table, the shared checkpoint, and the search that goes on from it."""
+"""What each layer group costs: the design, its table, the shared checkpoint, and a search that starts from it."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def study(**fields):
 
 
 def answer(spec):
-    """Costs add up, ternary costs half, all three together cost a point more, and each seed has its own level."""
+    """Costs add up, ternary costs half, all three together a point more, and each seed has its own level."""
     costs = sum(
         COST[group] * (1 if layer.weights == "binary" else 0.5) for group, layer in spec.layers.items()
     )

@@ -1,4 +1,4 @@
-"""Trials that are trained on parts of their images before, which are the rungs of early stopping over the fraction."""
+"""Trials that are trained on parts of their images first: the rungs of early stopping over the fraction."""
 
 import itertools
 
@@ -15,7 +15,7 @@ WALL = ("train_seconds", "started_at")
 
 
 def outcome_of(steps, until=None):
-    """What a trial ends with; or the state that it had after its so-manieth epoch, all its trainings counted."""
+    """What a trial ends with; or its state after a number of epochs, those of all its trainings counted."""
     for count in itertools.count(1):
         try:
             epoch = next(steps)
