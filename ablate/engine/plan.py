@@ -34,7 +34,8 @@ class Plan:
     """A study before anything is trained.
 
     Attributes:
-        study: The study, with what was open decided: bf16, flips, absolute paths, a design's number of trials.
+        study: The study, with what was open decided: bf16, flips, absolute paths, a design's number of
+            trials.
         groups: Each layer group of the model and its layers.
         dataset: The images.
         search: Proposes the trials.
@@ -117,7 +118,7 @@ def _check_forward(study: StudySpec, model: torch.nn.Module, preprocess: loading
 
 
 def _searched_groups(study: StudySpec, groups: dict[str, list[str]]) -> list[str]:
-    """The layer groups that the space applies to, in the model's order. Raises BadInput for a pattern without any."""
+    """The layer groups that the space applies to, in the model's order. Raises BadInput for unknown ones."""
     searched = dict.fromkeys(
         name for pattern in study.space.groups for name in layer_groups.match(pattern, groups, "layer group")
     )
@@ -144,7 +145,7 @@ def _no_point(planned: Plan) -> BadInput:
 def _flips(
     study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]
 ) -> tuple[StudySpec, tuple[str, ...]]:
-    """The study with its flips decided, and the notices about them. Raises BadInput where records say otherwise."""
+    """The study with its flips decided, and notices about them. Raises BadInput for records with others."""
     notice = flips.notice(_recipe_values(study, "augment"), dataset.mirrored)
     if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
         raise BadInput(f"a version that flipped images began this run. {notice} Begin a new run")
@@ -152,7 +153,7 @@ def _flips(
 
 
 def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
-    """Raises BadInput where the smallest rung over the data lacks a class: the next rung would have the same images."""
+    """Raises BadInput where the smallest rung over the data lacks a class: the next has the same images."""
     divisors = study.early_stopping.one_in if study.early_stopping else ()
     if not divisors:
         return
