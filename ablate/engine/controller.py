@@ -32,7 +32,7 @@ View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
 
 
 class Driver:
-    """Proposes trials, learns from their records, and keeps the state file, the view and the metrics up to date.
+    """Proposes trials, learns from their records, and updates the state file, the view and the metrics.
 
     Ray must be connected.
 
@@ -154,7 +154,7 @@ class Driver:
         return self.rungs.should_prune(name, so_far) if self.races(spec) else ""
 
     def races(self, spec: TrialSpec) -> bool:
-        """Whether a trial is compared with others at rungs: not one that confirms, and no anchor, which all need."""
+        """Whether a trial is compared at rungs. Anchors, and trials that confirm the front, always go on."""
         return not (spec.test or (isinstance(self.search, Search) and self.search.is_anchor(spec)))
 
     def _learn(self, records: list[Record]) -> None:
@@ -185,7 +185,7 @@ class Driver:
             self.show(running)
 
     def heartbeat(self) -> None:
-        """Show that this driver is alive while no trial runs: a driver on another host is known by its heartbeat."""
+        """Show other hosts that this driver is alive, while no trial runs."""
         self.watch([], 0, 0)
 
     def show(self, running: RunningRows) -> None:

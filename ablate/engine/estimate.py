@@ -39,13 +39,13 @@ SECONDS = 2.0  # for which the training of an anchor is timed
 
 
 def estimate(plan: Plan) -> dict[str, Any]:
-    """Estimate a study before it begins: its layer groups, the cost of its anchors, and how long it takes here.
+    """Estimate a study before it begins: its layer groups, the cost of its anchors, and its time here.
 
-    The time is the number of image views divided by the rate of the anchors' first training steps, which are timed
-    now on one thread. An evaluated image counts as a third of a trained one. Where a search varies the length of its
-    trials, the mean over the ends or choices counts. Three things are left out: the training of teachers (one more
-    training for each recipe that is distilled, whatever the number of trials); early stopping (every trial counts
-    with all of its rungs); and `compile` (the timed steps are not compiled).
+    The time is the number of image views divided by the rate of the anchors' first training steps, which are
+    timed now on one thread. An evaluated image counts as a third of a trained one. Where a search varies the
+    length of its trials, the mean over the ends or choices counts. Three things are left out: the training of
+    teachers (one more training for each recipe that is distilled, whatever the number of trials); early
+    stopping (every trial counts with all of its rungs); and `compile` (the timed steps are not compiled).
 
     Args:
         plan: The study's plan.
@@ -107,7 +107,7 @@ def _anchor(plan: Plan, spec: TrialSpec, seconds: float = SECONDS) -> dict[str, 
 
 
 def _images(plan: Plan) -> dict[str, Any]:
-    """(height, width) of the images in memory and of what the model takes; whether its processor made the former."""
+    """(height, width) of images in memory and of the model's input; whether its processor made the former."""
     preprocess = trial.preprocess_of(plan.study.model, plan.dataset)
     return {
         "in_memory": preprocess.source or preprocess.size,
@@ -117,7 +117,7 @@ def _images(plan: Plan) -> dict[str, Any]:
 
 
 def _kinds(plan: Plan) -> list[TrialSpec]:
-    """A design's trials; of a search, one of each length: the ends or choices of fraction and recipe, crossed."""
+    """A design's trials; of a search one of each length: ends or choices of fraction and recipe, crossed."""
     study, space = plan.study, plan.study.space
     if isinstance(plan.search, Design):
         return plan.search.planned
@@ -173,7 +173,7 @@ def _name(plan: Plan, spec: TrialSpec) -> str:
 def _rate(
     plan: Plan, spec: TrialSpec, model: torch.nn.Module, preprocess: Preprocess, seconds: float
 ) -> float:
-    """Images trained a second, in batches as large as `seconds` allow: one of a large model may take minutes."""
+    """Images trained a second, in batches as large as `seconds` allow: a large model's may take minutes."""
     teacher = checkpoints.load(spec.model, plan.dataset.classes).eval()  # untrained, it costs the same
     endless = {"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
     recipe = spec.recipe.model_copy(update=endless)

@@ -40,7 +40,8 @@ def check_study(study: StudySpec | str) -> list[Check]:
         The results for the images, the model's image processor, checkpoint and layers, and the packed model.
 
     Raises:
-        BadInput: Something is not what the study needs; the message names the rule, the value and the next step.
+        BadInput: Something is not what the study needs; the message names the rule, the value and the next
+            step.
     """
     return gate(plan(load_study(study) if isinstance(study, str) else study))
 

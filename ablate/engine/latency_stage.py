@@ -1,4 +1,4 @@
-"""Latency within a study: layers are timed before its first trial, and the whole models of its front after the last."""
+"""Latency within a study: layers are timed before its first trial, the front's models after its last."""
 
 import itertools
 import json
@@ -85,7 +85,7 @@ def measure_front(
     resources: Resources,
     meanwhile: Callable[[], None],
 ) -> None:
-    """Write tables/latency.csv: the front's latencies as sums of layers, which the search saw, and measured whole.
+    """Write tables/latency.csv: the front's latencies as sums of layers, as the search saw them, and whole.
 
     Args:
         run: The run.

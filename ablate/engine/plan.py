@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ablate.config.builtin import absolute_data
+from ablate.config.designs import Step
 from ablate.config.search_space import values
-from ablate.config.study_spec import Step, StudySpec
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.data import datasets, flips
 from ablate.errors import BadInput
@@ -34,7 +35,8 @@ class Plan:
     """A study before anything is trained.
 
     Attributes:
-        study: The study, with what was open decided: bf16, flips, absolute paths, a design's number of trials.
+        study: The study, with what was open decided: bf16, flips, absolute paths, a design's number of
+            trials.
         groups: Each layer group of the model and its layers.
         dataset: The images.
         search: Proposes the trials.
@@ -120,7 +122,7 @@ def _check_forward(study: StudySpec, model: torch.nn.Module, preprocess: loading
 
 
 def _searched_groups(study: StudySpec, groups: dict[str, list[str]]) -> list[str]:
-    """The layer groups that the space applies to, in the model's order. Raises BadInput for a pattern without any."""
+    """The layer groups that the space applies to, in the model's order. Raises BadInput for unknown ones."""
     searched = dict.fromkeys(
         name for pattern in study.space.groups for name in layer_groups.match(pattern, groups, "layer group")
     )
@@ -147,7 +149,7 @@ def _no_point(planned: Plan) -> BadInput:
 def _flips(
     study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]
 ) -> tuple[StudySpec, tuple[str, ...]]:
-    """The study with its flips decided, and the notices about them. Raises BadInput where records say otherwise."""
+    """The study with its flips decided, and notices about them. Raises BadInput for records with others."""
     notice = flips.notice(_recipe_values(study, "augment"), dataset.mirrored)
     if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
         raise BadInput(f"a version that flipped images began this run. {notice} Begin a new run")
@@ -155,7 +157,7 @@ def _flips(
 
 
 def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
-    """Raises BadInput where the smallest rung over the data lacks a class: the next rung would have the same images."""
+    """Raises BadInput where the smallest rung over the data lacks a class: the next has the same images."""
     divisors = study.early_stopping.one_in if study.early_stopping else ()
     if not divisors:
         return

@@ -18,8 +18,9 @@ from ablate.quantization.packed_model import load_packed, load_preprocess
 def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
     """Classify image files with a packed model.
 
-    An image is resized and cropped as the model's image processor does it, from its own size. Where the training
-    images had another size (`source`), it is first scaled to cover that size, and cropped in the middle.
+    An image is resized and cropped as the model's image processor does it, from its own size. Where the
+    training images had another size (`source`), it is first scaled to cover that size, and cropped in the
+    middle.
 
     Args:
         directory: The folder of the packed model.

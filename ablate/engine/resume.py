@@ -1,4 +1,4 @@
-"""Continues a run, however it ended. Ray starts while the heavy modules are imported and the study is planned."""
+"""Continues a run, however it ended. Ray starts while heavy modules are imported and the study is planned."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,8 +41,8 @@ def resume_study(
         The run, and how many bytes of a torn last line were cut off.
 
     Raises:
-        BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has, or the
-            dataset or the model has changed.
+        BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has,
+            or the dataset or the model has changed.
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
@@ -64,7 +64,7 @@ def resume_study(
                     rule = f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now"
                     raise BadInput(f"{rule}; try again")
                 write_study(run.path, planned.study)
-                from ablate.engine.run_study import Session, drive
+                from ablate.engine.drive import Session, drive
                 from ablate.runs.provenance import add_resume
 
                 add_resume(run.path, planned.contents)

@@ -64,7 +64,9 @@ def _by_slot(running: list[dict[str, Any]], key: str) -> list[tuple[dict[str, st
 def hypervolume_share(
     front: Sequence[Record], records: Sequence[Record], directions: Mapping[str, Direction]
 ) -> float:
-    """The share that a front dominates of a box, from the first complete trial's costs to zero, and from accuracy 0 to 1.
+    """The share that a front dominates of the box between a reference point and the ideal point.
+
+    The reference has accuracy 0 and the costs of the first complete trial; the ideal has accuracy 1 and no costs.
 
     Args:
         front: The records on the front.

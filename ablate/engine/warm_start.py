@@ -34,8 +34,8 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
         The plan with the search that knows these trials, and the trials.
 
     Raises:
-        BadInput: A run has no such trial (the message says what differs), or has a live driver; or the study is no
-            search, or has latency as an objective.
+        BadInput: A run has no such trial (the message says what differs), or has a live driver; or the study
+            is no search, or has latency as an objective.
     """
     if not paths:
         return planned, {}

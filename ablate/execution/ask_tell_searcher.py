@@ -26,7 +26,7 @@ RETRIES_BEFORE_START = (
 
 
 class Stateless:
-    """Tune pickles its parts to restore an experiment. Ours have no state there: a run resumes from its ledger."""
+    """A part of Tune without state to pickle. A run resumes from its ledger, never from Tune's files."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -39,7 +39,7 @@ class Stateless:
 
 
 class AskTellSearcher(Stateless, Searcher):
-    """Gives Ray Tune the trials of an ask-and-tell search, and runs a trial again when its worker or node died.
+    """Gives Tune the trials of an ask-and-tell search, and runs a trial again when its worker died.
 
     Args:
         ask: Returns the next trial, None when there is none.
@@ -84,7 +84,8 @@ class AskTellSearcher(Stateless, Searcher):
             trial_id: Tune's id of the trial.
 
         Returns:
-            `spec`, `trial_id` and `slot`; FINISHED when no trial is left; None while a running one may be requeued.
+            `spec`, `trial_id` and `slot`; FINISHED when no trial is left; None while a running one may be
+            requeued.
         """
         if self.fault or self.stop():
             proposal = None
@@ -104,7 +105,7 @@ class AskTellSearcher(Stateless, Searcher):
         return not self.exhausted or bool(self.requeued)
 
     def may_take_idle_actor(self, trial_id: str) -> bool:
-        """Whether a trial whose actor is starting takes an idle one: its own may never start, if a node died."""
+        """Whether a trial takes an idle actor while its own starts, which never does if a node died."""
         return not self.expects_trials() or self.running[trial_id].attempt > 1
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ class AskTellSearcher(Stateless, Searcher):
 
     @contextmanager
     def noting_faults(self) -> Iterator[None]:
-        """Keep an exception that ends the study once the running trials have ended their epoch; Tune would hide it."""
+        """Within: an exception is kept, and ends the study after the running epochs. Tune would hide it."""
         try:
             yield
         except Exception as fault:
@@ -204,5 +205,5 @@ class AskTellSearcher(Stateless, Searcher):
         self._close(name)
 
     def _close(self, name: str) -> None:
-        """Tell a record that was written, and delete the weights of trials that are no longer on the front."""
+        """Tell a record that was written, and delete the weights of trials that left the front."""
         ray.get(self.writer.keep.remote(self.tell(ray.get(self.writer.take.remote(name)))))

@@ -1,4 +1,4 @@
-"""The metrics that a study exports to Prometheus, and the Grafana dashboard and alert rules that read them."""
+"""The metrics that a study exports to Prometheus, and the Grafana dashboard and alerts that read them."""
 
 import json
 from pathlib import Path
@@ -129,7 +129,8 @@ ALERTS = [
         f"{RUNNING} == 0 and {LEFT} > 0",
         "15m",
         "warning",
-        "No trial of {{ $labels.run }} has run for 15 minutes although some are left: the cluster has no room",
+        "No trial of {{ $labels.run }} has run for 15 minutes although some are left: "
+        "the cluster has no room",
     ),
     Alert(
         "AblateStalled",

@@ -29,10 +29,12 @@ class Resources(Spec):
     Attributes:
         address: Of a Ray cluster to join; None: Ray is started on this machine.
         cpus_per_trial: CPUs of a trial.
-        gpus_per_trial: GPUs of a trial, a fraction of one where trials share it; None: one where the cluster has any.
+        gpus_per_trial: GPUs of a trial, a fraction of one where trials share it; None: one where the cluster
+            has any.
         concurrency: Trials at once; None: as many as fit.
         minutes_per_trial: A trial that takes longer counts as hung and is ended.
-        storage: Folder or URI where the state of unfinished trials is kept; None: after a death they start again.
+        storage: Folder or URI where the state of unfinished trials is kept; None: after a death they start
+            again.
         dashboard_host: The address at which Ray's dashboard answers.
     """
 
@@ -76,7 +78,8 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         resources: What the study may use.
 
     Yields:
-        The dashboard's URL, "" where there is none; and the resources without any None that the cluster decides.
+        The dashboard's URL, "" where there is none; and the resources without any None that the cluster
+        decides.
 
     Raises:
         BadInput: No Ray answers at the address, or no trial fits a node.

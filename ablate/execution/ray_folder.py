@@ -17,7 +17,7 @@ SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Choose the folder of a Ray that is started in the `with` block: that of RAY_TMPDIR or TMPDIR, else /tmp/ray.
+    """Choose the folder of a Ray that starts in the `with` block: of RAY_TMPDIR or TMPDIR, else /tmp/ray.
 
     A folder that Ray cannot use is replaced by /tmp/ray, and stderr says so. Processes of Ray keep sockets of
     their own in TMPDIR, so within the block such a TMPDIR is /tmp.
@@ -42,7 +42,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 def free_space(folder: Path) -> str:
-    """The free space where a folder is or would be, and how to choose another folder, for an error message."""
+    """For an error message: the free space where a folder is or would be, and how to choose another one."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 1e6
     where = f"its files are in {str(folder)!r}, where {free:,.0f} MB are free"

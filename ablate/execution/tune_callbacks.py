@@ -1,4 +1,4 @@
-"""What Ray Tune calls while trials run: a stopper for each epoch, and a callback for progress and failures."""
+"""What Ray Tune calls while trials run: a stopper after each epoch, and a callback for all else."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,7 +47,7 @@ class ProgressCallback(Stateless, tune.Callback):
         self.searcher.running[trial.trial_id].start()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Hand a failure to the searcher, with the error that Tune has just written, unless the disk was full."""
+        """Hand a failure to the searcher, with the error that Tune has written, unless the disk was full."""
         error, message = None, "for a reason that Ray does not tell"
         with suppress(OSError, EOFError):
             if text := getattr(trial, "error_file", None):

@@ -1,7 +1,7 @@
-"""Changes to private parts of Ray Tune. Without them a study runs on Tune's public interface: slower, not wrong.
+"""Changes to private parts of Ray Tune. Without them a study runs on its public interface: slower, not wrong.
 
-This is the only module that uses private names of Ray. It checks them before each study, because Ray may rename
-them in any version.
+This is the only module that uses private names of Ray. It checks them before each study, because Ray may
+rename them in any version.
 """
 
 import inspect
@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 TUNE, CONTROLLER = "ray.tune.tune", "ray.tune.execution.tune_controller"
 ACTORS, PROGRESS = "ray.air.execution._internal.actor_manager", "ray.tune.progress_reporter"
 TRIAL, CACHE = "ray.tune.experiment.trial:Trial", "ray.tune.utils.object_cache:_ObjectCache"
-# A worker that is killed for lack of memory has died too. Tune knows RayActorError alone, and would end the study.
+# A worker that is killed for lack of memory has died too. Tune knows RayActorError alone, and would end the
+# study.
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 
 
@@ -30,8 +31,8 @@ class Patch:
     """A change to Tune.
 
     Attributes:
-        names: What it relies on: "module:name" or "module:Class.member" -> the parameters that a function must
-            have; None where the name alone matters.
+        names: What it relies on: "module:name" or "module:Class.member" -> the parameters that a function
+            must have; None where the name alone matters.
         otherwise: What a study is like without the change.
     """
 
@@ -84,7 +85,7 @@ def missing_names(patch: Patch) -> list[str]:
 def patched_tune(
     slots: int, expects_trials: Callable[[], bool], may_take_idle_actor: Callable[[str], bool]
 ) -> Iterator[None]:
-    """Within, Tune has every change whose private names this Ray has. One logged line names those that it lacks.
+    """Change Tune within a `with` block where this Ray has the private names; log one line of those it lacks.
 
     Args:
         slots: Trials that run at once.
@@ -97,9 +98,8 @@ def patched_tune(
     missing = {patch.otherwise: names for patch in PATCHES if (names := missing_names(patch))}
     if missing:
         reasons = "; ".join(f"without {', '.join(names)}, {loss}" for loss, names in missing.items())
-        log.warning(
-            f"Ray {ray.__version__} has other private names than expected. The results are the same, but {reasons}."
-        )
+        rule = f"Ray {ray.__version__} has other private names than expected"
+        log.warning(f"{rule}. The results are the same, but {reasons}.")
     with ExitStack() as changes:
         if KEEP_ACTORS.otherwise not in missing:
             keeper = _keeper(slots, expects_trials, may_take_idle_actor)
@@ -150,12 +150,12 @@ def _replaced(module: str, name: str, value: Any) -> Iterator[None]:
 def _keeper(
     slots: int, expects_trials: Callable[[], bool], may_take_idle_actor: Callable[[str], bool]
 ) -> type:
-    """A TuneController that ends no actor while trials may come, starts none in vain, and forgets ended trials.
+    """A TuneController that keeps its actors while trials may come and forgets the trials that have ended.
 
-    A new actor costs the imports of torch and transformers. By itself Tune keeps one of several actors that fall
-    idle together. And it gives an idle actor to a trial whose own is starting, and ends that one: with many slots
-    and short trials, most actors are started for nothing. This controller does so only where there are more actors
-    than slots, or where `may_take_idle_actor` says so of a trial, by Tune's id.
+    A new actor costs the imports of torch and transformers. By itself Tune keeps one of several actors that
+    fall idle together. And it gives an idle actor to a trial whose own is starting, and ends that one: with
+    many slots and short trials, most actors are started for nothing. This controller does so only where there
+    are more actors than slots, or where `may_take_idle_actor` says so of a trial, by Tune's id.
     """
     controller: Any = import_module(CONTROLLER).TuneController
 

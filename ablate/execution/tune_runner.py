@@ -32,20 +32,21 @@ def distribute(
     Args:
         ask: Returns the next trial, None when there is none.
         tell: Takes a record that was written; returns the ids of the trials whose weights are kept.
-        watch: Is called again and again with the running trials, how many trials wait for a node, and how many
-            workers died.
+        watch: Is called again and again with the running trials, how many trials wait for a node, and how
+            many workers died.
         stop: Whether the study must stop. Then the running trials end with their current epoch, unrecorded.
         steps: Makes a trial's generator of epochs, on its worker.
         path: The run's folder.
         writer: The run's one writer, of `ray_cluster.writer_of`.
         storage: A Storage that keeps a trial's state after each validated epoch until the trial is recorded.
-        should_prune: Gives the reason to end a trial after an epoch, by its record so far, or "". The trial is
-            recorded as pruned.
+        should_prune: Gives the reason to end a trial after an epoch, by its record so far, or "". The trial
+            is recorded as pruned.
         resources: What the study and its trials may use, as `ray_cluster.connected` has resolved it.
 
     Raises:
         Unwritten: The run's folder cannot be written.
-        Exception: Whatever a function that was given has raised, once the running trials have ended their epoch.
+        Exception: Whatever a function that was given has raised, once the running trials have ended their
+            epoch.
     """
     searcher = AskTellSearcher(
         ask,

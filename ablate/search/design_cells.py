@@ -9,8 +9,9 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
+from ablate.config.designs import Step
 from ablate.config.search_space import values
-from ablate.config.study_spec import Step, StudySpec
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.errors import BadInput
 from ablate.search.distributions import choices

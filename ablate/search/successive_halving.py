@@ -15,8 +15,9 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ablate.config.designs import EarlyStopping
 from ablate.config.objectives import SIGN, TABLE, Direction
-from ablate.config.study_spec import EarlyStopping, StudySpec
+from ablate.config.study_spec import StudySpec
 from ablate.runs.record import Record
 
 

@@ -5,10 +5,10 @@ import pytest
 from ablate import load_run
 from ablate.cli.status import outcome
 from ablate.config.study_spec import load_study
-from ablate.engine import run_study
+from ablate.engine import drive
 from ablate.engine.controller import Driver
+from ablate.engine.drive import Session
 from ablate.engine.plan import plan
-from ablate.engine.run_study import Session, drive
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
@@ -28,7 +28,7 @@ def driven(path, text, resources, view=None):
     planned = plan(load_study(str(path / "tiny.toml")))
     run = create_run(path / "run", planned.study, {})
     writer = ray_cluster.writer_of(run.path)
-    return drive(run, planned, [], Session(writer, None, resources, view=view))
+    return drive.drive(run, planned, [], Session(writer, None, resources, view=view))
 
 
 def failing(stage, fault, resources, tiny_study, path, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, 
     def full(run):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_study, "finish", full)
+    monkeypatch.setattr(drive, "finish", full)
     with pytest.raises(
         AblateError, match=r"the study is over, but .*No space left .*`ablate figures .*` writes them"
     ):

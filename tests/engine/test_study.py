@@ -22,10 +22,10 @@ from ablate.cli.status import dry_run
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
+from ablate.engine.drive import say_if_slow
 from ablate.engine.estimate import _views, estimate
 from ablate.engine.plan import plan
 from ablate.engine.resume import resume_study
-from ablate.engine.run_study import say_if_slow
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources

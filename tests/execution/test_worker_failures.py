@@ -38,8 +38,8 @@ def test_all_else_is_a_death_told_without_advice(error):
     failure = kind_of(error, MESSAGE)
     assert failure.kind is FailureKind.DIED
     assert failure.reason == (
-        "The actor died unexpectedly before finishing this task. The actor is dead because its worker process "
-        "has died. Worker exit type: SYSTEM_ERROR"
+        "The actor died unexpectedly before finishing this task. "
+        "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
     )
 
 

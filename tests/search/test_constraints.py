@@ -17,8 +17,8 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.data import datasets
+from ablate.engine.drive import finish
 from ablate.engine.plan import plan
-from ablate.engine.run_study import finish
 from ablate.execution.ray_cluster import Resources
 from ablate.models import checkpoints, layer_groups, loading
 from ablate.profiling import macs
