@@ -1,1 +1,1 @@
-"""Tables in, pictures out: one file a figure; nothing is computed here but means."""
+"""Tables in, pictures out: an `_info` file says what a figure shows, for print and page; its `fig_` file prints it."""

@@ -1,103 +1,94 @@
 """Figures 10 to 13: confusion matrices with counts and recall; and what the paper lacks, their difference."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Rectangle
 
 from ablate.labels import shortened_alike
+from ablate.paper_figures.confusion_info import ConfusionInfo
 from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title
 
-COLUMN = 12  # classes of a matrix as wide as a column
-READABLE = 25  # classes whose counts can still be read
+MAX_IN_COLUMN = 12  # classes of a matrix as wide as a column
+MAX_WITH_COUNTS = 25  # classes of a matrix whose counts can still be read
 
 
-def draw(confusion: pd.DataFrame, title: str, path: Path, classes: Sequence[str] | None = None) -> None:
+def draw(info: ConfusionInfo, title: str, path: Path) -> None:
     """Write path.pdf and path.png: one matrix.
 
-    confusion: a row a label and prediction (label, predicted, count, share); what has no row is 0. classes: those to draw,
-    in their order; by default all that have a row.
+    Args:
+        info: Of the matrix.
+        title: Above it.
+        path: Of the files, without their endings.
     """
-    counts, shares = _square(confusion, "count", classes), _square(confusion, "share", classes)
+    counts, shares = info.counts, info.shares.to_numpy()
     with _matrix(path, len(counts)) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        _cells(axes, counts, shares.to_numpy() > 0.6, "{:d}")
+        _write_counts(axes, counts, shares > 0.6, "{:d}")
         recalls = zip(shortened_alike(list(counts.index), LONGEST), np.diag(shares), strict=True)
-        labels = [f"{name}  {share:.0%}" for name, share in recalls]
-        _frame(axes, labels, list(shares.columns), title)
+        _label_axes(axes, [f"{name}  {share:.0%}" for name, share in recalls], list(counts.columns), title)
         axes.set_ylabel("label, and its recall")
 
 
-def draw_difference(
-    differences: pd.DataFrame,
-    changed: pd.DataFrame | None,
-    title: str,
-    path: Path,
-    classes: Sequence[str] | None = None,
-) -> None:
-    """Write path.pdf and path.png: one matrix minus another; pairs of classes that differ on every seed are framed.
+def draw_difference(difference: pd.DataFrame, changed: pd.DataFrame | None, title: str, path: Path) -> None:
+    """Write path.pdf and path.png: one matrix minus another; pairs that differ on every seed are framed.
 
-    differences: a row a label and prediction (label, predicted, difference).
-    changed: a row a pair and seed (class, other, repeated), as `analysis.confusion.repeated` gives: both directions are
-    tested as one, and framed alike. None where it was not tested. classes: as of `draw`.
+    Args:
+        difference: (labels, predictions), counts.
+        changed: A row a pair and seed (class, other, repeated), as `analysis.confusion.repeated` returns it.
+            Both directions are tested as one, and framed alike. None where nothing was tested.
+        title: Above the matrix.
+        path: Of the files, without their endings.
     """
-    difference = _square(differences, "difference", classes)
-    most = max(1, np.abs(difference.to_numpy()[~np.eye(len(difference), dtype=bool)]).max(initial=0))
-    tested = [] if changed is None else changed.loc[changed["repeated"], ["class", "other"]].to_numpy()
-    sure = {frozenset(pair) for pair in tested}
+    off_diagonal = difference.to_numpy()[~np.eye(len(difference), dtype=bool)]
+    limit = max(1, np.abs(off_diagonal).max(initial=0))
+    pairs = [] if changed is None else changed.loc[changed["repeated"], ["class", "other"]].to_numpy()
+    framed = {frozenset(pair) for pair in pairs}
     with _matrix(path, len(difference)) as axes:
-        axes.imshow(difference, cmap="PuOr_r", vmin=-most, vmax=most)
-        _cells(axes, difference, np.abs(difference.to_numpy()) > 0.7 * most, "{:+d}")
+        axes.imshow(difference, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        _write_counts(axes, difference, np.abs(difference.to_numpy()) > 0.7 * limit, "{:+d}")
         for i, label in enumerate(difference.index):
             for j, predicted in enumerate(difference.columns):
-                if frozenset((label, predicted)) in sure and i != j:
-                    axes.add_patch(_box(i, j))
-        _frame(axes, shortened_alike(list(difference.index), LONGEST), list(difference.columns), title)
+                if frozenset((label, predicted)) in framed and i != j:
+                    axes.add_patch(_frame(i, j))
+        _label_axes(axes, shortened_alike(list(difference.index), LONGEST), list(difference.columns), title)
         axes.set_ylabel("label")
 
 
 def _matrix(path: Path, classes: int) -> AbstractContextManager[Any]:
     """Axes in a column; across the page where there are more classes than a column has room for."""
-    return (
-        figure(path, 3.4)
-        if classes <= COLUMN
-        else figure(path, 1.8 + max(0.1 * classes, min(4.4, 0.2 * classes)), 2)
-    )
+    if classes <= MAX_IN_COLUMN:
+        return figure(path, 3.4)
+    return figure(path, 1.8 + max(0.1 * classes, min(4.4, 0.2 * classes)), 2)
 
 
-def _square(confusion: pd.DataFrame, column: str, classes: Sequence[str] | None) -> pd.DataFrame:
-    order = (
-        list(dict.fromkeys([*confusion["label"], *confusion["predicted"]]))
-        if classes is None
-        else list(classes)
-    )
-    kept = confusion[confusion["label"].isin(order) & confusion["predicted"].isin(order)]
-    square = kept.pivot(index="label", columns="predicted", values=column)
-    return square.reindex(index=order, columns=order).fillna(0).astype(confusion[column].dtype)
-
-
-def _cells(axes: Any, values: pd.DataFrame, light: Any, form: str) -> None:
+def _write_counts(axes: Any, values: pd.DataFrame, is_dark: Any, form: str) -> None:
+    """is_dark: (labels, predictions), whether the cell needs white letters."""
+    if len(values) > MAX_WITH_COUNTS:
+        return
     for (i, j), value in np.ndenumerate(values.to_numpy()):
-        if value and len(values) <= READABLE:
-            colour = "white" if light[i, j] else "black"
-            axes.text(j, i, form.format(int(value)), ha="center", va="center", fontsize=5, color=colour)
+        if value:
+            text = {
+                "ha": "center",
+                "va": "center",
+                "fontsize": 5,
+                "color": "white" if is_dark[i, j] else "black",
+            }
+            axes.text(j, i, form.format(int(value)), **text)
 
 
-def _frame(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
+def _label_axes(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
     named(axes.xaxis, columns, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows, fontsize=6)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("prediction")
-    set_title(
-        axes, title, 44 if len(rows) <= COLUMN else 2 * LETTERS
-    )  # the matrix is narrower than the column
+    # A matrix in a column is narrower than the column.
+    set_title(axes, title, 44 if len(rows) <= MAX_IN_COLUMN else 2 * LETTERS)
 
 
-def _box(i: int, j: int) -> Any:
-    from matplotlib.patches import Rectangle
-
+def _frame(i: int, j: int) -> Rectangle:
     return Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1)

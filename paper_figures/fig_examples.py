@@ -11,13 +11,17 @@ from ablate.labels import shortened
 from ablate.paper_figures.palette import VERMILLION
 from ablate.paper_figures.style import figure
 
-MOST = 13  # letters above an image
+MAX_LETTERS = 13  # of a name above an image
 
 
 def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
-    examples: a row an image (image, label, predicted, confidence). images: uint8 (N, H, W, 3), of which `image` is an index.
+    Args:
+        examples: A row an image (image, label, predicted, confidence); `image` is an index of `images`.
+        images: uint8 (N, H, W, 3).
+        title: Above the images.
+        path: Of the files, without their endings.
     """
     columns = min(5, len(examples))
     rows = -(-len(examples) // columns)
@@ -26,8 +30,10 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
             axes.set_axis_off()
         for axes, (_, row) in zip(grid.flat, examples.iterrows(), strict=False):
             axes.imshow(images[int(row["image"])], interpolation="nearest")
-            wrong = row["label"] != row["predicted"]
-            label, predicted = shortened(row["label"], MOST), shortened(row["predicted"], MOST - 3)
-            said = f"{label}\n" + (f"as {predicted}\n" if wrong else "") + f"{row['confidence']:.0%}"
-            axes.set_title(said, fontsize=5.5, color=VERMILLION if wrong else "black", pad=2)
+            is_wrong = row["label"] != row["predicted"]
+            lines = [shortened(row["label"], MAX_LETTERS)]
+            if is_wrong:
+                lines.append(f"as {shortened(row['predicted'], MAX_LETTERS - 3)}")
+            lines.append(f"{row['confidence']:.0%}")
+            axes.set_title("\n".join(lines), fontsize=5.5, color=VERMILLION if is_wrong else "black", pad=2)
         grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)

@@ -1,63 +1,61 @@
 """Is the data to blame? The gap to full precision against the volume of training data, and the verdict."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablate.labels import shortened
+from ablate.paper_figures.gap_info import X_LABEL, ArmGap
 from ablate.paper_figures.palette import GREY
-from ablate.paper_figures.style import LONGEST, arms, figure, legend, set_title, sizes
+from ablate.paper_figures.style import LONGEST, figure, legend, markers, set_title, sizes
 
 
-def draw(gaps: pd.DataFrame, verdicts: pd.DataFrame, title: str, path: Path) -> None:
+def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
-    gaps: a row an arm and size (arm, images, kept, gap, low, high, band_low, band_high), shares of 1; sizes that were not
-    kept are hollow. verdicts: a row an arm (arm, verdict, same_recipe, slope, slope_low, slope_high, margin); a gap within the
-    margin, drawn in grey, is none; an arm whose baseline has another recipe has a star.
+    Sizes that were not kept are hollow. A gap within the margin, drawn in grey, is none. An arm whose baseline
+    has another recipe has a star.
+
+    Args:
+        arms: By name, as `gap_info` returns them.
+        margin: Of the gap, as a share.
+        title: Above the axes.
+        path: Of the files, without their endings.
     """
-    told, margin = verdicts.set_index("arm"), verdicts["margin"].iloc[0]
-    looks, lines = arms(gaps["arm"]), {}
+    lines, shapes = {}, markers(arms)
     with figure(path, 2.8) as axes:
         axes.axhspan(-100 * margin, 100 * margin, color=GREY, alpha=0.2, linewidth=0)
         axes.axhline(0, color=GREY, linewidth=0.6)
-        for i, (arm, (colour, marker)) in enumerate(looks.items()):
-            rows = gaps[gaps["arm"] == arm]
-            kept, apart = (
-                rows[rows["kept"].astype(bool)],
-                1.03 ** (i - (len(looks) - 1) / 2),
-            )  # side by side, to be seen
-            look = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4}
-            lines[_words(arm, told.loc[arm])] = axes.plot(kept["images"] * apart, 100 * kept["gap"], **look)[
-                0
-            ]
-            axes.fill_between(
-                kept["images"],
-                100 * kept["band_low"],
-                100 * kept["band_high"],
-                color=colour,
-                alpha=0.12,
-                lw=0,
-            )
-            for _, row in rows.iterrows():
-                x, face = row["images"] * apart, colour if row["kept"] else "white"
-                axes.plot([x, x], [100 * row["low"], 100 * row["high"]], color=colour, linewidth=1)
-                axes.plot([x], [100 * row["gap"]], marker, color=colour, markersize=4, markerfacecolor=face)
-        axes.set(xscale="log", xlabel="training images", ylabel="gap to full precision (points)")
-        starred = (
-            ""
-            if verdicts["same_recipe"].all()
-            else "\n* to full precision by another recipe: recipe and weights together"
-        )
-        set_title(axes, title + starred)
+        for i, (name, arm) in enumerate(arms.items()):
+            shift = 1.03 ** (i - (len(arms) - 1) / 2)  # side by side
+            lines[_legend_text(name, arm)] = _draw_arm(axes, arm, shapes[name], shift)
+        axes.set(xscale="log", xlabel=X_LABEL, ylabel="gap to full precision (points)")
+        if not all(arm.same_recipe for arm in arms.values()):
+            title += "\n* to full precision by another recipe: recipe and weights together"
+        set_title(axes, title)
         legend(axes, lines, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-        sizes(axes.xaxis, gaps["images"])
+        sizes(axes.xaxis, pd.concat([arm.sizes["images"] for arm in arms.values()]))
 
 
-def _words(arm: str, told: "pd.Series[float]") -> str:
-    arm = shortened(arm, LONGEST) + ("" if told["same_recipe"] else "*")
-    if not np.isfinite(float(told["slope"] if told["slope"] is not None else np.nan)):
-        return f"{arm}: {told['verdict']}"
-    slope, low, high = (100 * float(told[name]) for name in ("slope", "slope_low", "slope_high"))
-    return f"{arm}: {told['verdict']}, {slope:+.1f} points a decade ({low:+.1f} to {high:+.1f})"
+def _draw_arm(axes: Any, arm: ArmGap, marker: str, shift: float) -> Any:
+    """Returns the line of the means."""
+    colour, kept = arm.colour, arm.sizes[arm.sizes["kept"].astype(bool)]
+    style = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4}
+    line = axes.plot(kept["images"] * shift, kept["gap"], **style)[0]
+    band = {"color": colour, "alpha": 0.12, "lw": 0}
+    axes.fill_between(kept["images"], kept["band_low"], kept["band_high"], **band)
+    for _, row in arm.sizes.iterrows():
+        x, face = row["images"] * shift, colour if row["kept"] else "white"
+        axes.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1)
+        axes.plot([x], [row["gap"]], marker, color=colour, markersize=4, markerfacecolor=face)
+    return line
+
+
+def _legend_text(name: str, arm: ArmGap) -> str:
+    verdict, name = arm.verdict, shortened(name, LONGEST) + ("" if arm.same_recipe else "*")
+    if not np.isfinite(float(verdict["slope"] if verdict["slope"] is not None else np.nan)):
+        return f"{name}: {verdict['verdict']}"
+    slope, low, high = (100 * float(verdict[key]) for key in ("slope", "slope_low", "slope_high"))
+    return f"{name}: {verdict['verdict']}, {slope:+.1f} points a decade ({low:+.1f} to {high:+.1f})"

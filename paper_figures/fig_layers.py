@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,32 +12,38 @@ from matplotlib.patches import Patch
 from ablate.paper_figures.palette import PRECISIONS
 from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title, thin
 
+COLOURS = PRECISIONS | {"full": "#dddddd"}  # pale, so that the quantized groups stand out
+
 
 def draw(precisions: pd.DataFrame, labels: Sequence[str], title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
-    precisions: (trials, layer groups) of names of precisions, the columns in the order of the model. labels: of the trials.
+    Args:
+        precisions: (trials, layer groups), names of precisions; the groups are in the order of the model.
+        labels: Of the trials.
+        title: Above the map.
+        path: Of the files, without their endings.
     """
-    names = [name for name in PRECISIONS if (precisions == name).to_numpy().any()]
-    codes = precisions.map(list(PRECISIONS).index).to_numpy()
-    looks = PRECISIONS | {"full": "#dddddd"}  # what was left as it was stands back
-    colours = ListedColormap([*looks.values()])
+    codes = precisions.map(list(COLOURS).index).to_numpy()
+    colours = ListedColormap([*COLOURS.values()])
+    norm = BoundaryNorm(np.arange(len(COLOURS) + 1) - 0.5, colours.N)
     longest = min(LONGEST, max(len(name) for name in precisions.columns))
-    with figure(path, 1.4 + 0.05 * max(0, longest - 16) + 0.16 * len(precisions), 2) as axes:
-        axes.imshow(
-            codes,
-            cmap=colours,
-            norm=BoundaryNorm(np.arange(len(PRECISIONS) + 1) - 0.5, colours.N),
-            aspect="auto",
-        )
+    height = 1.4 + 0.05 * max(0, longest - 16) + 0.16 * len(precisions)
+    with figure(path, height, 2) as axes:
+        axes.imshow(codes, cmap=colours, norm=norm, aspect="auto")
         named(axes.xaxis, list(precisions.columns), rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), labels, fontsize=6)
-        axes.set_xticks(np.arange(precisions.shape[1] + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=min(1, 40 / precisions.shape[1]))
-        axes.tick_params(which="both", length=0)
+        _separate_cells(axes, *codes.shape)
         axes.spines[:].set_visible(False)
         set_title(axes, title, 2 * LETTERS)
-        patches = [Patch(color=looks[name], label=name) for name in names]
+        used = [name for name in COLOURS if (precisions == name).to_numpy().any()]
+        patches = [Patch(color=COLOURS[name], label=name) for name in used]
         axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, borderaxespad=0.5)
         thin(axes)
+
+
+def _separate_cells(axes: Any, rows: int, columns: int) -> None:
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=min(1, 40 / columns))
+    axes.tick_params(which="both", length=0)

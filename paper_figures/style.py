@@ -15,7 +15,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablate.files import write_atomic
 from ablate.labels import one_line, shortened_alike
-from ablate.paper_figures.palette import colours
 
 COLUMN_INCHES = 3.5
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -35,12 +34,10 @@ RC: Any = {
 }
 
 
-def arms(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a marker for each arm, in the order in which they come; that of `full` is a cross."""
-    markers = cycle(MARKERS)
-    return {
-        name: (colour, "x" if name == "full" else next(markers)) for name, colour in colours(names).items()
-    }
+def markers(names: Iterable[str]) -> dict[str, str]:
+    """A marker for each arm, in the order in which they come; that of `full` is a cross."""
+    shapes = cycle(MARKERS)
+    return {name: "x" if name == "full" else next(shapes) for name in dict.fromkeys(names)}
 
 
 def plain(axis: Any) -> None:
@@ -52,51 +49,69 @@ def plain(axis: Any) -> None:
 
 
 def sizes(axis: Any, images: Iterable[int]) -> None:
-    """Ticks at the sizes of the training sets themselves where they are few, on a logarithmic axis."""
-    if len(at := sorted(set(images))) > MOST_SIZES:
+    """Put ticks at the sizes of the training sets where they are few; the axis is logarithmic."""
+    if len(ticks := sorted(set(images))) > MOST_SIZES:
         return plain(axis)
-    axis.set_ticks(at, [f"{size:,}" for size in at])
+    axis.set_ticks(ticks, [f"{size:,}" for size in ticks])
     axis.set_ticks([], minor=True)
 
 
 def set_title(axes: Any, text: str, letters: int = LETTERS) -> None:
-    """A title in lines of at most so many letters."""
+    """Set a title; no line of it has more than so many letters."""
     axes.set_title("\n".join(textwrap.fill(one_line(line), letters) for line in text.split("\n")), fontsize=7)
 
 
-def named(axis: Any, names: Sequence[str], size: float = 6, **how: Any) -> None:
-    """Names at 0, 1, ... of an axis, each in little room."""
-    axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **how)
+def named(axis: Any, names: Sequence[str], size: float = 6, **style: Any) -> None:
+    """Put names at 0, 1, ... of an axis, shortened; `style` goes to Axis.set_ticks."""
+    axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **style)
 
 
 def thin(axes: Any) -> None:
-    """Where names at an axis stand closer than their letters are high, leave every second out, or more."""
+    """Hide every second name at an axis, or more, where they are closer than their letters are high."""
     axes.figure.draw_without_rendering()
     for axis, pixels in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
-        labels, low_high = axis.get_ticklabels(), axis.get_view_interval()
-        points = 72 / axes.figure.dpi * pixels / abs(low_high[1] - low_high[0])  # from one place to the next
+        labels, (low, high) = axis.get_ticklabels(), axis.get_view_interval()
+        points = 72 / axes.figure.dpi * pixels / abs(high - low)  # from one name to the next
         step = math.ceil(1.4 * labels[0].get_fontsize() / points)
         for i, label in enumerate(labels):
             label.set_visible(i % step == 0)
 
 
-def legend(axes: Any, parts: dict[str, Any], **how: Any) -> Any:
-    """A legend of parts by their names, also of one that begins with an underscore, which matplotlib would leave out."""
-    drawn = axes.legend(list(parts.values()), ["name"] * len(parts), **how)
-    for text, name in zip(drawn.get_texts(), parts, strict=True):
+def legend(axes: Any, parts: dict[str, Any], **style: Any) -> Any:
+    """Draw a legend that shows every name; matplotlib leaves out those that begin with an underscore.
+
+    Args:
+        axes: Where to draw it.
+        parts: What was drawn, by the name to show.
+        style: Goes to Axes.legend.
+
+    Returns:
+        The legend.
+    """
+    box = axes.legend(list(parts.values()), ["name"] * len(parts), **style)
+    for text, name in zip(box.get_texts(), parts, strict=True):
         text.set_text(name)
-    return drawn
+    return box
 
 
 @contextmanager
 def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: Any) -> Iterator[Any]:
-    """Axes to draw on, or an array of them (`panels` go to Figure.subplots), `columns` of a page wide.
+    """A figure to draw on, saved at the end as `path`.pdf and `path`.png.
 
-    Saved as `path`.pdf and `path`.png at the end, byte for byte the same for the same input.
+    The same input gives the same bytes.
+
+    Args:
+        path: Of the files, without their endings.
+        height_inches: Of the figure.
+        columns: Of a page, that the figure is wide.
+        panels: Go to Figure.subplots.
+
+    Yields:
+        Axes, or an array of them.
     """
     with matplotlib.rc_context(RC):
         canvas = Figure((columns * COLUMN_INCHES, height_inches), layout="constrained")
         yield canvas.subplots(**panels)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
-            canvas.savefig(drawn := io.BytesIO(), format=suffix, metadata=metadata)
-            write_atomic(path.with_name(f"{path.name}.{suffix}"), drawn.getvalue())
+            canvas.savefig(file := io.BytesIO(), format=suffix, metadata=metadata)
+            write_atomic(path.with_name(f"{path.name}.{suffix}"), file.getvalue())

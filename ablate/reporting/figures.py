@@ -1,4 +1,4 @@
-"""The figures of a run, from its findings: tables in, pictures out."""
+"""The figures of a run, from its findings, as PDF and PNG."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,146 +21,168 @@ from ablate.paper_figures import (
     fig_scaling,
     fig_sensitivity,
 )
+from ablate.paper_figures.confusion_info import confusion_info, square
+from ablate.paper_figures.gap_info import gap_info
+from ablate.paper_figures.importance_info import importance_info
+from ablate.paper_figures.ladder_info import ladder_info
+from ablate.paper_figures.pareto_info import pareto_info
+from ablate.paper_figures.scaling_info import scaling_info
+from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
-MOST = 30  # trials of a layer map
-CLASSES = 50  # of a confusion matrix whose names can be read on a page
-EXAMPLES = 40  # images that a page holds
+MAX_TRIALS = 30  # of a layer map
+MAX_CLASSES = 50  # of a confusion matrix whose names can be read on a page
+MAX_EXAMPLES = 40  # images that a page holds
 
 
-def draw(run: Run, found: dict[str, Finding], to: Path | None = None) -> list[Path]:
-    """Write each figure that the findings carry, as PDF and PNG; their paths without the ending.
+def draw(run: Run, findings: dict[str, Finding], to: Path | None = None) -> list[Path]:
+    """Write each figure of a run's findings, as PDF and PNG.
 
-    to: a folder, the run's `figures` by default.
+    Args:
+        run: The run.
+        findings: By name, as `findings.findings` returns them; those that are missing are left out.
+        to: A folder; the run's `figures` by default.
+
+    Returns:
+        The files, without their endings.
+
+    Raises:
+        OSError: A file cannot be written.
     """
-    to = to or run.path / "figures"
-    about = f"{shortened(Path(run.study.model).name, 40)} on {shortened(Path(run.study.data).name, 40)}"
+    folder = to or run.path / "figures"
+    model, data = (shortened(Path(name).name, 40) for name in (run.study.model, run.study.data))
     return [
-        path for name, one in FIGURES.items() if found.get(name) for path in one(run, found[name], about, to)
+        path
+        for name, draw_figures in FIGURES.items()
+        if findings.get(name)
+        for path in draw_figures(run, findings[name], f"{model} on {data}", folder)
     ]
 
 
-def _front(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    trials, objectives = found.tables["trials"], run.study.objectives
-    seeds = trials["seed"].nunique()
-    title = f"{about}, {len(trials)} trials, " + (
-        f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
-    )
-    title += f"\n{describe_bounds(run.study.within)}" if run.study.within else ""
-    fig_pareto.draw(trials, objectives, title, to / "pareto")
+def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    trials, seeds = finding.tables["trials"], finding.tables["trials"]["seed"].nunique()
+    title = f"{subject}, {len(trials)} trials, "
+    title += f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
+    if run.study.within:
+        title += f"\n{describe_bounds(run.study.within)}"
+    fig_pareto.draw(pareto_info(trials, run.study.objectives), title, to / "pareto")
     yield to / "pareto"
-    front = found.tables["front"].drop_duplicates("trial_id").head(MOST)
+    front = finding.tables["front"].drop_duplicates("trial_id").head(MAX_TRIALS)
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"][front["trial_id"]]
     if groups := sorted({group for spec in specs for group in spec["layers"]}, key=natural_sort_key):
-        rows = [
-            [spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs
-        ]
+        full = {"weights": "full"}
+        weights = [[spec["layers"].get(group, full)["weights"] for group in groups] for spec in specs]
         labels = [f"{row['accuracy']:.1%}, {format_bytes(row['size_bytes'])}" for _, row in front.iterrows()]
-        fig_layers.draw(
-            pd.DataFrame(rows, columns=groups),
-            labels,
-            f"{about}: {len(front)} of {len(trials)} trials, the front",
-            to / "layers",
-        )
+        title = f"{subject}: {len(front)} of {len(trials)} trials, the front"
+        fig_layers.draw(pd.DataFrame(weights, columns=groups), labels, title, to / "layers")
         yield to / "layers"
 
 
-def _ladder(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    rungs, seeds = found.tables["ladder"], found.tables["ladder_seeds"]
-    title = f"{about}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
+def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    rungs, seeds = finding.tables["ladder"], finding.tables["ladder_seeds"]
+    title = f"{subject}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
     reference = run.study.reference.name if run.study.reference else None
-    fig_ladder.draw(rungs.dropna(subset="mean"), seeds, title, to / "ladder", reference)
+    fig_ladder.draw(ladder_info(rungs, seeds, reference), title, to / "ladder")
     yield to / "ladder"
 
 
-def _sensitivity(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    costs = found.tables["sensitivity"]
-    groups = [group for group in dict.fromkeys(costs["group"]) if group]
-    seeds = costs["n"].max()
-    title = f"{about}: cost of a layer group, " + (
-        f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed"
-    )
-    fig_sensitivity.draw(costs, groups, title, to / "sensitivity")
+def _sensitivity(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    costs, seeds = finding.tables["sensitivity"], finding.tables["sensitivity"]["n"].max()
+    paired = f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed"
+    title = f"{subject}: cost of a layer group, {paired}"
+    fig_sensitivity.draw(sensitivity_info(costs), title, to / "sensitivity")
     yield to / "sensitivity"
 
 
-def _volume(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    gaps, verdicts = found.tables["gaps"], found.tables["verdicts"]
-    title = f"{about}, {verdicts['seeds'].max()} paired seeds, 95 % intervals"
-    fig_gap.draw(gaps, verdicts, title, to / "gap")
+def _volume(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    gaps, verdicts = finding.tables["gaps"], finding.tables["verdicts"]
+    title = f"{subject}, {verdicts['seeds'].max()} paired seeds, 95 % intervals"
+    fig_gap.draw(gap_info(gaps, verdicts), verdicts["margin"].iloc[0], title, to / "gap")
     yield to / "gap"
 
 
-def _scaling(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    points = found.tables["points"]
-    title = f"{about}, {points['seed'].nunique()} seeds; 95 % bands by bootstrap"
-    fig_scaling.draw(points, found.tables["bands"], found.tables["laws"], title, to / "scaling")
+def _scaling(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    tables = finding.tables
+    curves = scaling_info(tables["points"], tables["bands"], tables["laws"])
+    title = f"{subject}, {tables['points']['seed'].nunique()} seeds; 95 % bands by bootstrap"
+    fig_scaling.draw(curves, title, to / "scaling")
     yield to / "scaling"
 
 
-def _parameters(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    table = found.tables["parameters"]
-    title = f"{about}, {table['trials'].max()} trials: what sets the best tenth apart in each objective"
-    fig_importance.draw(table, title, to / "importance")
+def _parameters(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    table = finding.tables["parameters"]
+    title = f"{subject}, {table['trials'].max()} trials: what sets the best tenth apart in each objective"
+    fig_importance.draw(importance_info(table), title, to / "importance")
     yield to / "importance"
 
 
-def _confusion(run: Run, found: Finding, about: str, to: Path) -> Iterator[Path]:
-    matrices = {str(name): rows for name, rows in found.tables["confusion"].groupby("model", sort=False)}
-    baseline, *others = slugs = _slugs(matrices)
-    classes = most_confused(found.tables["confusion"], known := RunResults(run).classes, CLASSES)
-    some = (
-        f"; the {len(classes)} of {len(known):,} classes that are confused most"
-        if len(classes) < len(known)
-        else ""
-    )
-    for name, rows in matrices.items():
-        path = to / f"confusion_{slugs[name]}"
-        fig_confusion.draw(rows, f"{about}: {name}{some}", path, classes)
+def _confusion(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    results, tables = RunResults(run), finding.tables
+    names = _slugs(map(str, dict.fromkeys(tables["confusion"]["model"])))
+    classes = most_confused(tables["confusion"], results.classes, MAX_CLASSES)
+    subset = ""
+    if len(classes) < len(results.classes):
+        subset = f"; the {len(classes)} of {len(results.classes):,} classes that are confused most"
+    for name, rows in tables["confusion"].groupby("model", sort=False):
+        path = to / f"confusion_{names[str(name)]}"
+        fig_confusion.draw(confusion_info(rows, classes), f"{subject}: {name}{subset}", path)
         yield path
-    for name in others:
-        rows = found.tables["confusion_difference"][found.tables["confusion_difference"]["model"] == name]
-        path, more = to / f"confusion_{slugs[name]}_less_{slugs[baseline]}", found.tables.get("confused_more")
-        title, pairs = f"{name} less {baseline}{some}", None  # of the first seed
-        if more is not None:
-            pairs = more[more["model"] == name]
+    yield from _confusion_differences(tables, names, classes, subset, to)
+    yield from _examples(results, tables["examples"], names, to)
+
+
+def _confusion_differences(
+    tables: dict[str, pd.DataFrame], names: dict[str, str], classes: list[str], subset: str, to: Path
+) -> Iterator[Path]:
+    """names: the models, the baseline first, each with its part of a file's name."""
+    (baseline, baseline_slug), *others = names.items()
+    for name, slug in others:
+        differences = tables["confusion_difference"]
+        matrix = square(differences[differences["model"] == name], "difference", classes)
+        title, pairs = f"{name} less {baseline}{subset}", None  # of the first seed
+        if "confused_more" in tables:
+            pairs = tables["confused_more"][tables["confused_more"]["model"] == name]
             seeds = pairs["seed"].nunique()
-            title += "; framed: p < 5 % over the images, " + (
-                f"on each of {seeds} seeds" if seeds > 1 else "of one seed"
-            )
-        fig_confusion.draw_difference(rows, pairs, title, path, classes)
+            repeated = f"on each of {seeds} seeds" if seeds > 1 else "of one seed"
+            title += f"; framed: p < 5 % over the images, {repeated}"
+        path = to / f"confusion_{slug}_less_{baseline_slug}"
+        fig_confusion.draw_difference(matrix, pairs, title, path)
         yield path
+
+
+def _examples(results: RunResults, examples: pd.DataFrame, names: dict[str, str], to: Path) -> Iterator[Path]:
+    """Draw nothing where the images of the run are not there or have changed, or where a user's code makes them."""
     from ablate.data.datasets import is_users_code
 
-    if is_users_code(run.study.data):  # figures are drawn without importing it
+    study = results.run.study
+    if is_users_code(study.data):  # a figure is drawn without importing it
         return
-    try:
-        from ablate.training.trial import load_data  # it loads torch, which no other figure needs
+    from ablate.training.trial import load_data  # loads torch, which no other figure needs
 
-        dataset = load_data(run.study.data, run.study.model)
-    except BadInput:  # the images need not be where the run's folder was moved
+    try:
+        dataset = load_data(study.data, study.model)
+    except BadInput:  # the run's folder may be on another machine than the images
         return
-    if dataset.digest != RunResults(run).digest:  # other images by now
+    if dataset.digest != results.digest:
         return
-    images = getattr(dataset, found.tables["examples"]["split"].iloc[0]).images
-    for (name, right), rows in found.tables["examples"].groupby(["model", "right"], sort=False):
+    images = getattr(dataset, examples["split"].iloc[0]).images
+    for (name, right), rows in examples.groupby(["model", "right"], sort=False):
         kind = "right" if right else "wrong"
-        path = to / f"examples_{kind}_{slugs[str(name)]}"
-        which = "each class" if len(rows) <= EXAMPLES else f"each of {EXAMPLES} classes"
-        fig_examples.draw(
-            rows.head(EXAMPLES), images, f"{name}: the first image of {which} that it gets {kind}", path
-        )
+        path = to / f"examples_{kind}_{names[str(name)]}"
+        classes = "each class" if len(rows) <= MAX_EXAMPLES else f"each of {MAX_EXAMPLES} classes"
+        title = f"{name}: the first image of {classes} that it gets {kind}"
+        fig_examples.draw(rows.head(MAX_EXAMPLES), images, title, path)
         yield path
 
 
 def _slugs(names: Iterable[str]) -> dict[str, str]:
-    """Each name as a part of a file's name: none as long as a disk allows, and no two alike."""
-    found: dict[str, str] = {}
+    """Each name as a part of a file's name, at most 62 letters long; no two are alike."""
+    slugs: dict[str, str] = {}
     for name in names:
         slug = re.sub(r"\W+", "_", name)[:60]
-        found[name] = f"{slug}_{len(found)}" if slug in found.values() else slug
-    return found
+        slugs[name] = f"{slug}_{len(slugs)}" if slug in slugs.values() else slug
+    return slugs
 
 
 FIGURES: dict[str, Callable[[Run, Finding, str, Path], Iterator[Path]]] = {

@@ -19,7 +19,9 @@ from ablate.errors import BadInput, WriteFailed, write_error
 from ablate.files import write_atomic
 from ablate.formatting import natural_sort_key
 from ablate.reporting.findings import findings, write_tables
-from ablate.reporting.plotly_charts import Panel, charts, drawn
+from ablate.reporting.plotly_charts import charts
+from ablate.reporting.plotly_front import shown_trials
+from ablate.reporting.plotly_panel import Panel
 from ablate.reporting.run_results import Finding
 from ablate.runs.run import ENDED, Run
 
@@ -203,7 +205,7 @@ def _shown(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
     if not finding or name == "progress":
         return {}
     if name == "front":
-        trials = drawn(tables["trials"]).reset_index(drop=True)
+        trials = shown_trials(tables["trials"]).reset_index(drop=True)
         rows = trials[trials["front"]].sort_values("accuracy", ascending=False)
         columns = [key for key in ("seed", "fraction") if trials[key].nunique() > 1]
         rows = rows.assign(trial=[f"{i}:{trial}" for i, trial in rows["trial_id"].items()])
@@ -279,7 +281,7 @@ def _trials(run: Run, front: Finding) -> dict[str, Any]:
     if not front:
         return {"trials": [], "groups": []}
     names = list(run.study.objectives)
-    rows = drawn(front.tables["trials"])
+    rows = shown_trials(front.tables["trials"])
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"]
     groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural_sort_key)
     kinds: dict[str, int] = {json.dumps({"weights": "full"}): 0}

@@ -19,6 +19,7 @@ from ablate.analysis.pareto import (
 )
 from ablate.errors import BadInput
 from ablate.paper_figures import fig_pareto
+from ablate.paper_figures.pareto_info import pareto_info
 
 SIDE = 5  # of the grid on which the brute force counts cells
 
@@ -268,7 +269,7 @@ def test_the_figure_is_the_same_file_each_time(tmp_path):
     )
     for objectives in (["accuracy"], ["accuracy", "size_bytes"], ["accuracy", "size_bytes", "bitops"]):
         for name in ("one", "two"):
-            fig_pareto.draw(trials, objectives, "title", tmp_path / name)
+            fig_pareto.draw(pareto_info(trials, objectives), "title", tmp_path / name)
         for kind in (".png", ".pdf"):
             assert (tmp_path / f"one{kind}").read_bytes() == (tmp_path / f"two{kind}").read_bytes()
         assert b"FontFile2" in (tmp_path / "one.pdf").read_bytes()

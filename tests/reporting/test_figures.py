@@ -19,8 +19,13 @@ from ablate.paper_figures import (
     fig_scaling,
     fig_sensitivity,
 )
+from ablate.paper_figures.confusion_info import classes_of, confusion_info, square
+from ablate.paper_figures.ladder_info import ladder_info
+from ablate.paper_figures.pareto_info import pareto_info
+from ablate.paper_figures.scaling_info import scaling_info
+from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.paper_figures.style import figure
-from ablate.reporting.figures import CLASSES, _slugs, draw
+from ablate.reporting.figures import MAX_CLASSES, _slugs, draw
 from ablate.reporting.findings import findings, write_tables
 from ablate.runs.run import load_run
 
@@ -80,8 +85,8 @@ def test_the_command_draws_each_run_it_is_given(finished, few):
 
 
 def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
-    framed, box = [], fig_confusion._box
-    monkeypatch.setattr(fig_confusion, "_box", lambda i, j: framed.append((i, j)) or box(i, j))
+    framed, frame = [], fig_confusion._frame
+    monkeypatch.setattr(fig_confusion, "_frame", lambda i, j: framed.append((i, j)) or frame(i, j))
     rows = pd.DataFrame(
         [(i, j, 1) for i in "abc" for j in "abc"], columns=["label", "predicted", "difference"]
     )
@@ -90,7 +95,8 @@ def test_a_difference_frames_both_cells_of_what_is_sure(tmp_path, monkeypatch):
     )
     for tested, cells in ((pairs, [(0, 2), (2, 0)]), (None, [])):
         framed.clear()
-        fig_confusion.draw_difference(rows, tested, "", tmp_path / "less")
+        matrix = square(rows, "difference", classes_of(rows))
+        fig_confusion.draw_difference(matrix, tested, "", tmp_path / "less")
         assert framed == cells and (tmp_path / "less.pdf").exists()
 
 
@@ -102,7 +108,7 @@ def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
         gain=[np.nan, 0.1], gain_low=[np.nan, 0.05], cost=np.nan, cost_low=np.nan, cost_high=np.nan
     )
     seeds = pd.DataFrame({"base": [0.35, 0.45], "better": [0.45, 0.55]})
-    fig_ladder.draw(rungs, seeds, "", tmp_path / "ladder", "full")
+    fig_ladder.draw(ladder_info(rungs, seeds, "full"), "", tmp_path / "ladder")
     assert (tmp_path / "ladder.pdf").exists()
 
 
@@ -116,7 +122,7 @@ def test_labels_hide_neither_points_nor_each_other(tmp_path):
         axes.figure.draw_without_rendering()
         places, inside, taken = axes.transData.transform(points), axes.bbox.frozen(), []
         for at in (0, 1, 12, 24):
-            taken.append(fig_pareto._name(axes, "all full", points[at], points, taken))
+            taken.append(fig_pareto._draw_label(axes, "all full", points[at], points, taken))
         boxes = [Text.get_window_extent(label) for label in axes.texts]
     for box in boxes:
         assert box.count_contains(places) == 0 and box.count_overlaps(boxes) == 1  # itself
@@ -151,7 +157,7 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
     cells = pd.DataFrame(
         [(a, b, 1, 0.1) for a in NAMES for b in NAMES], columns=["label", "predicted", "count", "share"]
     )
-    fig_confusion.draw(cells, NAMES[0], tmp_path / "confusion")
+    fig_confusion.draw(confusion_info(cells), NAMES[0], tmp_path / "confusion")
     assert seen.pop() >= {*names, NAMES[0]}
     fig_layers.draw(pd.DataFrame([["binary"] * 10], columns=NAMES), [NAMES[0]], NAMES[1], tmp_path / "layers")
     assert seen.pop() >= {*names}
@@ -159,9 +165,8 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
         [(arm, size, 1 / size) for arm in NAMES for size in (10, 20)], columns=["arm", "images", "error"]
     )
     bands = points.assign(low=0.01, high=0.2)
-    fig_scaling.draw(
-        points, bands, pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"}), "", tmp_path / "scaling"
-    )
+    laws = pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"})
+    fig_scaling.draw(scaling_info(points, bands, laws), "", tmp_path / "scaling")
     drawn = seen.pop()
     assert drawn >= set(names[2:]) and r"US\$ 5 to US\$ 10^: $a N^{-\beta}$" in drawn
 
@@ -182,12 +187,12 @@ def test_a_confusion_matrix_can_be_read_whatever_its_classes(classes, tmp_path, 
     names = [f"{i} a class whose name has about sixty letters, as some have, {i}" for i in range(classes)]
     random = np.random.default_rng(0)
     table = confusions({"m": tuple(random.integers(0, classes, (2, 2000)))}, names)
-    kept = most_confused(table, names, CLASSES)
-    fig_confusion.draw(table, "title", tmp_path / "figure", kept)
+    kept = most_confused(table, names, MAX_CLASSES)
+    fig_confusion.draw(confusion_info(table, kept), "title", tmp_path / "figure")
     [axes] = (canvas := seen[0]).axes
     canvas.draw_without_rendering()
     assert (
-        len(axes.get_yticklabels()) == min(classes, CLASSES)
+        len(axes.get_yticklabels()) == min(classes, MAX_CLASSES)
         and not crowded(axes.xaxis)
         and not crowded(axes.yaxis)
     )
@@ -209,7 +214,7 @@ def test_layer_maps_can_be_read_whatever_the_groups(groups, tmp_path, monkeypatc
     costs = pd.DataFrame(
         {"how": "alone", "group": names, "precision": "binary", "accuracy_cost": 0.1, "accuracy_high": np.nan}
     )
-    fig_sensitivity.draw(costs, names, "title", tmp_path / "sensitivity")
+    fig_sensitivity.draw(sensitivity_info(costs), "title", tmp_path / "sensitivity")
     for canvas in seen[::2]:
         canvas.draw_without_rendering()
         shown = [label.get_text() for label in canvas.axes[-1].get_xticklabels() if label.get_visible()]
@@ -228,12 +233,24 @@ def test_one_objective_is_drawn_trial_by_trial(objective, course, tmp_path, monk
         {"accuracy": [0.2, 0.3, 0.1, 0.4], "loss": [2.0, 3.0, 1.0, 4.0], "label": ["all full", "", "", ""]}
     )
     best = trials.index == (2 if objective == "loss" else 3)
-    fig_pareto.draw(trials.assign(front=best, stairs=best), [objective], "", tmp_path / "pareto")
+    info = pareto_info(trials.assign(front=best, stairs=best), [objective])
+    fig_pareto.draw(info, "", tmp_path / "pareto")
     [axes] = seen[0].axes
     assert axes.get_xlabel() == "trial" != axes.get_ylabel()
     assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4] and list(
         axes.lines[0].get_ydata()
     ) == pytest.approx(course)
+
+
+def test_values_that_have_no_logarithm_are_drawn_on_linear_scales(tmp_path, monkeypatch):
+    """As where every trial counts no bit operations."""
+    canvases = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **options: canvases.append(canvas))
+    trials = pd.DataFrame({"accuracy": [0.2, 0.3], "size_bytes": [0, 10], "bitops": 0, "label": ""})
+    objectives = ["accuracy", "size_bytes", "bitops"]
+    info = pareto_info(trials.assign(front=True, stairs=True), objectives)
+    fig_pareto.draw(info, "", tmp_path / "pareto")
+    assert canvases[0].axes[0].get_xscale() == "linear"
 
 
 def test_files_of_names_that_are_alike_do_not_replace_each_other():

@@ -1,0 +1,54 @@
+"""What a figure of error over data shows, in print (`fig_scaling`) and on the report page."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablate.config.objectives import AXES
+from ablate.paper_figures.palette import colours
+
+X_LABEL, Y_LABEL = AXES["images"].label, "error (%)"
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """The error of one arm over the volume of training data.
+
+    Args:
+        colour: Of the arm.
+        trials: A row a trial (images, error); errors in percent.
+        band: A row a size (images, error, low, high), in percent; no rows where no law fits.
+        equation: Of the law; "" where none fits.
+    """
+
+    colour: str
+    trials: pd.DataFrame
+    band: pd.DataFrame
+    equation: str
+
+
+def scaling_info(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame) -> dict[str, ErrorCurve]:
+    """Compute what a figure shows.
+
+    Args:
+        points: A row a trial (arm, images, error); errors as shares.
+        bands: A row an arm and size (arm, images, error, low, high), none for an arm that no law fits.
+        laws: A row an arm, law and parameter, with the `equation`.
+
+    Returns:
+        A curve for each arm, in the order of the points.
+    """
+    equations = laws.drop_duplicates("arm").set_index("arm")["equation"] if len(laws) else {}
+    return {
+        arm: ErrorCurve(
+            colour=colour,
+            trials=_in_percent(points[points["arm"] == arm], ["error"]),
+            band=_in_percent(bands[bands["arm"] == arm], ["error", "low", "high"]),
+            equation=str(equations.get(arm, "")),
+        )
+        for arm, colour in colours(points["arm"]).items()
+    }
+
+
+def _in_percent(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    return rows[["images"]].assign(**{column: 100 * rows[column] for column in columns})
