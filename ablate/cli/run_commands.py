@@ -98,7 +98,7 @@ def rerun(
     Example: ablate rerun RUN --trial ID
     """
     record = _find_record(run, trial)
-    from ablate.training.trial import compare
+    from ablate.training.rerun import compare
 
     rows = compare(record)
     print_rows(rows, as_json)

@@ -1,17 +1,17 @@
-"""One image file -> the pixels that a viewer shows, upright and in RGB; or the reason why not.
+"""Decodes one image file to the pixels that a viewer shows, upright and in RGB, or says why it cannot.
 
-- Turned as its EXIF says.
-- Transparency: shown on white.
-- 16-bit grey: all of its range, 0 to 65,535, becomes 0 to 255; nothing is stretched to an image's own extremes. 12 bits
-  likewise, and 16 bits a channel of colour.
-- Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers have no range that all agree on: refused.
-- Animations and files of several pages: the first frame. CMYK and LAB: by Pillow's formulas.
+- The image is turned as its EXIF says.
+- Transparent pixels are shown on white.
+- 16-bit grey: the range 0 to 65,535 becomes 0 to 255, whatever the image's own extremes are. The same holds for 12 bits,
+  and for 16 bits a channel of colour.
+- Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers are refused: their range is not agreed on.
+- Of animations and files of several pages the first frame is taken. CMYK and LAB are converted by Pillow's formulas.
 - Colour profiles (ICC) and gamma are not applied, as in the pipelines that pre-trained models come from.
-- What a file holds decides, not its extension. Truncated files are refused, and what would take too much memory.
+- The content of a file decides, not its extension. Truncated files are refused, and images that take too much memory.
 """
 
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ablate.hardware import cpus, memory_bytes
 
-OTHERS = {"EPS", "MPEG"}  # Pillow names them, but Ghostscript decodes the one and nothing the other
-NAMED = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")  # whose files are known by their first bytes
-UNSIGNED = {
-    "I": {"PNG", "PPM"},
-    "I;16": {"PNG", "PPM", "TIFF", "JPEG2000", "IM"},
-}  # formats with 0 to 65,535 in a mode
+OTHERS = {"EPS", "MPEG"}  # registered by Pillow, but EPS needs Ghostscript, and nothing decodes MPEG
+NAMED = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")  # recognised by their first bytes
+# by mode, the formats whose values are from 0 to 65,535
+UNSIGNED = {"I": {"PNG", "PPM"}, "I;16": {"PNG", "PPM", "TIFF", "JPEG2000", "IM"}}
 TURNS = {  # EXIF orientation -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,45 +36,48 @@ TURNS = {  # EXIF orientation -> what makes it upright
 ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 262, 339  # tags of EXIF and TIFF
 BYTES_PER_PIXEL = 16  # while it is decoded: in its own mode, as float32, RGBA and RGB
 MEMORY_SHARE = 0.4  # of the memory of this process, for one image
-ALONE = threading.Lock()  # for an image of which there is no room for one a CPU
-MEND = "save it with 8 or 16 bits"
+ALONE = threading.Lock()  # for an image so large that memory does not hold one for each CPU
+ADVICE = "save it with 8 or 16 bits"
 
 
 class Refused(ValueError):
-    """What is wrong with an image file; it becomes part of a sentence."""
+    """What is wrong with an image file; the message becomes part of a sentence."""
 
 
 class Decoded(NamedTuple):
-    """Upright, in RGB. `changes`: what of the file as it is stored this does not show, in a word or two each."""
+    """A decoded image.
+
+    Attributes:
+        image: Upright, in RGB.
+        changes: How it differs from the file as it is stored, in a few words each.
+    """
 
     image: Image.Image
     changes: tuple[str, ...]
 
 
 def extensions() -> frozenset[str]:
-    """Extensions of the formats that Pillow decodes by itself: ".jpg" and so on, in lower case."""
+    """Return the extensions of the formats that Pillow decodes by itself: ".jpg" and so on, in lower case."""
     known = set(formats())
     return frozenset(extension for extension, name in Image.registered_extensions().items() if name in known)
 
 
 def formats() -> list[str]:
-    """Formats that Pillow decodes by itself."""
+    """Return the formats that Pillow decodes by itself."""
     Image.init()
-    stub = ImageFile.StubImageFile
-    stubs = [
-        name
-        for name, (factory, _) in Image.OPEN.items()
-        if isinstance(factory, type) and issubclass(factory, stub)
-    ]
-    return [name for name in Image.ID if name not in {*stubs, *OTHERS}]
+
+    def is_stub(factory: object) -> bool:
+        return isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+
+    stubs = {name for name, (factory, _) in Image.OPEN.items() if is_stub(factory)}
+    return [name for name in Image.ID if name not in stubs | OTHERS]
 
 
 def size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
+    """Return (width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
     with _opened(path) as image:
-        if (
-            image.format == "PNG" and "exif" not in image.info
-        ):  # it may stand behind the pixels, and Pillow would decode them
+        if image.format == "PNG" and "exif" not in image.info:
+            # EXIF may follow the pixels, which Pillow would decode to reach it
             raw = path.read_bytes()
             if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
                 return image.size
@@ -84,11 +85,8 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def decode(path: Path) -> Decoded:
-    """The pixels of a file. Raises Refused, or one of several kinds of errors of Pillow; see `reason`."""
-    with (
-        _opened(path) as image,
-        ALONE if image.width * image.height * cpus() > _most_pixels() else nullcontext(),
-    ):
+    """Decode the pixels of a file. Raises Refused, or one of Pillow's several kinds of errors; see `reason`."""
+    with _opened(path) as image, _room_for(image):
         changes = ["of several frames or pages, the first"] if getattr(image, "is_animated", False) else []
         shown = _in_rgb(image, changes)
         if (orientation := _orientation(image)) in TURNS:
@@ -98,21 +96,35 @@ def decode(path: Path) -> Decoded:
 
 
 def reason(error: Exception, path: Path) -> str:
-    """What is wrong with a file, in one line."""
+    """Say what is wrong with a file, in one line.
+
+    Args:
+        error: What `size` or `decode` raised.
+        path: Of the file.
+    """
     if isinstance(error, UnidentifiedImageError):
-        with path.open("rb") as file:
-            head = file.read(16)
-        known = next(
-            (name for name in NAMED if (accepts := Image.OPEN[name][1]) and head and accepts(head) is True),
-            None,
-        )
-        return (
-            f"a {known} file that is broken or of a kind that Pillow does not read" if known else "no image"
-        )
+        name = _format_of(path)
+        return f"a {name} file that is broken or of a kind that Pillow does not read" if name else "no image"
     if isinstance(error, Image.DecompressionBombError):
         return f"an image of more than {_most_pixels() / 1e6:.0f} million pixels; make it smaller"
-    told = (isinstance(error, OSError) and error.strerror) or str(error)
-    return " ".join(told.split()) or type(error).__name__
+    message = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(message.split()) or type(error).__name__
+
+
+def _format_of(path: Path) -> str | None:
+    """The format that the first bytes of a file claim."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    for name in NAMED:
+        accepts = Image.OPEN[name][1]
+        if accepts and head and accepts(head) is True:
+            return name
+    return None
+
+
+def _room_for(image: Image.Image) -> AbstractContextManager[object]:
+    """Within the context the image may be decoded: one at a time where it is large."""
+    return ALONE if image.width * image.height * cpus() > _most_pixels() else nullcontext()
 
 
 def _most_pixels() -> int:
@@ -132,10 +144,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        found = image.getexif().get(ORIENTATION)
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # broken EXIF; Pillow raises many kinds
         return 1
-    return found if found in TURNS else 1
+    return orientation if orientation in TURNS else 1
 
 
 def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
@@ -144,7 +156,7 @@ def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
     tags, raw = getattr(image, "tag_v2", {}), _rawmode(image)
     clear = image.info.get("transparency")
     if 2 in np.ravel(tags.get(SAMPLE_FORMAT, 1)):
-        raise Refused(f"signed integers, which have no range that all agree on; {MEND}")
+        raise Refused(f"signed integers, which have no range that all agree on; {ADVICE}")
     if raw.startswith("RGB;16") and clear is not None:
         raise Refused("16 bits a channel with one transparent colour; save it with an alpha channel")
     image.load()
@@ -172,9 +184,9 @@ def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
-    """How the pixels are stored, in Pillow's words, where it says so."""
-    about: Any = image.tile[0].args if image.tile else ""
-    return str(about[0] if isinstance(about, tuple) and about else about)
+    """Pillow's name for how the pixels are stored; "" where it gives none."""
+    arguments: Any = image.tile[0].args if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _grey(image: Image.Image, raw: str, inverted: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -182,10 +194,12 @@ def _grey(image: Image.Image, raw: str, inverted: bool) -> tuple[np.ndarray, np.
     values = np.asarray(image)  # (H, W)
     if image.mode == "F":
         if not (values.min() >= 0 and values.max() <= 1):  # NaN is refused, too
-            raise Refused(f"floats of {values.min():g} to {values.max():g}, but only 0 to 1 is known; {MEND}")
+            raise Refused(
+                f"floats of {values.min():g} to {values.max():g}, but only 0 to 1 is known; {ADVICE}"
+            )
         grey = (values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     elif image.format not in UNSIGNED.get(image.mode, UNSIGNED["I;16"]):
-        raise Refused(f"integers of a {image.format} file, which have no range that all agree on; {MEND}")
+        raise Refused(f"integers of a {image.format} file, which have no range that all agree on; {ADVICE}")
     else:
         top = 4095 if raw == "I;12" else 65535
         grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)

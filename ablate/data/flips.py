@@ -1,4 +1,4 @@
-"""Where classes are each other's mirror images, a study augments no image unless it is told how."""
+"""Decides a study's augmentation: where classes are each other's mirror images, `true` augments nothing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,15 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def decided(study: StudySpec, mirrored: Pairs) -> StudySpec:
-    """The study with `augment` as data with these mirrored classes want it, wherever it is said."""
+    """Decide every `augment` of a study for data with mirrored classes.
+
+    Args:
+        study: Its recipe, space, tuned values, steps and reference may each set `augment`.
+        mirrored: Pairs of classes that are each other's mirror images.
+
+    Returns:
+        The study with the decided values.
+    """
 
     def axis(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -34,14 +42,23 @@ def decided(study: StudySpec, mirrored: Pairs) -> StudySpec:
     return study.model_copy(update=parts)
 
 
-def notice(asked: Sequence[Augment | Any], mirrored: Pairs) -> str:
-    """What to say of values of `augment` on data with these mirrored classes; "" where there is nothing to say."""
+def notice(values: Sequence[Augment | Any], mirrored: Pairs) -> str:
+    """Write what a user should know about augmentation on data with mirrored classes.
+
+    Args:
+        values: Every value of `augment` that a study has.
+        mirrored: Pairs of classes that are each other's mirror images.
+
+    Returns:
+        A sentence; "" where there is nothing to say.
+    """
     if not mirrored:
         return ""
     (a, b), more = mirrored[0], f" (and {len(mirrored) - 1} more pairs)" if len(mirrored) > 1 else ""
-    what = f"The classes {a!r} and {b!r}{more} are mirror images of each other"
-    if any(value is True for value in asked):
-        return f"{what}, so recipe.augment = true augments nothing here; 'shift' shifts without flips, 'both' does both."
-    if {"both", "flip"} & {*asked}:
-        return f"{what}, and flips in training mix them up; recipe.augment = 'shift' leaves the flips out."
+    pairs = f"The classes {a!r} and {b!r}{more} are mirror images of each other"
+    if any(value is True for value in values):
+        others = "'shift' shifts without flips, 'both' does both"
+        return f"{pairs}, so recipe.augment = true augments nothing here; {others}."
+    if {"both", "flip"} & {*values}:
+        return f"{pairs}, and flips in training mix them up; recipe.augment = 'shift' leaves the flips out."
     return ""

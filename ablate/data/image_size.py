@@ -1,10 +1,10 @@
-"""At which size the images of a folder are decoded, and how each is brought to it.
+"""Decides at which size the images of a folder are decoded, and how each is brought to it.
 
-- The size asked for, or, where no model is known, the images' own: the one that all have, or the median of their widths and
-  of their heights. An image of another size is resized until it covers that size, and cropped in the middle.
-- For a model: images of one size that are not larger than what it takes stay as they are, and are resized batch by batch.
-  Where they are larger, or of several sizes, each is resized and cropped from its own size as the model's image processor
-  does it.
+- With `?size`, the size is the user's. Without a model, it is the images' own: the one that all have, or the median of
+  their widths and of their heights. An image of another size is resized until it covers that size, and cropped in the
+  middle.
+- For a model, images of one size that is not larger than its input stay as they are, and are resized batch by batch. Where
+  they are larger, or of several sizes, each is resized and cropped from its own size as the model's image processor does.
 """
 
 import statistics
@@ -22,13 +22,18 @@ Size = tuple[int, int]  # (width, height)
 
 
 class Fit(NamedTuple):
-    """How an image is brought to a size: as a model's image processor does it, or so that it covers the size."""
+    """How an image is brought to a size.
+
+    Attributes:
+        size: (width, height) of what comes out.
+        processor: The model's image processor, which resizes and crops; None: the image covers the size, and is cropped.
+    """
 
     size: Size
     processor: Optional["Preprocess"] = None
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3). Raises BadInput where the processor does not bring images of this size to its own."""
+        """Return uint8 (H, W, 3). Raises BadInput where the processor does not bring images of this size to its own."""
         if self.processor:
             return self.processor.decoded(np.asarray(image))
         return np.asarray(ImageOps.fit(image, self.size, Image.Resampling.BICUBIC))
@@ -41,9 +46,18 @@ class Fit(NamedTuple):
 
 
 def fit(sizes: Sequence[Size], side: int | None, preprocess: Optional["Preprocess"]) -> Fit:
-    """The rule at the top of this file, for images of these sizes; `side` is what the user asks for, in pixels.
+    """Apply the rule at the top of this file.
 
-    Raises BadInput where the model's image processor does not bring them to one size.
+    Args:
+        sizes: (width, height) of each image.
+        side: Of the square images that the user wants, in pixels; None: the rule decides.
+        preprocess: What the model's image processor does, where a model is known.
+
+    Returns:
+        How each image is brought to one size.
+
+    Raises:
+        BadInput: The model's image processor does not bring the images to one size.
     """
     if side:
         return Fit((side, side))
@@ -59,16 +73,24 @@ def fit(sizes: Sequence[Size], side: int | None, preprocess: Optional["Preproces
 
 
 def notes(sizes: Sequence[Size], fit: Fit, preprocess: Optional["Preprocess"]) -> list[str]:
-    """A line where images are scaled up when they are decoded, and one where they are later on."""
+    """Write which images are scaled up.
+
+    Args:
+        sizes: (width, height) of each image.
+        fit: How each is brought to one size.
+        preprocess: What the model's image processor does, where a model is known.
+
+    Returns:
+        A line on images that are scaled up when they are decoded, and one on those that are later.
+    """
     lines = []
     if small := [size for size in sizes if fit.enlarges(size)]:
-        least = min(small, key=lambda size: size[0] * size[1])
-        many = f"{len(small):,} of {len(sizes):,} images are scaled up to {_by(fit.size)} pixels"
-        lines.append(f"{many}, the smallest from {_by(least)}")
+        smallest = min(small, key=lambda size: size[0] * size[1])
+        count = f"{len(small):,} of {len(sizes):,} images"
+        lines.append(f"{count} are scaled up to {_by(fit.size)} pixels, the smallest from {_by(smallest)}")
     if preprocess and not fit.processor and preprocess.enlarges(*fit.size[::-1]):
-        lines.append(
-            f"all images are scaled up from {_by(fit.size)} to the {_by(preprocess.size[::-1])} that the model takes"
-        )
+        own, wanted = _by(fit.size), _by(preprocess.size[::-1])
+        lines.append(f"all images are scaled up from {own} to the {wanted} that the model takes")
     return lines
 
 

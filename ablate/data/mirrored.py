@@ -1,4 +1,4 @@
-"""Classes that are each other's mirror images, as arrows to the left and to the right: flips would mix them up."""
+"""Finds classes that are each other's mirror images, as arrows to the left and right: flips would mix them up."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 SIDE = 8  # pixels of a thumbnail
-IMAGES = 4_000  # looked at, of all classes together, and of each class from FEW up to MANY
-FEW, MANY = 16, 200
-AT_ONCE = 16  # images in floating point
-SURE = 1.5  # standard errors above one half, for two classes; more of them have more chances to be mistaken for a pair
+MAX_IMAGES = 4_000  # compared, of all classes together
+MIN_PER_CLASS, MAX_PER_CLASS = 16, 200
+CHUNK = 16  # images in floating point at a time
+# standard errors above one half, for two classes; with more classes there are more chances to mistake two for a pair
+STANDARD_ERRORS = 1.5
 OTHER = {"left": "right", "right": "left"}
 Augment = bool | Literal["shift", "flip", "both"]
 
@@ -30,24 +31,31 @@ def mirrored_classes(
 
     Args:
         classes: Names of the classes.
-        images: Training images, (N, H, W, 3). At most IMAGES of them are looked at.
+        images: Training images, (N, H, W, 3). At most MAX_IMAGES of them are compared.
         labels: Their classes as numbers, (N,).
 
     Returns:
         Pairs of names, in the order of the classes.
     """
-    found = {*_by_name(classes), *_by_image(images, labels)}
-    return tuple((classes[a], classes[b]) for a, b in sorted(found))
+    pairs = {*_by_name(classes), *_by_image(images, labels)}
+    return tuple((classes[a], classes[b]) for a, b in sorted(pairs))
 
 
-def augmentation(asked: Augment, mirrored: Sequence[object]) -> Augment:
-    """What a recipe's `augment` comes to on data with these mirrored classes: true is false where there are any.
+def augmentation(augment: Augment, mirrored: Sequence[object]) -> Augment:
+    """Decide a recipe's `augment`: on data with mirrored classes true becomes false.
 
-    Shifts are left out, too: where mirrored classes differ is often a place in the image.
+    Shifts are left out, too: mirrored classes often differ in where something is in the image.
+
+    Args:
+        augment: As the user set it.
+        mirrored: Pairs of classes that are each other's mirror images.
+
+    Returns:
+        What is done in training.
     """
-    if asked is True and mirrored:
+    if augment is True and mirrored:
         return False
-    return True if asked == "both" and not mirrored else asked
+    return True if augment == "both" and not mirrored else augment
 
 
 def _by_name(classes: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -61,35 +69,36 @@ def _by_name(classes: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     present = np.unique(labels)  # a class may have no image
     classes = len(present)
-    most = int(np.clip(IMAGES // classes, FEW, MANY))
-    members = [np.flatnonzero(labels == label)[:most] for label in present]
+    per_class = int(np.clip(MAX_IMAGES // classes, MIN_PER_CLASS, MAX_PER_CLASS))
+    members = [np.flatnonzero(labels == label)[:per_class] for label in present]
     sizes = np.array([len(m) for m in members])
     own = _thumbnails(images, np.concatenate(members))  # (n, SIDE, SIDE, 3), class after class
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat, flipped = own.reshape(len(own), -1), own[:, :, ::-1].reshape(len(own), -1)
+    # Of the images of class a: the share that is nearer to a than to class b, and the share whose mirror images are
+    # nearer to b.
     alike, swapped = np.zeros((classes, classes)), np.zeros((classes, classes))
-    for a in range(
-        classes
-    ):  # shares of its images that are nearer to it than to each other one, and mirrored the reverse
+    for a in range(classes):
         rows = slice(starts[a], starts[a + 1])
         direct, mirror = _distances(flat[rows], flat), _distances(flipped[rows], flat)
         direct[np.arange(sizes[a]), np.arange(sizes[a]) + starts[a]] = np.inf  # not to itself
-        nearest, turned = (
-            np.minimum.reduceat(d, starts[:-1], axis=1) for d in (direct, mirror)
-        )  # (images of a, classes)
+        # (images of a, classes)
+        nearest, turned = (np.minimum.reduceat(d, starts[:-1], axis=1) for d in (direct, mirror))
         alike[a], swapped[a] = (nearest[:, [a]] < nearest).mean(0), (turned < turned[:, [a]]).mean(0)
-    sure = SURE + 0.4 * np.log10(classes / 2)
-    clear = 0.5 + sure / (2 * np.sqrt(sizes))  # of fair coins, a share above that is rare
-    both = (alike > clear[:, None]) & (swapped > clear[:, None])
+    errors = STANDARD_ERRORS + 0.4 * np.log10(classes / 2)
+    threshold = 0.5 + errors / (
+        2 * np.sqrt(sizes)
+    )  # few series of as many fair coins have a larger share of heads
+    both = (alike > threshold[:, None]) & (swapped > threshold[:, None])
     yield from ((int(present[a]), int(present[b])) for a, b in np.argwhere(np.triu(both & both.T, 1)))
 
 
 def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
     """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
-    some = (
-        images[chosen[i : i + AT_ONCE]] for i in range(0, len(chosen), AT_ONCE)
-    )  # as floats, all would fill the memory
-    pixels = (torch.from_numpy(each).permute(0, 3, 1, 2).float() for each in some)  # (b, 3, H, W)
+    chunks = (
+        images[chosen[i : i + CHUNK]] for i in range(0, len(chosen), CHUNK)
+    )  # all as floats fill the memory
+    pixels = (torch.from_numpy(chunk).permute(0, 3, 1, 2).float() for chunk in chunks)  # (b, 3, H, W)
     small = torch.cat([F.adaptive_avg_pool2d(each, SIDE) for each in pixels])  # (n, 3, SIDE, SIDE)
     small = small - small.mean((2, 3), keepdim=True)
     small = small / small.flatten(1).std(1).clamp(min=1e-3)[:, None, None, None]

@@ -16,7 +16,7 @@ from ablate.data import datasets
 from ablate.engine.plan import Plan
 from ablate.hardware import cpus
 from ablate.models import checkpoints
-from ablate.models.loading import Preprocess
+from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
 from ablate.quantization import packed_model
 from ablate.runs.record import arm

@@ -16,6 +16,7 @@ from ablate.config.trial_spec import TrialSpec, Value
 from ablate.data import datasets, flips
 from ablate.errors import BadInput
 from ablate.models import checkpoints, layer_groups, loading, locating, unquantizable
+from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
 from ablate.runs.record import Record, arm
@@ -111,7 +112,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     return planned
 
 
-def _check_forward(study: StudySpec, model: torch.nn.Module, preprocess: loading.Preprocess) -> None:
+def _check_forward(study: StudySpec, model: torch.nn.Module, preprocess: Preprocess) -> None:
     """Raises BadInput where the model does not take the images that its processor makes."""
     try:
         macs.count(model, preprocess.size)

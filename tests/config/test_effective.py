@@ -13,7 +13,7 @@ from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec, checked
 from ablate.engine.latency_stage import _measure_layers
-from ablate.models import loading
+from ablate.models import checkpoints
 from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
@@ -137,7 +137,7 @@ def test_latencies_are_measured_of_the_steps_of_a_design_too(tiny_vit):
     }
     table = _measure_layers(checked(StudySpec, {**fields, "model": str(tiny_vit)}, "study"), ["a", "b"], {})
     for step in steps:
-        model = loading.load(str(tiny_vit), ["a", "b"])
+        model = checkpoints.load(str(tiny_vit), ["a", "b"])
         quantize_(model, {"*": LayerSpec(**step["layer"])})
         assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0
 
@@ -147,6 +147,6 @@ def test_latencies_are_measured_with_and_without_the_norm(tiny_vit):
     layer = {"weights": "binary", "norm": [False, "unnormalised"], "beta_per": ["tensor", "channel"]}
     space = checked(SpaceSpec, {"description": "d", "layer": layer}, "space")
     table = _measure_layers(StudySpec(question="?", space=space, model=str(tiny_vit)), ["a", "b"], {})
-    model = loading.load(str(tiny_vit), ["a", "b"])
+    model = checkpoints.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised", beta_per="channel")})
     assert table.sum({name: m.spec for name, m in model.named_modules() if isinstance(m, BitLinear)}) > 0

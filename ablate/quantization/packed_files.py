@@ -1,0 +1,73 @@
+"""Reads the two files of a packed model. Nothing in them is code, and nothing of them is used before it is checked."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+from torch import Tensor
+
+from ablate.config.trial_spec import checked
+from ablate.errors import BadInput
+from ablate.quantization.packed_header import FORMAT, Header, dumps, sha256
+
+JSON, TENSORS = "packed.json", "model.safetensors"
+LARGEST_JSON = 2**24  # bytes; a thousand labels take 2^16
+
+
+def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
+    """Read a packed model.
+
+    Args:
+        directory: The folder of its files.
+
+    Returns:
+        Its header and its tensors: intact and in the layout of FORMAT, but not yet compared with a model.
+
+    Raises:
+        BadInput: A file is missing, truncated, edited or of another kind.
+    """
+    path = Path(directory) / JSON
+    fields = _fields(path)
+    try:
+        header = checked(Header, fields, str(path))
+    except BadInput as error:  # it quotes the content of the file
+        raise BadInput(" ".join(str(error).split())[:400]) from None
+    data = _bytes(Path(directory) / TENSORS)
+    del fields["sha256"]
+    if sha256(fields, data) != header.sha256:
+        raise BadInput(f"{directory}: the files are damaged or edited: sha256 differs; pack the model again")
+    try:
+        return header, load(data)
+    except Exception as error:  # safetensors raises several kinds
+        why = " ".join(str(error).split())[:100]
+        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {why}") from None
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """The fields of packed.json, spelled as `pack` spells them: no key twice, no NaN, no spaces."""
+    text = _bytes(path, LARGEST_JSON)
+    try:
+        fields = json.loads(text)
+        is_canonical = isinstance(fields, dict) and dumps(fields) == text
+    except (ValueError, RecursionError):
+        is_canonical = False
+    if not is_canonical:
+        raise BadInput(f"{path} must be JSON as `pack` writes it, and is not; pack the model again")
+    if repr(fields.get("format")) != repr(FORMAT):  # true == 1
+        got = repr(fields.get("format"))[:40]
+        raise BadInput(f"{path}: format must be {FORMAT}, but got {got}; use the version that packed it")
+    return fields
+
+
+def _bytes(path: Path, most: float = math.inf) -> bytes:
+    advice = "give a folder that `pack` wrote"
+    try:
+        if not path.is_file():
+            raise ValueError(f"it must be a file, and is not; {advice}")
+        if (length := path.stat().st_size) > most:
+            raise ValueError(f"it must be at most {most} bytes long, but is {length}; {advice}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise BadInput(f"cannot read {path}: {error}") from None

@@ -1,0 +1,139 @@
+"""What packed.json holds: the format, the packed layers, the architecture and the image processing of a model."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from ablate.config.trial_spec import LayerSpec, Spec
+from ablate.models.preprocessing import Preprocess
+from ablate.models.torchvision_models import Named
+
+FORMAT = 1  # version of the layout
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+Side = Annotated[int, Field(ge=1, le=2**14)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, le=16)]
+
+
+class Images(Spec):
+    """The image processing that a model expects: the fields of `Preprocess`, from `source` on where they are set."""
+
+    size: tuple[Side, Side]
+    resize: Side | tuple[Side, Side] | None
+    interpolation: Literal["nearest", "nearest-exact", "lanczos", "bilinear", "bicubic"]
+    scale: Finite
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Positive, Positive, Positive]
+    source: tuple[Side, Side] | None = None
+    swapped: bool = False
+    crop: bool = True
+    crop_first: tuple[Part, Part] | None = None
+
+
+class Architecture(Spec):
+    """A model of transformers by the name of its class, or a baseline by its own; `config` holds its labels too."""
+
+    name: str
+    attention: Literal["eager", "sdpa"]
+    config: dict[str, Any]
+
+
+class Stored(LayerSpec):
+    """A packed layer, its norm decided. `beta_per` = "tensor" and what only training reads are not written."""
+
+    beta_per: Literal["tensor", "channel"] = "tensor"  # whatever a LayerSpec's default is
+    norm: bool = False
+
+
+class Header(Spec):
+    """The content of packed.json.
+
+    Attributes:
+        format: FORMAT.
+        sha256: Over the other fields and the tensors.
+        dtype: Of the tensors in full precision.
+        layers: By layer name, its precision.
+        model: None for a model that transformers has no class for.
+        preprocess: None for a model that was packed without it.
+    """
+
+    format: Literal[1]
+    sha256: str
+    dtype: Dtype
+    layers: dict[str, Stored]
+    model: Architecture | None
+    preprocess: Images | None
+
+
+def header_of(
+    model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Preprocess | None, dtype: str
+) -> dict[str, Any]:
+    """Describe a model.
+
+    Args:
+        model: To be packed.
+        layers: By name, the precision of its quantized layers.
+        preprocess: The image processing that it expects.
+        dtype: Of its tensors in full precision.
+
+    Returns:
+        The fields of packed.json, without `sha256`.
+    """
+    return {
+        "format": FORMAT,
+        "dtype": dtype,
+        "layers": {name: _stored(spec) for name, spec in layers.items()},
+        "model": _architecture(model),
+        "preprocess": preprocess and _images(preprocess),
+    }
+
+
+def dumps(header: dict[str, Any]) -> bytes:
+    """Write the fields of packed.json in their only spelling: sorted, without spaces."""
+    return json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(header: dict[str, Any], tensors: bytes) -> str:
+    """Compute the digest of a packed model.
+
+    Args:
+        header: The fields of packed.json, without `sha256`.
+        tensors: The content of model.safetensors.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(dumps(header) + tensors).hexdigest()
+
+
+def _images(preprocess: Preprocess) -> dict[str, Any]:
+    """Its fields; those that came after the first version only where they are set."""
+    stored = [field for field in fields(preprocess) if field.name in Images.model_fields]
+    values = {field: getattr(preprocess, field.name) for field in stored}
+    return {field.name: value for field, value in values.items() if value != field.default}
+
+
+def _stored(spec: LayerSpec) -> dict[str, Any]:
+    unwritten = {"straight_through", "beta_per"} if spec.beta_per == "tensor" else {"straight_through"}
+    return spec.model_dump(exclude=unwritten)
+
+
+def _architecture(model: nn.Module) -> dict[str, Any] | None:
+    """Class and configuration of a model of transformers, without private keys and dtype; name and labels of a baseline."""
+    config = getattr(model, "config", None)
+    if config is None:
+        return None
+    if isinstance(config, Named):
+        labels = {str(i): label for i, label in config.id2label.items()}
+        return {"name": config.name, "attention": "eager", "config": {"id2label": labels}}
+    public = {key: value for key, value in config.to_diff_dict().items() if key[0] != "_" and key != "dtype"}
+    attention = "sdpa" if config._attn_implementation == "sdpa" else "eager"
+    config = json.loads(json.dumps(public))  # labels get text for keys
+    return {"name": type(model).__name__, "attention": attention, "config": config}

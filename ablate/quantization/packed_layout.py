@@ -1,0 +1,69 @@
+"""Which tensors a packed model is stored as, and the size of their file, both known from shapes alone."""
+
+import json
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ablate.config.precisions import PER_BYTE
+from ablate.config.trial_spec import LayerSpec
+
+TensorLayout = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # by name, dtype and shape
+
+DTYPES = {  # safetensors' names, in the order in which it stores them
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> TensorLayout:
+    """List the tensors that a model is stored as.
+
+    Args:
+        model: In full precision, or quantized.
+        layers: By name, the precision of the packed layers.
+        dtype: Of the other tensors in floating point.
+
+    Returns:
+        By name, their dtypes and shapes.
+    """
+    full = getattr(torch, dtype)
+    tensors: TensorLayout = {}
+    for key, value in model.state_dict().items():
+        name = key.removesuffix(".weight")
+        if name in layers and name != key:
+            spec = layers[name]
+            channels = value.shape[0] if spec.weights in ("int4", "int8") or spec.beta_per == "channel" else 1
+            tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
+            tensors[f"{name}.beta"] = (torch.float32, (channels,))
+        else:
+            tensors[key] = (full if value.is_floating_point() else value.dtype, tuple(value.shape))
+    return tensors
+
+
+def file_bytes(tensors: TensorLayout) -> int:
+    """Count the bytes of a safetensors file: the length of its header, the header, the tensors.
+
+    Args:
+        tensors: By name, their dtypes and shapes.
+
+    Returns:
+        The size of the file that safetensors' `save` makes of such tensors.
+    """
+    order, offset, entries = [*DTYPES], 0, {}
+    for name, (kind, shape) in sorted(tensors.items(), key=lambda item: (order.index(item[1][0]), item[0])):
+        end = offset + kind.itemsize * math.prod(shape)
+        entries[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    header = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-header // 8) * 8 + offset  # the header is filled up with spaces
