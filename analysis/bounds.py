@@ -1,13 +1,15 @@
 """Records within bounds, and the best of each size class."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from ablate.config.objectives import OBJECTIVES, SIGN, Direction
 from ablate.errors import unknown
 from ablate.formatting import size_class
+
+R = TypeVar("R", bound=Mapping[str, Any])  # a record
 
 
 def feasible(
@@ -35,9 +37,17 @@ def out_of_bounds(costs: Mapping[str, Any], within: Mapping[str, float]) -> floa
     return sum(max(0.0, share) for share in excess(costs, within).values())
 
 
-def best_by_size(records: Iterable[dict[str, Any]], within: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """The most accurate complete record of each size class, the smallest class first, of those that keep the bounds."""
-    best: dict[str, dict[str, Any]] = {}
+def best_by_size(records: Iterable[R], within: Mapping[str, float]) -> dict[str, R]:
+    """Find the most accurate complete record of each size class.
+
+    Args:
+        records: Records, of which those out of bounds are left out.
+        within: The bounds, by objective.
+
+    Returns:
+        The records by size class, the smallest class first.
+    """
+    best: dict[str, R] = {}
     complete = [r for r in records if r["status"] == "complete" and r["size_bytes"] and is_within(r, within)]
     for record in sorted(complete, key=lambda r: (r["size_bytes"], -r["accuracy"])):
         name = size_class(record["size_bytes"])
@@ -47,7 +57,7 @@ def best_by_size(records: Iterable[dict[str, Any]], within: Mapping[str, float])
 
 
 def is_within(record: Mapping[str, Any], within: Mapping[str, float]) -> bool:
-    """Whether a record keeps bounds: at most so much of what should be small, at least so much of what should be large."""
+    """Return whether a record keeps all bounds: upper ones of what is minimized, lower ones of the rest."""
     signs = {name: SIGN[OBJECTIVES[name]] for name in within}
     return all(
         record[n] is not None and signs[n] * record[n] <= signs[n] * bound for n, bound in within.items()

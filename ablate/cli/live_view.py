@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,7 +11,7 @@ from ablate.analysis import bounds
 from ablate.cli import result_tables
 from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
 from ablate.runs.record import Record
-from ablate.runs.state import after, seconds_left
+from ablate.runs.state import RunningRow, State, progress_of, seconds_left
 
 
 class StudyView:
@@ -40,7 +39,7 @@ class StudyView:
         if self.live:
             self.live.stop()
 
-    def __call__(self, state: dict[str, Any], records: list[Record]) -> None:
+    def __call__(self, state: State, records: list[Record]) -> None:
         """Show the state, and the records that were added since the last call."""
         if not self.started:
             self._print_head(state)
@@ -58,7 +57,7 @@ class StudyView:
             table = result_tables.best_by_size(self.best)
             self.live.update(Group(progress(state), notice, table), refresh=True)
 
-    def _print_head(self, state: dict[str, Any]) -> None:
+    def _print_head(self, state: State) -> None:
         self._print(f"If this is interrupted, continue with: ablate resume {shlex.quote(state['run'])}")
         if state["before"]:
             self._print(f"{state['before']} trials are already recorded.")
@@ -67,7 +66,7 @@ class StudyView:
         self.console.print(text, soft_wrap=True, highlight=False)
 
 
-def progress(state: dict[str, Any]) -> Group:
+def progress(state: State) -> Group:
     """Summarise a run's state.
 
     Args:
@@ -100,14 +99,14 @@ def progress(state: dict[str, Any]) -> Group:
     return Group(*map(Text, lines))
 
 
-def time_left(state: dict[str, Any]) -> str:
+def time_left(state: State) -> str:
     """The time that all drivers of a run have spent and, where it can be estimated, the time left."""
     spent = f"{format_duration(state['spent'])} {'so far' if state['running'] else 'in all'}"
     seconds = seconds_left(state)
     return spent if seconds is None else f"{spent}, about {format_duration(seconds)} left"
 
 
-def record_line(record: Record, number: int, state: dict[str, Any]) -> str:
+def record_line(record: Record, number: int, state: State) -> str:
     """One line about a finished trial.
 
     Args:
@@ -118,13 +117,13 @@ def record_line(record: Record, number: int, state: dict[str, Any]) -> str:
     head = f"[{number}/{state['trials']}] {record['trial_id']}"
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
-    outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'])}"
+    outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'] or 0)}"
     elapsed = format_duration(time.time() - state["started"])
     return f"{head} {outcome}, {describe_layers(record['spec'])} · {elapsed}"
 
 
-def _running_line(trial: dict[str, Any]) -> str:
+def _running_line(trial: RunningRow) -> str:
     accuracy = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
     attempt = f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
     head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
-    return f"  {head} {after(trial, trial['epochs'])}{accuracy}{attempt}"
+    return f"  {head} {progress_of(trial, trial['epochs'])}{accuracy}{attempt}"

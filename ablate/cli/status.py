@@ -11,7 +11,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import format_count
 from ablate.runs.run import Run
-from ablate.runs.state import how_to_go_on
+from ablate.runs.state import State, how_to_go_on
 from ablate.search.fractional_factorial import APART
 
 if TYPE_CHECKING:  # they load torch
@@ -77,8 +77,8 @@ def outcome(run: Run, as_json: bool) -> None:
     from ablate.cli import live_view, result_tables
 
     if run.state:
-        console.print(live_view.progress(run.state | {"done": len(run.records), "counts": counts}))
-    state = run.state | {"run": relative_path(run.path)}
+        console.print(live_view.progress({**run.state, "done": len(run.records), "counts": counts}))
+    state: State = {**run.state, "run": relative_path(run.path)}
     if state.get("running") and not run.alive:
         print_line(f"The driver of this run has died: {how_to_go_on(state)}")
     if reason := state.get("reason"):

@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pandas as pd
 
@@ -21,14 +20,15 @@ from ablate.execution.monitoring import METRICS
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.running_trial import RunningRows
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record
+from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
+from ablate.runs.state import State
 from ablate.search.confirmation import confirmations, is_searched
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
 from ablate.training.trial import trial_id
 
-View = Callable[[dict[str, Any], list[Record]], None]  # (state, records so far)
+View = Callable[[State, list[Record]], None]  # (state, records so far)
 
 
 class Driver:
@@ -65,7 +65,7 @@ class Driver:
         self.metrics = Metrics(METRICS, run.path.name)
         self.unfinished = _unfinished(run)
         self.spent = run.state.get("spent", 0.0)  # seconds, by the run's earlier drivers
-        self.state: dict[str, Any] = {
+        self.state: State = {
             "status": "running",
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -166,7 +166,7 @@ class Driver:
         searched = [record for record in records if self.is_searched(record)]
         candidates = [*self.front, *searched]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
-        rows = [[record[column] for column in columns] for record in candidates]
+        rows = [[value_of(record, column) for column in columns] for record in candidates]
         table = pd.DataFrame(rows, columns=columns)
         front = pareto.front_of(table, self.study.directions, self.study.within)
         self.front = [candidates[i] for i in front.index]

@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from ablate.analysis import pareto
 from ablate.config.objectives import Direction
 from ablate.execution.metrics import Readings
-from ablate.runs.record import Record
-from ablate.runs.state import seconds_left
+from ablate.runs.record import Record, value_of
+from ablate.runs.state import RunningRow, State, seconds_left
 
 
 def readings(
-    state: dict[str, Any],
+    state: State,
     *,
     trials_left: int,
     front_size: int,
@@ -44,7 +44,11 @@ def readings(
         "ablate_trials": [({"state": name}, n) for name, n in counts.items()],
         "ablate_front_size": [({}, front_size)],
         "ablate_hypervolume": [({}, hypervolume)],
-        "ablate_best_accuracy": [({"size_class": name}, row["accuracy"]) for name, row in best.items()],
+        "ablate_best_accuracy": [
+            ({"size_class": name}, accuracy)
+            for name, row in best.items()
+            if (accuracy := row["accuracy"]) is not None
+        ],
         "ablate_worker_deaths": [({}, state["deaths"])],
         "ablate_duplicates_avoided": [({}, duplicates)],
         "ablate_end_time_seconds": [] if seconds is None else [({}, time.time() + seconds)],
@@ -53,11 +57,13 @@ def readings(
     }
 
 
-def _by_slot(running: list[dict[str, Any]], key: str) -> list[tuple[dict[str, str], float]]:
+def _by_slot(
+    running: list[RunningRow], key: Literal["epoch", "accuracy"]
+) -> list[tuple[dict[str, str], float]]:
     return [
-        ({"slot": str(row["slot"]), "trial": row["trial_id"], "layers": row["layers"]}, row[key])
+        ({"slot": str(row["slot"]), "trial": row["trial_id"], "layers": row["layers"]}, value)
         for row in running
-        if row[key] is not None
+        if (value := row[key]) is not None
     ]
 
 
@@ -79,7 +85,9 @@ def hypervolume_share(
     if not front:
         return 0.0
     first = next(record for record in records if record["status"] == "complete")
-    scale = {name: first[name] if best == "min" else 1.0 for name, best in directions.items()}
-    points = [[record[name] / (scale[name] or 1.0) for name in scale] for record in front]
+    scale = {
+        name: abs(value_of(first, name) or 1.0) if best == "min" else 1.0 for name, best in directions.items()
+    }
+    points = [[(value_of(record, name) or 0.0) / scale[name] for name in scale] for record in front]
     reference = [1.0 if best == "min" else 0.0 for best in directions.values()]
     return pareto.hypervolume(points, reference, list(directions.values()))

@@ -7,9 +7,9 @@ from typing import Any
 from ablate.config.trial_spec import TrialSpec
 from ablate.formatting import describe_layers
 from ablate.runs.record import arm
+from ablate.runs.state import RunningRow
 
-# Of each running trial: trial_id, arm, layers, slot, attempt, epoch, epochs, one_in, accuracy.
-RunningRows = list[dict[str, Any]]
+RunningRows = list[RunningRow]
 
 
 @dataclass
@@ -49,7 +49,7 @@ class RunningTrial:
         self.epoch, self.accuracy, self.slot = report["epoch"], report["accuracy"], report["slot"]
         self.subset_divisor = report["one_in"]
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> RunningRow:
         """The trial's row in state.json. Its keys are read by other versions too."""
         recipe = self.spec.recipe
         return {

@@ -13,7 +13,7 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.errors import NonFinite
 from ablate.execution.ray_cluster import await_write
 from ablate.formatting import describe_layers
-from ablate.runs.state import after
+from ablate.runs.state import progress_of
 
 # (spec, trial_id, state, threads=) -> a generator of epochs that returns an Outcome
 Steps = Callable[..., Generator[Any, None, Any]]
@@ -60,7 +60,7 @@ class TrialTrainable(tune.Trainable):
         self.name, spec = new_config["trial_id"], TrialSpec.model_validate(new_config["spec"])
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
-        resumed = f"(after {after(state)})" if state else ""
+        resumed = f"(after {progress_of(state)})" if state else ""
         print(f"trial {self.name}: {describe_layers(new_config['spec'])}", resumed)
         return True
 
@@ -81,7 +81,7 @@ class TrialTrainable(tune.Trainable):
             "accuracy": epoch.accuracy,
             "slot": self.slot,
         }
-        print(f"trial {self.name}: {after(report)}, accuracy {epoch.accuracy:.1%}")
+        print(f"trial {self.name}: {progress_of(report)}, accuracy {epoch.accuracy:.1%}")
         if self.early_stopping:
             ray.get(self.writer.note.remote(epoch.record))
         return report

@@ -10,7 +10,7 @@ from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record
+from ablate.runs.record import Record, value_of
 from ablate.search.confirmation import is_searched
 
 
@@ -47,12 +47,14 @@ def _row(study: StudySpec, searched: Record, confirmed: list[Record], on_front: 
         "trial_id": searched["trial_id"],
         "on_front": on_front,
         "arm": searched["arm"],
-        **{name: searched[name] for name in study.objectives if name != "accuracy"},
+        **{name: value_of(searched, name) for name in study.objectives if name != "accuracy"},
         "search_accuracy": searched["accuracy"],
         "n": len(confirmed),
     }
     for name in ("accuracy", "test_accuracy"):
-        mean, low, high = mean_interval([record[name] for record in confirmed])
+        mean, low, high = mean_interval(
+            np.array([value_of(record, name) for record in confirmed], dtype=float)
+        )
         row.update({name: mean, f"{name}_low": low, f"{name}_high": high})
     return row
 

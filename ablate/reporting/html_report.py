@@ -23,7 +23,8 @@ from ablate.reporting.plotly_charts import charts
 from ablate.reporting.plotly_front import shown_trials
 from ablate.reporting.plotly_panel import Panel
 from ablate.reporting.run_results import Finding
-from ablate.runs.run import ENDED, Run
+from ablate.runs.run import Run
+from ablate.runs.state import ENDED
 
 HERE = Path(__file__).parent
 FIRST = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 ENDED = ("finished", "exhausted", "interrupted", "failed")  # a driver's last status
 
 
-class RunningTrial(TypedDict):
+class RunningRow(TypedDict):
     """A trial that a worker trains now."""
 
     trial_id: str
@@ -37,7 +37,7 @@ class State(TypedDict, total=False):
     done: int  # records now
     trials: int  # records when the run is over
     counts: dict[str, int]  # records by status
-    running: list[RunningTrial]
+    running: list[RunningRow]
     unfinished: list[dict[str, Any]]  # specs of the trials that have begun and have no record
     waiting: int  # trials that wait for a node
     deaths: int  # of workers
@@ -72,9 +72,6 @@ def progress_of(trained: Mapping[str, Any], epochs: int | None = None) -> str:
     divisor = trained.get("one_in", 1)
     on = f" on 1/{divisor} of its images" if divisor > 1 else ""
     return f"epoch {trained['epoch']}" + (f"/{epochs}" if epochs else "") + on
-
-
-after = progress_of
 
 
 def seconds_left(state: State) -> float | None:

@@ -63,7 +63,9 @@ class AdditiveSampler:
         self.levels = Levels(encoder.distributions)
         self.names = list(study.objectives)
         self.signs = np.array([SIGN[direction] for direction in study.directions.values()])
-        self.scores = [i for i, name in enumerate(self.names) if TABLE[name].known == "scored"] or [0]
+        self.scores = [
+            i for i, name in enumerate(self.names) if TABLE[name].known in ("scored", "computed")
+        ] or [0]
         self.costs = [i for i in range(len(self.names)) if i not in self.scores]
         self.counted = self._fit_counted()
 

@@ -2,8 +2,9 @@
 
 import heapq
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -140,7 +141,7 @@ class Design:
         """
         rows = []
         for cell, role, tuned, spec in self._rows():
-            record = self.records.get(key_of(spec), {}) if spec else {}
+            record: Mapping[str, Any] = self.records.get(key_of(spec), {}) if spec else {}
             head = {"cell": cell, "step": self.cells[cell].step, "role": role}
             rows.append(head | tuned | {column: record.get(column) for column in COLUMNS})
         tuned_fields = dict.fromkeys(field for cell in self.cells.values() for field in cell.tune)
@@ -188,7 +189,7 @@ class Design:
         accuracies = [record["accuracy"] for record in records if record]
         if len(accuracies) < len(records):
             return None
-        scores = [-1.0 if pd.isna(accuracy) else accuracy for accuracy in accuracies]
+        scores = [-1.0 if accuracy is None or math.isnan(accuracy) else accuracy for accuracy in accuracies]
         return cell.tunings[scores.index(max(scores))]
 
 

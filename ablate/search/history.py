@@ -17,7 +17,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 from ablate.profiling.cost_model import Count
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record
+from ablate.runs.record import Record, value_of
 from ablate.search.additive_sampler import Observations
 from ablate.search.distributions import draw
 from ablate.search.encoding import OrdinalEncoder
@@ -187,7 +187,7 @@ class History:
         return record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in values)
 
     def _objectives(self, record: Record) -> list[Any]:
-        return [record[name] for name in self.study.objectives]
+        return [value_of(record, name) for name in self.study.objectives]
 
     def _encoded(self, spec: TrialSpec) -> Point:
         """The encoded point of a trial. An axis without effect has a random value, as true as its default."""

@@ -8,8 +8,8 @@ operations, latency, images) is known from the start; accuracy and loss are thos
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import moocore
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from ablate.config.designs import EarlyStopping
 from ablate.config.objectives import SIGN, TABLE, Direction
 from ablate.config.study_spec import StudySpec
-from ablate.runs.record import Record
+from ablate.runs.record import CurveRow, Record, value_of
 
 
 class Rungs:
@@ -40,7 +40,9 @@ class Rungs:
     def __init__(self, study: StudySpec, records: Iterable[Record] = ()) -> None:
         self.rule = study.early_stopping or EarlyStopping()
         self.directions = {
-            name: direction for name, direction in study.directions.items() if TABLE[name].known != "measured"
+            name: direction
+            for name, direction in study.directions.items()
+            if TABLE[name].known in ("counted", "scored")
         }
         self.reached: dict[int, dict[str, list[float]]] = defaultdict(dict)
         self.ended: dict[str, list[float]] = {}
@@ -62,7 +64,7 @@ class Rungs:
         for rung, row in new.items():
             self.reached[rung][name] = self._objectives(record, row)
         epoch = record["curve"][-1]["epoch"] if record["curve"] else 0
-        if not new or epoch >= record["epochs"]:
+        if not new or epoch >= (record["epochs"] or 0):
             return ""
         last = [*new][-1]
         trials = self.reached[last]
@@ -81,9 +83,10 @@ class Rungs:
         if record["status"] != "failed":
             for rung, row in self._passed(record).items():
                 self.reached[rung][name] = self._objectives(record, row)
-        objectives = [record[objective] for objective in self.directions]
-        if record["status"] == "complete" and all(v is not None and math.isfinite(v) for v in objectives):
-            self.ended[name] = objectives
+        objectives = [value_of(record, objective) for objective in self.directions]
+        finite = [v for v in objectives if v is not None and math.isfinite(v)]
+        if record["status"] == "complete" and len(finite) == len(objectives):
+            self.ended[name] = finite
         elif record["status"] == "pruned" and (passed := [*self._passed(record)]):
             self.stopped[name] = passed[-1]
 
@@ -106,10 +109,11 @@ class Rungs:
             if rung in gains
         }
 
-    def _objectives(self, record: Record, row: Mapping[str, Any]) -> list[float]:
-        return [float((row if TABLE[name].known == "scored" else record)[name]) for name in self.directions]
+    def _objectives(self, record: Record, row: CurveRow) -> list[float]:
+        rows = {name: row if TABLE[name].known == "scored" else record for name in self.directions}
+        return [float(cast(float, value_of(rows[name], name))) for name in self.directions]
 
-    def _passed(self, record: Record) -> dict[int, dict[str, Any]]:
+    def _passed(self, record: Record) -> dict[int, CurveRow]:
         """The rungs that a trial has passed, in order, each with a row of its curve or smaller trainings.
 
         Over epochs a rung is first, first * eta, ...; over the fraction it is the divisor of the trial's
@@ -117,7 +121,8 @@ class Rungs:
         """
         if self.rule.over == "fraction":
             return {row["one_in"]: row for row in record.get("rungs", ()) if row["epoch"] == record["epochs"]}
-        passed, rung = {}, self.rule.first
+        passed: dict[int, CurveRow] = {}
+        rung = self.rule.first
         while row := next((row for row in record["curve"] if row["epoch"] >= rung), None):
             passed[rung] = row
             rung *= self.rule.reduction

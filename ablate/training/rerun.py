@@ -6,7 +6,7 @@ import torch
 
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
-from ablate.runs.state import after
+from ablate.runs.state import progress_of
 from ablate.training.trial_runner import run_trial
 
 FIELDS = (
@@ -53,5 +53,5 @@ def compare(record: Record) -> list[dict[str, Any]]:
 
 def _results(record: Record) -> dict[str, Any]:
     curve = (*record.get("rungs", ()), *record["curve"])
-    losses = {f"loss after {after(row)}": row["loss"] for row in curve}
-    return {name: record[name] for name in FIELDS} | losses
+    losses = {f"loss after {progress_of(row)}": row["loss"] for row in curve}
+    return {name: record.get(name) for name in FIELDS} | losses

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from numpy.typing import NDArray
@@ -20,14 +20,17 @@ from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
-from ablate.runs.record import Record, blank_record
+from ablate.runs.record import CurveRow, Record, blank_record
 from ablate.training.optim import length
 from ablate.training.stopwatch import Stopwatch
 from ablate.training.trainer import Epoch, evaluate, train
 from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
 
 log = logging.getLogger(__name__)
-CURVES = ("curve", "rungs")  # fields of a record that grow during training; `rungs` only with early stopping
+CURVES: tuple[Literal["curve"], Literal["rungs"]] = (
+    "curve",
+    "rungs",
+)  # fields of a record that grow during training; `rungs` only with early stopping
 
 
 @dataclass
@@ -164,8 +167,11 @@ class TrialRunner:
     def __init__(self, spec: TrialSpec, name: str, dataset: datasets.Dataset, rungs: Sequence[int]) -> None:
         self.spec, self.dataset, self.divisors = spec, dataset, [*rungs, 1]
         self.stopwatch = Stopwatch()
-        self.record = blank_record(spec, name) | ({"rungs": []} if rungs else {})
-        self.record["images"] = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
+        self.record = blank_record(spec, name)
+        if rungs:
+            self.record["rungs"] = []
+        self.images = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
+        self.record["images"] = self.images
         self.record["threads"], self.record["device"] = torch.get_num_threads(), device_name()
         # Images of a batch that share a scale would influence each other.
         self.record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None
@@ -179,19 +185,19 @@ class TrialRunner:
         self.preprocess = preprocess_of(self.spec.model, self.dataset)
         layers = layer_groups.linear_layers(self.model).items()
         specs = {name: layer.spec for name, layer in layers if isinstance(layer, BitLinear)}
-        self.record.update(asdict(macs.count(self.model, self.preprocess.size)))
+        self.record.update(cast(Record, asdict(macs.count(self.model, self.preprocess.size))))
         if table:
             self.record["latency_ms"] = table.sum(specs)
         self.size_bytes = packed_model.packed_bytes(self.model, specs, preprocess=self.preprocess)
         self.model.to(device())
-        self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.record["images"])
+        self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.images)
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Continue after the epoch of a state. Without one, or with one of other rungs, the trial starts anew."""
         if not state or (divisor := subset_divisor(state)) not in self.divisors:
             return
         self.divisors = self.divisors[self.divisors.index(divisor) :]
-        self.record.update({key: state[key] for key in (*CURVES, "started_at") if key in state})
+        self.record.update(cast(Record, {key: state[key] for key in (*CURVES, "started_at") if key in state}))
         self.stopwatch.add(state["seconds"])
         self._state = state
 
@@ -231,17 +237,22 @@ class TrialRunner:
         self.record["error"] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
     def _add_to_curve(self, epoch: Epoch, divisor: int, images: int) -> None:
-        row = {key: getattr(epoch, key) for key in ("epoch", "train_loss", "loss", "accuracy")}
+        row: CurveRow = {
+            "epoch": epoch.epoch,
+            "train_loss": epoch.train_loss,
+            "loss": epoch.loss,
+            "accuracy": epoch.accuracy,
+        }
         if divisor == 1:
             self.record["curve"].append(row)
         else:
-            self.record["rungs"].append({"one_in": divisor, "images": images} | row)
+            self.record["rungs"].append({"one_in": divisor, "images": images, **row})
 
     def _with_progress(self, epoch: Epoch, divisor: int) -> Epoch:
         """The epoch with the trial's record so far, and with a state from which `restore` continues."""
         seconds = self.stopwatch.seconds
-        progress = {key: [*self.record[key]] for key in CURVES if key in self.record}
-        progress["started_at"] = self.record["started_at"]
+        curves = {key: [*cast(list[CurveRow], self.record[key])] for key in CURVES if key in self.record}
+        progress: dict[str, Any] = {**curves, "started_at": self.record["started_at"]}
         # "one_in" is subset_divisor under the name that states have had from the first version on.
         state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
         record = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
