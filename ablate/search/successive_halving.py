@@ -9,7 +9,7 @@ operations, latency, images) is known from the start; accuracy and loss are thos
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import moocore
 import numpy as np

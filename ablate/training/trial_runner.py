@@ -251,8 +251,10 @@ class TrialRunner:
     def _with_progress(self, epoch: Epoch, divisor: int) -> Epoch:
         """The epoch with the trial's record so far, and with a state from which `restore` continues."""
         seconds = self.stopwatch.seconds
-        curves = {key: [*cast(list[CurveRow], self.record[key])] for key in CURVES if key in self.record}
-        progress: dict[str, Any] = {**curves, "started_at": self.record["started_at"]}
+        curves: dict[str, Any] = {
+            key: [*cast(list[CurveRow], self.record[key])] for key in CURVES if key in self.record
+        }
+        progress = {**curves, "started_at": self.record["started_at"]}
         # "one_in" is subset_divisor under the name that states have had from the first version on.
         state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
         record = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
