@@ -9,6 +9,7 @@ from pathlib import Path
 from ablate.config import builtin
 from ablate.config.designs import EarlyStopping, Step
 from ablate.config.objectives import OBJECTIVES
+from ablate.config.samplers import TABLE as SAMPLERS
 from ablate.config.search_space import Each, Range, SpaceSpec, load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec
@@ -30,7 +31,9 @@ def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Fields\n", *(_fields(cls) for cls in SPECS), "## Objectives\n"]
     parts.append(", ".join(f"`{name}` ({best})" for name, best in OBJECTIVES.items()) + ".\n")
-    parts.append("## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
+    parts.append("## Samplers\n\n| name | how it proposes trials |\n|---|---|")
+    parts += [f"| `{name}` | {sampler.description} |" for name, sampler in SAMPLERS.items()]
+    parts.append("\n## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
     for name in builtin.names("search_spaces"):
         space = load_space(name)
         parts.append(f"| `{name}` | {_cell(space.description)} | {', '.join(space.objectives)} |")
@@ -73,6 +76,7 @@ def _kind(field: ast.AnnAssign) -> str:
         if part
         for name, value in _bounds(part)
     ]
+    text = text.replace("SamplerName", "str")
     if "Positive" in text:
         text, bounds = text.replace("Positive", "float"), [*bounds, "above 0"]
     text = re.sub(r"Annotated\[(.*), (?:Field|PlainValidator)\(.*\)\]", r"\1", text)

@@ -57,6 +57,7 @@ def test_exported_names():
         "BadInput",
         "BitLinear",
         "LayerSpec",
+        "Objective",
         "Recipe",
         "Resources",
         "SpaceSpec",

@@ -148,7 +148,12 @@ def _run_trials(
         driver.watch,
         stop=lambda: driver.stopped,
         steps=partial(
-            trial_runner.worker_steps, dataset=planned.dataset, table=table, files=files, rungs=rungs
+            trial_runner.worker_steps,
+            dataset=planned.dataset,
+            table=table,
+            files=files,
+            rungs=rungs,
+            objectives=driver.study.own_objectives,
         ),
         path=driver.run.path,
         writer=session.writer,

@@ -81,10 +81,10 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         The plan.
 
     Raises:
-        BadInput: Model, data, space or limits do not fit together.
+        BadInput: Model, data, space or limits do not fit together, or a user's own object cannot be imported.
     """
     absolute = {"model": locating.absolute(study.model), "data": absolute_data(study.data, Path())}
-    study = study.model_copy(update={"recipe": resolve(study.recipe), **absolute})
+    study = study.with_descriptions().model_copy(update={"recipe": resolve(study.recipe), **absolute})
     dataset = trial.load_data(study.data, study.model)
     study, notices = _flips(study, dataset, records)
     model, preprocess = (

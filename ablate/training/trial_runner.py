@@ -10,9 +10,10 @@ from typing import Any, Literal, cast
 import torch
 from numpy.typing import NDArray
 
+from ablate.config.objectives import compute
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets, flips
-from ablate.errors import BadInput
+from ablate.errors import AblateError, BadInput
 from ablate.hardware import device, device_name
 from ablate.models import layer_groups, locating
 from ablate.profiling import macs
@@ -113,6 +114,7 @@ def trial_steps(
     table: LatencyTable | None = None,
     state: dict[str, Any] | None = None,
     rungs: Sequence[int] = (),
+    objectives: Sequence[str] = (),
 ) -> Generator[Epoch, None, Outcome]:
     """Run a trial epoch by epoch, so that the caller can report, prune and store states in between.
 
@@ -125,6 +127,7 @@ def trial_steps(
         rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images, from
             the same start and by the same recipe. The record's `rungs` holds these curves; of its other fields
             only train_seconds depends on them.
+        objectives: Names of users' own objectives, whose values are added to the record.
 
     Yields:
         Each validated epoch, with its state and the record so far.
@@ -142,7 +145,7 @@ def trial_steps(
         runner.restore(state)
         for divisor in runner.divisors:
             yield from runner.run_rung(divisor)
-        runner.finish()
+        runner.finish(objectives)
     except BadInput:
         raise
     except Exception as error:  # whatever fails, a failed trial has a record
@@ -215,8 +218,8 @@ class TrialRunner:
             self._add_to_curve(epoch, divisor, len(images))
             yield self._with_progress(epoch, divisor)
 
-    def finish(self) -> None:
-        """Record the last epoch, test the model where the spec asks for it, and pack it."""
+    def finish(self, objectives: Sequence[str] = ()) -> None:
+        """Record the last epoch, test the model where the spec asks for it, pack it, and compute users' objectives."""
         last = self._last or evaluate(self.model, self.dataset.validation, self.preprocess)
         self.record.update({"accuracy": last.accuracy, "loss": last.loss})
         self.record["train_seconds"] = self.stopwatch.seconds
@@ -230,6 +233,9 @@ class TrialRunner:
         with tempfile.TemporaryDirectory() as folder:
             self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+        record: dict[str, Any] = {**self.record, "status": "complete"}
+        values = {name: _computed(name, record) for name in objectives}
+        self.record.update(cast(Record, values))
         self.record["status"] = "complete"
 
     def fail(self, error: Exception) -> None:
@@ -259,6 +265,14 @@ class TrialRunner:
         state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
         record = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
         return replace(epoch, state=state, record=record)
+
+
+def _computed(objective: str, record: dict[str, Any]) -> float:
+    """The value of a user's own objective. What is wrong with it fails the trial, not the study."""
+    try:
+        return compute(objective, record)
+    except BadInput as error:
+        raise AblateError(str(error)) from None
 
 
 def subset_divisor(state: dict[str, Any]) -> int:

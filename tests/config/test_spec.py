@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 import pytest
 import tomli_w
 
-from ablate.cli import main
+from ablate.cli import main, overrides
 from ablate.config import objectives
 from ablate.config.builtin import KNOWN, bundled, names
 from ablate.config.objectives import OBJECTIVES
@@ -81,7 +81,7 @@ def test_a_path_in_a_study_is_relative_to_it_and_a_name_is_a_name(tmp_path):
 
 def test_epochs_on_the_command_line_take_the_place_of_image_views():
     assert load_study("search_table").recipe.image_views
-    recipe = main._override("search_table", {}, 3).recipe
+    recipe = overrides.override_study("search_table", {}, 3).recipe
     assert recipe.epochs == 3 and recipe.image_views is None
 
 
@@ -105,7 +105,7 @@ recipe = { epochs = [5, 7], batch_size = 32 }
         "description = 'd'\nlayer = { weights = 'binary' }\nrecipe = { image_views = 500 }\n"
     )
     for changes in ({}, {"space": str(tmp_path / "other.toml")}):
-        design = Design(main._override(str(tmp_path / "s.toml"), changes, 3), ["head"])
+        design = Design(overrides.override_study(str(tmp_path / "s.toml"), changes, 3), ["head"])
         recipes = [spec.recipe for spec in design.planned]
         assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
         assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {

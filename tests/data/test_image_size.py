@@ -140,7 +140,7 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
         space = {"description": "?", "layer": {"weights": ["full", "binary"]}, "objectives": ["accuracy"]}
         study = StudySpec(question="?", model=str(tiny_vit), data=folder(tmp_path, sizes), space=space)
-        return status._images(**estimate._images(plan.plan(study)))
+        return status._describe_images(**estimate._images(plan.plan(study)))
 
     assert (
         shown(PHOTOS)

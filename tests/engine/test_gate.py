@@ -99,7 +99,7 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     assert [check for check in checks if check.about == "checkpoint"]
     assert capsys.readouterr().err.count("notes.txt") == 1
     assert not any(
-        "notes.txt" in line or "scaled up" in line for line in status._checks(checks, plan(asked))
+        "notes.txt" in line or "scaled up" in line for line in status._describe_checks(checks, plan(asked))
     )  # said once
 
 

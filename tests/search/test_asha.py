@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from ablate import load_run, run_study
-from ablate.cli import main, run_commands
+from ablate.cli import overrides, run_commands
 from ablate.cli.status import outcome
 from ablate.config.designs import EarlyStopping
 from ablate.config.study_spec import StudySpec, load_study
@@ -135,7 +135,9 @@ def test_at_a_rung_the_best_third_goes_on():
 def test_options_change_the_studys_own_rule(tmp_path, tiny_study, asked, expected):
     path = tmp_path / "s.toml"
     path.write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 1 }\n" + tiny_study)
-    assert main._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
+    assert overrides.override_study(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(
+        **expected
+    )
 
 
 @pytest.mark.long
