@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ablate.config.precisions import PER_BYTE
 from ablate.config.trial_spec import LayerSpec, Spec, checked
 from ablate.errors import BadInput, quoted
-from ablate.models.loading import from_config
 from ablate.models.preprocessing import Preprocess
+from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
 from ablate.models.unquantizable import inside_fused
 from ablate.quantization.bit_packing import checked_levels, pack_levels

@@ -17,7 +17,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating, torchvision_models
+from ablate.models import checkpoints, loading, locating, skeletons, torchvision_models
 from ablate.models.layer_groups import groups
 from ablate.profiling.macs import count
 
@@ -158,7 +158,7 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
 )
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
-        loading.from_config("resnet18-32", "eager", config, 10**9)
+        skeletons.from_config("resnet18-32", "eager", config, 10**9)
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):
