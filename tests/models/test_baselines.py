@@ -75,7 +75,7 @@ def test_digests_tell_models_apart():
 
 
 def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
-    """A host that refuses: the error names the file, where it would belong, and the name of the random model."""
+    """The host refuses: the error names the file, where it belongs, and the name of the random model."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
 
 
 def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
-    """It waits so long for an answer, but no other socket of the process does; the file's name says what it must hold."""
+    """Its time limit is no other socket's of the process, and the file's name has the digest of its content."""
     content, seen = b"weights", []
 
     class Answer(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Layers that stay full: those the logits do not need, and those of which a BitLinear would lose something."""
+"""Layers that stay full: the logits do not depend on them, or a BitLinear would lose a part of them."""
 
 import families
 import pytest
