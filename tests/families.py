@@ -164,7 +164,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def build(family: str) -> nn.Module:
-    """The family's model in evaluation mode, always the same, with logits of order 1 and no zero parameter."""
+    """The family's model in evaluation mode, deterministic: logits of order 1, no zero parameter."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = FAMILIES[family][0]()
@@ -263,7 +263,7 @@ def packs(family: str, folder: Path) -> bool:
 
 
 def exports(family: str, folder: Path) -> bool:
-    """Whether onnxruntime computes from the exported file what the packed model does, up to flipped levels."""
+    """Whether onnxruntime computes what the packed model does, up to levels that rounding flips."""
     import onnxruntime
 
     model, size = build(family), (FAMILIES[family][1],) * 2

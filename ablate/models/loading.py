@@ -17,9 +17,8 @@ from ablate.models.locating import config_of, first_line, source
 from ablate.models.preprocessing import Preprocess
 from ablate.models.pretrained import read
 
-Stamp = tuple[
-    tuple[str, int, int, int, int], ...
-]  # of each file: name, inode, bytes, and times of its changes
+# Of each file of a checkpoint: name, inode, size in bytes, and times of its last changes.
+Stamp = tuple[tuple[str, int, int, int, int], ...]
 NO_EFFECT = (  # keys of a configuration that change no output
     "_name_or_path",
     "transformers_version",

@@ -107,11 +107,9 @@ class Preprocess:
             long = int(side * max(height, width) / min(height, width))
             resized = (side, long) if height <= width else (long, side)
         if resized != self.size:
-            rule = (
-                f"must bring images to {self.size[1]} x {self.size[0]}, but not those of {width} x {height}"
-            )
+            rule = f"the model's image processor must bring images to {self.size[1]} x {self.size[0]}"
             mend = "set do_resize, do_center_crop and crop_size in its preprocessor_config.json"
-            raise BadInput(f"the model's image processor {rule}; {mend}")
+            raise BadInput(f"{rule}, but not those of {width} x {height}; {mend}")
 
     def enlarges(self, height: int, width: int) -> bool:
         """Whether images of this size are scaled up."""

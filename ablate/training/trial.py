@@ -70,9 +70,8 @@ def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     dataset = dataset or load_data(spec.data, spec.model)
     contents = {"data": dataset.digest, "model": loading.start(spec.model, dataset.classes)}
     settings = asked(resolved(spec, dataset), exclude={*contents})  # contents count, not names
-    return hashlib.sha256(json.dumps({"spec": settings, **contents}, sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
+    text = json.dumps({"spec": settings, **contents}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def resolved(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> TrialSpec:

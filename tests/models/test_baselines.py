@@ -86,12 +86,12 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
 
 
 def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
-    """Its time limit is no other socket's of the process, and the file's name has the digest of its content."""
-    content, seen = b"weights", []
+    """Its time limit leaves other sockets alone; the file's name has the digest of its content."""
+    content, timeouts = b"weights", []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
-            seen.append(socket.getdefaulttimeout())
+            timeouts.append(socket.getdefaulttimeout())
             self.send_response(200)
             self.end_headers()
             self.wfile.write(content)
@@ -112,7 +112,7 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
                 )
         server.shutdown()
         thread.join()
-    assert seen == [None, None]
+    assert timeouts == [None, None]
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == [good]
     assert (tmp_path / "checkpoints" / good).read_bytes() == content
 

@@ -132,32 +132,32 @@ def test_pickled_weights_are_the_same_and_no_code(vit, copy):
     torch.save({"classifier.weight": Spy()}, copy / "pytorch_model.bin")
     with pytest.raises(BadInput, match="cannot load model"):
         checkpoints.load(str(copy), OWN)
-    assert not Spy.seen
+    assert not Spy.was_run
 
 
 class Spy:
     """A pickle of one runs code when it is read."""
 
-    seen = False
+    was_run = False
 
     def __reduce__(self):
-        return setattr, (Spy, "seen", True)
+        return setattr, (Spy, "was_run", True)
 
 
 def test_loading_leaves_the_process_as_it_was(vit):
     """Random state, transformers' verbosity and progress bars; and threads do not disturb each other."""
     logging.set_verbosity_info()
-    state, found = torch.get_rng_state(), []
+    state, models = torch.get_rng_state(), []
     alone = checkpoints.load(str(vit[0]), ["p", "q"], 1).classifier.weight
     threads = [
-        threading.Thread(target=lambda: found.append(checkpoints.load(str(vit[0]), ["p", "q"], 1)))
+        threading.Thread(target=lambda: models.append(checkpoints.load(str(vit[0]), ["p", "q"], 1)))
         for _ in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(model.classifier.weight.equal(alone) for model in found) and len(found) == 3
+    assert all(model.classifier.weight.equal(alone) for model in models) and len(models) == 3
     assert torch.get_rng_state().equal(state)
     assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()
     logging.set_verbosity_warning()

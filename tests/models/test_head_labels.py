@@ -35,10 +35,10 @@ from ablate.models.heads import few, match
     ],
 )
 def test_labels(own, labels, fate):
-    found = match(json.loads(json.dumps(numbered(own))), labels)
+    result = match(json.loads(json.dumps(numbered(own))), labels)
     assert (
-        found.fate == fate
-        and fate.replace("taken", "made").replace("permuted", "kept, its rows") in found.note
+        result.fate == fate
+        and fate.replace("taken", "made").replace("permuted", "kept, its rows") in result.note
     )
 
 
@@ -68,8 +68,8 @@ def test_labels(own, labels, fate):
     ],
 )
 def test_labels_that_are_missing_or_contradict_each_other(config, fate, note):
-    found = match(config, ["cat", "dog"])
-    assert found.fate == fate and note in found.note
+    result = match(config, ["cat", "dog"])
+    assert result.fate == fate and note in result.note
 
 
 def test_labels_are_shown_in_a_line():

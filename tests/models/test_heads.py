@@ -105,9 +105,9 @@ def test_a_trial_of_a_head_in_another_order(vit, tmp_path):
     """Without training, images that the checkpoint tells apart are told apart under the data's names."""
     model, pixels = vit[1], np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
-        seen = model((torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).logits
-    best = (seen - seen.mean(0)).argmax(1)  # so that each class has some
-    bias = model.classifier.bias.detach() - seen.mean(0)
+        logits = model((torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).logits
+    best = (logits - logits.mean(0)).argmax(1)  # so that each class has some
+    bias = model.classifier.bias.detach() - logits.mean(0)
     copy_files(vit[0], tmp_path)
     edit(tmp_path, lambda tensors: tensors | {"classifier.bias": bias})
     for i, (image, label) in enumerate(zip(pixels, best.tolist(), strict=True)):
@@ -151,12 +151,12 @@ def test_backbones_get_a_new_head(tmp_path, kind, config, left):
         if "classifier" in key and value.ndim == 2
     }
     assert set(shapes.values()) == {3}
-    again, other = (
+    same, other = (
         checkpoints.load(str(tmp_path), ["a", "b", "c"]),
         checkpoints.load(str(tmp_path), ["a", "b", "c"], 1),
     )
     for key in shapes:
-        assert model.state_dict()[key].equal(again.state_dict()[key])
+        assert model.state_dict()[key].equal(same.state_dict()[key])
         assert not model.state_dict()[key].equal(other.state_dict()[key])
 
 

@@ -46,9 +46,8 @@ def test_the_second_stage_is_a_low_cosine():
     ]
     assert rates[:80] == [rate(step, 80, Recipe(warmup=0.1)) for step in range(80)]
     assert rates[80] == 0.05 and rates[90] == pytest.approx(0.025) and 0 < rates[99] < 0.001
-    assert (
-        0 <= rate(2, 2, Recipe(second_stage=0.2)) <= 1
-    )  # asked once more at the end; no step is in the second stage
+    # A scheduler also computes the rate after the last step; no step is in the second stage here.
+    assert 0 <= rate(2, 2, Recipe(second_stage=0.2)) <= 1
     assert trained(second_stage=0.5)[0][-1].loss != trained()[0][-1].loss
 
 
@@ -61,9 +60,9 @@ def test_averaged_weights_follow_the_formula():
         d = min(0.9, (1 + n) / (10 + n))
         expected = weight if n == 0 else d * expected + (1 - d) * weight
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
-    again = averaged(model, 0.9)
-    again.load_state_dict(average.state_dict())
-    assert again.module.weight.equal(average.module.weight) and averaged(model, 0.0) is None
+    restored = averaged(model, 0.9)
+    restored.load_state_dict(average.state_dict())
+    assert restored.module.weight.equal(average.module.weight) and averaged(model, 0.0) is None
 
 
 def test_averaged_weights_are_evaluated_and_kept():

@@ -140,9 +140,9 @@ def test_a_teacher_goes_on_from_its_last_epoch(cache, monkeypatch):
     monkeypatch.setattr(
         teachers.trainer, "train", lambda *a, **how: (left.append(e) or e for e in train(*a, **how))
     )
-    again = teachers.teacher("cut short", net("full"), *wanted)
+    resumed = teachers.teacher("cut short", net("full"), *wanted)
     assert [epoch.epoch for epoch in left] == [3] and not list(cache.glob("*.pt"))
-    assert all(value.equal(whole.state_dict()[key]) for key, value in again.state_dict().items())
+    assert all(value.equal(whole.state_dict()[key]) for key, value in resumed.state_dict().items())
 
 
 def test_nothing_is_kept_of_a_teacher_that_diverged(cache, monkeypatch):

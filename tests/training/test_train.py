@@ -271,15 +271,15 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     whole = outcome(None)
     for epoch in (1, 2, 3):
         outcome(None, stop_after=epoch)
-        again = outcome(storage.load("name"))
-        assert again.record["status"] == "complete"
-        assert again.record | {"train_seconds": 0, "started_at": ""} == whole.record | {
+        resumed = outcome(storage.load("name"))
+        assert resumed.record["status"] == "complete"
+        assert resumed.record | {"train_seconds": 0, "started_at": ""} == whole.record | {
             "train_seconds": 0,
             "started_at": "",
         }
-        assert again.weights == whole.weights
+        assert resumed.weights == whole.weights
         np.testing.assert_array_equal(
-            again.predictions["validation_logits"], whole.predictions["validation_logits"]
+            resumed.predictions["validation_logits"], whole.predictions["validation_logits"]
         )
     (tmp_path / "kept" / "name.pt").write_bytes(b"torn")
     assert storage.load("name") is None
