@@ -1,6 +1,6 @@
-"""Tiny models of many families with random weights: their width and depth shrunk, every branch of them kept.
+"""Tiny models of many families with random weights: small in width and depth, with every branch kept.
 
-What each can do is found out here, and stands in docs/families.md.
+The checks here say what each family can do; docs/families.md is their table.
 """
 
 import copy
@@ -48,6 +48,8 @@ PYRAMID = {**FOUR, "image_size": 64, "num_attention_heads": [1, 2, 2, 4], "mlp_r
 
 
 def hugging_face(family: str, task: str = "ForImageClassification", **config: Any) -> Callable[[], nn.Module]:
+    """A function that builds a model of transformers with ten labels."""
+
     def build() -> nn.Module:
         labels = {i: f"LABEL_{i}" for i in range(10)}
         fields = copy.deepcopy(config)  # LeViT changes its lists
@@ -162,7 +164,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def build(family: str) -> nn.Module:
-    """The family's model in evaluation mode, always the same: its logits of order 1, and no parameter zero."""
+    """The family's model in evaluation mode, deterministic: logits of order 1, no zero parameter."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         model = FAMILIES[family][0]()
@@ -175,11 +177,12 @@ def build(family: str) -> nn.Module:
 
 
 YES, NO = "yes", "no"
+TORCHVISION = "another one is packed with its skeleton; attention stays full"
 REASONS = {  # why a family cannot do what the table says no to
     "SigLIP 2, NaFlex": "takes patches and their positions, not images; SigLIP 2 of fixed size is a SigLIP",
     "DiNAT": "needs the package natten",
-    "torchvision's ViT": "goes by its name, such as vit_b_16; another one is packed with its skeleton; attention stays full",
-    "torchvision's Swin": "goes by its name, such as swin_t; another one is packed with its skeleton; attention stays full",
+    "torchvision's ViT": f"goes by its name, such as vit_b_16; {TORCHVISION}",
+    "torchvision's Swin": f"goes by its name, such as swin_t; {TORCHVISION}",
     **dict.fromkeys(("MobileViTV2", "PoolFormer", "ResNet", "BiT"), "all but the head is convolutions"),
 }
 
@@ -205,8 +208,8 @@ def row(family: str, folder: Path) -> dict[str, str]:
 
 def roles(model: nn.Module) -> str:
     """The layer groups, counted: "2 x attention, 2 x fc1, 2 x fc2, 1 x head"."""
-    found = Counter(re.sub(r"^block\d+\.|.*\.(?=[a-z])", "", group) for group in groups(model))
-    return ", ".join(f"{count} {role}" for role, count in found.items())
+    counts = Counter(re.sub(r"^block\d+\.|.*\.(?=[a-z])", "", group) for group in groups(model))
+    return ", ".join(f"{count} {role}" for role, count in counts.items())
 
 
 def pixels(family: str, n: int = 3) -> torch.Tensor:
@@ -248,7 +251,7 @@ def trains(family: str, folder: Path) -> bool:
 
 
 def packs(family: str, folder: Path) -> bool:
-    """Whether a packed model has the size counted beforehand, and is loaded without a skeleton with the same logits."""
+    """Whether a packed model has the counted size, and loads without a skeleton with the same logits."""
     model = quantized(family)
     specs = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
     if pack(model, folder) != packed_bytes(build(family), specs):
@@ -260,7 +263,7 @@ def packs(family: str, folder: Path) -> bool:
 
 
 def exports(family: str, folder: Path) -> bool:
-    """Whether onnxruntime computes from an exported file what the packed model does, but for levels that rounding flips."""
+    """Whether onnxruntime computes what the packed model does, up to levels that rounding flips."""
     import onnxruntime
 
     model, size = build(family), (FAMILIES[family][1],) * 2

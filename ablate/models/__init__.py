@@ -1,4 +1,4 @@
-"""Pre-trained models: found, loaded, checked, their heads, image processing and layer groups.
+"""Pre-trained models: loading and checking, heads, image processing, layer groups.
 
 Imports `config` and the base modules.
 """

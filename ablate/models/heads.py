@@ -1,4 +1,4 @@
-"""The head of a checkpoint against the data's labels: kept, put into their order, cut to their rows, or made anew."""
+"""What becomes of a checkpoint's head for the data's labels: kept, permuted, cut to some rows, or new."""
 
 import re
 import unicodedata
@@ -14,15 +14,17 @@ from ablate.labels import shortened
 
 Fate = Literal["kept", "permuted", "taken", "new"]
 _NEW: Literal["new"] = "new"
-OUTPUTS = (nn.Linear, nn.Conv2d)  # what may end in the logits
+OUTPUTS = (nn.Linear, nn.Conv2d)  # types of layers whose outputs may be the logits
 
 
 @dataclass(frozen=True)
 class Match:
-    """What becomes of a head, decided by names alone, before a tensor is read.
+    """What becomes of a head, decided by labels alone, before a tensor is read.
 
-    rows: for "permuted" and "taken", which of the checkpoint's own labels each of the data's is. note: a sentence about it.
-    changed: what a trial's id holds of it: nothing where the head is what it always was, in order or of another size.
+    Attributes: fate: "kept", "permuted", "taken" (some rows) or "new". note: A sentence about it. own: The
+        checkpoint's labels, where the head is permuted or taken. rows: For each label of the data, its row in
+        the checkpoint's head. changed: Its part in a trial's id. None where the head is kept in order or has
+        another size, which keeps the ids of the first versions.
     """
 
     fate: Fate
@@ -35,15 +37,15 @@ class Match:
 def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
     """Compare the labels of a checkpoint with the data's.
 
-    Names are compared as they stand, and then, where that leaves them distinct, without regard to case and to whether
-    spaces, underscores or hyphens are between words. Single letters keep their case.
+    Labels are compared as they are. Where not all of the data's are found that way, case is ignored, except
+    in single letters, and so is whether spaces, underscores or hyphens separate words.
 
     Args:
         config: What the checkpoint's config.json holds.
         labels: Names of the data's classes, in order.
 
     Returns:
-        What becomes of the head, and a sentence that says so.
+        What becomes of the head.
     """
     own, doubt = _own_labels(config)
     n, changed = len(own), _NEW if len(own) == len(labels) else None
@@ -52,33 +54,39 @@ def match(config: Mapping[str, Any], labels: Sequence[str]) -> Match:
     if rows := _rows(own, labels):
         if rows == tuple(range(n)):
             return Match("kept", "The head is kept: the checkpoint's labels are the data's")
-        fate: Fate = "permuted" if len(rows) == n else "taken"
-        order = (
-            f"The head is kept, its rows in the data's order of the classes; the checkpoint's is {few(own)}"
-        )
-        part = f"The head is made of the {len(rows)} rows of the data's classes among the checkpoint's {n}"
-        return Match(fate, order if fate == "permuted" else part, tuple(own), rows, rows)
+        if len(rows) == n:
+            order = f"its rows in the data's order of the classes; the checkpoint's is {few(own)}"
+            return Match("permuted", f"The head is kept, {order}", tuple(own), rows, rows)
+        note = f"The head is made of the {len(rows)} rows of the data's classes among the checkpoint's {n}"
+        return Match("taken", note, tuple(own), rows, rows)
     if _is_generic(own):
-        said = f"the checkpoint's labels name no class, {f'they are {few(own)}' if own else 'it has none'}"
-        return Match("kept", f"The head is kept as it is, for {few(labels)} in this order: {said}")
-    note = f"The head is new: the checkpoint's {n} labels ({few(own)}) are not the data's {len(labels)} ({few(labels)})"
-    return Match("new", note, changed=changed)
+        why = f"the checkpoint's labels name no class, {f'they are {few(own)}' if own else 'it has none'}"
+        return Match("kept", f"The head is kept as it is, for {few(labels)} in this order: {why}")
+    theirs, wanted = f"the checkpoint's {n} labels ({few(own)})", f"the data's {len(labels)} ({few(labels)})"
+    return Match("new", f"The head is new: {theirs} are not {wanted}", changed=changed)
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
-    """The names in a line, or the first of many; long ones without their middle."""
-    return ", ".join(
-        [*(shortened(name, 80) for name in names[:most]), *(["..."] if len(names) > most else [])]
-    )
+    """The names in a line for messages.
+
+    Args:
+        names: Of anything; long ones lose their middle.
+        most: How many are shown before "...".
+
+    Returns:
+        The names, separated by commas.
+    """
+    shown = [shortened(name, 80) for name in names[:most]]
+    return ", ".join([*shown, "..."] if len(names) > most else shown)
 
 
 def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The labels of a checkpoint by the number of their output; and why they can't be trusted, where they can't."""
+    """The checkpoint's labels by output, and why they cannot be trusted ("" where they can)."""
     try:
-        given = config.get("id2label") or dict(
+        id2label = config.get("id2label") or dict(
             enumerate(config.get("label_names") or ())
-        )  # the latter is timm's
-        names = {int(i): str(name) for i, name in given.items()}
+        )  # or timm's field
+        names = {int(i): str(name) for i, name in id2label.items()}
         ids = {int(i): str(name) for name, i in (config.get("label2id") or {}).items()}
     except (AttributeError, TypeError, ValueError):
         return [], "the checkpoint's id2label and label2id must number its labels"
@@ -87,10 +95,8 @@ def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
         names = ids
     own = [names[i] for i in sorted(names)]
     if sorted(names) != [*range(len(names))]:
-        return (
-            own,
-            f"the checkpoint's labels must be numbered from 0, but are {few([str(i) for i in sorted(names)])}",
-        )
+        numbers = few([str(i) for i in sorted(names)])
+        return own, f"the checkpoint's labels must be numbered from 0, but are {numbers}"
     if not _is_generic(ids) and (wrong := [name for i, name in ids.items() if names.get(i) != name]):
         return own, f"the checkpoint's id2label and label2id contradict each other in {wrong[0]!r}"
     if config.get("problem_type") == "regression":
@@ -105,48 +111,72 @@ def _is_generic(names: Mapping[int, str] | Sequence[str]) -> bool:
 
 
 def _rows(own: Sequence[str], labels: Sequence[str]) -> tuple[int, ...]:
-    """The place of each label among one's own, each of which must be there once; empty where one is not."""
-    readings: tuple[Callable[[str], str], ...] = (str, _plain)
-    for reading in readings:
-        theirs, wanted = [reading(name) for name in own], [reading(name) for name in labels]
-        count, place = Counter(theirs), {name: i for i, name in enumerate(theirs)}
+    """The index in `own` of each label; empty where one of them is missing or ambiguous."""
+    normalisations: tuple[Callable[[str], str], ...] = (str, _plain)
+    for normalised in normalisations:
+        theirs, wanted = [normalised(name) for name in own], [normalised(name) for name in labels]
+        count, index = Counter(theirs), {name: i for i, name in enumerate(theirs)}
         if len(set(wanted)) == len(wanted) and all(count[name] == 1 for name in wanted):
-            return tuple(place[name] for name in wanted)
+            return tuple(index[name] for name in wanted)
     return ()
 
 
 def _plain(name: str) -> str:
-    """A name without what only writing it differs in. A sign at its beginning stays: -1 is not 1."""
+    """A name without differences of spelling alone. A sign at its beginning stays: -1 is not 1."""
     text = unicodedata.normalize("NFC", name).strip()
     text = text if len(text) == 1 else text.casefold()
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", text)
 
 
 def behind(model: nn.Module) -> list[str]:
-    """The names of the modules behind the backbone, which is the one of the model's children with most modules."""
+    """The names of a model's children after its backbone, which is the child with most modules."""
     names = [name for name, _ in model.named_children()]
     sizes = [sum(1 for _ in child.modules()) for child in model.children()]
     return names[sizes.index(max(sizes)) + 1 :] if names else []
 
 
 def outputs(model: nn.Module, classes: int) -> dict[str, nn.Module]:
-    """The layers whose outputs are the logits: the last of so many outputs in each module behind the backbone."""
-    found: dict[int, tuple[str, nn.Module]] = {}
+    """The layers whose outputs are the logits.
+
+    Args:
+        model: A classifier.
+        classes: The number of its outputs.
+
+    Returns:
+        Name -> layer: in each module after the backbone, the last layer of this many outputs.
+    """
+    layers: dict[int, tuple[str, nn.Module]] = {}
     for part in behind(model) or [""]:
         for name, module in model.get_submodule(part).named_modules(prefix=part):
             if isinstance(module, OUTPUTS) and len(module.weight) == classes:
-                found[id(module) if part else 0] = (name, module)
-    return dict(found.values())
+                layers[id(module) if part else 0] = (name, module)
+    return dict(layers.values())
 
 
 def is_part(model: nn.Module, key: str) -> bool:
-    """Whether a tensor is of the head: behind the backbone, in its pooler or, where nothing is behind, in the last layer."""
+    """Whether a tensor belongs to the head.
+
+    Args:
+        model: A classifier.
+        key: The tensor's name.
+
+    Returns:
+        True after the backbone, in a pooler and, where nothing is after the backbone, in the last layer.
+    """
     last = [name for name, module in model.named_modules() if isinstance(module, OUTPUTS)][-1:]
     return key.startswith(tuple(f"{part}." for part in behind(model) or last)) or "pooler" in key.split(".")
 
 
 def select(model: Any, rows: Sequence[int]) -> bool:
-    """Cut or permute the model's outputs in place; whether its logits are then those of before, in this order."""
+    """Cut or permute the model's outputs in place.
+
+    Args:
+        model: A classifier of transformers.
+        rows: Of the head, to keep in this order.
+
+    Returns:
+        Whether the logits of random images are then those of before, in this order.
+    """
     pixels = torch.randn(2, 3, *_size(model.config))
     try:
         with torch.no_grad():
@@ -156,7 +186,7 @@ def select(model: Any, rows: Sequence[int]) -> bool:
                     layer.register_parameter(name, nn.Parameter(values.detach()[list(rows)]))
                 setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "out_channels", len(rows))
             after = model(pixels).logits
-    except Exception:  # a model that takes no such images, or whose head is of another make
+    except Exception:  # the model does not accept such images, or its head has another structure
         return False
     return after.shape == before.shape and torch.allclose(after, before, rtol=1e-4, atol=1e-5)
 
@@ -164,15 +194,20 @@ def select(model: Any, rows: Sequence[int]) -> bool:
 def _size(config: Any) -> tuple[int, int]:
     """(height, width) of images that a model takes, by its configuration."""
     timm = getattr(config, "pretrained_cfg", None) or {}
-    size = getattr(config, "image_size", None) or getattr(
-        getattr(config, "vision_config", None), "image_size", None
-    )
+    vision = getattr(config, "vision_config", None)
+    size = getattr(config, "image_size", None) or getattr(vision, "image_size", None)
     size = size or timm.get("input_size", (3, 64, 64))[1:]
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def renew(model: Any, layers: Iterable[nn.Module], seed: int) -> None:
-    """Initialise these layers as transformers does it, from the seed."""
+    """Initialise layers as transformers does for a new model.
+
+    Args:
+        model: That holds them.
+        layers: To initialise; all others stay.
+        seed: Of their values.
+    """
     torch.manual_seed(seed)
     for layer in layers:
         for part in (layer, *layer.parameters()):

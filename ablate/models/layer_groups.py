@@ -1,4 +1,4 @@
-"""Layer groups found from a model's own structure, and patterns on their names."""
+"""Layer groups, derived from a model's structure, and patterns on their names."""
 
 import re
 from collections.abc import Mapping
@@ -12,28 +12,42 @@ from ablate.models.unquantizable import unquantizable
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Every linear layer that can be quantized by its full name, in the model's own order, quantized ones included.
+    """The linear layers that can be quantized, and those that are.
 
-    Left out is what `unquantizable` names, such as those inside torch's own attention modules, where a replacement would
-    never be called, and those whose output the logits do not need.
+    Layers of `unquantizable` are left out, such as those inside torch's own attention modules, where a
+    replacement would never be called, and those whose output never reaches the logits.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        Full name -> layer, in the model's order.
     """
-    unfit = unquantizable(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name not in unfit
-    }
+    excluded = unquantizable(model)
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return {name: layer for name, layer in linear.items() if name not in excluded}
 
 
 def groups(model: nn.Module) -> dict[str, list[str]]:
-    """Layer groups by role and depth: {"block0.attention": [layer names], "block0.fc1": ..., "head": ...}.
+    """Layer groups by role and depth, as {"block0.attention": [layer names], "block0.fc1": ..., "head": ...}.
 
-    A block is the innermost element of a list of modules that holds two linear layers or more; blocks count from 0 in
-    the model's order. A block's submodule with a square layer beside two more, or beside a fused q, k and v, is
-    attention, and so is what lies in a module whose class is called so; a network of its own inside it, such as one that
-    computes position biases, is a group under its own name. Of the other layers those whose output another takes are
-    fc1, and those fc2; what has no such partner goes by the name of its submodule. Outside the blocks, the layers behind
-    the last block that are as wide as the last one are the head; any other is a group of its own, under its own name.
+    A block is the innermost element of a list of modules that holds two linear layers or more. Blocks count
+    from 0 in the model's order. Inside a block:
+
+    - attention: the layers of a submodule with a square layer beside two more layers, or beside a fused q, k
+      and v, and those of modules whose class is called so. A network inside it, such as one that computes
+      position biases, is a group under its own name.
+    - fc1: other layers whose output a later one takes. fc2: those that take it.
+    - A layer without such a partner is in a group with the name of its submodule.
+
+    Outside the blocks, the layers after the last block that are as wide as the last one are the head. Any
+    other layer is a group of its own, under its own name.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        Group -> full names of its layers, in the model's order.
     """
     layers = linear_layers(model)
     block_of = _blocks(model, layers)
@@ -43,14 +57,14 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
     roles: dict[str, str] = {}
     for block in depth:
         roles |= _roles(model, block, {name: layers[name] for name in layers if block_of[name] == block})
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for i, (name, block) in enumerate(block_of.items()):
         if block:
             group = f"block{depth[block]}.{roles[name]}"
         else:
             group = "head" if i > last and layers[name].out_features == classes else name
-        found.setdefault(group, []).append(name)
-    return found
+        members.setdefault(group, []).append(name)
+    return members
 
 
 def blocks(model: nn.Module) -> list[str]:
@@ -61,49 +75,54 @@ def blocks(model: nn.Module) -> list[str]:
 def unnormalised(model: nn.Module) -> list[str]:
     """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head.
 
-    Decided by role, not by looking: of the several layers of attention, or of what a block has in its place, the last
-    one is the output projection.
+    The role decides. Of several layers of attention, or of what a block has in its place, the last one is the
+    output projection.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        Full names.
     """
-    found = []
-    for group, names in groups(model).items():
+    names: list[str] = []
+    for group, members in groups(model).items():
         if re.fullmatch(r"block\d+\.(?!fc[12]$).*", group):
-            found += names[1:][-1:]
+            names += members[1:][-1:]
         elif group != "head" and not group.endswith(".fc1"):
-            found += names
-    return found
+            names += members
+    return names
 
 
 def _blocks(model: nn.Module, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
-    """The block of each layer, "" outside: an element of a module list with two layers or more and no block inside."""
+    """Layer -> its block, an innermost element of a module list with two layers or more; "" outside."""
     elements = [
         f"{name}.{child}" if name else child
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList | nn.Sequential)
         for child, _ in module.named_children()
     ]
-    held = {element: [name for name in layers if name.startswith(f"{element}.")] for element in elements}
-    blocks = [element for element, names in held.items() if len(names) > 1]
-    blocks = [block for block in blocks if not any(other.startswith(f"{block}.") for other in blocks)]
-    return {name: next((block for block in blocks if name in held[block]), "") for name in layers}
+    inside = {element: [name for name in layers if name.startswith(f"{element}.")] for element in elements}
+    blocks = [element for element, names in inside.items() if len(names) > 1]
+    innermost = [block for block in blocks if not any(other.startswith(f"{block}.") for other in blocks)]
+    return {name: next((block for block in innermost if name in inside[block]), "") for name in layers}
 
 
 def _roles(model: nn.Module, block: str, layers: Mapping[str, nn.Linear]) -> dict[str, str]:
     """The role of each of a block's layers."""
-    parts: dict[str, list[str]] = {}  # the block's own submodules, each with the layers in it
+    parts: dict[str, list[str]] = {}  # the block's submodules, each with its layers
     for name in layers:
         parts.setdefault(name.removeprefix(f"{block}.").split(".")[0], []).append(name)
-    alone = [names[0] for names in parts.values() if len(names) == 1]  # an MLP may lie open in its block
-    called_attention = len(alone) == len(layers) and _called_attention(model.get_submodule(block))
+    single = [
+        names[0] for names in parts.values() if len(names) == 1
+    ]  # an MLP may have no submodule of its own
+    called_attention = len(single) == len(layers) and _called_attention(model.get_submodule(block))
     roles: dict[str, str] = {}
     for child, names in parts.items():
-        if called_attention or _is_attention(
-            model, f"{block}.{child}", [layers[name] for name in names], names[-1]
-        ):
-            roles |= {name: _network(model, f"{block}.{child}", name, names) or "attention" for name in names}
+        path, unit = f"{block}.{child}", names if len(names) > 1 else single
+        if called_attention or _is_attention(model, path, [layers[name] for name in names], names[-1]):
+            roles.update({name: _network(model, path, name, names) or "attention" for name in names})
         else:
-            roles |= {
-                name: _in_mlp(layers, name, names if len(names) > 1 else alone) or child for name in names
-            }
+            roles.update({name: _mlp_role(layers, name, unit) or child for name in names})
     return roles
 
 
@@ -125,7 +144,7 @@ def _between(child: str, name: str) -> list[str]:
 
 
 def _network(model: nn.Module, child: str, name: str, names: list[str]) -> str:
-    """The sequence of layers that holds this one within an attention, but not all of its layers; "" for none."""
+    """The nn.Sequential inside an attention that holds this layer and others, but not all; else ""."""
     for path in _between(child, name):
         inside = sum(other.startswith(f"{path}.") for other in names)
         if isinstance(model.get_submodule(path), nn.Sequential) and 1 < inside < len(names):
@@ -133,22 +152,34 @@ def _network(model: nn.Module, child: str, name: str, names: list[str]) -> str:
     return ""
 
 
-def _in_mlp(layers: Mapping[str, nn.Linear], name: str, unit: list[str]) -> str:
-    """fc1 where a later layer of the unit takes this one's output, or half of it (SwiGLU); fc2 after such a one; else ""."""
-    at = unit.index(name)
+def _mlp_role(layers: Mapping[str, nn.Linear], name: str, unit: list[str]) -> str:
+    """fc1: a later layer takes this one's output, or half of it (SwiGLU). fc2: that later one. Else ""."""
+    index = unit.index(name)
 
     def feeds(one: str, other: str) -> bool:
         return layers[other].in_features in (layers[one].out_features, layers[one].out_features / 2)
 
-    if any(feeds(name, later) for later in unit[at + 1 :]):
+    if any(feeds(name, later) for later in unit[index + 1 :]):
         return "fc1"
-    return "fc2" if any(feeds(earlier, name) for earlier in unit[:at]) else ""
+    return "fc2" if any(feeds(earlier, name) for earlier in unit[:index]) else ""
 
 
 def match(pattern: str, names: Mapping[str, object], kind: str) -> list[str]:
-    """The names that a shell-style pattern matches; BadInput, with the nearest names, when there is none."""
-    found = [name for name in names if fnmatchcase(name, pattern)]
-    if not found:
+    """The names that a shell-style pattern matches.
+
+    Args:
+        pattern: As of `fnmatch`; `*` also matches dots.
+        names: To choose from.
+        kind: What they are names of, for the message.
+
+    Returns:
+        The names, at least one.
+
+    Raises:
+        BadInput: There is none; the message has the nearest names.
+    """
+    matches = [name for name in names if fnmatchcase(name, pattern)]
+    if not matches:
         near = get_close_matches(pattern[:200], list(names), n=3, cutoff=0) or ["none at all"]
         raise BadInput(f"pattern {short_repr(pattern)} matches no {kind}; nearest: {', '.join(near)}")
-    return found
+    return matches

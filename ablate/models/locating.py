@@ -1,4 +1,4 @@
-"""Where models are loaded from: bundled or a local folder's files, which other machines may be given, or the hub."""
+"""Where a model is loaded from: the package, a local folder (maybe of another machine), or the hub."""
 
 import atexit
 import json
@@ -12,23 +12,37 @@ from ablate.config.builtin import ASSETS, KNOWN, bundled
 from ablate.errors import BadInput, unknown
 from ablate.models.heads import few
 
-SUFFIXES = (".json", ".safetensors", ".bin")  # of the files that a model and its processor are loaded from
-_provided: dict[str, Path] = {}  # folders of another machine -> where their files were put
+SUFFIXES = (".json", ".safetensors", ".bin")  # of the files of a model and its image processor
+WEIGHTS = (  # in the order in which transformers looks for them
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+HUB_HINT = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
+_provided: dict[str, Path] = {}  # folder on another machine -> folder with its files here
 
 
 def known() -> dict[str, str]:
-    """Models that go by a name of ours, bundled or of torchvision, each with its one-line description."""
+    """The models that have a name of their own, bundled or of torchvision: name -> one-line description."""
     return bundled("model") | KNOWN
 
 
 def absolute(name: str) -> str:
-    """A model's name as every process understands it: the path of a local folder becomes absolute."""
+    """A model's name for every working directory: the path of a local folder becomes absolute."""
     path = Path(name).expanduser()
     return str(path.absolute()) if name not in known() and path.is_dir() else name
 
 
 def files(name: str) -> dict[str, bytes]:
-    """The files of a model's local folder, without what a training left beside them; none for any other."""
+    """The files that a local folder's model is loaded from.
+
+    Args:
+        name: Of a model.
+
+    Returns:
+        File name -> content; empty for a model that is not in a local folder.
+    """
     path = Path(name).expanduser()
     if name in known() or not path.is_dir():
         return {}
@@ -40,9 +54,14 @@ def files(name: str) -> dict[str, bytes]:
 
 
 def provide(name: str, files: dict[str, bytes]) -> None:
-    """Let a local folder's name mean these files in this process: the machine may lack the folder, or have another."""
-    before = _provided.get(name)
-    if not files or (before and files == {file.name: file.read_bytes() for file in before.iterdir()}):
+    """Load a local folder's model from these files in this process, as its machine may lack the folder.
+
+    Args:
+        name: The folder's path on the driver's machine.
+        files: Of `files` there; with none, nothing changes.
+    """
+    current = _provided.get(name)
+    if not files or (current and files == {file.name: file.read_bytes() for file in current.iterdir()}):
         return
     folder = Path(tempfile.mkdtemp(prefix="ablate-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -52,7 +71,17 @@ def provide(name: str, files: dict[str, bytes]) -> None:
 
 
 def source(name: str) -> str:
-    """Where a model is loaded from: a folder, or its name on the hub. Raises BadInput for an unknown name."""
+    """Where a model is loaded from.
+
+    Args:
+        name: A bundled name, a `save_pretrained` folder or a hub name.
+
+    Returns:
+        A folder, or the name on the hub.
+
+    Raises:
+        BadInput: The name is unknown.
+    """
     if name in bundled("model"):
         return str(ASSETS / name)
     if name in _provided:
@@ -60,70 +89,67 @@ def source(name: str) -> str:
     if Path(name).expanduser().is_dir():
         return absolute(name)
     if "/" not in name or name.startswith(("/", ".", "~")):
-        raise unknown(
-            "model",
-            name,
-            [*known(), "a local folder", "a hub name such as google/vit-base-patch16-224-in21k"],
-        )
+        hub_name = "a hub name such as google/vit-base-patch16-224-in21k"
+        raise unknown("model", name, [*known(), "a local folder", hub_name])
     return name
 
 
 def unread(name: str) -> list[str]:
-    """The files of weights in a checkpoint's folder that are not read, as the first of the names that transformers knows is."""
+    """The weights in a checkpoint's folder that are not read: transformers reads the first of WEIGHTS."""
     where = Path(source(name))
-    held = {file.name for file in where.iterdir()} if where.is_dir() else set()
-    known = (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    )
-    return [file for file in known if file in held][1:]
+    present = {file.name for file in where.iterdir()} if where.is_dir() else set()
+    return [file for file in WEIGHTS if file in present][1:]
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """What the checkpoint's config.json holds; nothing for a baseline. Raises BadInput for what is not to be loaded."""
+    """The content of a checkpoint's config.json.
+
+    Args:
+        name: A bundled name, one of torchvision's, a `save_pretrained` folder or a hub name.
+
+    Returns:
+        The configuration; empty for a model of torchvision.
+
+    Raises:
+        BadInput: There is none, it cannot be read, or the checkpoint is quantized or brings code of its own.
+    """
     if name in KNOWN:
         return {}
     where = Path(source(name))
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
     if "quantization_config" in config:
-        raise BadInput(
-            f"checkpoint {name!r} must be in floating point, but its config.json has a quantization_config; give the original"
-        )
+        fault = "must be in floating point, but its config.json has a quantization_config"
+        raise BadInput(f"checkpoint {name!r} {fault}; give the original")
     if "AutoModelForImageClassification" in (config.get("auto_map") or {}):
-        raise BadInput(
-            f"model {name!r} brings code of its own (auto_map in config.json), which is never run; give another"
-        )
+        fault = "brings code of its own (auto_map in config.json), which is never run"
+        raise BadInput(f"model {name!r} {fault}; give another")
     return config
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
+    where, path = repr(str(folder)), folder / "config.json"
     files = {file.name for file in folder.iterdir()}
     if "adapter_config.json" in files:
-        raise BadInput(
-            f"{str(folder)!r} holds an adapter; merge it into its model (merge_and_unload in PEFT) and save that"
-        )
-    if "config.json" not in files:
-        raise BadInput(f"{str(folder)!r} must be a folder that save_pretrained wrote, but has no config.json")
+        mend = "merge it into its model (merge_and_unload in PEFT) and save that"
+        raise BadInput(f"{where} holds an adapter; {mend}")
+    if path.name not in files:
+        raise BadInput(f"{where} must be a folder that save_pretrained wrote, but has no config.json")
     if not any(file.endswith((".safetensors", ".bin")) for file in files):
-        others = few(sorted(files - {"config.json"})) or "nothing else"
+        others = few(sorted(files - {path.name})) or "nothing else"
         mend = "load the model in PyTorch and save it with save_pretrained"
-        raise BadInput(
-            f"{str(folder)!r} must hold model.safetensors or pytorch_model.bin, but has {others}; {mend}"
-        )
+        rule = "must hold model.safetensors or pytorch_model.bin"
+        raise BadInput(f"{where} {rule}, but has {others}; {mend}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"cannot read {str(folder / 'config.json')!r}: {first_line(error)}; save the model again"
-        ) from None
+        raise BadInput(f"cannot read {str(path)!r}: {first_line(error)}; save the model again") from None
     if not isinstance(config, dict):
-        raise BadInput(f"{str(folder / 'config.json')!r} must be an object; save the model again")
+        raise BadInput(f"{str(path)!r} must be an object; save the model again")
     return config
 
 
@@ -134,5 +160,4 @@ def _of_hub(name: str) -> dict[str, Any]:
     try:
         return PreTrainedConfig.get_config_dict(name)[0]
     except Exception as error:  # of the network and of the hub
-        mend = "give a bundled name, a save_pretrained folder or, with a network, a hub name"
-        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None
+        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {HUB_HINT}") from None

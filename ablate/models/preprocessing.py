@@ -1,4 +1,4 @@
-"""What a model's image processor does to an image: resize, crop in the middle, scale and normalise."""
+"""What a model's image processor does to an image: resize, center crop, rescale and normalise."""
 
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -11,51 +11,60 @@ from torch import Tensor
 
 from ablate.errors import BadInput
 
-OUTCOME = (
-    "swapped",
-    "crop_first",
-)  # fields that change the pixels, and came after those of the first digests
+LATER_FIELDS = ("swapped", "crop_first")  # change the pixels, and are younger than the first digests
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What the model's own image processor does."""
+    """The processing of a model's own image processor.
 
-    size: tuple[int, int]  # (height, width) of what comes out
-    resize: int | tuple[int, int] | None  # an int is the shorter side
-    interpolation: str  # as torchvision names it
+    Attributes:
+        size: (height, width) of the result.
+        resize: (height, width), or the shorter side; None without resizing.
+        interpolation: Of resizing, as torchvision names it.
+        scale: By which pixels of 0 to 255 are multiplied.
+        mean: Subtracted from each channel after that.
+        std: By which each channel is divided after that.
+        source: (height, width) that an image covers first; None where it comes in its own size.
+        swapped: Channels are blue, green, red.
+        crop: To `size`. Without it, images that are not of this size once they are resized are refused.
+        crop_first: Before resizing, (height, width) to keep, as fractions of the shorter side.
+        at_decoding: Images come in resized and cropped, each from its file's own size. Never packed.
+    """
+
+    size: tuple[int, int]
+    resize: int | tuple[int, int] | None
+    interpolation: str
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source: tuple[int, int] | None = (
-        None  # (height, width) that an image covers first; None: it comes from its own size
-    )
-    swapped: bool = False  # blue, green, red instead of red, green, blue
-    crop: bool = (
-        True  # to `size`; without it, images that are not of this size once they are resized are refused
-    )
-    crop_first: tuple[float, float] | None = (
-        None  # before resizing: (height, width) to keep, as parts of the shorter side
-    )
-    at_decoding: bool = (
-        False  # images come in resized and cropped, each from its file's own size; never packed
-    )
+    source: tuple[int, int] | None = None
+    swapped: bool = False
+    crop: bool = True
+    crop_first: tuple[float, float] | None = None
+    at_decoding: bool = False
 
     def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
-        """The same, for images like these: (N, H, W, 3). Raises what `check` does.
+        """The processing for images like these.
 
-        at_decoding: they came out of `decoded`. covered: they were made to cover their size, and cropped in the middle, so
-        that others must be, too, even where it is the size of what comes out.
+        Args: images: (N, H, W, 3). at_decoding: They come from `decoded`. covered: They were resized to cover
+            their size, and center-cropped. Images that come later must be, too, even where that is the size
+            of the result.
+
+        Returns:
+            The processing, with its `source`.
+
+        Raises:
+            BadInput: As `check`.
         """
         source = (images.shape[1], images.shape[2])
         if not at_decoding:
             self.check(*source)
-        return replace(
-            self, source=None if source == self.size and not covered else source, at_decoding=at_decoding
-        )
+        is_result = source == self.size and not covered
+        return replace(self, source=None if is_result else source, at_decoding=at_decoding)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """images: uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size). Raises what `check` does."""
+        """uint8 (B, 3, H, W) at their native size -> float32 (B, 3, *size). Raises BadInput as `check`."""
         if not self.at_decoding or tuple(images.shape[-2:]) != self.size:
             images = self.geometry(images)
         images = images.flip(1) if self.swapped else images
@@ -63,54 +72,55 @@ class Preprocess:
         return images.float().mul_(self.scale).sub_(mean).div_(std)
 
     def decoded(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """One image, resized and cropped: (H, W, 3) -> (*size, 3). Raises what `check` does."""
+        """One image, resized and cropped: (H, W, 3) -> (*size, 3). Raises BadInput as `check` does."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous()  # (1, 3, H, W)
         return self.geometry(pixels)[0].permute(1, 2, 0).contiguous().numpy()
 
     def geometry(self, images: Tensor) -> Tensor:
-        """Resized and cropped: uint8 (B, 3, H, W) -> uint8 (B, 3, *size). Raises what `check` does."""
+        """Resize and crop: uint8 (B, 3, H, W) -> uint8 (B, 3, *size). Raises BadInput as `check` does."""
         height, width = images.shape[-2:]
         self.check(height, width)
         if self.crop_first:
-            images = _crop(images, *self._kept(height, width))
+            images = _crop(images, *self._after_first_crop(height, width))
         if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             # torchvision has no lanczos for CUDA tensors
-            there = images.cpu() if self.interpolation == "lanczos" else images
-            images = tv.resize(there, size, tv.InterpolationMode(self.interpolation), antialias=True).to(
-                images.device
-            )
+            source = images.cpu() if self.interpolation == "lanczos" else images
+            resized = tv.resize(source, size, tv.InterpolationMode(self.interpolation), antialias=True)
+            images = resized.to(images.device)
         return _crop(images, *self.size)
 
     def check(self, height: int, width: int) -> None:
-        """Raises BadInput where images of this size are not brought to the model's, as the processor does not crop."""
+        """Check that images of a size are brought to the model's.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+
+        Raises:
+            BadInput: They are not, as the processor does not crop.
+        """
         if self.crop:
             return
         resized = (height, width)
         if isinstance(side := self.resize, int):
-            resized = (
-                (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
-            )
+            long = int(side * max(height, width) / min(height, width))
+            resized = (side, long) if height <= width else (long, side)
         if resized != self.size:
-            wanted, given = f"{self.size[1]} x {self.size[0]}", f"{width} x {height}"
+            rule = f"the model's image processor must bring images to {self.size[1]} x {self.size[0]}"
             mend = "set do_resize, do_center_crop and crop_size in its preprocessor_config.json"
-            raise BadInput(
-                f"the model's image processor must bring images to {wanted}, but not those of {given}; {mend}"
-            )
+            raise BadInput(f"{rule}, but not those of {width} x {height}; {mend}")
 
     def enlarges(self, height: int, width: int) -> bool:
         """Whether images of this size are scaled up."""
-        height, width = self._kept(height, width)
+        height, width = self._after_first_crop(height, width)
         if self.resize is None:
             return False
-        return (
-            min(height, width) < self.resize
-            if isinstance(self.resize, int)
-            else height < self.resize[0] or width < self.resize[1]
-        )
+        if isinstance(self.resize, int):
+            return min(height, width) < self.resize
+        return height < self.resize[0] or width < self.resize[1]
 
-    def _kept(self, height: int, width: int) -> tuple[int, int]:
-        """What is kept of an image before it is resized."""
+    def _after_first_crop(self, height: int, width: int) -> tuple[int, int]:
         if not self.crop_first:
             return height, width
         down, across = (int(part * min(height, width)) for part in self.crop_first)
@@ -118,14 +128,13 @@ class Preprocess:
 
     @property
     def identity(self) -> list[Any]:
-        """What changes the pixels, for a digest: a field that came later counts only where it is not at its default."""
-        later = {key: getattr(self, key) for key in OUTCOME if getattr(self, key)}
+        """What changes the pixels, for a digest. LATER_FIELDS at their defaults are left out."""
+        later = {key: getattr(self, key) for key in LATER_FIELDS if getattr(self, key)}
         return [*astuple(self)[:6], *([later] if later else [])]
 
 
 def _crop(images: Tensor, height: int, width: int) -> Tensor:
     """The middle, rounded as transformers does it; black where it is larger than the image."""
-    top, left = (
-        int((has - wanted) / 2) for has, wanted in zip(images.shape[-2:], (height, width), strict=True)
-    )
+    sides = zip(images.shape[-2:], (height, width), strict=True)
+    top, left = (int((side - kept) / 2) for side, kept in sides)
     return tv.crop(images, top, left, height, width)

@@ -1,6 +1,6 @@
-"""The paper's baselines and two more transformers, from torchvision: ResNet-18, VGG-16, ViT-B/16 and Swin-T.
+"""Models of torchvision: the paper's baselines (ResNet-18, VGG-16), ViT-B/16 and Swin-T.
 
-A plain name starts from ImageNet weights, and NAME:random from random ones; which one is asked for is never guessed.
+A plain name starts from ImageNet weights, NAME:random from random ones.
 """
 
 import hashlib
@@ -26,22 +26,28 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which al
 
 @dataclass(frozen=True)
 class Named:
-    """What a baseline has for a configuration: all that it takes to build it again."""
+    """The `config` of a model of torchvision: all that it takes to build it again."""
 
     name: str
     id2label: dict[int, str]
 
 
 def build(name: str, labels: list[str], weights: bool = True) -> nn.Module:
-    """A baseline with a new head for `labels`, its values from torch's generator; its `config` is a `Named`.
+    """Build a model with a new head, its values from torch's random generator.
 
-    With weights, a name without ":random" or "-32" has those of ImageNet but for the head.
-    Raises BadInput where these are neither in torch's cache nor to be had.
+    Args:
+        name: One of `builtin.KNOWN`.
+        labels: Names of the outputs.
+        weights: Load ImageNet's weights, but for the head, where the name asks for them.
+
+    Returns:
+        The model in evaluation mode; its `config` is a `Named`.
+
+    Raises:
+        BadInput: The weights are not in torch's cache and cannot be downloaded.
     """
-
-    model: Any = (
-        _vgg16_32() if name == "vgg16-32" else get_model(name.removesuffix(":random").removesuffix("-32"))
-    )
+    base = name.removesuffix(":random").removesuffix("-32")
+    model: Any = _vgg16_32() if name == "vgg16-32" else get_model(base)
     if weights and name in PRETRAINED:
         _load_imagenet(model, name)
     if name == "resnet18-32":
@@ -69,24 +75,29 @@ def _vgg16_32() -> nn.Module:
 
 
 def from_config(name: str, config: dict[str, Any]) -> nn.Module:
-    """The baseline without values, on the meta device. Raises BadInput for a `config` that is not that of a `Named`."""
+    """Build a model without values, on the meta device.
 
+    Args:
+        name: One of `builtin.KNOWN`.
+        config: The fields of a `Named`, as JSON gives them back, without its name.
+
+    Returns:
+        The model.
+
+    Raises:
+        BadInput: The configuration is none of these.
+    """
     labels = config.get("id2label")
-    if (
-        set(config) != {"id2label"}
-        or not isinstance(labels, dict)
-        or {*labels} != {str(i) for i in range(len(labels))}
-    ):
-        raise BadInput(
-            f"the configuration of {name!r} must be its labels, numbered from 0; pack the model again"
-        )
+    is_numbered = isinstance(labels, dict) and {*labels} == {str(i) for i in range(len(labels))}
+    if set(config) != {"id2label"} or not isinstance(labels, dict) or not is_numbered:
+        rule = "must be its labels, numbered from 0"
+        raise BadInput(f"the configuration of {name!r} {rule}; pack the model again")
     with torch.device("meta"):
         return build(name, [str(labels[str(i)]) for i in range(len(labels))], weights=False)
 
 
 def digest(name: str) -> str:
-    """sha256 of what a trial starts from: ImageNet's values, or shapes alone, as random values come from its seed."""
-
+    """sha256 of what a trial starts from: ImageNet's values, or shapes alone where values are random."""
     pretrained = name in PRETRAINED
     with torch.random.fork_rng(), torch.device("cpu" if pretrained else "meta"):
         model = build(name, ["one"])
@@ -101,15 +112,14 @@ def digest(name: str) -> str:
 
 def head_of(model: nn.Module) -> str:
     """The name of the last linear layer."""
-
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def image_processing(name: str) -> dict[str, Any]:
-    """The fields of a `Preprocess`.
+    """The fields of a model's `Preprocess`.
 
-    Images are resized to what the model takes, as in the paper's section 2.4 and as ViT's own image processor does;
-    torchvision would resize further and crop the border away.
+    Images are resized to the model's size, as in the paper's section 2.4 and as by ViT's own image processor.
+    torchvision's transforms would resize further and crop the border.
     """
     side = 32 if name.endswith("-32") else 224
     interpolation = "bicubic" if name.startswith("swin_t") else "bilinear"
@@ -125,14 +135,12 @@ def image_processing(name: str) -> dict[str, Any]:
 
 
 def checkpoint(name: str) -> Path:
-    """Where torch keeps the ImageNet weights of a baseline, once they were loaded."""
-
+    """The file of a model's ImageNet weights in torch's cache, whether it exists or not."""
     url: str = get_model_weights(name).DEFAULT.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def _load_imagenet(model: nn.Module, name: str) -> None:
-
     url = get_model_weights(name).DEFAULT.url
     path = checkpoint(name)
     try:
@@ -140,19 +148,19 @@ def _load_imagenet(model: nn.Module, name: str) -> None:
             _fetch(url, path)
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # the network, the disk and a broken file each raise their own kind
-        reason = (
-            str(getattr(error, "reason", error)).partition("\n")[0].partition(". ")[0]
-        )  # URLError has one
+        cause = getattr(error, "reason", error)  # URLError has one
+        reason = str(cause).partition("\n")[0].partition(". ")[0]
         mend = f"put {path.name} into {path.parent}, or give {name}:random"
-        raise BadInput(f"cannot load model {name!r}: its ImageNet weights, {url}: {reason}; {mend}") from None
+        fault = f"its ImageNet weights, {url}: {reason}"
+        raise BadInput(f"cannot load model {name!r}: {fault}; {mend}") from None
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Download torchvision's weights to `path`, where they appear once they are whole: their name holds their digest."""
+    """Download weights and check them by the digest in their name; `path` appears once they are complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         download(url, part := Path(folder) / path.name)
-        found, expected = hashlib.sha256(part.read_bytes()).hexdigest(), path.stem.rpartition("-")[2]
-        if not found.startswith(expected):
-            raise OSError(f"sha256 must begin with {expected}, but the download's is {found[:12]}")
+        digest, expected = hashlib.sha256(part.read_bytes()).hexdigest(), path.stem.rpartition("-")[2]
+        if not digest.startswith(expected):
+            raise OSError(f"sha256 must begin with {expected}, but the download's is {digest[:12]}")
         part.replace(path)

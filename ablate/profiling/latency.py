@@ -15,7 +15,8 @@ from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers
-from ablate.models.loading import from_config, logits
+from ablate.models.loading import logits
+from ablate.models.skeletons import from_config
 from ablate.quantization import packed_model
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, short_repr
-from ablate.models.loading import from_config
 from ablate.models.preprocessing import Preprocess
+from ablate.models.skeletons import from_config
 from ablate.models.unquantizable import inside_fused
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels

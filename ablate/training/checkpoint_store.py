@@ -1,4 +1,4 @@
-"""Storage of the state of unfinished trials, so that they continue after their last epoch when a worker dies."""
+"""Stores the state of unfinished trials, so that they continue after a worker died."""
 
 import io
 from contextlib import suppress

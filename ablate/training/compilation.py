@@ -9,8 +9,8 @@ from torch import nn
 from ablate.errors import BadInput
 from ablate.models.layer_groups import blocks
 
-# Graphs of one training: a block is compiled once for each combination of its layers' precisions, with lambda and
-# without, and for each batch size.
+# Graphs of one training: a block is compiled once for each combination of its layers' precisions, with lambda
+# and without, and for each batch size.
 GRAPH_LIMIT = 256
 
 

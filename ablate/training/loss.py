@@ -14,7 +14,7 @@ from ablate.models.loading import logits
 
 
 class Objective:
-    """The loss of a batch: cross-entropy with the labels, and distillation from a teacher where the recipe distills.
+    """The loss of a batch: cross-entropy, and distillation from a teacher where the recipe distills.
 
     Args:
         model: The classifier to train.
@@ -61,7 +61,7 @@ def distills(recipe: Recipe) -> bool:
 
 
 def _divergence(student: Tensor, teacher: Tensor, t: float) -> Tensor:
-    """T^2 KL(teacher || student) of logits at temperature T (arXiv 1503.02531, section 2). Both (B, classes)."""
+    """T^2 KL(teacher || student) at temperature T (arXiv 1503.02531, section 2). Logits: (B, classes)."""
     log_q, log_p = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
     return t**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 

@@ -52,7 +52,7 @@ def switch_weight_decay(optimizer: torch.optim.Optimizer, on: bool) -> None:
 
 
 def length(recipe: Recipe, images: int) -> tuple[int, int]:
-    """Steps and epochs of a training on so many images. With `image_views` the last epoch may be incomplete."""
+    """Steps and epochs of a training. With `image_views` the last epoch may be incomplete."""
     per_epoch = steps_of(images, recipe.batch_size)
     if recipe.image_views:
         steps = math.ceil(recipe.image_views / recipe.batch_size)
@@ -62,7 +62,7 @@ def length(recipe: Recipe, images: int) -> tuple[int, int]:
 
 
 def steps_of(images: int, batch_size: int) -> int:
-    """Steps of an epoch. A last batch of one image joins the batch before, as batch normalisation needs two."""
+    """Steps of an epoch. A last batch of one image joins the one before: batch normalisation needs two."""
     joins = images > batch_size > 1 and images % batch_size == 1
     return math.ceil(images / batch_size) - joins
 
@@ -88,7 +88,8 @@ def check_single(model: nn.Module, pixels: Tensor) -> None:
 def rate(step: int, steps: int, recipe: Recipe) -> float:
     """The learning rate of a step as a fraction of its peak.
 
-    Linear warm-up, then a cosine to zero. A second stage starts at `second_stage_rate` and follows a cosine to zero.
+    Linear warm-up, then a cosine to zero. A second stage starts at `second_stage_rate` and follows a cosine
+    to zero.
 
     Args:
         step: From 0; `steps` itself is allowed, as a scheduler also computes the rate after the last step.
@@ -113,8 +114,8 @@ def _cosine(t: float) -> float:
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
     """A copy of the model with exponentially averaged weights.
 
-    The decay warms up as (1 + n) / (10 + n) over the steps n, as in TensorFlow's ExponentialMovingAverage. Without
-    that, a short training would end close to the weights that it started from.
+    The decay warms up as (1 + n) / (10 + n) over the steps n, as in TensorFlow's ExponentialMovingAverage.
+    Without that, a short training would end close to the weights that it started from.
 
     Args:
         model: The model to average.

@@ -13,9 +13,8 @@ from ablate.quantization.bitlinear import BitLinear
 class Ramp:
     """The schedule of lambda, from 0 (full precision) to 1 (quantized), over a model's BitLinear layers.
 
-    Args:
-        model: The model to train; its layers are quantized fully until the first call of `at`.
-        recipe: Gives the shape of the ramp, its share of the steps, and whether layer groups follow each other.
+    Args: model: The model to train; its layers are quantized fully until the first call of `at`. recipe:
+        Gives the shape of the ramp, its share of the steps, and whether layer groups follow each other.
         steps: Of the whole training.
     """
 
@@ -45,7 +44,7 @@ class Ramp:
 
 
 def _lambda(t: float, shape: str) -> float:
-    """From 0 at t = 0 to 1 at t = 1: linear, or the logistic function of 12 t - 6, rescaled to reach 0 and 1."""
+    """From 0 at t = 0 to 1 at t = 1: linear, or the logistic function of 12 t - 6, rescaled to reach both."""
     t = min(1.0, max(0.0, t))
     if shape == "linear":
         return t

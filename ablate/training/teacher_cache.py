@@ -1,4 +1,4 @@
-"""The teacher of a distillation: the full-precision model, trained once and kept in the user's cache folder."""
+"""The teacher of a distillation: the full-precision model, trained once and cached."""
 
 import hashlib
 from contextlib import suppress
@@ -28,8 +28,8 @@ def teacher(
 ) -> nn.Module:
     """Train a teacher, or read the weights of an equal training from the cache.
 
-    Other processes that want the same teacher wait until it is trained. An interrupted training continues after
-    its last epoch.
+    Other processes that want the same teacher wait until it is trained. An interrupted training continues
+    after its last epoch.
 
     Args:
         name: Identifies the training, and the device and thread count that it runs with.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
@@ -96,9 +97,8 @@ def train(
     Yields:
         Each validated epoch.
 
-    Raises:
-        NonFinite: The loss is NaN or infinite; the message names the step.
-        BadInput: The recipe distills and there is no teacher, or the model cannot train on a batch of one image.
+    Raises: NonFinite: The loss is NaN or infinite; the message names the step. BadInput: The recipe distills
+        and there is no teacher, or the model cannot train on a batch of one image.
     """
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))
@@ -146,9 +146,7 @@ class _Training:
         self.device = next(model.parameters()).device
         self.rng = np.random.default_rng(seed)  # order and augmentation
         self.optimizer = optimizer_of(model, recipe)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: rate(step, steps, recipe)
-        )
+        self.schedule = LambdaLR(self.optimizer, lambda step: rate(step, steps, recipe))
         self.average = averaged(model, recipe.ema)
         self.objective = Objective(model, recipe, teacher)
         self.ramp = Ramp(model, recipe, steps)

@@ -21,7 +21,7 @@ from ablate.training.trainer import resolve
 
 
 def load_data(name: str, model: str) -> datasets.Dataset:
-    """Load a dataset for a model. The model's image processor resizes and crops the images of an image folder.
+    """Load a dataset for a model, whose image processor resizes and crops the images of an image folder.
 
     Args:
         name: As in `datasets.load`.
@@ -53,8 +53,9 @@ def preprocess_of(model: str, dataset: datasets.Dataset) -> Preprocess:
 
 
 def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
-    """A hash of all that can change a trial's outcome: the resolved spec with its seed, and the digests of data
-    and checkpoint.
+    """A hash of all that can change a trial's outcome.
+
+    That is the resolved spec with its seed, and the digests of data and checkpoint.
 
     Args:
         spec: The trial.
@@ -69,9 +70,8 @@ def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     dataset = dataset or load_data(spec.data, spec.model)
     contents = {"data": dataset.digest, "model": loading.start(spec.model, dataset.classes)}
     settings = asked(resolved(spec, dataset), exclude={*contents})  # contents count, not names
-    return hashlib.sha256(json.dumps({"spec": settings, **contents}, sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
+    text = json.dumps({"spec": settings, **contents}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def resolved(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> TrialSpec:
@@ -153,7 +153,7 @@ def checkpoint_spec(spec: TrialSpec) -> TrialSpec:
 
 
 def _trained(full: TrialSpec, dataset: datasets.Dataset, images: datasets.Split) -> torch.nn.Module:
-    """A teacher or a checkpoint: trained once for all trials that need it, on the trial's images and no others."""
+    """A teacher or a checkpoint, trained once for all trials that need it, on the trial's images alone."""
     name = f"{trial_id(full, dataset)} on {device_name()}, {torch.get_num_threads()} threads"
     model = build(full, dataset.classes).to(device())
     if full.recipe.full_epochs:

@@ -38,10 +38,8 @@ CURVES: tuple[Literal["curve"], Literal["rungs"]] = (
 class Outcome:
     """A record and the files that belong to it.
 
-    Attributes:
-        record: The trial's record.
-        predictions: "validation_logits" and "test_logits" (N, classes), "validation_labels" and "test_labels" (N,).
-        weights: The packed model, by file name.
+    Attributes: record: The trial's record. predictions: "validation_logits" and "test_logits" (N, classes),
+        "validation_labels" and "test_labels" (N,). weights: The packed model, by file name.
     """
 
     record: Record
@@ -86,7 +84,7 @@ def worker_steps(
     rungs: Sequence[int] = (),
     **options: Any,
 ) -> Generator[Epoch, None, Outcome]:
-    """`trial_steps` in a worker process, which runs many trials, maybe on a node that lacks the model's folder.
+    """`trial_steps` in a worker process, which runs many trials, maybe without the model's folder.
 
     Args:
         spec: The trial. One that is tested confirms another, and so has no rungs.
@@ -132,9 +130,8 @@ def trial_steps(
     Yields:
         Each validated epoch, with its state and the record so far.
 
-    Returns:
-        The record and its files. train_seconds is the time until the last evaluation, the teacher's forward passes
-        included; the training of a teacher or a checkpoint, which trials share, is not.
+    Returns: The record and its files. train_seconds is the time until the last evaluation, the teacher's
+        forward passes included; the training of a teacher or a checkpoint, which trials share, is not.
 
     Raises:
         BadInput: A layer group is unknown, or the recipe does not suit the model.
@@ -196,7 +193,7 @@ class TrialRunner:
         self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.images)
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Continue after the epoch of a state. Without one, or with one of other rungs, the trial starts anew."""
+        """Continue after the epoch of a state. A state of other rungs is ignored."""
         if not state or (divisor := subset_divisor(state)) not in self.divisors:
             return
         self.divisors = self.divisors[self.divisors.index(divisor) :]
@@ -205,7 +202,7 @@ class TrialRunner:
         self._state = state
 
     def run_rung(self, divisor: int) -> Iterator[Epoch]:
-        """Train on 1/divisor of the trial's images. Yields each validated epoch, with its state and record."""
+        """Train on 1/divisor of the images. Yields each validated epoch, with its state and record."""
         if divisor != self.divisors[0]:
             self.model = build(self.spec, self.dataset.classes).to(device())
         state, self._state, self._last = self._state, None, None

@@ -17,7 +17,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating, torchvision_models
+from ablate.models import checkpoints, loading, locating, skeletons, torchvision_models
 from ablate.models.layer_groups import groups
 from ablate.profiling.macs import count
 
@@ -75,7 +75,7 @@ def test_digests_tell_models_apart():
 
 
 def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
-    """A host that refuses: the error names the file, where it would belong, and the name of the random model."""
+    """The host refuses: the error names the file, where it belongs, and the name of the random model."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     with pytest.raises(
@@ -86,12 +86,12 @@ def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch)
 
 
 def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
-    """It waits so long for an answer, but no other socket of the process does; the file's name says what it must hold."""
-    content, seen = b"weights", []
+    """Its time limit leaves other sockets alone; the file's name has the digest of its content."""
+    content, timeouts = b"weights", []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
-            seen.append(socket.getdefaulttimeout())
+            timeouts.append(socket.getdefaulttimeout())
             self.send_response(200)
             self.end_headers()
             self.wfile.write(content)
@@ -112,7 +112,7 @@ def test_a_download_of_weights_leaves_other_sockets_alone(tmp_path):
                 )
         server.shutdown()
         thread.join()
-    assert seen == [None, None]
+    assert timeouts == [None, None]
     assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == [good]
     assert (tmp_path / "checkpoints" / good).read_bytes() == content
 
@@ -158,7 +158,7 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
 )
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
-        loading.from_config("resnet18-32", "eager", config, 10**9)
+        skeletons.from_config("resnet18-32", "eager", config, 10**9)
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""BitLinear in other people's transformers: tiny models with random weights, and what docs/families.md says of them."""
+"""BitLinear in the model families of transformers: tiny models with random weights, and docs/families.md."""
 
 import resource
 import runpy
@@ -61,7 +61,7 @@ def test_the_table_is_whole():
     "family", ["ViT", "SwinV2", "SigLIP", "Hiera", "LeViT", "torchvision's ViT", "torchvision's Swin"]
 )
 def test_quantizing_changes_what_a_model_says(family):
-    """A layer that is converted and then passed by would leave the output as it was: layer by layer, it must not."""
+    """A layer that is converted but not called would leave the output as it was."""
     with torch.no_grad():
         for layer in linear_layers(build(family)):
             model = build(family)

@@ -11,16 +11,16 @@ from ablate.models.layer_groups import groups, linear_layers
 
 
 def test_groups_of_the_bundled_vit():
-    found = groups(checkpoints.load("vit-micro", datasets.CIFAR10))
+    by_group = groups(checkpoints.load("vit-micro", datasets.CIFAR10))
     roles = [f"block{i}.{role}" for i in range(6) for role in ("attention", "fc1", "fc2")]
-    assert list(found) == [*roles, "head"]
-    assert [name.rpartition(".")[2] for name in found["block0.attention"]] == [
+    assert list(by_group) == [*roles, "head"]
+    assert [name.rpartition(".")[2] for name in by_group["block0.attention"]] == [
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     ]
-    assert found["head"] == ["classifier"]
+    assert by_group["head"] == ["classifier"]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,13 @@ def test_groups_come_from_structure_not_from_names(architecture, config):
     model = cls(
         getattr(transformers, f"{architecture}Config")(image_size=32, patch_size=8, num_labels=10, **config)
     )
-    found = groups(model)
-    assert list(found)[:3] == ["block0.attention", "block0.fc1", "block0.fc2"] and list(found)[-1] == "head"
-    assert len(found["block1.attention"]) == 4 and len(found["block1.fc1"]) == 1
-    assert sum(map(len, found.values())) == len(linear_layers(model))
+    by_group = groups(model)
+    assert (
+        list(by_group)[:3] == ["block0.attention", "block0.fc1", "block0.fc2"]
+        and list(by_group)[-1] == "head"
+    )
+    assert len(by_group["block1.attention"]) == 4 and len(by_group["block1.fc1"]) == 1
+    assert sum(map(len, by_group.values())) == len(linear_layers(model))
 
 
 def test_groups_of_a_swin_pass_by_what_lies_between_its_stages():
@@ -58,10 +61,10 @@ def test_groups_of_a_swin_pass_by_what_lies_between_its_stages():
         window_size=4,
         num_labels=10,
     )
-    found = groups(transformers.SwinForImageClassification(config))
+    by_group = groups(transformers.SwinForImageClassification(config))
     blocks = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")]
-    assert sorted(found) == sorted([*blocks, "swin.encoder.layers.0.downsample.reduction", "head"])
-    assert len(found["block1.attention"]) == 4
+    assert sorted(by_group) == sorted([*blocks, "swin.encoder.layers.0.downsample.reduction", "head"])
+    assert len(by_group["block1.attention"]) == 4
 
 
 def test_both_classifiers_of_a_distilled_deit_are_its_head():
@@ -75,9 +78,9 @@ def test_both_classifiers_of_a_distilled_deit_are_its_head():
     model = transformers.DeiTForImageClassificationWithTeacher(
         transformers.DeiTConfig(intermediate_size=32, num_labels=10, **config)
     )
-    found = groups(model)
-    assert found["head"] == ["cls_classifier", "distillation_classifier"]
-    assert len(found["block0.fc1"]) == len(found["block0.fc2"]) == 1  # an MLP as wide as its block
+    by_group = groups(model)
+    assert by_group["head"] == ["cls_classifier", "distillation_classifier"]
+    assert len(by_group["block0.fc1"]) == len(by_group["block0.fc2"]) == 1  # an MLP as wide as its block
 
 
 def test_layers_that_torch_would_pass_by_are_left_out():

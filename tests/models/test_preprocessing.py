@@ -44,13 +44,13 @@ def check(folder, sizes=SIZES):
     """Every image comes out as the processor makes it, but for one step of its 8 bits."""
     ours, theirs = loading.preprocess(folder), AutoImageProcessor.from_pretrained(folder)
     for size in sizes:
-        found, expected = (
+        pixels, expected = (
             ours(tensor(noise(size)))[0],
             theirs(noise(size), return_tensors="pt")["pixel_values"][0],
         )
-        assert found.shape == expected.shape == (3, *ours.size)
+        assert pixels.shape == expected.shape == (3, *ours.size)
         assert (
-            (found - expected).abs() * torch.tensor(ours.std)[:, None, None] / ours.scale
+            (pixels - expected).abs() * torch.tensor(ours.std)[:, None, None] / ours.scale
         ).max() <= 1.01, size
     return ours
 

@@ -1,4 +1,4 @@
-"""Layers that stay full: those the logits do not need, and those of which a BitLinear would lose something."""
+"""Layers that stay full: the logits do not depend on them, or a BitLinear would lose a part of them."""
 
 import families
 import pytest
@@ -184,9 +184,9 @@ def test_tied_weights_are_refused_by_name():
 
 
 def test_hooks_flags_and_types_of_a_replaced_layer_go_on():
-    model, seen = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(torch.bfloat16), []
-    handle = model[0].register_forward_hook(lambda *_: seen.append("forward"))
-    model[0].register_full_backward_hook(lambda *_: seen.append("backward"))
+    model, calls = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(torch.bfloat16), []
+    handle = model[0].register_forward_hook(lambda *_: calls.append("forward"))
+    model[0].register_full_backward_hook(lambda *_: calls.append("backward"))
     model[0].weight.requires_grad = False
     model[0].eval()
     weight = model[0].weight
@@ -200,16 +200,16 @@ def test_hooks_flags_and_types_of_a_replaced_layer_go_on():
     model(torch.ones(1, 3, dtype=torch.bfloat16, requires_grad=True)).sum().backward()
     handle.remove()
     model(torch.ones(1, 3, dtype=torch.bfloat16))
-    assert seen == ["forward", "backward"]
+    assert calls == ["forward", "backward"]
 
 
 def test_hooks_do_not_see_the_images_that_are_tried():
-    model, seen = Classifier(), []
-    model.body.register_forward_pre_hook(lambda *_: seen.append("before"))
-    model.register_forward_hook(lambda *_: seen.append("after"))
+    model, calls = Classifier(), []
+    model.body.register_forward_pre_hook(lambda *_: calls.append("before"))
+    model.register_forward_hook(lambda *_: calls.append("after"))
     assert "pooler" in unquantizable(model)
     quantize_(model, {"body": BINARY})
-    assert not seen
+    assert not calls
 
 
 def test_hooks_go_on_in_evaluation():

@@ -1,16 +1,17 @@
+"""The training loop, and trials as records of it."""
+
 import logging
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import PLAIN, splits
 from torch import nn
 
 from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
-from ablate.models.preprocessing import Preprocess
 from ablate.training import trial_runner
 from ablate.training.augmentation import _reflect, augment
 from ablate.training.checkpoint_store import Storage
@@ -18,18 +19,6 @@ from ablate.training.optim import length, rate
 from ablate.training.rerun import compare
 from ablate.training.trainer import _batches, train
 from ablate.training.trial import resolved, trial_id
-
-PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-
-
-def splits(n=60):
-    """Two classes that brightness tells apart."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(n) % 2
-    images = (
-        (rng.integers(0, 100, (n, 8, 8, 3)) + 150 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
-    )
-    return Split(images, labels)
 
 
 def net():
@@ -282,15 +271,15 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     whole = outcome(None)
     for epoch in (1, 2, 3):
         outcome(None, stop_after=epoch)
-        again = outcome(storage.load("name"))
-        assert again.record["status"] == "complete"
-        assert again.record | {"train_seconds": 0, "started_at": ""} == whole.record | {
+        resumed = outcome(storage.load("name"))
+        assert resumed.record["status"] == "complete"
+        assert resumed.record | {"train_seconds": 0, "started_at": ""} == whole.record | {
             "train_seconds": 0,
             "started_at": "",
         }
-        assert again.weights == whole.weights
+        assert resumed.weights == whole.weights
         np.testing.assert_array_equal(
-            again.predictions["validation_logits"], whole.predictions["validation_logits"]
+            resumed.predictions["validation_logits"], whole.predictions["validation_logits"]
         )
     (tmp_path / "kept" / "name.pt").write_bytes(b"torn")
     assert storage.load("name") is None
