@@ -154,7 +154,7 @@ def is_ours(process: psutil.Process) -> bool:
 def is_worker(process: psutil.Process) -> bool:
     """Whether it runs trials, or is about to."""
     try:
-        return any(name in " ".join(process.cmdline()) for name in ("ResourceTrainable", "TrialTrainable"))
+        return any(name in " ".join(process.cmdline()) for name in ("ResourceTrainable", "TrialWorker"))
     except psutil.Error:  # gone already
         return False
 

@@ -72,7 +72,7 @@ def hypervolume_share(
 ) -> float:
     """The share that a front dominates of the box between a reference point and the ideal point.
 
-    The reference has accuracy 0 and the costs of the first complete trial; the ideal has accuracy 1 and no costs.
+    The reference has accuracy 0 and the costs of the first complete trial; the ideal accuracy 1 and no costs.
 
     Args:
         front: The records on the front.

@@ -8,7 +8,7 @@ from ray import tune
 
 from ablate.execution.ask_tell_searcher import AskTellSearcher, Proposal, ShouldPrune
 from ablate.execution.ray_cluster import Resources
-from ablate.execution.trainable import Steps, TrialTrainable
+from ablate.execution.trial_worker import Steps, TrialWorker
 from ablate.execution.tune_callbacks import EpochStopper, ProgressCallback, Watch
 from ablate.execution.tune_patches import patched_tune
 from ablate.runs.record import Record
@@ -58,7 +58,7 @@ def distribute(
         resources=resources,
     )
     trainable = tune.with_parameters(
-        TrialTrainable,
+        TrialWorker,
         steps=steps,
         writer=writer,
         storage=storage,

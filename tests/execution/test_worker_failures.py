@@ -8,7 +8,7 @@ from ablate.execution.worker_failures import Failure, FailureKind, classify
 RAISED = RayTaskError("step", "a traceback", ValueError("it broke"))
 MESSAGE = """Failure # 1 (occurred at 2026-01-01_00-00-00)
 The actor died unexpectedly before finishing this task.
-\tclass_name: TrialTrainable
+\tclass_name: TrialWorker
  The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR
 Refer to the documentation on how to address this.
 """

@@ -19,7 +19,7 @@ from ablate.runs.state import progress_of
 Steps = Callable[..., Generator[Any, None, Any]]
 
 
-class TrialTrainable(tune.Trainable):
+class TrialWorker(tune.Trainable):
     """One actor that runs many trials. A step is an epoch, and the last step hands the outcome to the writer.
 
     The Ray dashboard and the logs show it by its slot: "slot 0", "slot 1", ...
