@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.analysis.pareto import front, hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.pareto import front
 from ablate.analysis.scaling import fit
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec

@@ -24,7 +24,7 @@ import matplotlib
 import numpy as np
 
 from ablate import load_run, run_study
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume_over_trials
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import EarlyStopping, StudySpec
 from ablate.engine.resume import resume_study
@@ -94,7 +94,7 @@ def curve(path: Path) -> dict[str, list[Any]]:
     records = ledger.read(path)
     full = max(record["size_bytes"] or 0 for record in records)
     points = [(r["accuracy"], r["size_bytes"]) if r["status"] == "complete" else (0.0, full) for r in records]
-    volumes = pareto.hypervolume_over_trials(
+    volumes = hypervolume_over_trials(
         np.array([[accuracy, math.log(size)] for accuracy, size in points]),
         [CHANCE, math.log(full)],
         ["max", "min"],

@@ -40,7 +40,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials
+from ablate.analysis.pareto import front
 from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import key_of
 from ablate.config.precisions import WEIGHTS
@@ -204,13 +205,11 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     seen, sizes = np.array([row[:2] for row in told]), np.log([row[3] for row in told])
     reference = [CHANCE, math.log(world.full)]
     at = [n for n in MARKS if n <= trials]
-    fronts = [pareto.front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
+    fronts = [front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
     return {
-        "hypervolume": pareto.hypervolume_over_trials(
-            np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS
-        ),
+        "hypervolume": hypervolume_over_trials(np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS),
         "chosen": [
-            pareto.hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
+            hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
         ],
         "seconds": np.cumsum([row[2] for row in told]),
         "duplicates": trials - len({row[4] for row in told}),

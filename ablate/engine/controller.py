@@ -14,6 +14,7 @@ import pandas as pd
 
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
+from ablate.analysis.hypervolume import hypervolume
 from ablate.config.trial_spec import TrialSpec, checked
 from ablate.engine.plan import Plan
 from ablate.errors import BadInput
@@ -203,7 +204,7 @@ class Driver:
         scale = {name: first[name] if best == "min" else 1.0 for name, best in self.study.directions.items()}
         points = [[record[name] / (scale[name] or 1.0) for name in scale] for record in self.front]
         reference = [1.0 if best == "min" else 0.0 for best in self.study.directions.values()]
-        return pareto.hypervolume(points, reference, list(self.study.directions.values()))
+        return hypervolume(points, reference, list(self.study.directions.values()))
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from ablate.analysis import importance, layer_effects, pareto
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
+from ablate.analysis.front_uncertainty import front_probability
+from ablate.analysis.hypervolume import hypervolume_over_trials, reference_point
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
 from ablate.formatting import in_bounds, in_words
 from ablate.reporting import confirmation_table
@@ -77,7 +79,7 @@ def _chance(seen: Seen) -> tuple["pd.Series[float]", list[str]]:
             ]
         right.append(score[0].argmax(axis=1) == score[1])
     found = unknown.fillna(0.0)
-    found.loc[near] = pareto.front_probability(np.array(right), points[near, 1:], seen.directions)
+    found.loc[near] = front_probability(np.array(right), points[near, 1:], seen.directions)
     return found, []
 
 
@@ -119,8 +121,8 @@ def progress(seen: Seen) -> Finding:
         [TABLE[name].in_ratios and bool((seen.points[:, i] > 0).all()) for i, name in enumerate(names)]
     )
     points = np.where(logs, np.log(np.where(logs, seen.points, 1.0)), seen.points)
-    reference = pareto.reference_point(points, seen.directions)
-    volumes = pareto.hypervolume_over_trials(points, reference, seen.directions)
+    reference = reference_point(points, seen.directions)
+    volumes = hypervolume_over_trials(points, reference, seen.directions)
     whole = volumes[-1]
     table = pd.DataFrame({"trials": np.arange(1, len(points) + 1), "hypervolume": volumes / (whole or 1.0)})
     last = int(np.flatnonzero(np.diff(volumes, prepend=0) > 0)[-1]) + 1 if whole else 0

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis.pareto import (
-    attainment,
-    front,
-    front_of,
-    front_probability,
-    hypervolume,
-    hypervolume_over_trials,
-    knee,
-    reference_point,
-)
+from ablate.analysis.front_uncertainty import attainment, front_probability
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.pareto import front, front_of, knee
 from ablate.errors import BadInput
 from ablate.paper_figures import fig_pareto
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import told
 
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
@@ -143,7 +143,7 @@ def found_by(sampler, seed, n):
     search = Search(study(sampler=sampler, seed=seed), GROUPS, count=size_of)
     specs = run(search, n)
     points = [[truth(spec), np.log(size_of(spec)["size_bytes"])] for spec in specs]
-    return pareto.hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
+    return hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
 
 
 @pytest.mark.long
