@@ -192,6 +192,7 @@ def main() -> None:
     measured.start()
     from ablate.hardware import device_name
 
+    hardware = device_name()  # imports torch, which needs more address space than the limit leaves
     sys.path.insert(0, str(HERE))
     signal.signal(signal.SIGPROF, _hang)
     names = [asked.target] if asked.target else [*SHARES]
@@ -221,10 +222,10 @@ def main() -> None:
             "seconds": round(time.monotonic() - begun),
         }
         result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result |= {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    result |= {"hardware": hardware, "cpus": os.cpu_count(), "python": platform.python_version()}
     result["versions"] = {package: version(package) for package in PACKAGES}
     print(json.dumps(result, indent=1))
-    name = "-".join(["fuzz", *device_name().lower().split()[:2], *([asked.target] if asked.target else [])])
+    name = "-".join(["fuzz", *hardware.lower().split()[:2], *([asked.target] if asked.target else [])])
     (asked.out or HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(bad > 0)
 
