@@ -1,12 +1,13 @@
-"""Two checkouts of this repository on the same runs: trial ids, the tables of `figures` and `report`, and repeated trials.
+"""Compares two checkouts of this repository on the same runs: trial ids, tables, and repeated trials.
 
     git worktree add ../before <commit>
     python benchmarks/compare_versions.py ../before .                            # every run in results/
     python benchmarks/compare_versions.py ../before . --runs results/ladder --trials 1
 
-Each version reads a copy of its own of each run. Exit 1 where anything differs. `--trials N` trains each run's N shortest
-complete trials again with either version, on this machine, and compares their records but for seconds and times.
-Needs pip install --editable '.[test]'.
+The tables are those that `figures` and `report` write. Each version reads its own copy of each run. Exits
+with 1 where anything differs. `--trials N` trains each run's N shortest complete trials again with both
+versions, on this machine, and compares their records except for times. Needs pip install --editable
+'.[test]'.
 """
 
 import argparse
@@ -32,7 +33,8 @@ def first(*names):
 trial = first("ablate.training.trial", "ablate.trial")
 data = first("ablate.data.datasets", "ablate.data")
 spec = first("ablate.config.trial_spec", "ablate.spec")
-load, cifar10 = data.load, SimpleNamespace(digest=data.DIGESTS["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
+load = data.load
+cifar10 = SimpleNamespace(digest=data.DIGESTS["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
 data.load = lambda name, *more, **how: cifar10 if name == "cifar10" else load(name, *more, **how)
 ids = {}
 for line in open(sys.argv[1], encoding="utf-8"):
@@ -43,8 +45,9 @@ print(json.dumps(ids))
 """
 TRAIN = """
 import importlib, json, sys
-try: trial, spec = importlib.import_module("ablate.training.trial"), importlib.import_module("ablate.config.trial_spec")
-except ImportError: trial, spec = importlib.import_module("ablate.trial"), importlib.import_module("ablate.spec")
+load = importlib.import_module
+try: trial, spec = load("ablate.training.trial"), load("ablate.config.trial_spec")
+except ImportError: trial, spec = load("ablate.trial"), load("ablate.spec")
 print(json.dumps(trial.run_trial(spec.TrialSpec.model_validate(json.loads(sys.argv[1])))))
 """
 

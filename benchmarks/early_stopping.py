@@ -1,13 +1,14 @@
 """What early stopping saves: the same search on real trainings, with MO-ASHA and without, over paired seeds.
 
     python benchmarks/early_stopping.py run --seeds 0 1 2   # below runs/early_stopping; goes on where it was
-    python benchmarks/early_stopping.py report              # benchmarks/results/early_stopping.json, .png, .pdf
+    python benchmarks/early_stopping.py report              # results/early_stopping.json, .png and .pdf
 
-A search over layers_bits by the default sampler, nine epochs a trial, validated after each; the same with rungs after the
-first and the third. hypervolume: of the complete trials by measured validation accuracy and log bytes, up to chance (0.1)
-and the size in full precision. epochs and seconds: of all trials so far, the stopped ones too; seconds are wall time of
-training and validation on one thread beside whatever else ran, so that the epochs compare better. The checkpoint that all
-trials of a seed start from is not counted, nor are the proposals.
+A search over layers_bits by the default sampler, nine epochs a trial, validated after each; the same with
+rungs after the first and the third. hypervolume: of the complete trials by measured validation accuracy and
+log bytes, up to chance (0.1) and the size in full precision. epochs and seconds: of all trials so far, the
+stopped ones too; seconds are wall time of training and validation on one thread beside whatever else ran, so
+that the epochs compare better. The checkpoint that all trials of a seed start from is not counted, nor are
+the proposals.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def curve(path: Path) -> dict[str, list[Any]]:
 
 
 def compare(plain: dict[str, list[Any]], stopped: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the stopped search spent, as a share, until it had what the plain one ended with; None: it never did."""
+    """The share that the stopped search spent until it reached the plain one's end; None if it never did."""
     target = plain["hypervolume"][-1]
     there = next((i for i, volume in enumerate(stopped["hypervolume"]) if volume >= target), None)
     found: dict[str, Any] = {"target": target}

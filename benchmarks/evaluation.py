@@ -1,10 +1,11 @@
-"""How many images an evaluation should take at a time: images a second, full precision and binary, in one run.
+"""Images per second of an evaluation by its batch size, in full precision and binary, in one run.
 
     python benchmarks/evaluation.py [--device cuda] [--threads 1] [--rounds 7]
 
-The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by `ablate.training.trainer.evaluate`
-as every trial is. The batch sizes take turns within each round, so that other load on the machine meets them all alike;
-medians, and the median of their ratios to 250 images. Writes results/evaluation-<device>-<torch>.json.
+The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by
+`ablate.training.trainer.evaluate` as every trial is. The batch sizes take turns within each round, so that
+other load on the machine meets them all alike; medians, and the median of their ratios to 250 images. Writes
+results/evaluation-<device>-<torch>.json.
 """
 
 import argparse

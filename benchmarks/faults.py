@@ -1,11 +1,11 @@
 """Kills drivers, workers and raylets of real studies at random moments, resumes, and counts what was lost.
 
     python benchmarks/faults.py                                     # 20 drivers, 20 workers, 5 raylets
-    python benchmarks/faults.py --drivers 1 --workers 1 --raylets 1 --trials 6      # in short, as a test runs it
+    python benchmarks/faults.py --drivers 1 --workers 1 --raylets 1 --trials 6   # short, as a test runs it
 
-A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says how many
-trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as live processes.
-Needs pip install --editable '.[test]'.
+A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says
+how many trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as
+live processes. Needs pip install --editable '.[test]'.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MARK = {"ABLATE_FAULTS": str(os.getpid())}  # in the environment of all that is 
 
 
 def drivers(folder: Path, kills: int, rng: random.Random) -> dict:
-    """SIGKILL of the driver at random moments, at concurrency 1, until the kills are spent; then to the end."""
+    """SIGKILL of the driver at random moments, at concurrency 1; after the last the run ends."""
     undisturbed, seconds = folder / "undisturbed", time.monotonic()
     finish(start(folder, undisturbed, "--concurrency", "1"))
     seconds = time.monotonic() - seconds
@@ -83,7 +83,7 @@ def workers(folder: Path, kills: int, rng: random.Random) -> dict:
 
 
 def raylets(folder: Path, kills: int, rng: random.Random) -> dict:
-    """SIGKILL of raylets: in turn a node's of a joined cluster, and the driver's own, after which the run is resumed."""
+    """SIGKILL of raylets: in turn one of a joined cluster and the driver's own, which needs a resume."""
     runs, done = [], 0
     while done < kills:
         runs.append(path := folder / f"raylets{len(runs)}")
@@ -181,7 +181,7 @@ def ids(path: Path) -> list[str]:
 
 
 def count(runs: list[Path]) -> dict:
-    """What the runs came to. Lost: asked for and not recorded. Ghosts: running still, in the state or as processes."""
+    """The result of the runs. Lost: proposed and not recorded. Ghosts: still running, by state or process."""
     tables = [load_run(path).records for path in runs]
     asked = [load_run(path).study.trials for path in runs]
     states = [load_run(path).state for path in runs]

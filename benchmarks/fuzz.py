@@ -3,11 +3,12 @@
     python benchmarks/fuzz.py --seed 0 --inputs 100000                # all targets
     python benchmarks/fuzz.py --seed 0 --inputs 50000 --target toml
 
-Targets: study and space files with what they propose (toml), ledgers (ledger), packed folders (packed), image folders
-(images). An input is a valid file with one field changed, one with bytes changed, or one made from scratch. It must be
-refused with BadInput in one line, or read as the oracle reads it, within the time limit. The first K inputs are the same
-whatever their number. Every fault is written out, grouped by where it shows, with the smallest input that shows it.
-Writes results/fuzz-HARDWARE.json, and the faults to --faults. Needs pip install --editable '.[test]' coverage.
+Targets: study and space files with what they propose (toml), ledgers (ledger), packed folders (packed), image
+folders (images). An input is a valid file with one field changed, one with bytes changed, or one made from
+scratch. It must be refused with BadInput in one line, or read as the oracle reads it, within the time limit.
+The first K inputs are the same whatever their number. Every fault is written out, grouped by where it shows,
+with the smallest input that shows it. Writes results/fuzz-HARDWARE.json, and the faults to --faults. Needs
+pip install --editable '.[test]' coverage.
 """
 
 import argparse
@@ -75,7 +76,8 @@ def judged(target: Any, given: Input, seconds: float = 0) -> str:
     except BadInput as error:
         text = str(error)
         if len(text) > LINE or "\n" in text or not text.strip():
-            return f"a message of {'several lines' if chr(10) in text else 'too many characters' if text.strip() else 'none'}"
+            problem = "several lines" if "\n" in text else "too many characters" if text.strip() else "none"
+            return f"a message of {problem}"
         return "refused"
     except Wrong as error:
         return f"wrong: {error}"

@@ -1,7 +1,8 @@
 """Packed folders: a small ViT whose header or tensors are changed, with the old digest or with one that fits.
 
-With the old digest nothing that was changed may load. With a new one it is another file: what loads must say what the file
-says, must run, and must give the original's logits where only labels or image processing differ.
+With the old digest nothing that was changed may load. With a new one it is another file: what loads must say
+what the file says, must run, and must give the original's logits where only labels or image processing
+differ.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Study and space files: load, write back, count points, propose. The oracle is tomllib and the rules of `fuzz_rules`."""
+"""Study and space files: load, write back, count points, propose. The oracle is tomllib and `fuzz_rules`."""
 
 import json
 import math

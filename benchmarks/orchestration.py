@@ -4,7 +4,8 @@
 
 nothing: 16 trials that do nothing, here and with plain Ray Tune and its stock OptunaSearch, alternating.
 sleep:   10,000 trials that only sleep, in 64 logical slots: the driver's processor time and memory a trial.
-ledger:  with 10,000 records of points at random: how long `ablate resume` takes to its first proposal, and `ablate status`.
+ledger:  with 10,000 records of points at random: how long `ablate resume` takes to its first proposal, and
+`ablate status`.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def record_of(spec: TrialSpec, name: str, seconds: float) -> Record:
 
 
 def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[str, float]:
-    """The default study with pretended trials, through the real search, driver, Ray and writer. Ray must be connected."""
+    """The default study with simulated trials, real search, driver, Ray and writer. Ray must be connected."""
     planned = plan(load_study("default").model_copy(update={"trials": trials}))
     run = create_run(path, planned.study, {})
     resources = Resources(concurrency=concurrency, gpus_per_trial=0.0)

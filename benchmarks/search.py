@@ -1,19 +1,20 @@
-"""Every sampler, and Ray Tune's stock OptunaSearch, on a table of real trials: what 150 trials find, over 20 seeds.
+"""Every sampler, and Ray Tune's OptunaSearch, on a table of real trials: 150 trials each, over 20 seeds.
 
     pip install --editable ".[benchmark]"                 # scikit-learn, for the surrogate
-    python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
-    python benchmarks/search.py --samplers additive       # it alone again; the others stay as they are in the result
-    python benchmarks/search.py --samplers additive --time-only   # its seconds a proposal, on a machine that is quiet
+    python benchmarks/search.py                           # all samplers but gp; half an hour of one core
+    python benchmarks/search.py --samplers additive       # only this one; the others stay in the result
+    python benchmarks/search.py --samplers additive --time-only   # seconds per proposal, on an idle machine
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60 --out few.json
 
-Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
-sampler here models with. Its error on points held out stands in the result, beside the SD of the noise between seeds, and
-what training in float32 comes to beside bfloat16, for the table has both. A sampler is told the surrogate's accuracy with
-noise, residuals of the repeated points drawn at random; the size is exact.
+Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a
+class that no sampler here models with. Its error on points held out stands in the result, beside the SD of
+the noise between seeds, and what training in float32 comes to beside bfloat16, for the table has both. A
+sampler is told the surrogate's accuracy with noise, residuals of the repeated points drawn at random; the
+size is exact.
 
-hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the size in full
-precision. chosen: the same of the points that are on the front by what the sampler was told, which is what a user gets.
-Both as medians over seeds with their 95 % intervals by order statistics.
+hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the
+size in full precision. chosen: the same of the points that are on the front by what the sampler was told,
+which is what a user gets. Both as medians over seeds with their 95 % intervals by order statistics.
 """
 
 import argparse
@@ -65,7 +66,7 @@ DIRECTIONS = ["max", "min"]
 
 
 class Table:
-    """Real trials, and a surrogate between them: gradient-boosted trees on the axes, precisions and numbers in order."""
+    """Real trials, and a surrogate between them: gradient-boosted trees on the axes, values in order."""
 
     def __init__(self, path: Path) -> None:
         frame = pq.read_table(path).to_pandas()
@@ -175,7 +176,7 @@ def ours(world: World, sampler: str, seed: int, trials: int) -> Proposer:
 
 
 def stock(world: World, seed: int, trials: int) -> Proposer:
-    """Trials of Ray Tune's own OptunaSearch with nothing chosen but space, metrics and seed; without Ray's runtime."""
+    """Trials of Ray Tune's OptunaSearch with its defaults, given space, metrics and seed; without Ray."""
     points = Points(world.study("random", seed, trials), world.groups)
     search = OptunaSearch(points.axes, metric=["accuracy", "size_bytes"], mode=["max", "min"], seed=seed)
     for i in range(trials):
@@ -218,7 +219,7 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
 
 
 def median(values: Any) -> list[float | None]:
-    """Median, and the order statistics between which it is with 95 % confidence, infinite ones as None: [median, low, high]."""
+    """[median, low, high], the ends of its 95 % interval by order statistics; None for an infinite value."""
     found = np.sort(np.asarray(values, dtype=float))
     k = int(stats.binom.ppf(0.025, len(found), 0.5))
     low, high = found[max(0, k - 1)], found[min(len(found) - 1, len(found) - k)]

@@ -1,13 +1,13 @@
-"""The comparison of `benchmarks/search.py` once more, on real trainings: the table's recipe on the bundled images.
+"""The comparison of `benchmarks/search.py` on real trainings: the table's recipe on the bundled images.
 
     python benchmarks/search_real.py stock                 # 150 trials of Ray Tune's OptunaSearch
     python benchmarks/search_real.py additive              # 50 trials
     python benchmarks/search_real.py report                # benchmarks/results/search_real.json
 
-Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again, not trained
-again. Searches may run beside each other; a trial trains on one thread. A trial is what it is in `studies/search_table.toml`,
-but with cifar10-mini: its accuracy is on 1,000 validation images, and the hypervolume that of what was measured, noise
-and all.
+Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again,
+not trained again. Searches may run beside each other; a trial trains on one thread. A trial is what it is in
+`studies/search_table.toml`, but with cifar10-mini: its accuracy is on 1,000 validation images, and the
+hypervolume that of what was measured, noise and all.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/sharing.py [--at-once 1 4 8 16] [--views 6400] [--device cuda]
 
-Each process is a trial's: the bundled backbone with all encoder layers binary and 8-bit activations, one CPU thread, the
-default recipe on cifar10-mini. All start together, after a warm-up. Another share is to be had where NVIDIA's MPS runs:
-then kernels of several processes run side by side, which otherwise take turns; --label says so in the file's name. Writes
-results/sharing-<device>-<torch>[-<label>].json.
+Each process is a trial's: the bundled backbone with all encoder layers binary and 8-bit activations, one CPU
+thread, the default recipe on cifar10-mini. All start together, after a warm-up. Another share is to be had
+where NVIDIA's MPS runs: then kernels of several processes run side by side, which otherwise take turns;
+--label says so in the file's name. Writes results/sharing-<device>-<torch>[-<label>].json.
 """
 
 import argparse

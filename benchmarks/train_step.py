@@ -1,13 +1,15 @@
-"""What a quantized training step costs: ours beside the full-precision step and other BitLinear layers, in one run.
+"""The time of a quantized training step beside full precision and other BitLinear layers, in one run.
 
     pip install bitlinear torchao                        the peers; without them their rows are left out
-    python benchmarks/train_step.py [--device cuda --compile] [--model FOLDER] [--threads 1] [--rounds 15] [--only NAME...]
+    python benchmarks/train_step.py [--device cuda --compile] [--model FOLDER] \\
+        [--threads 1] [--rounds 15] [--only NAME...]
 
-One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
-autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile each block of the
-encoder goes through torch.compile: they have the same code, so it is compiled once. The variants take turns within each
-round, another one first in each, so that other load on the machine meets them all alike; medians, and their ratio to full
-precision. Writes results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
+One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in
+bfloat16 autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile
+each block of the encoder goes through torch.compile: they have the same code, so it is compiled once. The
+variants take turns within each round, another one first in each, so that other load on the machine meets them
+all alike; medians, and their ratio to full precision. Writes
+results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Two processes on one run's folder, again and again: exactly one writes, others are refused in a line or read whole records.
+"""Two processes on one run's folder: one writes, the other is refused in a line or reads whole records.
 
-    python benchmarks/two_at_once.py                            # 200 rounds of bare processes, 3 of each pair of commands
+    python benchmarks/two_at_once.py          # 200 rounds of bare processes, 3 of each pair of commands
     python benchmarks/two_at_once.py --rounds 36 --repeats 0    # in short, as a test runs it
 
-Bare processes claim, lock, write and read behind a barrier, without Ray. Commands are `ablate study`, `resume`, `status` and
-`report`. Counted are writers at once, refusals, lines of the ledger that are lost, doubled or cannot be read, owners named
-that live no more, and files left over: all of these but the refusals must be 0.
-Needs pip install --editable '.[test]'.
+Bare processes claim, lock, write and read behind a barrier, without Ray. Commands are `ablate study`,
+`resume`, `status` and `report`. Counted are writers at once, refusals, lines of the ledger that are lost,
+doubled or cannot be read, owners named that live no more, and files left over: all of these but the refusals
+must be 0. Needs pip install --editable '.[test]'.
 """
 
 import argparse
