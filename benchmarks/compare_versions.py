@@ -121,16 +121,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="*", help="folders of runs; by default all in results/")
     parser.add_argument("--trials", type=int, default=0, help="to train again, of each run")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
-    asked = parser.parse_args()
-    runs = asked.runs or sorted(path.parent for path in Path("results").rglob("ledger.jsonl"))
+    options = parser.parse_args()
+    runs = options.runs or sorted(path.parent for path in Path("results").rglob("ledger.jsonl"))
     result = machine("ablate-vit", "torch", "pandas", "scipy", "optuna")
     for path in runs:
         result[str(path)] = found = compare(
-            path, [asked.before.resolve(), asked.after.resolve()], asked.trials
+            path, [options.before.resolve(), options.after.resolve()], options.trials
         )
         print(path, json.dumps(found), flush=True)
-    if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     same = ("ids_that_differ", "tables_that_differ", "trials_that_differ")
     sys.exit(any(found[key] for found in result.values() if isinstance(found, dict) for key in same))
 

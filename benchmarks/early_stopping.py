@@ -55,13 +55,13 @@ CHANCE = 0.1
 
 def study(arm: str, seed: int) -> StudySpec:
     space = load_space("layers_bits").model_copy(update={"fraction": FRACTION})
-    asked = {
+    common = {
         "question": "What does early stopping save?",
         "objectives": ("accuracy", "size_bytes"),
         "data": "cifar10-mini",
     }
     return StudySpec(
-        **asked, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm]
+        **common, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm]
     )
 
 
@@ -185,11 +185,11 @@ def main() -> None:
     parser.add_argument("verb", choices=("run", "report"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=RULES, default=[*RULES])
-    asked = parser.parse_args()
-    if asked.verb == "report":
+    options = parser.parse_args()
+    if options.verb == "report":
         return report()
-    for seed in asked.seeds:
-        for arm in asked.arms:
+    for seed in options.seeds:
+        for arm in options.arms:
             search(arm, seed)
 
 

@@ -36,23 +36,23 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     mini = datasets.load("cifar10-mini")
-    n = IMAGES[asked.device]
+    n = IMAGES[options.device]
     images, sizes = (
         datasets.Split(mini.test.images[:n], mini.test.labels[:n]),
         [size for size in SIZES if size <= n],
     )
     preprocess = loading.preprocess("vit-micro")
     tested = {
-        weights: loading.load("vit-micro", mini.classes).to(asked.device) for weights in ("full", "binary")
+        weights: loading.load("vit-micro", mini.classes).to(options.device) for weights in ("full", "binary")
     }
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
-    for counted in [False] + asked.rounds * [True]:  # the first round warms up
+    for counted in [False] + options.rounds * [True]:  # the first round warms up
         for size in sizes:
-            trainer.AT_ONCE[asked.device] = size
+            trainer.AT_ONCE[options.device] = size
             for weights, model in tested.items():
                 started = time.perf_counter()
                 trainer.evaluate(model, images, preprocess)
@@ -74,7 +74,7 @@ def main() -> None:
         "hardware": device_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **vars(asked),
+        **vars(options),
     }
     text = json.dumps(result | {"images": n, "rows": rows}, indent=1)
     print(text)

@@ -102,7 +102,7 @@ class Target:
         content, what = mangled(content, random, self.plain[0])
         return Input("bytes", f"{kind} {mode} {what}", content, (place, kind, ""))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         place, kind, beside = given.of
         paths = [self.folder / f"{name}.png" for name in PLACES]
         for path, content in zip(paths, self.plain, strict=True):

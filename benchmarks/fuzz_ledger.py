@@ -93,7 +93,7 @@ class Target:
         lines = [line if i == which else self.lines[i] for i in (0, 1)]
         return Input("field", f"{what}, {how}", b"".join(lines))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         self.path.write_bytes(given.content)
         found = ledger.read(self.path)
         self._check(found, given)

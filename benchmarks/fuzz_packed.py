@@ -113,7 +113,7 @@ class Target:
         content, what = mangled(self.files[base][name], random, self.files[1 - base][name])
         return Input("bytes", what, content, (base, name, fresh and name == TENSORS))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         base, name, fresh = given.of
         files = self.files[base] | {name: given.content}
         if fresh and name == TENSORS:

@@ -163,7 +163,7 @@ def pretrain(
 
 
 def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
-    """A saved backbone, quantized as asked. Raises BadInput when its head is for other classes."""
+    """A saved backbone, quantized as its settings say. Raises BadInput when its head is for other classes."""
     path = folder / "config.json"
     names = json.loads(path.read_text()).get("id2label", {}) if path.is_file() else {}
     if names != {str(label): name for label, name in enumerate(classes)}:
@@ -174,7 +174,7 @@ def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
     return quantized(loading.load(str(folder), classes), weights)
 
 
-def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint of an earlier run in `out`, or its record. Raises BadInput for any other folder."""
     if not out.exists() or (out.is_dir() and {path.suffix for path in out.iterdir()} <= {".part"}):
         return None
@@ -191,10 +191,10 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
         raise BadInput(
             f"--out must be new or of an earlier run, but {str(out)!r} {why}; give another or remove it"
         ) from None
-    if was != asked:
+    if was != settings:
         flags = (
             (f"--{name}" if value is True else f"--{name} {value}" for name, value in each.items())
-            for each in (was, asked)
+            for each in (was, settings)
         )
         then, now = map(" ".join, flags)
         raise BadInput(
@@ -203,17 +203,19 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float) -> None:
+def make(
+    out: Path, settings: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float
+) -> None:
     """Pre-trains into `out` from `state`. Stops with a checkpoint after the epoch that exceeds `minutes`."""
-    started, epochs = time.perf_counter(), asked["epochs"]
+    started, epochs = time.perf_counter(), settings["epochs"]
     classes, images, validation = read(data)
     print(
         f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True
     )
     out.mkdir(parents=True, exist_ok=True)
-    model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
-    for after in pretrain(model, images, validation, epochs, state, asked.get("compile", False)):
-        torch.save(after | {"asked": asked}, out / "checkpoint.part")
+    model, rows = build(classes, settings["weights"]).to(device()), state["rows"] if state else []
+    for after in pretrain(model, images, validation, epochs, state, settings.get("compile", False)):
+        torch.save(after | {"asked": settings}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
         rows = after["rows"]
         line = "epoch {epoch} of {epochs}: loss {loss:.4f}, validation top-1 {top1:.2%}, {seconds:.0f} s"
@@ -225,11 +227,11 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)
     top1 = evaluate(
-        load(out, classes, asked["weights"]).to(device()), validation, loading.preprocess(str(out))
+        load(out, classes, settings["weights"]).to(device()), validation, loading.preprocess(str(out))
     ).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {
-        "asked": asked,
+        "asked": settings,
         "top1": round(top1, 4),
         "hardware": device_name(),
         "threads": torch.get_num_threads(),
@@ -276,12 +278,14 @@ def main() -> None:
             top1 = evaluate(model, validation, loading.preprocess(str(args.evaluate))).accuracy
             print(f"{args.evaluate}: top-1 {top1:.2%} of {len(validation):,} validation images")
             return
-        asked = {"epochs": args.epochs, "weights": args.weights} | ({"compile": True} if args.compile else {})
-        state = begun(args.out, asked)
+        settings = {"epochs": args.epochs, "weights": args.weights} | (
+            {"compile": True} if args.compile else {}
+        )
+        state = begun(args.out, settings)
         if state and "top1" in state:
             print(f"{args.out} is finished: validation top-1 {state['top1']:.2%}")
         else:
-            make(args.out, asked, state, args.data, args.minutes)
+            make(args.out, settings, state, args.data, args.minutes)
     except AblateError as error:
         parser.exit(2 if isinstance(error, BadInput) else 1, f"{error}\n")
 

@@ -58,9 +58,11 @@ def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> Non
                 record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe}
             )
             if spec.model_dump() not in done:
-                again = run_trial(spec)
-                ledger.append(runs[i].path / "repeats.jsonl", again)
-                print(record["trial_id"], record["accuracy"], again["seed"], again["accuracy"], flush=True)
+                repeated = run_trial(spec)
+                ledger.append(runs[i].path / "repeats.jsonl", repeated)
+                print(
+                    record["trial_id"], record["accuracy"], repeated["seed"], repeated["accuracy"], flush=True
+                )
 
 
 def point(spec: dict[str, Any]) -> str:
@@ -122,12 +124,12 @@ def main() -> None:
     )
     parser.add_argument("--float32", action="store_true", help="train in float32, not in bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "search_table.parquet")
-    asked = parser.parse_args()
-    runs = [load_run(path) for path in asked.runs]
-    if asked.part == "repeat":
-        repeat(runs, asked.points, asked.seeds, asked.float32)
+    options = parser.parse_args()
+    runs = [load_run(path) for path in options.runs]
+    if options.part == "repeat":
+        repeat(runs, options.points, options.seeds, options.float32)
     else:
-        table(runs, asked.out)
+        table(runs, options.out)
 
 
 if __name__ == "__main__":

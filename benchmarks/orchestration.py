@@ -221,22 +221,22 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="a JSON file for the result; parts that it has already are kept"
     )
-    asked = parser.parse_args()
+    options = parser.parse_args()
     result = machine("ablate-vit", "ray", "optuna")
-    if asked.out and asked.out.exists():
-        result = json.loads(asked.out.read_text()) | result
+    if options.out and options.out.exists():
+        result = json.loads(options.out.read_text()) | result
     with tempfile.TemporaryDirectory() as name:
-        folder = asked.folder or Path(name)
-        if "nothing" in asked.parts:
-            result["nothing"] = nothing(folder, asked.rounds)
-        if "sleep" in asked.parts:
-            result["sleep"] = sleep(folder, asked.trials, asked.slots, asked.seconds)
-        if "ledger" in asked.parts:
-            result["ledger"] = ledger(folder, asked.trials, asked.rounds)
+        folder = options.folder or Path(name)
+        if "nothing" in options.parts:
+            result["nothing"] = nothing(folder, options.rounds)
+        if "sleep" in options.parts:
+            result["sleep"] = sleep(folder, options.trials, options.slots, options.seconds)
+        if "ledger" in options.parts:
+            result["ledger"] = ledger(folder, options.trials, options.rounds)
     text = json.dumps(result, indent=1)
     print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
+    if options.out:
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@
 Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a
 class that no sampler here models with. Its error on points held out stands in the result, beside the SD of
 the noise between seeds, and what training in float32 comes to beside bfloat16, for the table has both. A
-sampler is told the surrogate's accuracy with noise, residuals of the repeated points drawn at random; the
+sampler gets the surrogate's accuracy with noise, residuals of the repeated points drawn at random; the
 size is exact.
 
 hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the
-size in full precision. chosen: the same of the points that are on the front by what the sampler was told,
+size in full precision. chosen: the same of the points that are on the front by what the sampler was given,
 which is what a user gets. Both as medians over seeds with their 95 % intervals by order statistics.
 """
 
@@ -144,7 +144,7 @@ class World:
     def __call__(
         self, points: Points, spec: TrialSpec, rng: np.random.Generator
     ) -> tuple[float, float, float, int]:
-        """Accuracy as told and without noise, seconds, bytes."""
+        """Accuracy with and without noise, seconds, bytes."""
         if (
             key := json.dumps(
                 {group: layer.model_dump() for group, layer in spec.layers.items()}, sort_keys=True
@@ -155,7 +155,7 @@ class World:
         return min(1.0, max(0.0, true + rng.choice(self.table.residuals))), true, seconds, size
 
 
-Told = list[tuple[float, float, float, int, str]]  # told accuracy, true accuracy, seconds, bytes, key
+Trials = list[tuple[float, float, float, int, str]]  # accuracy with noise, true accuracy, seconds, bytes, key
 Proposer = Iterator[tuple[TrialSpec, Callable[[float, int], None]]]
 
 
@@ -194,16 +194,16 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     points = Points(world.study("random", seed, trials), world.groups)
     rng = np.random.default_rng([seed, 1])  # of the noise, the same for all samplers
     proposer = stock(world, seed, trials) if sampler == "stock" else ours(world, sampler, seed, trials)
-    told: Told = []
+    done: Trials = []
     waits = []
-    while len(told) < trials:
+    while len(done) < trials:
         started = time.perf_counter()
         spec, tell = next(proposer)
         waits.append(time.perf_counter() - started)
         accuracy, true, seconds, size = world(points, spec, rng)
-        told.append((accuracy, true, seconds, size, key_of(spec)))
+        done.append((accuracy, true, seconds, size, key_of(spec)))
         tell(accuracy, size)
-    seen, sizes = np.array([row[:2] for row in told]), np.log([row[3] for row in told])
+    seen, sizes = np.array([row[:2] for row in done]), np.log([row[3] for row in done])
     reference = [CHANCE, math.log(world.full)]
     at = [n for n in MARKS if n <= trials]
     fronts = [front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
@@ -212,8 +212,8 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
         "chosen": [
             hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
         ],
-        "seconds": np.cumsum([row[2] for row in told]),
-        "duplicates": trials - len({row[4] for row in told}),
+        "seconds": np.cumsum([row[2] for row in done]),
+        "duplicates": trials - len({row[4] for row in done}),
         "proposal_s": waits,
     }
 
@@ -247,7 +247,7 @@ def summary(runs: list[dict[str, Any]], target: float) -> dict[str, Any]:
     }
 
 
-def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> dict[str, float]:
+def proposals_at(world: World, sampler: str, records: int, proposals: int = 10) -> dict[str, float]:
     """Seconds a proposal once a search knows so many records, of points at random."""
     study, rng = world.study("random", 0, records), np.random.default_rng(0)
     points, source, known = Points(study, world.groups), Search(study, world.groups), []
@@ -258,7 +258,7 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
             blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size}
         )
     search, waits = Search(world.study(sampler, 0, records), world.groups, known, world.count), []
-    for _ in range(asked):
+    for _ in range(proposals):
         started = time.perf_counter()
         search.ask()
         waits.append(time.perf_counter() - started)
@@ -306,50 +306,50 @@ def main() -> None:
         "--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else"
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")  # Optuna's experimental options
     logging.getLogger("ray").setLevel(logging.ERROR)
     threadpool_limits(1)  # the surrogate's trees are too small for more
-    world = World(Table(asked.table))
+    world = World(Table(options.table))
     names = ["ablate-vit", "optuna", "ray", "scipy", "scikit-learn", "numpy"]
     result: dict[str, Any] = {
         "hardware": {"device": device_name(), "cpus": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
         "table": world.table.about,
-        "trials": asked.trials,
-        "seeds": list(range(asked.seeds)),
+        "trials": options.trials,
+        "seeds": list(range(options.seeds)),
         "reference": {"accuracy": CHANCE, "size_bytes": world.full},
         "samplers": {},
     }
     print(json.dumps(result["table"], indent=1), flush=True)
-    before = json.loads(asked.out.read_text()) if asked.samplers and asked.out.exists() else {}
+    before = json.loads(options.out.read_text()) if options.samplers and options.out.exists() else {}
     if other := [
         key for key, value in result.items() if key != "samplers" and before.get(key, value) != value
     ]:
         parser.error(
-            f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out"
+            f"{options.out} must be of the same {other[0]} for its other samplers to stay; give another --out"
         )
     result |= before
-    for name in [*([] if before else ["stock"]), *(asked.samplers or OURS)]:
-        if asked.time_only:
+    for name in [*([] if before else ["stock"]), *(options.samplers or OURS)]:
+        if options.time_only:
             result["samplers"][name]["proposal_s_at"] = {
-                asked.records: proposals_at(world, name, asked.records)
+                options.records: proposals_at(world, name, options.records)
             }
             continue
-        runs = [run(world, name, seed, asked.trials) for seed in range(asked.seeds)]
+        runs = [run(world, name, seed, options.trials) for seed in range(options.seeds)]
         if name == "stock":
             result["target"] = statistics.median(found["hypervolume"][-1] for found in runs)
         result["samplers"][name] = summary(runs, result["target"])
-        if asked.records and name != "stock":
+        if options.records and name != "stock":
             result["samplers"][name]["proposal_s_at"] = {
-                asked.records: proposals_at(world, name, asked.records)
+                options.records: proposals_at(world, name, options.records)
             }
         brief = {key: value for key, value in result["samplers"][name].items() if key != "hypervolume"}
-        at = {n: result["samplers"][name]["hypervolume"][n - 1] for n in MARKS if n <= asked.trials}
+        at = {n: result["samplers"][name]["hypervolume"][n - 1] for n in MARKS if n <= options.trials}
         print(name, json.dumps({"hypervolume": at} | brief), flush=True)
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(result, asked.out)
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, options.out)
 
 
 if __name__ == "__main__":

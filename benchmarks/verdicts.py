@@ -160,8 +160,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "verdicts.json")
-    asked = parser.parse_args()
-    n, seed = asked.studies, asked.seed
+    options = parser.parse_args()
+    n, seed = options.studies, options.seed
     result: dict[str, Any] = {
         "studies_of_each_truth": n,
         "seed": seed,
@@ -176,7 +176,7 @@ def main() -> None:
     result["truths"] = {
         name: {"gap": [first, last], "true": sorted(true)} for name, (first, last, true) in TRUTHS.items()
     }
-    with ProcessPoolExecutor(asked.processes) as pool:
+    with ProcessPoolExecutor(options.processes) as pool:
         coverages = {
             (seeds, images): pool.submit(coverage, seeds, n, images, 1000, seed)
             for seeds in (8, 3)
@@ -196,8 +196,8 @@ def main() -> None:
             }
         result["8_seeds_two_constant_arms"] = arms.result()
     result["provenance"] = provenance()
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -25,7 +25,8 @@ BITS = dict(zip("NDP", map(np.ravel, _GRID), strict=True))
 PUBLISHED = {
     "power": (CURVE, {"B": 3.0, "beta": 0.3}, lambda D, B, beta: B / D**beta),
     "power_floor": (CURVE, {"E": 0.15, "B": 5.0, "beta": 0.4}, lambda D, E, B, beta: E + B / D**beta),
-    "chinchilla": (  # parameters of Hoffmann et al. 2022 as re-estimated by Besiroglu et al. 2024, E and A scaled to this range
+    # Hoffmann et al. 2022, re-estimated by Besiroglu et al. 2024; E and A scaled to this range
+    "chinchilla": (
         SIZES,
         {"E": 0.3, "A": 48.0, "B": 21.0, "alpha": 0.3478, "beta": 0.3658},
         lambda N, D, E, A, B, alpha, beta: E + A / N**alpha + B / D**beta,
