@@ -16,7 +16,8 @@ def attainment(
 ) -> NDArray[np.float64]:
     """The empirical attainment surface: the best points that a share of the sets attains.
 
-    Fonseca et al. 2011, EMO. A set attains what one of its points equals or dominates; an empty set attains nothing.
+    Fonseca et al. 2011, EMO. A set attains what one of its points equals or dominates; an empty set attains
+    nothing.
 
     Args:
         sets: points (n_i, m) of each run; m is 2 or 3.
