@@ -1,10 +1,11 @@
-"""Scaling laws: how error falls with data volume D, with model size N, and what quantization adds to it.
+"""Scaling laws: how error falls with data volume D and model size N, and what quantization adds to it.
 
-Each law is a sum of positive terms, worked on as a log-sum-exp of its log terms (Hoffmann et al. 2022, arXiv 2203.15556,
-approach 3). Coefficients (E, A, B, ...) are fitted as logarithms, exponents (alpha, beta, ...) as they are.
+Each law is a sum of positive terms, computed as a log-sum-exp of its log terms (Hoffmann et al. 2022, arXiv
+2203.15556, approach 3). Coefficients (E, A, B, ...) are fitted as logarithms, exponents (alpha, beta, ...) as
+they are. So a parameter vector theta (k,) has the logarithms of coefficients.
 
-Predictors: N parameters of the model, D training images, P bits a weight, and quantized, 0 on the full-precision
-curve and 1 on the quantized one, where a law describes both curves together.
+Predictors: N parameters of the model, D training images, P bits per weight. Where a law describes a
+full-precision and a quantized curve together, `quantized` is 0 on the first and 1 on the second.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Columns = dict[str, Array]
-# A term: its coefficient, the logarithm of what the coefficient multiplies (S, n), and that logarithm's derivatives.
+# A term: the name of its coefficient, the logarithm of its other factor (S, n), and that one's derivatives.
 Term = tuple[str, Array, Columns]
 
 EXPONENTS = {"alpha", "beta", "beta_q", "gamma_D"}
@@ -24,7 +25,15 @@ LARGEST_EXPONENT = 5.0
 
 @dataclass(frozen=True)
 class Law:
-    """equation: as published; parameters and predictors: their names; terms: (parameters (S, 1), predictors (n,)) -> terms."""
+    """A scaling law.
+
+    Attributes:
+        equation: as published.
+        parameters: their names, in the order of theta.
+        predictors: their names.
+        terms: the terms of S parameter vectors at n points, from parameters (S, 1) and predictors (n,) by
+            name.
+    """
 
     equation: str
     parameters: tuple[str, ...]
@@ -50,25 +59,26 @@ def _only(mask: Array) -> Array:
 
 
 def _size(p: Columns, x: Columns) -> Term:
-    return "A", -p["alpha"] * x["N"], {"alpha": -x["N"]}  # A / N^alpha
+    """A / N^alpha."""
+    return "A", -p["alpha"] * x["N"], {"alpha": -x["N"]}
 
 
 def _effective_size(p: Columns, x: Columns) -> Term:
+    """A / N_eff^alpha, N_eff = N (1 - exp(-P / gamma)): Kumar et al. 2024, arXiv 2411.04330."""
     bits = x["P"] / np.exp(p["gamma"])  # (S, n)
-    effective = x["N"] + np.log(
-        -np.expm1(-bits)
-    )  # N_eff = N (1 - exp(-P / gamma)), Kumar et al. 2024, arXiv 2411.04330
+    effective = x["N"] + np.log(-np.expm1(-bits))
     slope = p["alpha"] * bits * np.exp(-bits) / -np.expm1(-bits)
     return "A", -p["alpha"] * effective, {"alpha": -effective, "gamma": slope}
 
 
 def _multiplied(p: Columns, x: Columns) -> Term:
-    data = x["D"] + x["quantized"] * p["rho"]  # log(rho D) on the quantized curve, log D on the other
+    """B / (rho D)^beta on the quantized curve, B / D^beta on the other."""
+    data = x["D"] + x["quantized"] * p["rho"]
     return "B", -p["beta"] * data, {"beta": -data, "rho": -p["beta"] * x["quantized"]}
 
 
 def _growing(p: Columns, x: Columns) -> Term:
-    # delta(D) = k D^gamma_D at one N and one group size: Chen et al. 2025, arXiv 2505.14302
+    """k D^gamma_D on the quantized curve: Chen et al. 2025, arXiv 2505.14302, at one N and one group size."""
     return "k", p["gamma_D"] * x["D"] + _only(x["quantized"]), {"gamma_D": x["D"]}
 
 
@@ -130,13 +140,27 @@ LAWS: dict[str, Law] = {
 
 
 def transformed(predictors: Columns) -> Columns:
-    """log N and log D; P and quantized as they are."""
+    """The predictors as the terms take them: log N and log D, the others as they are."""
     return {name: np.log(value) if name in ("N", "D") else value for name, value in predictors.items()}
 
 
+def columns(law: Law, theta: Array) -> Columns:
+    """The parameter vectors theta (S, k) as columns (S, 1) by name."""
+    return {name: theta[:, i, None] for i, name in enumerate(law.parameters)}
+
+
 def log_loss(law: Law, theta: Array, x: Columns) -> tuple[Array, Array]:
-    """The log losses (S, n) of S parameter vectors (S, k) at n points, and their gradients (S, n, k)."""
-    terms = law.terms(_columns(law, theta), x)
+    """The logarithm of the loss that a law predicts.
+
+    Args:
+        law: the law, with k parameters and T terms.
+        theta: (S, k) parameter vectors.
+        x: predictors (n,) by name, as from `transformed`.
+
+    Returns:
+        Log losses (S, n), and their gradients (S, n, k).
+    """
+    terms = law.terms(columns(law, theta), x)
     index = {name: i for i, name in enumerate(law.parameters)}
     logs = [theta[:, index[name], None] + rest for name, rest, _ in terms]  # each (S, n)
     largest = np.max(logs, axis=0)
@@ -148,41 +172,3 @@ def log_loss(law: Law, theta: Array, x: Columns) -> tuple[Array, Array]:
         for parameter, slope in slopes.items():
             gradient[..., index[parameter]] += share * slope
     return largest + np.log(total), gradient
-
-
-def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
-    """The lowest and highest parameter vectors (k,) that a fit may reach: far beyond what points can tell apart."""
-    reach = LARGEST_EXPONENT * max(
-        float(np.abs(value).max()) for name, value in x.items() if name in ("N", "D")
-    )
-    least, most = np.log(loss.min()), np.log(loss.max())
-    tiny = np.log(1e-6)
-    limits = {
-        **dict.fromkeys(EXPONENTS, (0.0, LARGEST_EXPONENT)),
-        **dict.fromkeys(("E", "delta"), (least + tiny, most)),
-        "rho": (tiny, -tiny),
-        "gamma": (np.log(0.1), np.log(1000.0)),
-    }
-    low, high = zip(
-        *(limits.get(name, (least + tiny - reach, most - tiny + reach)) for name in law.parameters),
-        strict=True,
-    )
-    return np.array(low), np.array(high)
-
-
-def starts(law: Law, x: Columns, loss: Array) -> Array:
-    """A grid of starts (S, k): exponents, precisions and floors vary; each other term then makes up what the floor leaves."""
-    grid = {**dict.fromkeys(EXPONENTS, (0.1, 0.35, 0.7, 1.5)), "E": (0.05, 0.5, 0.9)}
-    grid |= {"gamma": tuple(np.log((0.5, 2.0, 8.0))), "rho": tuple(np.log((0.1, 0.5, 1.5)))}
-    axes = np.meshgrid(*(grid.get(name, (0.0,)) for name in law.parameters), indexing="ij")
-    theta = np.stack([axis.ravel() for axis in axes], axis=1)  # (S, k), with E as a share of the least loss
-    share = theta[:, law.parameters.index("E")] if "E" in law.parameters else np.zeros(len(theta))
-    for name, rest, _ in law.terms(_columns(law, theta), x):
-        part = share * loss.min() if name == "E" else (1 - share) * np.exp(np.log(loss).mean())
-        middle = np.array([row[np.isfinite(row)].mean() for row in np.atleast_2d(rest)])
-        theta[:, law.parameters.index(name)] = np.log(part) - middle
-    return np.clip(theta, *bounds(law, x, loss))
-
-
-def _columns(law: Law, theta: Array) -> Columns:
-    return {name: theta[:, i, None] for i, name in enumerate(law.parameters)}

@@ -110,7 +110,7 @@ def _sentence(result: DataVolume) -> str:
     if result.arm in rules.other_recipe:
         the_gap += ", in recipe and quantization together,"
     meaning = {
-        "constant": f"{the_gap} stays within {points(rules.slope_margin)} per decade of images",
+        "constant": f"{the_gap} stays the same, within {points(rules.slope_margin)} per decade of images",
         "closes": f"{the_gap} closes with data",
         "shrinks": f"{the_gap} shrinks with data, but is not shown to close",
         "grows": f"{the_gap} grows with data",
@@ -138,4 +138,4 @@ def _slope(result: DataVolume, slope: Estimate) -> str:
     tests += [f"{p['mixed']:.2g} by a mixed model"] if result.mixed else []
     interval = f"{100 * slope.low:+z.1f} to {100 * slope.high:+z.1f}"
     seeds = f"{result.seeds} seeds"
-    return f"{100 * slope.value:+z.1f} points per decade of images ({interval}; {seeds}, {', '.join(tests)})"
+    return f"{100 * slope.value:+z.1f} points per decade ({interval}; {seeds}, {', '.join(tests)})"

@@ -62,7 +62,7 @@ class Rules:
             f"Fixed beforehand: a size is left out where the mean accuracy of {quoted(self.baseline)} is "
             f"within {near}. A gap within {points(self.margin)} at the largest size counts as none, and so "
             f"does a slope within {points(self.slope_margin)} per decade of images. Tests are t tests over "
-            f"paired seeds at {100 * self.alpha:g} %; the p values of each test are adjusted by Holm over {arms}."
+            f"paired seeds at {100 * self.alpha:g} %, each adjusted by Holm over {arms}."
         )
 
 

@@ -1,9 +1,10 @@
-"""How long the analysis takes: a front of 100,000 uniform points, a fit with 1,000 bootstrap samples, a page of 2,000 trials.
+"""How long the analysis takes: a front of 100,000 points, a fit with 1,000 bootstrap samples, a large page.
 
     python benchmarks/analysis.py [--rounds 5]
 
-The points are made up; the page is that of a run of `layers_bits` on a ViT of 12 blocks whose accuracies are made up.
-Medians; the page is the whole command, imports included. Writes results/analysis-HARDWARE.json; two minutes.
+The points are random and uniform. The page is that of 2,000 trials of `layers_bits` on a ViT of 12 blocks
+with made-up accuracies; its time is that of the whole command, imports included. All times are medians.
+Writes results/analysis-HARDWARE.json; takes two minutes.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.analysis.pareto import front, hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.pareto import front
 from ablate.analysis.scaling import fit
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec

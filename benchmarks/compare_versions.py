@@ -1,12 +1,13 @@
-"""Two checkouts of this repository on the same runs: trial ids, the tables of `figures` and `report`, and repeated trials.
+"""Compares two checkouts of this repository on the same runs: trial ids, tables, and repeated trials.
 
     git worktree add ../before <commit>
     python benchmarks/compare_versions.py ../before .                            # every run in results/
     python benchmarks/compare_versions.py ../before . --runs results/ladder --trials 1
 
-Each version reads a copy of its own of each run. Exit 1 where anything differs. `--trials N` trains each run's N shortest
-complete trials again with either version, on this machine, and compares their records but for seconds and times.
-Needs pip install --editable '.[test]'.
+The tables are those that `figures` and `report` write. Each version reads its own copy of each run. Exits
+with 1 where anything differs. `--trials N` trains each run's N shortest complete trials again with both
+versions, on this machine, and compares their records except for times. Needs pip install --editable
+'.[test]'.
 """
 
 import argparse
@@ -32,7 +33,8 @@ def first(*names):
 trial = first("ablate.training.trial", "ablate.trial")
 data = first("ablate.data.datasets", "ablate.data")
 spec = first("ablate.config.trial_spec", "ablate.spec")
-load, cifar10 = data.load, SimpleNamespace(digest=data.DIGESTS["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
+load = data.load
+cifar10 = SimpleNamespace(digest=data.DIGESTS["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
 data.load = lambda name, *more, **how: cifar10 if name == "cifar10" else load(name, *more, **how)
 ids = {}
 for line in open(sys.argv[1], encoding="utf-8"):
@@ -119,16 +121,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="*", help="folders of runs; by default all in results/")
     parser.add_argument("--trials", type=int, default=0, help="to train again, of each run")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
-    asked = parser.parse_args()
-    runs = asked.runs or sorted(path.parent for path in Path("results").rglob("ledger.jsonl"))
+    options = parser.parse_args()
+    runs = options.runs or sorted(path.parent for path in Path("results").rglob("ledger.jsonl"))
     result = machine("ablate-vit", "torch", "pandas", "scipy", "optuna")
     for path in runs:
         result[str(path)] = found = compare(
-            path, [asked.before.resolve(), asked.after.resolve()], asked.trials
+            path, [options.before.resolve(), options.after.resolve()], options.trials
         )
         print(path, json.dumps(found), flush=True)
-    if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     same = ("ids_that_differ", "tables_that_differ", "trials_that_differ")
     sys.exit(any(found[key] for found in result.values() if isinstance(found, dict) for key in same))
 

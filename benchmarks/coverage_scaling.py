@@ -2,8 +2,8 @@
 
     python benchmarks/coverage_scaling.py [--studies 500] [--samples 1000]
 
-Simulated studies: 5 data sizes over two decades, 8 seeds, Gaussian noise of the log error, full and quantized curves;
-independent points. Prints a table and writes results/coverage-scaling.json; half an hour of one core.
+Simulated studies: 5 data sizes over two decades, 8 seeds, Gaussian noise of the log error, full and quantized
+curves; independent points. Prints a table and writes results/coverage-scaling.json; half an hour of one core.
 """
 
 import argparse

@@ -1,13 +1,14 @@
 """What early stopping saves: the same search on real trainings, with MO-ASHA and without, over paired seeds.
 
     python benchmarks/early_stopping.py run --seeds 0 1 2   # below runs/early_stopping; goes on where it was
-    python benchmarks/early_stopping.py report              # benchmarks/results/early_stopping.json, .png, .pdf
+    python benchmarks/early_stopping.py report              # results/early_stopping.json, .png and .pdf
 
-A search over layers_bits by the default sampler, nine epochs a trial, validated after each; the same with rungs after the
-first and the third. hypervolume: of the complete trials by measured validation accuracy and log bytes, up to chance (0.1)
-and the size in full precision. epochs and seconds: of all trials so far, the stopped ones too; seconds are wall time of
-training and validation on one thread beside whatever else ran, so that the epochs compare better. The checkpoint that all
-trials of a seed start from is not counted, nor are the proposals.
+A search over layers_bits by the default sampler, nine epochs a trial, validated after each; the same with
+rungs after the first and the third. hypervolume: of the complete trials by measured validation accuracy and
+log bytes, up to chance (0.1) and the size in full precision. epochs and seconds: of all trials so far, the
+stopped ones too; seconds are wall time of training and validation on one thread beside whatever else ran, so
+that the epochs compare better. The checkpoint that all trials of a seed start from is not counted, nor are
+the proposals.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import matplotlib
 import numpy as np
 
 from ablate import load_run, run_study
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume_over_trials
 from ablate.config.designs import EarlyStopping
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
@@ -55,13 +56,13 @@ CHANCE = 0.1
 
 def study(arm: str, seed: int) -> StudySpec:
     space = load_space("layers_bits").model_copy(update={"fraction": FRACTION})
-    asked = {
+    common = {
         "question": "What does early stopping save?",
         "objectives": ("accuracy", "size_bytes"),
         "data": "cifar10-mini",
     }
     return StudySpec(
-        **asked, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm]
+        **common, space=space, recipe=RECIPE, seed=seed, trials=TRIALS[arm], early_stopping=RULES[arm]
     )
 
 
@@ -95,7 +96,7 @@ def curve(path: Path) -> dict[str, list[Any]]:
     records = ledger.read(path)
     full = max(record["size_bytes"] or 0 for record in records)
     points = [(r["accuracy"], r["size_bytes"]) if r["status"] == "complete" else (0.0, full) for r in records]
-    volumes = pareto.hypervolume_over_trials(
+    volumes = hypervolume_over_trials(
         np.array([[accuracy, math.log(size)] for accuracy, size in points]),
         [CHANCE, math.log(full)],
         ["max", "min"],
@@ -109,7 +110,7 @@ def curve(path: Path) -> dict[str, list[Any]]:
 
 
 def compare(plain: dict[str, list[Any]], stopped: dict[str, list[Any]]) -> dict[str, Any]:
-    """What the stopped search spent, as a share, until it had what the plain one ended with; None: it never did."""
+    """The share that the stopped search spent until it reached the plain one's end; None if it never did."""
     target = plain["hypervolume"][-1]
     there = next((i for i, volume in enumerate(stopped["hypervolume"]) if volume >= target), None)
     found: dict[str, Any] = {"target": target}
@@ -185,11 +186,11 @@ def main() -> None:
     parser.add_argument("verb", choices=("run", "report"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=RULES, default=[*RULES])
-    asked = parser.parse_args()
-    if asked.verb == "report":
+    options = parser.parse_args()
+    if options.verb == "report":
         return report()
-    for seed in asked.seeds:
-        for arm in asked.arms:
+    for seed in options.seeds:
+        for arm in options.arms:
             search(arm, seed)
 
 

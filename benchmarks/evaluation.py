@@ -1,10 +1,11 @@
-"""How many images an evaluation should take at a time: images a second, full precision and binary, in one run.
+"""Images per second of an evaluation by its batch size, in full precision and binary, in one run.
 
     python benchmarks/evaluation.py [--device cuda] [--threads 1] [--rounds 7]
 
-The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by `ablate.training.trainer.evaluate`
-as every trial is. The batch sizes take turns within each round, so that other load on the machine meets them all alike;
-medians, and the median of their ratios to 250 images. Writes results/evaluation-<device>-<torch>.json.
+The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by
+`ablate.training.trainer.evaluate` as every trial is. The batch sizes take turns within each round, so that
+other load on the machine meets them all alike; medians, and the median of their ratios to 250 images. Writes
+results/evaluation-<device>-<torch>.json.
 """
 
 import argparse
@@ -35,24 +36,24 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     mini = datasets.load("cifar10-mini")
-    n = IMAGES[asked.device]
+    n = IMAGES[options.device]
     images, sizes = (
         datasets.Split(mini.test.images[:n], mini.test.labels[:n]),
         [size for size in SIZES if size <= n],
     )
     preprocess = loading.preprocess("vit-micro")
     tested = {
-        weights: checkpoints.load("vit-micro", mini.classes).to(asked.device)
+        weights: checkpoints.load("vit-micro", mini.classes).to(options.device)
         for weights in ("full", "binary")
     }
     quantize_(tested["binary"], {"vit.layers.*": LayerSpec(weights="binary")})
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
-    for counted in [False] + asked.rounds * [True]:  # the first round warms up
+    for counted in [False] + options.rounds * [True]:  # the first round warms up
         for size in sizes:
-            trainer.AT_ONCE[asked.device] = size
+            trainer.AT_ONCE[options.device] = size
             for weights, model in tested.items():
                 started = time.perf_counter()
                 trainer.evaluate(model, images, preprocess)
@@ -74,7 +75,7 @@ def main() -> None:
         "hardware": device_name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **vars(asked),
+        **vars(options),
     }
     text = json.dumps(result | {"images": n, "rows": rows}, indent=1)
     print(text)

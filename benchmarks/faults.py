@@ -1,11 +1,11 @@
 """Kills drivers, workers and raylets of real studies at random moments, resumes, and counts what was lost.
 
     python benchmarks/faults.py                                     # 20 drivers, 20 workers, 5 raylets
-    python benchmarks/faults.py --drivers 1 --workers 1 --raylets 1 --trials 6      # in short, as a test runs it
+    python benchmarks/faults.py --drivers 1 --workers 1 --raylets 1 --trials 6   # short, as a test runs it
 
-A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says how many
-trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as live processes.
-Needs pip install --editable '.[test]'.
+A study is 30 fine-tunings of a ViT of 2 blocks on real images, about a second each. Per part the result says
+how many trials were recorded, lost, recorded twice, and left as ghosts: still "running" in the state, or as
+live processes. Needs pip install --editable '.[test]'.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MARK = {"ABLATE_FAULTS": str(os.getpid())}  # in the environment of all that is 
 
 
 def drivers(folder: Path, kills: int, rng: random.Random) -> dict:
-    """SIGKILL of the driver at random moments, at concurrency 1, until the kills are spent; then to the end."""
+    """SIGKILL of the driver at random moments, at concurrency 1; after the last the run ends."""
     undisturbed, seconds = folder / "undisturbed", time.monotonic()
     finish(start(folder, undisturbed, "--concurrency", "1"))
     seconds = time.monotonic() - seconds
@@ -83,7 +83,7 @@ def workers(folder: Path, kills: int, rng: random.Random) -> dict:
 
 
 def raylets(folder: Path, kills: int, rng: random.Random) -> dict:
-    """SIGKILL of raylets: in turn a node's of a joined cluster, and the driver's own, after which the run is resumed."""
+    """SIGKILL of raylets: in turn one of a joined cluster and the driver's own, which needs a resume."""
     runs, done = [], 0
     while done < kills:
         runs.append(path := folder / f"raylets{len(runs)}")
@@ -181,15 +181,15 @@ def ids(path: Path) -> list[str]:
 
 
 def count(runs: list[Path]) -> dict:
-    """What the runs came to. Lost: asked for and not recorded. Ghosts: running still, in the state or as processes."""
+    """The result of the runs. Lost: proposed and not recorded. Ghosts: still running, by state or process."""
     tables = [load_run(path).records for path in runs]
-    asked = [load_run(path).study.trials for path in runs]
+    planned = [load_run(path).study.trials for path in runs]
     states = [load_run(path).state for path in runs]
     time.sleep(10)
     return {
         "studies": len(runs),
         "trials_recorded": sum(map(len, tables)),
-        "lost": sum(n - table["trial_id"].nunique() for n, table in zip(asked, tables, strict=True)),
+        "lost": sum(n - table["trial_id"].nunique() for n, table in zip(planned, tables, strict=True)),
         "duplicated": sum(int(table["trial_id"].duplicated().sum()) for table in tables),
         "ghosts": sum(len(s["running"]) + len(s["unfinished"]) for s in states),
         "processes_left": sum(
@@ -209,19 +209,22 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30, help="of a study")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    result = machine("ablate-vit", "ray", "optuna", "torch") | {"seed": asked.seed, "trials": asked.trials}
+    result = machine("ablate-vit", "ray", "optuna", "torch") | {
+        "seed": options.seed,
+        "trials": options.trials,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "study.toml").write_text(STUDY.format(model=make_model(folder), trials=asked.trials))
+        (folder / "study.toml").write_text(STUDY.format(model=make_model(folder), trials=options.trials))
         for part in (drivers, workers, raylets):
             started = time.monotonic()
-            if kills := getattr(asked, part.__name__):
-                result[part.__name__] = part(folder, kills, random.Random(asked.seed))
+            if kills := getattr(options, part.__name__):
+                result[part.__name__] = part(folder, kills, random.Random(options.seed))
                 result[part.__name__]["seconds"] = round(time.monotonic() - started)
-            if asked.out:
-                asked.out.write_text(json.dumps(result, indent=1) + "\n")
+            if options.out:
+                options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

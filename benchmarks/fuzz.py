@@ -3,11 +3,12 @@
     python benchmarks/fuzz.py --seed 0 --inputs 100000                # all targets
     python benchmarks/fuzz.py --seed 0 --inputs 50000 --target toml
 
-Targets: study and space files with what they propose (toml), ledgers (ledger), packed folders (packed), image folders
-(images). An input is a valid file with one field changed, one with bytes changed, or one made from scratch. It must be
-refused with BadInput in one line, or read as the oracle reads it, within the time limit. The first K inputs are the same
-whatever their number. Every fault is written out, grouped by where it shows, with the smallest input that shows it.
-Writes results/fuzz-HARDWARE.json, and the faults to --faults. Needs pip install --editable '.[test]' coverage.
+Targets: study and space files with what they propose (toml), ledgers (ledger), packed folders (packed), image
+folders (images). An input is a valid file with one field changed, one with bytes changed, or one made from
+scratch. It must be refused with BadInput in one line, or read as the oracle reads it, within the time limit.
+The first K inputs are the same whatever their number. Every fault is written out, grouped by where it shows,
+with the smallest input that shows it. Writes results/fuzz-HARDWARE.json, and the faults to --faults. Needs
+pip install --editable '.[test]' coverage.
 """
 
 import argparse
@@ -65,17 +66,18 @@ class Hang(BaseException):
     """The time limit of an input; no handler of the code that is tested takes it."""
 
 
-def judged(target: Any, given: Input, seconds: float = 0) -> str:
+def outcome(target: Any, given: Input, seconds: float = 0) -> str:
     """What became of an input: "accepted", "refused", or where it shows which fault."""
     from ablate.errors import BadInput
 
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        target.judge(given)
+        target.check(given)
     except BadInput as error:
         text = str(error)
         if len(text) > LINE or "\n" in text or not text.strip():
-            return f"a message of {'several lines' if chr(10) in text else 'too many characters' if text.strip() else 'none'}"
+            problem = "several lines" if "\n" in text else "too many characters" if text.strip() else "none"
+            return f"a message of {problem}"
         return "refused"
     except Wrong as error:
         return f"wrong: {error}"
@@ -101,7 +103,7 @@ def shrunk(target: Any, given: Input, fault: str, tries: int = 200) -> Input:
             tries -= 1
             if not tries:
                 break
-            if judged(target, less, SECONDS) == fault:
+            if outcome(target, less, SECONDS) == fault:
                 given = less
                 break
         else:
@@ -125,7 +127,7 @@ def fuzz(
         if seconds:  # a wait that takes no CPU, or that no signal ends
             faulthandler.dump_traceback_later(30 * seconds, exit=True)
         started = time.process_time()
-        end = judged(target, given, seconds)
+        end = outcome(target, given, seconds)
         slowest = max(slowest, (round(time.process_time() - started, 2), given.what))
         kinds[given.kind] += 1
         ends[end if end in ("accepted", "refused") else "faults"] += 1
@@ -150,8 +152,8 @@ def save(folder: Path, name: str, faults: dict[str, Input]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, (fault, given) in enumerate(faults.items()):
         (folder / f"{name}-{number}.input").write_bytes(given.content)
-        told = {"fault": fault, "kind": given.kind, "what": given.what, "of": repr(given.of)}
-        (folder / f"{name}-{number}.json").write_text(json.dumps(told, indent=1) + "\n")
+        description = {"fault": fault, "kind": given.kind, "what": given.what, "of": repr(given.of)}
+        (folder / f"{name}-{number}.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
 def covered(coverage: Any, name: str) -> dict[str, Any]:
@@ -185,26 +187,29 @@ def main() -> None:
         "--faults", type=Path, default=Path("faults"), help="a folder for the inputs of faults"
     )
     parser.add_argument("--out", type=Path, help="the result's file")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     import coverage
 
     measured = coverage.Coverage(branch=True, include=["*/ablate/*.py"], data_file=None, config_file=False)
     measured.start()
     from ablate.hardware import device_name
 
+    hardware = device_name()  # imports torch, which needs more address space than the limit leaves
     sys.path.insert(0, str(HERE))
     signal.signal(signal.SIGPROF, _hang)
-    names = [asked.target] if asked.target else [*SHARES]
-    result: dict[str, Any] = {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "seed": asked.seed}
+    names = [options.target] if options.target else [*SHARES]
+    result: dict[str, Any] = {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "seed": options.seed}
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
         for name in names:
             target = import_module(f"fuzz_{name}").Target(Path(folder) / name)
             _limit_memory()
-            count = asked.inputs if asked.target else round(asked.inputs * SHARES[name])
-            found, faults = fuzz(name, target, asked.seed, count, SECONDS)
-            save(asked.faults, name, {fault: shrunk(target, given, fault) for fault, given in faults.items()})
+            count = options.inputs if options.target else round(options.inputs * SHARES[name])
+            found, faults = fuzz(name, target, options.seed, count, SECONDS)
+            save(
+                options.faults, name, {fault: shrunk(target, given, fault) for fault, given in faults.items()}
+            )
             result[name] = found
             bad += found["faults"]
             print(name, json.dumps(found, indent=1), flush=True)
@@ -221,11 +226,11 @@ def main() -> None:
             "seconds": round(time.monotonic() - begun),
         }
         result["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    result |= {"hardware": device_name(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    result |= {"hardware": hardware, "cpus": os.cpu_count(), "python": platform.python_version()}
     result["versions"] = {package: version(package) for package in PACKAGES}
     print(json.dumps(result, indent=1))
-    name = "-".join(["fuzz", *device_name().lower().split()[:2], *([asked.target] if asked.target else [])])
-    (asked.out or HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = "-".join(["fuzz", *hardware.lower().split()[:2], *([options.target] if options.target else [])])
+    (options.out or HERE / "results" / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(bad > 0)
 
 

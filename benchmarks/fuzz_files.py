@@ -1,4 +1,4 @@
-"""Study and space files from scratch: of known keys with values that mostly fit, and files at their extremes."""
+"""Study and space files from scratch: known keys with values that mostly fit, and extreme files."""
 
 from collections.abc import Callable
 from random import Random

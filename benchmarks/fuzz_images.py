@@ -1,8 +1,8 @@
 """Image folders: six small images in train/, val/ and test/, of which one is changed, or the folder is.
 
-The oracle reads each file with Pillow and numpy by the documented rules: upright by EXIF, transparency on white, 16 bits and
-floats by their whole range, the first frame. Where Pillow cannot decode a file, it must be refused. In a mode that the rules
-leave open, only that it is refused or read without a fault is checked.
+The oracle reads each file with Pillow and numpy by the documented rules: upright by EXIF, transparency on
+white, 16 bits and floats by their whole range, the first frame. Where Pillow cannot decode a file, it must be
+refused. In a mode that the rules leave open, only that it is refused or read without a fault is checked.
 """
 
 import contextlib
@@ -102,7 +102,7 @@ class Target:
         content, what = mangled(content, random, self.plain[0])
         return Input("bytes", f"{kind} {mode} {what}", content, (place, kind, ""))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         place, kind, beside = given.of
         paths = [self.folder / f"{name}.png" for name in PLACES]
         for path, content in zip(paths, self.plain, strict=True):
@@ -174,7 +174,7 @@ def _extensions() -> set[str]:
 
 
 def _pixels(path: Path) -> np.ndarray | None:
-    """uint8 (SIDE, SIDE, 3) by the documented rules; None where they say nothing. Raises Wrong where Pillow fails."""
+    """uint8 (SIDE, SIDE, 3) by the documented rules; else None. Raises Wrong where Pillow fails."""
     upright = _upright(path)
     return (
         None if upright is None else np.asarray(ImageOps.fit(upright, (SIDE, SIDE), Image.Resampling.BICUBIC))
@@ -222,7 +222,8 @@ def _shown(image: Image.Image) -> Image.Image | None:
         return Image.fromarray((values * np.float32(255) + np.float32(0.5)).astype(np.uint8))
     if image.mode in ("LA", "RGBA") or (clear is not None and image.mode in ("P", "L", "RGB", "1")):
         if image.format == "GIF" or (image.format == "PNG" and clear is not None and image.mode == "L"):
-            return None  # a frame may be smaller than its image; levels of less than 8 bits are scaled and the clear one is not
+            # A frame may be smaller than its image. Levels below 8 bits are scaled, the clear one is not.
+            return None
         shown = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
     if image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB") and image.format != "GIF":

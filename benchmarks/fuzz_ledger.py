@@ -1,8 +1,8 @@
-"""Ledgers: read, recover, the table of records and `status`. What is read must be what was written, value for value.
+"""Ledgers: read, recover, the table of records and `status`. Values must be read as they were written.
 
-Every truncation and every single flipped bit of a small ledger is among the inputs, in an order that the seed does not change.
-A line that says itself that it is of an older version, by having no checksum, is read as JSON has it; one with a checksum
-must be as it was written.
+Every truncation and every single flipped bit of a small ledger is among the inputs, in an order that the seed
+does not change. A line that says itself that it is of an older version, by having no checksum, is read as
+JSON has it; one with a checksum must be as it was written.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ class Target:
         lines = [line if i == which else self.lines[i] for i in (0, 1)]
         return Input("field", f"{what}, {how}", b"".join(lines))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         self.path.write_bytes(given.content)
         found = ledger.read(self.path)
         self._check(found, given)
@@ -121,7 +121,7 @@ class Target:
         return Input("bytes", f"bit {place % 8} of byte {place // 8}", bytes(flipped))
 
     def _check(self, found: list[Record], given: Input) -> None:
-        """Every record read is one that was written, unchanged and in order, or an older version's line as JSON reads it."""
+        """Each record was written like this, in order, or is an older version's line as JSON reads it."""
         if given.kind == "field":
             for record, line, original in zip(found, given.content.split(b"\n"), self.written, strict=False):
                 plain = json.loads(line)

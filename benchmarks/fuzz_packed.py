@@ -1,7 +1,8 @@
 """Packed folders: a small ViT whose header or tensors are changed, with the old digest or with one that fits.
 
-With the old digest nothing that was changed may load. With a new one it is another file: what loads must say what the file
-says, must run, and must give the original's logits where only labels or image processing differ.
+With the old digest nothing that was changed may load. With a new one it is another file: what loads must say
+what the file says, must run, and must give the original's logits where only labels or image processing
+differ.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ class Target:
         content, what = mangled(self.files[base][name], random, self.files[1 - base][name])
         return Input("bytes", what, content, (base, name, fresh and name == TENSORS))
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         base, name, fresh = given.of
         files = self.files[base] | {name: given.content}
         if fresh and name == TENSORS:

@@ -1,4 +1,4 @@
-"""The rules of study and space files, said a second time and apart from `ablate`: what the TOML target's oracle holds."""
+"""The rules of study and space files, written independently of `ablate`: the oracle of the TOML target."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Study and space files: load, write back, count points, propose. The oracle is tomllib and the rules of `fuzz_rules`."""
+"""Study and space files: load, write back, count points, propose. The oracle is tomllib and `fuzz_rules`."""
 
 import json
 import math
@@ -72,7 +72,7 @@ class Target:
         what, content = extreme(kind, random)
         return Input("scratch", what, content, of)
 
-    def judge(self, given: Input) -> None:
+    def check(self, given: Input) -> None:
         kind, groups = given.of
         self.path.write_bytes(given.content)
         spec: Any = (load_study if kind == "study" else load_space)(str(self.path))
@@ -98,8 +98,8 @@ class Target:
 
     def _written_back(self, study: StudySpec) -> None:
         write_study(self.path.parent, study)
-        again = load_study(str(self.path.parent / "study.toml"))
-        if _typed(again) != _typed(study):
+        reread = load_study(str(self.path.parent / "study.toml"))
+        if _typed(reread) != _typed(study):
             raise Wrong("study.toml does not read back equal")
 
 
@@ -141,8 +141,8 @@ def _proposes(study: StudySpec, space: dict[str, Any], groups: list[str]) -> Non
             break
         _within(spec, study, space, groups)
         line = json.dumps(spec.model_dump(), allow_nan=False)
-        again = TrialSpec.model_validate(json.loads(line))
-        if repr(again) != repr(spec) or _id(again) != _id(spec):
+        reread = TrialSpec.model_validate(json.loads(line))
+        if repr(reread) != repr(spec) or _id(reread) != _id(spec):
             raise Wrong("a trial is another one once it was written as JSON")
         seen.append(_id(spec) + str(spec.seed))
         found = {

@@ -1,4 +1,4 @@
-"""What the fuzz targets share: an input, plain data with one field changed, and bytes changed anywhere; all from a seed."""
+"""What the fuzz targets share: inputs with one field or with bytes changed, all from a seed."""
 
 import copy
 import json

@@ -1,17 +1,18 @@
-"""Make the bundled backbone vit-micro: pre-train a small ViT on Tiny-ImageNet-200 at 32 px, without what is like CIFAR-10.
+"""Pre-trains the bundled backbone vit-micro, on Tiny-ImageNet-200 at 32 px without images like CIFAR-10's.
 
-    python benchmarks/make_backbone.py --data FOLDER --out FOLDER                     # by the recipe on the bundled one's card
-    python benchmarks/make_backbone.py --data FOLDER --out FOLDER --weights binary    # the encoder is binary from the start
+    python benchmarks/make_backbone.py --data FOLDER --out FOLDER                   # the bundled one
+    python benchmarks/make_backbone.py --data FOLDER --out FOLDER --weights binary  # binary from the start
     python benchmarks/make_backbone.py --data FOLDER --evaluate ablate/assets/vit-micro
 
---data holds the archive (JPEGs of 32 x 32 pixels in Tiny-ImageNet-200's own layout, its sha256 begins with 95c4424bcc55)
-and the list of its images that look like one of CIFAR-10, which are neither trained on nor validated with: 99,103 and
-9,961 images remain. ImageNet's terms (research use) apply to them.
+--data holds the archive (JPEGs of 32 x 32 pixels in Tiny-ImageNet-200's own layout, its sha256 begins with
+95c4424bcc55) and the list of its images that look like one of CIFAR-10, which are neither trained on nor
+validated with: 99,103 and 9,961 images remain. ImageNet's terms (research use) apply to them.
 
-A checkpoint is kept after each epoch; the same command goes on from there, to the bit with the same --threads. On a GPU,
-which waits for the CPU to queue the kernels of so small a model, --compile takes each block through torch.compile. --out is
-then a model for `ablate study --model FOLDER`. Quantized, what is saved are the latent full-precision weights: those that
-`quantize_` quantizes again, here (`--weights binary --evaluate FOLDER`) and in a study's trials.
+A checkpoint is kept after each epoch; the same command goes on from there, to the bit with the same
+--threads. On a GPU, which waits for the CPU to queue the kernels of so small a model, --compile takes each
+block through torch.compile. --out is then a model for `ablate study --model FOLDER`. Quantized, what is saved
+are the latent full-precision weights: those that `quantize_` quantizes again, here (`--weights binary
+--evaluate FOLDER`) and in a study's trials.
 """
 
 import argparse
@@ -56,7 +57,7 @@ SEED = 0
 
 
 def build(classes: list[str], weights: str) -> nn.Module:
-    """The ViT before training; all linear layers of its encoder quantized, with 8-bit activations, unless "full"."""
+    """The ViT before training. Unless "full", the encoder's linear layers have 8-bit activations."""
     torch.manual_seed(SEED)
     sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
     names = dict(enumerate(classes))
@@ -73,7 +74,10 @@ def quantized(model: nn.Module, weights: str) -> nn.Module:
 
 
 def augment(images: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Crops after reflection padding, one offset an eighth of the batch, then flips. uint8 (B, H, W, 3) -> (B, 3, H, W)."""
+    """Crops after reflection padding, one offset for each eighth of the batch, then flips.
+
+    uint8 (B, H, W, 3) -> (B, 3, H, W).
+    """
     padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), "reflect")  # (B, H + 8, W + 8, 3)
     offsets = rng.integers(0, 2 * PAD + 1, (8, 2))
     eighths = zip(np.array_split(padded, 8), offsets, strict=True)
@@ -159,18 +163,19 @@ def pretrain(
 
 
 def load(folder: Path, classes: list[str], weights: str) -> nn.Module:
-    """A saved backbone, quantized as asked. Raises BadInput when its head is for other classes."""
+    """A saved backbone, quantized as its settings say. Raises BadInput when its head is for other classes."""
     path = folder / "config.json"
     names = json.loads(path.read_text()).get("id2label", {}) if path.is_file() else {}
     if names != {str(label): name for label, name in enumerate(classes)}:
         raise BadInput(
-            f"--evaluate must be a model for the {len(classes)} classes, but {str(folder)!r} is not; give its folder"
+            f"--evaluate must be a model for the {len(classes)} classes, but {str(folder)!r} is not; "
+            "give its folder"
         )
     return quantized(checkpoints.load(str(folder), classes), weights)
 
 
-def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run left in `out`: its checkpoint, or, finished, its record. Raises BadInput for any other folder."""
+def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint of an earlier run in `out`, or its record. Raises BadInput for any other folder."""
     if not out.exists() or (out.is_dir() and {path.suffix for path in out.iterdir()} <= {".part"}):
         return None
     try:
@@ -186,10 +191,10 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
         raise BadInput(
             f"--out must be new or of an earlier run, but {str(out)!r} {why}; give another or remove it"
         ) from None
-    if was != asked:
+    if was != settings:
         flags = (
             (f"--{name}" if value is True else f"--{name} {value}" for name, value in each.items())
-            for each in (was, asked)
+            for each in (was, settings)
         )
         then, now = map(" ".join, flags)
         raise BadInput(
@@ -198,17 +203,19 @@ def begun(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float) -> None:
-    """Pre-train into `out`, on from `state`; ends early, with a checkpoint, after the epoch that passes `minutes`."""
-    started, epochs = time.perf_counter(), asked["epochs"]
+def make(
+    out: Path, settings: dict[str, Any], state: dict[str, Any] | None, data: Path, minutes: float
+) -> None:
+    """Pre-trains into `out` from `state`. Stops with a checkpoint after the epoch that exceeds `minutes`."""
+    started, epochs = time.perf_counter(), settings["epochs"]
     classes, images, validation = read(data)
     print(
         f"{len(images):,} + {len(validation):,} images in {time.perf_counter() - started:.0f} s", flush=True
     )
     out.mkdir(parents=True, exist_ok=True)
-    model, rows = build(classes, asked["weights"]).to(device()), state["rows"] if state else []
-    for after in pretrain(model, images, validation, epochs, state, asked.get("compile", False)):
-        torch.save(after | {"asked": asked}, out / "checkpoint.part")
+    model, rows = build(classes, settings["weights"]).to(device()), state["rows"] if state else []
+    for after in pretrain(model, images, validation, epochs, state, settings.get("compile", False)):
+        torch.save(after | {"asked": settings}, out / "checkpoint.part")
         (out / "checkpoint.part").replace(out / CHECKPOINT)
         rows = after["rows"]
         line = "epoch {epoch} of {epochs}: loss {loss:.4f}, validation top-1 {top1:.2%}, {seconds:.0f} s"
@@ -220,11 +227,11 @@ def make(out: Path, asked: dict[str, Any], state: dict[str, Any] | None, data: P
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)
     top1 = evaluate(
-        load(out, classes, asked["weights"]).to(device()), validation, loading.preprocess(str(out))
+        load(out, classes, settings["weights"]).to(device()), validation, loading.preprocess(str(out))
     ).accuracy
     packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
     record = {
-        "asked": asked,
+        "asked": settings,
         "top1": round(top1, 4),
         "hardware": device_name(),
         "threads": torch.get_num_threads(),
@@ -271,12 +278,14 @@ def main() -> None:
             top1 = evaluate(model, validation, loading.preprocess(str(args.evaluate))).accuracy
             print(f"{args.evaluate}: top-1 {top1:.2%} of {len(validation):,} validation images")
             return
-        asked = {"epochs": args.epochs, "weights": args.weights} | ({"compile": True} if args.compile else {})
-        state = begun(args.out, asked)
+        settings = {"epochs": args.epochs, "weights": args.weights} | (
+            {"compile": True} if args.compile else {}
+        )
+        state = begun(args.out, settings)
         if state and "top1" in state:
             print(f"{args.out} is finished: validation top-1 {state['top1']:.2%}")
         else:
-            make(args.out, asked, state, args.data, args.minutes)
+            make(args.out, settings, state, args.data, args.minutes)
     except AblateError as error:
         parser.exit(2 if isinstance(error, BadInput) else 1, f"{error}\n")
 

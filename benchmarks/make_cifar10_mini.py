@@ -1,6 +1,7 @@
 """Make cifar10-mini, a class-balanced subset of CIFAR-10, as three lossless WebP mosaics.
 
-The source is CIFAR-10 as `ablate data fetch cifar10` gets and checks it (here too, unless it was fetched before). Run:
+The source is CIFAR-10 as `ablate data fetch cifar10` gets and checks it (here too, unless it was fetched
+before). Run:
 
     python benchmarks/make_cifar10_mini.py
 

@@ -1,17 +1,18 @@
-"""The real trials that `benchmarks/search.py` judges samplers by: repeats of them, and all of them as one compact file.
+"""Repeats the real trials that `benchmarks/search.py` compares samplers on, and makes one file of all.
 
-    ablate study search_table --out random                                   # studies/search_table.toml says what they cost
+    ablate study search_table --out random                       # its cost: studies/search_table.toml
     ablate study search_table --sampler nsga2 --objectives accuracy,size_bytes --seed 1 --out front
-    python benchmarks/make_search_table.py repeat random --points 25         # 2 further seeds each: 12 minutes of one core
-    python benchmarks/make_search_table.py repeat front --points 25          # as many; 22 of these 100 are not yet run
-    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000    # 84 minutes
+    python benchmarks/make_search_table.py repeat random --points 25   # 2 more seeds each: 12 minutes
+    python benchmarks/make_search_table.py repeat front --points 25    # 22 of these 100 are not yet run
+    python benchmarks/make_search_table.py repeat random --float32 --points 12 --seeds 0 1000 2000   # 84 min
     python benchmarks/make_search_table.py table random front                # results/search_table.parquet
 
 repeat: trains points spread evenly over the order by accuracy with further seeds, in this process, into
-RUN/repeats.jsonl; goes on where it was stopped. With --float32 they are others than those repeated in bfloat16, which a
-CPU without it would take hours for: give their own seed (0) again. Those in results/ ran on an EPYC with AVX2, torch
-2.14.1. table: a row a complete trial, its axes as `axis.NAME`, its seed, whether it was trained in bfloat16, and what
-came of it; the provenance of each run and the digests of its ledgers in the file's metadata.
+RUN/repeats.jsonl; goes on where it was stopped. With --float32 they are others than those repeated in
+bfloat16, which a CPU without it would take hours for: give their own seed (0) again. Those in results/ ran on
+an EPYC with AVX2, torch 2.14.1. table: a row a complete trial, its axes as `axis.NAME`, its seed, whether it
+was trained in bfloat16, and what came of it; the provenance of each run and the digests of its ledgers in the
+file's metadata.
 """
 
 import argparse
@@ -39,7 +40,7 @@ COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")
 
 
 def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> None:
-    """Train `points` of the runs' points, from the least to the most accurate, with each of `seeds` added to their own."""
+    """Trains `points` of the runs' points, the least accurate first, each of `seeds` added to theirs."""
     done = [record["spec"] for run in runs for record in complete(run.path / "repeats.jsonl")]
     elsewhere = {point(spec) for spec in done if float32 and spec["recipe"]["bf16"]}
     found = [
@@ -57,9 +58,11 @@ def repeat(runs: list[Run], points: int, seeds: list[int], float32: bool) -> Non
                 record["spec"] | {"seed": record["seed"] + seed, "recipe": recipe}
             )
             if spec.model_dump() not in done:
-                again = run_trial(spec)
-                ledger.append(runs[i].path / "repeats.jsonl", again)
-                print(record["trial_id"], record["accuracy"], again["seed"], again["accuracy"], flush=True)
+                repeated = run_trial(spec)
+                ledger.append(runs[i].path / "repeats.jsonl", repeated)
+                print(
+                    record["trial_id"], record["accuracy"], repeated["seed"], repeated["accuracy"], flush=True
+                )
 
 
 def point(spec: dict[str, Any]) -> str:
@@ -121,12 +124,12 @@ def main() -> None:
     )
     parser.add_argument("--float32", action="store_true", help="train in float32, not in bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "search_table.parquet")
-    asked = parser.parse_args()
-    runs = [load_run(path) for path in asked.runs]
-    if asked.part == "repeat":
-        repeat(runs, asked.points, asked.seeds, asked.float32)
+    options = parser.parse_args()
+    runs = [load_run(path) for path in options.runs]
+    if options.part == "repeat":
+        repeat(runs, options.points, options.seeds, options.float32)
     else:
-        table(runs, asked.out)
+        table(runs, options.out)
 
 
 if __name__ == "__main__":

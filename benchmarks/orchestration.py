@@ -4,7 +4,8 @@
 
 nothing: 16 trials that do nothing, here and with plain Ray Tune and its stock OptunaSearch, alternating.
 sleep:   10,000 trials that only sleep, in 64 logical slots: the driver's processor time and memory a trial.
-ledger:  with 10,000 records of points at random: how long `ablate resume` takes to its first proposal, and `ablate status`.
+ledger:  with 10,000 records of points at random: how long `ablate resume` takes to its first proposal, and
+`ablate status`.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def record_of(spec: TrialSpec, name: str, seconds: float) -> Record:
 
 
 def study_of(trials: int, path: Path, seconds: float, concurrency: int) -> dict[str, float]:
-    """The default study with pretended trials, through the real search, driver, Ray and writer. Ray must be connected."""
+    """The default study with simulated trials, real search, driver, Ray and writer. Ray must be connected."""
     planned = plan(load_study("default").model_copy(update={"trials": trials}))
     run = create_run(path, planned.study, {})
     resources = Resources(concurrency=concurrency, gpus_per_trial=0.0)
@@ -219,22 +220,22 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="a JSON file for the result; parts that it has already are kept"
     )
-    asked = parser.parse_args()
+    options = parser.parse_args()
     result = machine("ablate-vit", "ray", "optuna")
-    if asked.out and asked.out.exists():
-        result = json.loads(asked.out.read_text()) | result
+    if options.out and options.out.exists():
+        result = json.loads(options.out.read_text()) | result
     with tempfile.TemporaryDirectory() as name:
-        folder = asked.folder or Path(name)
-        if "nothing" in asked.parts:
-            result["nothing"] = nothing(folder, asked.rounds)
-        if "sleep" in asked.parts:
-            result["sleep"] = sleep(folder, asked.trials, asked.slots, asked.seconds)
-        if "ledger" in asked.parts:
-            result["ledger"] = ledger(folder, asked.trials, asked.rounds)
+        folder = options.folder or Path(name)
+        if "nothing" in options.parts:
+            result["nothing"] = nothing(folder, options.rounds)
+        if "sleep" in options.parts:
+            result["sleep"] = sleep(folder, options.trials, options.slots, options.seconds)
+        if "ledger" in options.parts:
+            result["ledger"] = ledger(folder, options.trials, options.rounds)
     text = json.dumps(result, indent=1)
     print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n")
+    if options.out:
+        options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

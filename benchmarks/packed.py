@@ -1,10 +1,11 @@
-"""The packed ViT-B/16 against what else a user could run: latency on this CPU, file size, memory, and what bfloat16 changes.
+"""The packed ViT-B/16 beside its alternatives: latency on this CPU, file size, memory, effect of bfloat16.
 
     pip install torchao onnx onnxruntime onnxscript      the peers; without them their rows are left out
     python benchmarks/packed.py [--threads 2] [--rounds 15]
 
-All encoder layers are binary, 224 px, random weights. The variants take turns within each round, so that other load on
-the machine meets them all alike; medians. Takes about ten minutes and writes results/packed-<cpu>-<torch>.json.
+All encoder layers are binary, 224 px, random weights. The variants take turns within each round, so that
+other load on the machine meets them all alike; medians. Takes about ten minutes and writes
+results/packed-<cpu>-<torch>.json.
 """
 
 import argparse
@@ -141,7 +142,7 @@ def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]
 
 
 def effect() -> dict[str, dict[str, float]]:
-    """What bfloat16 around the integers changes in a trained model: vit-micro, binary encoder, cifar10-mini's test images."""
+    """What bfloat16 changes in a trained vit-micro with a binary encoder, on cifar10-mini's test images."""
     dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
     model = checkpoints.load("vit-micro", dataset.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})

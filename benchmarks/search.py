@@ -1,19 +1,20 @@
-"""Every sampler, and Ray Tune's stock OptunaSearch, on a table of real trials: what 150 trials find, over 20 seeds.
+"""Every sampler, and Ray Tune's OptunaSearch, on a table of real trials: 150 trials each, over 20 seeds.
 
     pip install --editable ".[benchmark]"                 # scikit-learn, for the surrogate
-    python benchmarks/search.py                           # every sampler but gp; about half an hour of one core
-    python benchmarks/search.py --samplers additive       # it alone again; the others stay as they are in the result
-    python benchmarks/search.py --samplers additive --time-only   # its seconds a proposal, on a machine that is quiet
+    python benchmarks/search.py                           # all samplers but gp; half an hour of one core
+    python benchmarks/search.py --samplers additive       # only this one; the others stay in the result
+    python benchmarks/search.py --samplers additive --time-only   # seconds per proposal, on an idle machine
     python benchmarks/search.py --samplers tpe additive --seeds 5 --trials 60 --out few.json
 
-Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a class that no
-sampler here models with. Its error on points held out stands in the result, beside the SD of the noise between seeds, and
-what training in float32 comes to beside bfloat16, for the table has both. A sampler is told the surrogate's accuracy with
-noise, residuals of the repeated points drawn at random; the size is exact.
+Between the trials of the table (`make_search_table.py`) a surrogate answers: gradient-boosted trees, of a
+class that no sampler here models with. Its error on points held out stands in the result, beside the SD of
+the noise between seeds, and what training in float32 comes to beside bfloat16, for the table has both. A
+sampler gets the surrogate's accuracy with noise, residuals of the repeated points drawn at random; the
+size is exact.
 
-hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the size in full
-precision. chosen: the same of the points that are on the front by what the sampler was told, which is what a user gets.
-Both as medians over seeds with their 95 % intervals by order statistics.
+hypervolume: of all points trained so far, by accuracy without noise and log bytes, up to chance (0.1) and the
+size in full precision. chosen: the same of the points that are on the front by what the sampler was given,
+which is what a user gets. Both as medians over seeds with their 95 % intervals by order statistics.
 """
 
 import argparse
@@ -40,7 +41,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials
+from ablate.analysis.pareto import front
 from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import key_of
 from ablate.config.precisions import WEIGHTS
@@ -64,7 +66,7 @@ DIRECTIONS = ["max", "min"]
 
 
 class Table:
-    """Real trials, and a surrogate between them: gradient-boosted trees on the axes, precisions and numbers in order."""
+    """Real trials, and a surrogate between them: gradient-boosted trees on the axes, values in order."""
 
     def __init__(self, path: Path) -> None:
         frame = pq.read_table(path).to_pandas()
@@ -142,7 +144,7 @@ class World:
     def __call__(
         self, points: Points, spec: TrialSpec, rng: np.random.Generator
     ) -> tuple[float, float, float, int]:
-        """Accuracy as told and without noise, seconds, bytes."""
+        """Accuracy with and without noise, seconds, bytes."""
         if (
             key := json.dumps(
                 {group: layer.model_dump() for group, layer in spec.layers.items()}, sort_keys=True
@@ -153,7 +155,7 @@ class World:
         return min(1.0, max(0.0, true + rng.choice(self.table.residuals))), true, seconds, size
 
 
-Told = list[tuple[float, float, float, int, str]]  # told accuracy, true accuracy, seconds, bytes, key
+Trials = list[tuple[float, float, float, int, str]]  # accuracy with noise, true accuracy, seconds, bytes, key
 Proposer = Iterator[tuple[TrialSpec, Callable[[float, int], None]]]
 
 
@@ -174,7 +176,7 @@ def ours(world: World, sampler: str, seed: int, trials: int) -> Proposer:
 
 
 def stock(world: World, seed: int, trials: int) -> Proposer:
-    """Trials of Ray Tune's own OptunaSearch with nothing chosen but space, metrics and seed; without Ray's runtime."""
+    """Trials of Ray Tune's OptunaSearch with its defaults, given space, metrics and seed; without Ray."""
     points = Points(world.study("random", seed, trials), world.groups)
     search = OptunaSearch(
         points.distributions, metric=["accuracy", "size_bytes"], mode=["max", "min"], seed=seed
@@ -194,34 +196,32 @@ def run(world: World, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     points = Points(world.study("random", seed, trials), world.groups)
     rng = np.random.default_rng([seed, 1])  # of the noise, the same for all samplers
     proposer = stock(world, seed, trials) if sampler == "stock" else ours(world, sampler, seed, trials)
-    told: Told = []
+    done: Trials = []
     waits = []
-    while len(told) < trials:
+    while len(done) < trials:
         started = time.perf_counter()
         spec, tell = next(proposer)
         waits.append(time.perf_counter() - started)
         accuracy, true, seconds, size = world(points, spec, rng)
-        told.append((accuracy, true, seconds, size, key_of(spec)))
+        done.append((accuracy, true, seconds, size, key_of(spec)))
         tell(accuracy, size)
-    seen, sizes = np.array([row[:2] for row in told]), np.log([row[3] for row in told])
+    seen, sizes = np.array([row[:2] for row in done]), np.log([row[3] for row in done])
     reference = [CHANCE, math.log(world.full)]
     at = [n for n in MARKS if n <= trials]
-    fronts = [pareto.front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
+    fronts = [front(np.column_stack([seen[:n, 0], sizes[:n]]), DIRECTIONS) for n in at]
     return {
-        "hypervolume": pareto.hypervolume_over_trials(
-            np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS
-        ),
+        "hypervolume": hypervolume_over_trials(np.column_stack([seen[:, 1], sizes]), reference, DIRECTIONS),
         "chosen": [
-            pareto.hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
+            hypervolume(np.column_stack([seen[i, 1], sizes[i]]), reference, DIRECTIONS) for i in fronts
         ],
-        "seconds": np.cumsum([row[2] for row in told]),
-        "duplicates": trials - len({row[4] for row in told}),
+        "seconds": np.cumsum([row[2] for row in done]),
+        "duplicates": trials - len({row[4] for row in done}),
         "proposal_s": waits,
     }
 
 
 def median(values: Any) -> list[float | None]:
-    """Median, and the order statistics between which it is with 95 % confidence, infinite ones as None: [median, low, high]."""
+    """[median, low, high], the ends of its 95 % interval by order statistics; None for an infinite value."""
     found = np.sort(np.asarray(values, dtype=float))
     k = int(stats.binom.ppf(0.025, len(found), 0.5))
     low, high = found[max(0, k - 1)], found[min(len(found) - 1, len(found) - k)]
@@ -249,7 +249,7 @@ def summary(runs: list[dict[str, Any]], target: float) -> dict[str, Any]:
     }
 
 
-def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> dict[str, float]:
+def proposals_at(world: World, sampler: str, records: int, proposals: int = 10) -> dict[str, float]:
     """Seconds a proposal once a search knows so many records, of points at random."""
     study, rng = world.study("random", 0, records), np.random.default_rng(0)
     points, source, known = Points(study, world.groups), Search(study, world.groups), []
@@ -260,7 +260,7 @@ def proposals_at(world: World, sampler: str, records: int, asked: int = 10) -> d
             blank_record(spec, "") | {"status": "complete", "accuracy": accuracy, "size_bytes": size}
         )
     search, waits = Search(world.study(sampler, 0, records), world.groups, known, world.count), []
-    for _ in range(asked):
+    for _ in range(proposals):
         started = time.perf_counter()
         search.ask()
         waits.append(time.perf_counter() - started)
@@ -308,50 +308,50 @@ def main() -> None:
         "--time-only", action="store_true", help="with --samplers: time those proposals again, nothing else"
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")  # Optuna's experimental options
     logging.getLogger("ray").setLevel(logging.ERROR)
     threadpool_limits(1)  # the surrogate's trees are too small for more
-    world = World(Table(asked.table))
+    world = World(Table(options.table))
     names = ["ablate-vit", "optuna", "ray", "scipy", "scikit-learn", "numpy"]
     result: dict[str, Any] = {
         "hardware": {"device": device_name(), "cpus": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
         "table": world.table.about,
-        "trials": asked.trials,
-        "seeds": list(range(asked.seeds)),
+        "trials": options.trials,
+        "seeds": list(range(options.seeds)),
         "reference": {"accuracy": CHANCE, "size_bytes": world.full},
         "samplers": {},
     }
     print(json.dumps(result["table"], indent=1), flush=True)
-    before = json.loads(asked.out.read_text()) if asked.samplers and asked.out.exists() else {}
+    before = json.loads(options.out.read_text()) if options.samplers and options.out.exists() else {}
     if other := [
         key for key, value in result.items() if key != "samplers" and before.get(key, value) != value
     ]:
         parser.error(
-            f"{asked.out} must be of the same {other[0]} for its other samplers to stay; give another --out"
+            f"{options.out} must be of the same {other[0]} for its other samplers to stay; give another --out"
         )
     result |= before
-    for name in [*([] if before else ["stock"]), *(asked.samplers or OURS)]:
-        if asked.time_only:
+    for name in [*([] if before else ["stock"]), *(options.samplers or OURS)]:
+        if options.time_only:
             result["samplers"][name]["proposal_s_at"] = {
-                asked.records: proposals_at(world, name, asked.records)
+                options.records: proposals_at(world, name, options.records)
             }
             continue
-        runs = [run(world, name, seed, asked.trials) for seed in range(asked.seeds)]
+        runs = [run(world, name, seed, options.trials) for seed in range(options.seeds)]
         if name == "stock":
             result["target"] = statistics.median(found["hypervolume"][-1] for found in runs)
         result["samplers"][name] = summary(runs, result["target"])
-        if asked.records and name != "stock":
+        if options.records and name != "stock":
             result["samplers"][name]["proposal_s_at"] = {
-                asked.records: proposals_at(world, name, asked.records)
+                options.records: proposals_at(world, name, options.records)
             }
         brief = {key: value for key, value in result["samplers"][name].items() if key != "hypervolume"}
-        at = {n: result["samplers"][name]["hypervolume"][n - 1] for n in MARKS if n <= asked.trials}
+        at = {n: result["samplers"][name]["hypervolume"][n - 1] for n in MARKS if n <= options.trials}
         print(name, json.dumps({"hypervolume": at} | brief), flush=True)
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
-    draw(result, asked.out)
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, options.out)
 
 
 if __name__ == "__main__":

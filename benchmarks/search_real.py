@@ -1,13 +1,13 @@
-"""The comparison of `benchmarks/search.py` once more, on real trainings: the table's recipe on the bundled images.
+"""The comparison of `benchmarks/search.py` on real trainings: the table's recipe on the bundled images.
 
     python benchmarks/search_real.py stock                 # 150 trials of Ray Tune's OptunaSearch
     python benchmarks/search_real.py additive              # 50 trials
     python benchmarks/search_real.py report                # benchmarks/results/search_real.json
 
-Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again, not trained
-again. Searches may run beside each other; a trial trains on one thread. A trial is what it is in `studies/search_table.toml`,
-but with cifar10-mini: its accuracy is on 1,000 validation images, and the hypervolume that of what was measured, noise
-and all.
+Each search has a ledger below results/search_real, and goes on from it: what a trial came to is told again,
+not trained again. Searches may run beside each other; a trial trains on one thread. A trial is what it is in
+`studies/search_table.toml`, but with cifar10-mini: its accuracy is on 1,000 validation images, and the
+hypervolume that of what was measured, noise and all.
 """
 
 import argparse
@@ -94,24 +94,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--ledgers", type=Path, default=LEDGERS)
     parser.add_argument("--out", type=Path, default=RESULTS / "search_real.json")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     names = (
-        [path.stem for path in sorted(asked.ledgers.glob("*.jsonl"))]
-        if asked.sampler == "report"
-        else [asked.sampler]
+        [path.stem for path in sorted(options.ledgers.glob("*.jsonl"))]
+        if options.sampler == "report"
+        else [options.sampler]
     )
-    asked.ledgers.mkdir(parents=True, exist_ok=True)
-    about = World(table=None)  # type: ignore[arg-type]  # for the model: nothing is asked of the table
+    options.ledgers.mkdir(parents=True, exist_ok=True)
+    about = World(table=None)  # type: ignore[arg-type]  # for the model: it never reads the table
     runs = {}
     for name in sorted(names, key=lambda name: name != "stock"):
         real = Real(
-            asked.ledgers / f"{name}.jsonl", about.count, about.groups, about.full, asked.sampler != "report"
+            options.ledgers / f"{name}.jsonl",
+            about.count,
+            about.groups,
+            about.full,
+            options.sampler != "report",
         )
-        runs[name] = run(real, name, asked.seed, asked.trials or TRIALS.get(name, 50))
-    if asked.sampler == "report":
+        runs[name] = run(real, name, options.seed, options.trials or TRIALS.get(name, 50))
+    if options.sampler == "report":
         versions = {
             name: version(name) for name in ("ablate-vit", "torch", "transformers", "optuna", "ray", "numpy")
         }
@@ -119,11 +123,11 @@ def main() -> None:
         result = {
             "hardware": {"device": device_name(), "cpus": os.cpu_count()},
             "versions": {"python": platform.python_version(), **versions},
-            "seed": asked.seed,
+            "seed": options.seed,
             "target": target,
             "samplers": {name: summary([found], target) for name, found in runs.items()},
         }
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

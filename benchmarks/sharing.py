@@ -2,10 +2,10 @@
 
     python benchmarks/sharing.py [--at-once 1 4 8 16] [--views 6400] [--device cuda]
 
-Each process is a trial's: the bundled backbone with all encoder layers binary and 8-bit activations, one CPU thread, the
-default recipe on cifar10-mini. All start together, after a warm-up. Another share is to be had where NVIDIA's MPS runs:
-then kernels of several processes run side by side, which otherwise take turns; --label says so in the file's name. Writes
-results/sharing-<device>-<torch>[-<label>].json.
+Each process is a trial's: the bundled backbone with all encoder layers binary and 8-bit activations, one CPU
+thread, the default recipe on cifar10-mini. All start together, after a warm-up. Another share is to be had
+where NVIDIA's MPS runs: then kernels of several processes run side by side, which otherwise take turns;
+--label says so in the file's name. Writes results/sharing-<device>-<torch>[-<label>].json.
 """
 
 import argparse
@@ -47,17 +47,17 @@ def one(
             found.put(time.perf_counter() - started) if counted == views else None
 
 
-def together(n: int, asked: argparse.Namespace, weights: str) -> dict[str, object]:
+def together(n: int, options: argparse.Namespace, weights: str) -> dict[str, object]:
     context = multiprocessing.get_context("spawn")
     start, found = context.Barrier(n), context.SimpleQueue()
-    arguments = (asked.device, weights, asked.views, start, found)
+    arguments = (options.device, weights, options.views, start, found)
     processes = [context.Process(target=one, args=arguments) for _ in range(n)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     seconds = [found.get() for _ in range(n)] if all(process.exitcode == 0 for process in processes) else []
-    rate = round(n * asked.views / max(seconds)) if seconds else None
+    rate = round(n * options.views / max(seconds)) if seconds else None
     return {
         "weights": weights,
         "at_once": n,
@@ -75,23 +75,23 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=6400, help="of each process")
     parser.add_argument("--device", default="cuda", choices=("cpu", "cuda"))
     parser.add_argument("--label", default="")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for n in asked.at_once:
-        for weights in asked.weights:
-            rows.append(together(n, asked, weights))
+    for n in options.at_once:
+        for weights in options.weights:
+            rows.append(together(n, options, weights))
             print(rows[-1], flush=True)
     device = device_name()
     result = {
         "hardware": device,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **vars(asked),
+        **vars(options),
         "rows": rows,
     }
     parts = ["sharing", re.sub(r"\W+", "-", device).lower(), torch.__version__.partition("+")[0]] + [
-        asked.label
-    ] * bool(asked.label)
+        options.label
+    ] * bool(options.label)
     (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(
         json.dumps(result, indent=1) + "\n"
     )

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet-200 at 32 x 32 pixels, without the images that look like one of CIFAR-10: what `make_backbone.py` reads."""
+"""Tiny-ImageNet-200 at 32 x 32 pixels without images like CIFAR-10's, for `make_backbone.py`."""
 
 import lzma
 import tarfile
@@ -25,7 +25,8 @@ def read(folder: Path) -> tuple[list[str], Split, Split]:
     for path in (folder / ARCHIVE, folder / LISTED):
         if not path.is_file():
             raise BadInput(
-                f"--data must hold {ARCHIVE} and {LISTED}, but there is no {str(path)!r}; give the folder of both"
+                f"--data must hold {ARCHIVE} and {LISTED}, but there is no {str(path)!r}; "
+                "give the folder of both"
             )
     listed = set((folder / LISTED).read_text().split())
     texts, images = {}, {}
@@ -47,9 +48,8 @@ def read(folder: Path) -> tuple[list[str], Split, Split]:
     if absent := [name for name in TEXTS if name not in texts]:
         raise BadInput(f"{ARCHIVE} must hold {absent[0]}, but does not; get it again")
     if odd := [name for name, pixels in images.items() if pixels.shape != (SIDE, SIDE, 3)]:
-        raise BadInput(
-            f"images must have {SIDE} x {SIDE} pixels, but {odd[0]!r} has {images[odd[0]].shape[:2]}; resize it"
-        )
+        rule = f"images must have {SIDE} x {SIDE} pixels"
+        raise BadInput(f"{rule}, but {odd[0]!r} has {images[odd[0]].shape[:2]}; resize it")
     ids = {row[0]: label for label, row in enumerate(texts["wnids.txt"])}
     words, validation = ({row[0]: row[1] for row in texts[name]} for name in TEXTS[1:])
     labels: dict[str, dict[str, int]] = {"train": {}, "val": {}}  # of each split's images, by name

@@ -1,13 +1,15 @@
-"""What a quantized training step costs: ours beside the full-precision step and other BitLinear layers, in one run.
+"""The time of a quantized training step beside full precision and other BitLinear layers, in one run.
 
     pip install bitlinear torchao                        the peers; without them their rows are left out
-    python benchmarks/train_step.py [--device cuda --compile] [--model FOLDER] [--threads 1] [--rounds 15] [--only NAME...]
+    python benchmarks/train_step.py [--device cuda --compile] [--model FOLDER] \\
+        [--threads 1] [--rounds 15] [--only NAME...]
 
-One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in bfloat16
-autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile each block of the
-encoder goes through torch.compile: they have the same code, so it is compiled once. The variants take turns within each
-round, another one first in each, so that other load on the machine meets them all alike; medians, and their ratio to full
-precision. Writes results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
+One step is the forward pass, cross-entropy, the backward pass and AdamW on a batch of random images, in
+bfloat16 autocast. All encoder layers are quantized, 8-bit activations, no second LayerNorm. With --compile
+each block of the encoder goes through torch.compile: they have the same code, so it is compiled once. The
+variants take turns within each round, another one first in each, so that other load on the machine meets them
+all alike; medians, and their ratio to full precision. Writes
+results/train-step-<device>-<torch>[-<model>][-batch<n>][-compiled].json.
 """
 
 import argparse
@@ -119,19 +121,19 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[*VARIANTS], choices=[*VARIANTS], metavar="NAME", help="full among them"
     )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(SEED)
-    if asked.compile:  # each variant or none: past its limit torch.compile would go on without compiling
+    if options.compile:  # each variant or none: past its limit torch.compile would go on without compiling
         torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit = 64, True
-    size = loading.preprocess(asked.model).size
-    fresh = checkpoints.load(asked.model, datasets.load("cifar10-mini").classes).to(asked.device).train()
+    size = loading.preprocess(options.model).size
+    fresh = checkpoints.load(options.model, datasets.load("cifar10-mini").classes).to(options.device).train()
     steps, missing = {}, {}
-    for name in asked.only:
+    for name in options.only:
         model = copy.deepcopy(fresh)
         try:
             VARIANTS[name]()(model)
-            step = step_of(model.to(asked.device), size, asked.batch, asked.device, asked.compile)
+            step = step_of(model.to(options.device), size, options.batch, options.device, options.compile)
             for _ in range(3):
                 step()  # warm-up
         except Exception as error:  # a peer that does not run here
@@ -141,7 +143,7 @@ def main() -> None:
             continue
         steps[name] = step
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(asked.rounds):
+    for i in range(options.rounds):
         for name, step in islice(
             cycle(steps.items()), i % len(steps), i % len(steps) + len(steps)
         ):  # each one first in turn
@@ -160,7 +162,7 @@ def main() -> None:
     result = {
         "hardware": device_name(),
         "python": platform.python_version(),
-        **vars(asked),
+        **vars(options),
         "seed": SEED,
         "packages": found(),
     }
@@ -169,8 +171,8 @@ def main() -> None:
     print(text)
     device = re.sub(r"\W+", "-", device_name()).lower()
     parts = ["train-step", device, version("torch").partition("+")[0]]
-    parts += [Path(asked.model).name] * (asked.model != "vit-micro")
-    parts += [f"batch{asked.batch}"] * (asked.batch != 64) + ["compiled"] * asked.compile
+    parts += [Path(options.model).name] * (options.model != "vit-micro")
+    parts += [f"batch{options.batch}"] * (options.batch != 64) + ["compiled"] * options.compile
     (Path(__file__).parent / "results" / f"{'-'.join(parts)}.json").write_text(text + "\n")
 
 

@@ -1,12 +1,12 @@
-"""Two processes on one run's folder, again and again: exactly one writes, others are refused in a line or read whole records.
+"""Two processes on one run's folder: one writes, the other is refused in a line or reads whole records.
 
-    python benchmarks/two_at_once.py                            # 200 rounds of bare processes, 3 of each pair of commands
+    python benchmarks/two_at_once.py          # 200 rounds of bare processes, 3 of each pair of commands
     python benchmarks/two_at_once.py --rounds 36 --repeats 0    # in short, as a test runs it
 
-Bare processes claim, lock, write and read behind a barrier, without Ray. Commands are `ablate study`, `resume`, `status` and
-`report`. Counted are writers at once, refusals, lines of the ledger that are lost, doubled or cannot be read, owners named
-that live no more, and files left over: all of these but the refusals must be 0.
-Needs pip install --editable '.[test]'.
+Bare processes claim, lock, write and read behind a barrier, without Ray. Commands are `ablate study`,
+`resume`, `status` and `report`. Counted are writers at once, refusals, lines of the ledger that are lost,
+doubled or cannot be read, owners named that live no more, and files left over: all of these but the refusals
+must be 0. Needs pip install --editable '.[test]'.
 """
 
 import argparse
@@ -77,14 +77,14 @@ def bare(folder: Path, rounds: int) -> dict[str, Any]:
     pids = {process.pid for process in processes}
     result: dict[str, Any] = {}
     for n in range(rounds):
-        told = {role: (outcome, text) for number, role, outcome, text in found if number == n}
+        outcomes = {role: (outcome, text) for number, role, outcome, text in found if number == n}
         counts = result.setdefault(KINDS[n % len(KINDS)], Counter(rounds=0, written=0, refused=0, faults=0))
         counts["rounds"] += 1
-        counts["written"] += sum(outcome == "wrote" for outcome, _ in told.values())
-        counts["refused"] += sum(outcome == "refused" for outcome, _ in told.values())
-        counts["faults"] += len(faults := _faults(folder / str(n), KINDS[n % len(KINDS)], told, pids))
+        counts["written"] += sum(outcome == "wrote" for outcome, _ in outcomes.values())
+        counts["refused"] += sum(outcome == "refused" for outcome, _ in outcomes.values())
+        counts["faults"] += len(faults := _faults(folder / str(n), KINDS[n % len(KINDS)], outcomes, pids))
         for fault in faults:
-            print(f"round {n}: {fault}: {told}", file=sys.stderr)
+            print(f"round {n}: {fault}: {outcomes}", file=sys.stderr)
     return {kind: dict(counts) for kind, counts in result.items()}
 
 
@@ -149,12 +149,14 @@ def _look(path: Path) -> tuple[str, str]:
     return "read", str(most)
 
 
-def _faults(folder: Path, kind: str, told: dict[int, tuple[str, str]], pids: set[int | None]) -> list[str]:
+def _faults(
+    folder: Path, kind: str, outcomes: dict[int, tuple[str, str]], pids: set[int | None]
+) -> list[str]:
     """What must not be after a round."""
-    wrote = [role for role, (outcome, _) in told.items() if outcome == "wrote"]
+    wrote = [role for role, (outcome, _) in outcomes.items() if outcome == "wrote"]
     least, most = {"default": (2, 2), "resume": (1, 2), "read": (1, 1), "nothing": (0, 1)}.get(kind, (1, 1))
     faults = [f"{len(wrote)} wrote"] if not least <= len(wrote) <= most else []
-    faults += [f"{role} {text}" for role, (outcome, text) in told.items() if outcome == "failed"]
+    faults += [f"{role} {text}" for role, (outcome, text) in outcomes.items() if outcome == "failed"]
     lines = [
         record["trial_id"] for file in folder.glob("runs/*/ledger.jsonl") for record in ledger.read(file)
     ]
@@ -162,7 +164,7 @@ def _faults(folder: Path, kind: str, told: dict[int, tuple[str, str]], pids: set
     faults += [f"{len(lines)} lines for {begun}"] if len(lines) != begun or len({*lines}) != begun else []
     named = {
         int(pid)
-        for outcome, text in told.values()
+        for outcome, text in outcomes.values()
         if outcome == "refused"
         for pid in re.findall(r"process (\d+)", text)
     }
@@ -204,20 +206,20 @@ def _both(folder: Path, path: Path, first: str, second: str) -> Counter[str]:
     ):
         time.sleep(0.05)
     two = _start(folder, second, path.name)
-    told = {0: _ended(one), 1: _ended(two)}
-    while second in ("status", "report") and told[1][0] == "wrote" and one.poll() is None:
-        told[1] = _ended(_start(folder, second, path.name))
+    outcomes = {0: _ended(one), 1: _ended(two)}
+    while second in ("status", "report") and outcomes[1][0] == "wrote" and one.poll() is None:
+        outcomes[1] = _ended(_start(folder, second, path.name))
     seen["over"] = True
     reader.join()
-    ended = [told[0][0], *([told[1][0]] if second in ("study", "resume") else [])]
-    faults = [f"{told}"] if "failed" in (told[0][0], told[1][0]) or "wrote" not in ended else []
+    ended = [outcomes[0][0], *([outcomes[1][0]] if second in ("study", "resume") else [])]
+    faults = [f"{outcomes}"] if "failed" in (outcomes[0][0], outcomes[1][0]) or "wrote" not in ended else []
     records = ledger.read(path / "ledger.jsonl")
     ids = [record["trial_id"] for record in records]
     faults += [f"{ids}"] if len(ids) != 3 or len({*ids}) != 3 else []
     faults += [f"{file}" for file in path.rglob(".*")]
     pids = {str(one.pid), str(two.pid)}
     faults += [
-        f"names {text}" for _, text in told.values() if not pids >= {*re.findall(r"process (\d+)", text)}
+        f"names {text}" for _, text in outcomes.values() if not pids >= {*re.findall(r"process (\d+)", text)}
     ]
     for fault in faults:
         print(f"{path.name}: {fault}", file=sys.stderr)
@@ -264,17 +266,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="of bare processes")
     parser.add_argument("--repeats", type=int, default=3, help="of each pair of commands")
     parser.add_argument("--out", type=Path, help="a JSON file for the result")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     result = machine("ablate-vit", "ray")
     with tempfile.TemporaryDirectory() as name:
-        for part, n in ((bare, asked.rounds), (commands, asked.repeats)):
+        for part, n in ((bare, options.rounds), (commands, options.repeats)):
             (folder := Path(name) / part.__name__).mkdir()
             started = time.monotonic()
             if n:
                 result[part.__name__] = part(folder, n)
                 result[part.__name__]["seconds"] = round(time.monotonic() - started, 1)
-    if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/verdicts.py                # 1,000 studies of each truth, a few minutes of one core
 
-Assumed, as in a pilot on CIFAR-10 with the bundled backbone: five sizes from 200 to 20,000 images; the SD of accuracy
-between seeds falls from 2.5 points at 200 images to 0.7 at 20,000; half of its variance is shared by the two arms of a
-seed, so that the SD of the gap is the same; normal noise, rounded to 10,000 test images. Counts do not depend on hardware.
+Assumed, as in a pilot on CIFAR-10 with the bundled backbone: five sizes from 200 to 20,000 images; the SD of
+accuracy between seeds falls from 2.5 points at 200 images to 0.7 at 20,000; half of its variance is shared by
+the two arms of a seed, so that the SD of the gap is the same; normal noise, rounded to 10,000 test images.
+Counts do not depend on hardware.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def holds(interval: Estimate | None, truth: float) -> bool:
 
 
 def verdicts(truth: str, seeds: int, studies: int, seed: int = 0) -> dict[str, Any]:
-    """How often each verdict falls, how often a wrong one, and how often the slope's interval holds the truth."""
+    """The shares of each verdict, of wrong ones, and of slope intervals that cover the truth."""
     random, pairs = np.random.default_rng(seed), blank(seeds)
     slope = (TRUTHS[truth][1] - TRUTHS[truth][0]) / DECADES
     found = []
@@ -118,7 +119,7 @@ def two_arms(seeds: int, studies: int, seed: int = 0) -> dict[str, float]:
 
 
 def with_images(random: np.random.Generator, seeds: int, images: int) -> np.ndarray:
-    """(2, S, K, N): "shrinks to 3 points" image by image (probit), in which seeds and images are both drawn."""
+    """(2, S, K, N): "shrinks to 3 points" per image (probit); seeds and images are both random."""
     means = np.array([BASELINE, BASELINE - gaps_of("shrinks to 3 points")])[:, None]  # (2, 1, K)
     inside = np.sqrt(1 + 2 * IMAGE_SD**2)
     spread = SD * inside / stats.norm.pdf(stats.norm.ppf(means))  # the seeds' SD in probits
@@ -131,7 +132,7 @@ def with_images(random: np.random.Generator, seeds: int, images: int) -> np.ndar
 
 
 def coverage(seeds: int, studies: int, images: int | None, resamples: int, seed: int = 0) -> dict[str, float]:
-    """How often the bands hold the truth, beside the t intervals; with `images`, the truth is that of all images."""
+    """How often bands and t intervals cover the truth; with `images`, that of all images."""
     random, pairs, gap = np.random.default_rng(seed), blank(seeds), gaps_of("shrinks to 3 points")
     slope = (gap[-1] - gap[0]) / DECADES
     held = Counter[str]()
@@ -159,8 +160,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "verdicts.json")
-    asked = parser.parse_args()
-    n, seed = asked.studies, asked.seed
+    options = parser.parse_args()
+    n, seed = options.studies, options.seed
     result: dict[str, Any] = {
         "studies_of_each_truth": n,
         "seed": seed,
@@ -175,7 +176,7 @@ def main() -> None:
     result["truths"] = {
         name: {"gap": [first, last], "true": sorted(true)} for name, (first, last, true) in TRUTHS.items()
     }
-    with ProcessPoolExecutor(asked.processes) as pool:
+    with ProcessPoolExecutor(options.processes) as pool:
         coverages = {
             (seeds, images): pool.submit(coverage, seeds, n, images, 1000, seed)
             for seeds in (8, 3)
@@ -195,8 +196,8 @@ def main() -> None:
             }
         result["8_seeds_two_constant_arms"] = arms.result()
     result["provenance"] = provenance()
-    asked.out.parent.mkdir(exist_ok=True)
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume
 from ablate.config.objectives import Direction
 from ablate.execution.metrics import Readings
 from ablate.runs.record import Record, value_of
@@ -90,4 +90,4 @@ def hypervolume_share(
     }
     points = [[(value_of(record, name) or 0.0) / scale[name] for name in scale] for record in front]
     reference = [1.0 if best == "min" else 0.0 for best in directions.values()]
-    return pareto.hypervolume(points, reference, list(directions.values()))
+    return hypervolume(points, reference, list(directions.values()))

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis import importance, layer_effects, pareto
+from ablate.analysis.front_uncertainty import front_probability
+from ablate.analysis.hypervolume import hypervolume_over_trials, reference_point
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
 from ablate.formatting import describe_bounds, describe_layers
 from ablate.reporting import confirmation_table
@@ -85,7 +87,7 @@ def _front_probability(results: RunResults) -> tuple["pd.Series[float]", list[st
         logits, labels = predictions
         correct.append(logits.argmax(axis=1) == labels)
     probability = unknown.fillna(0.0)
-    probability.loc[near] = pareto.front_probability(np.array(correct), points[near, 1:], results.directions)
+    probability.loc[near] = front_probability(np.array(correct), points[near, 1:], results.directions)
     return probability, []
 
 
@@ -126,8 +128,8 @@ def progress(results: RunResults) -> Finding:
     positive = (points > 0).all(axis=0)
     logs = np.array([TABLE[name].in_ratios for name in names]) & positive
     scaled = np.where(logs, np.log(np.where(logs, points, 1.0)), points)
-    reference = pareto.reference_point(scaled, results.directions)
-    volumes = pareto.hypervolume_over_trials(scaled, reference, results.directions)
+    reference = reference_point(scaled, results.directions)
+    volumes = hypervolume_over_trials(scaled, reference, results.directions)
     total = volumes[-1]
     table = pd.DataFrame({"trials": np.arange(1, len(points) + 1), "hypervolume": volumes / (total or 1.0)})
     last = int(np.flatnonzero(np.diff(volumes, prepend=0) > 0)[-1]) + 1 if total else 0

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis.pareto import (
-    attainment,
-    front,
-    front_of,
-    front_probability,
-    hypervolume,
-    hypervolume_over_trials,
-    knee,
-    reference_point,
-)
+from ablate.analysis.front_uncertainty import attainment, front_probability
+from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials, reference_point
+from ablate.analysis.pareto import front, front_of, knee
 from ablate.errors import BadInput
 from ablate.paper_figures import fig_pareto
 from ablate.paper_figures.pareto_info import pareto_info
@@ -153,7 +146,7 @@ def test_attainment_starts_with_the_best_in_the_first_objective():
     ([(0, 10), (2, 4), (3, 3.5), (10, 0), (10, 10)], ["min", "min"], 1),  # 0.2 + 0.4 against 0.3 + 0.35
     ([(0, 10), (2, 4), (3, 2.5), (10, 0)], ["min", "min"], 2),
     ([(0.9, 4e6), (0.85, 1e6), (0.2, 5e5)], ["max", "min"], 1),  # whatever the units
-    ([(9, 9), (0, 10), (3, 3), (3, 3), (10, 0)], ["min", "min"], 2),  # the first of equal ones, by its index in all
+    ([(9, 9), (0, 10), (3, 3), (3, 3), (10, 0)], ["min", "min"], 2),  # the first of equal ones
     ([(0, 10), (7, 7), (10, 0)], ["min", "min"], None),  # bulges the wrong way
     ([(0, 10), (5, 5), (10, 0)], ["min", "min"], None),  # straight
     ([(0, 1), (0.1, 0.9), (0.7, 0.3), (1, 0)], ["min", "min"], None),  # straight, but for rounding

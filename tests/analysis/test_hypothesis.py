@@ -308,16 +308,12 @@ def test_a_mixed_model_that_disagrees_is_said():
 
 
 def test_the_rules_say_what_each_verdict_means_and_which_comes_first():
-    told = str(data_volume(straight(0.003 * SPREAD, 0.05 + 0.003 * SPREAD), arm="binary", **QUICK).rules)
-    assert told.startswith("Fixed beforehand: ")
-    places = [
-        told.index(f"{verdict}") for verdict in ("constant,", "closes,", "shrinks,", "grows,", "inconclusive")
-    ]
-    assert (
-        places == sorted(places)
-        and "two one-sided tests" in told
-        and "the first of these that is shown" in told
-    )
+    rules = str(data_volume(straight(0.003 * SPREAD, 0.05 + 0.003 * SPREAD), arm="binary", **QUICK).rules)
+    assert rules.startswith("Fixed beforehand: ")
+    verdicts = ("constant,", "closes,", "shrinks,", "grows,", "inconclusive")
+    places = [rules.index(verdict) for verdict in verdicts]
+    assert places == sorted(places)
+    assert "two one-sided tests" in rules and "the first of these that is shown" in rules
 
 
 def test_an_arm_of_another_recipe_than_its_baseline():

@@ -39,7 +39,7 @@ def real():
 
 
 def made_up(n=120, noise=0.02, seed=0):
-    """Quantizing fc1 costs 0.3 accuracy, 2-bit activations 0.1, and nothing else matters; bytes are those of the layers."""
+    """Quantizing fc1 costs 0.3 accuracy, 2-bit activations 0.1, nothing else any; bytes are the layers'."""
     rng, records = np.random.default_rng(seed), []
     for _ in range(n):
         kinds, bits = rng.choice(KINDS, 3), int(rng.choice([2, 8]))
@@ -229,6 +229,8 @@ def test_what_a_design_cannot_tell_apart_is_said():
 
 
 CONSTANT = table([record([kind], 0.5) for kind in KINDS * 10])
+EQUAL = table([record(["binary"], i / 30) for i in range(30)])
+NO_NOISE = "leave nothing to estimate the noise from"
 
 
 @pytest.mark.parametrize("records, parameter, layer", [
@@ -237,8 +239,8 @@ CONSTANT = table([record([kind], 0.5) for kind in KINDS * 10])
     (made_up(30).assign(accuracy=None), "0 complete trials are too few", "no layer group has two"),
     (made_up(19), "19 complete trials are too few; 20 or more", ""),
     (CONSTANT, "the best trials are no better than the rest", "it is the same in all 30"),
-    (table([record(["binary"], i / 30) for i in range(30)]), "nothing varies in the 30", "no layer group has two"),
-    (made_up(7), "7 complete trials are too few", "7 complete trials leave nothing to estimate the noise from; 8 that differ"),
+    (EQUAL, "nothing varies in the 30", "no layer group has two"),
+    (made_up(7), "7 complete trials are too few", f"7 complete trials {NO_NOISE}; 8 that differ"),
 ])  # fmt: skip
 def test_too_little_gives_a_reason_and_no_number(records, parameter, layer):
     for find, reason in ((by_parameter, parameter), (by_layer, layer)):

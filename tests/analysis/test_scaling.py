@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablate.analysis import choice
+from ablate.analysis.aicc import aicc, log_likelihood, normalizer
 from ablate.analysis.choice import choose
-from ablate.analysis.descent import Problem, descend, objective, polish
-from ablate.analysis.laws import LAWS, bounds, log_loss, starts, transformed
-from ablate.analysis.scaling import Refused, fit
+from ablate.analysis.descent import Problem, descend, huber, objective, polish
+from ablate.analysis.law_bounds import bounds, starts
+from ablate.analysis.laws import LAWS, log_loss, transformed
+from ablate.analysis.scaling import fit
+from ablate.analysis.scaling_problem import Refused
 
 IMAGES = np.geomspace(200, 20000, 8)
 CURVE = {"D": IMAGES}
@@ -23,7 +25,8 @@ BITS = dict(zip("NDP", map(np.ravel, _GRID), strict=True))
 PUBLISHED = {
     "power": (CURVE, {"B": 3.0, "beta": 0.3}, lambda D, B, beta: B / D**beta),
     "power_floor": (CURVE, {"E": 0.15, "B": 5.0, "beta": 0.4}, lambda D, E, B, beta: E + B / D**beta),
-    "chinchilla": (  # parameters of Hoffmann et al. 2022 as re-estimated by Besiroglu et al. 2024, E and A scaled to this range
+    # Hoffmann et al. 2022, re-estimated by Besiroglu et al. 2024; E and A scaled to this range
+    "chinchilla": (
         SIZES,
         {"E": 0.3, "A": 48.0, "B": 21.0, "alpha": 0.3478, "beta": 0.3658},
         lambda N, D, E, A, B, alpha, beta: E + A / N**alpha + B / D**beta,
@@ -330,8 +333,8 @@ def test_a_descent_that_is_cut_short_is_flagged(monkeypatch):
 def test_the_density_that_aicc_rests_on_integrates_to_one(delta):
     r = np.append(0, np.geomspace(1e-9, 1e5, 100_000))
     for phi in (1e-6, 1e-3, 1e-1):
-        assert choice.normalizer(phi, delta) == pytest.approx(
-            2 * np.trapezoid(np.exp(-choice.huber(r, delta) / phi), r), rel=1e-6
+        assert normalizer(phi, delta) == pytest.approx(
+            2 * np.trapezoid(np.exp(-huber(r, delta) / phi), r), rel=1e-6
         )
 
 
@@ -341,17 +344,17 @@ def test_aicc_is_the_gaussian_and_the_laplace_one_at_either_end():
     )
     n, k = 16, 3  # B, beta and the dispersion
     variance = np.mean(found.residuals**2)
-    assert choice.aicc(found) == pytest.approx(
+    assert aicc(found) == pytest.approx(
         n * np.log(2 * np.pi * variance) + n + 2 * k + 2 * k * (k + 1) / (n - k - 1)
     )
     size = np.mean(np.abs(found.residuals))
-    assert choice.log_likelihood(found.residuals, 1e-9) == pytest.approx(-n * np.log(2 * size) - n, rel=1e-6)
+    assert log_likelihood(found.residuals, 1e-9) == pytest.approx(-n * np.log(2 * size) - n, rel=1e-6)
 
 
 def test_aicc_is_refused_where_it_is_not_defined():
     loss = noisy(published("power")[:4], 0.02)
     with pytest.raises(Refused, match=r"`n > k \+ 1`, but got n=4 points and k=3"):
-        choice.aicc(fit("power", {"D": IMAGES[:4]}, loss, samples=0))
+        aicc(fit("power", {"D": IMAGES[:4]}, loss, samples=0))
     found = choose(["power", "power_floor"], {"D": IMAGES[:4]}, loss)
     assert found.table["aicc"].isna().all() and found.table["held_out"].notna().all()
     assert sum("AICc needs" in sentence for sentence in found.undecided) == 2

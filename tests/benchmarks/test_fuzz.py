@@ -1,6 +1,9 @@
 """A sample of benchmarks/fuzz.py: wrong files are refused in one line, or read as the oracle reads them."""
 
+import json
 import math
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -166,3 +169,23 @@ def test_faults_are_told_once_and_on_one_line():
     with pytest.raises(BadInput) as refused:
         checked(StudySpec, {"question": "?", "space": SPACE, "steps": [step]}, "mine.toml")
     assert str(refused.value).count("unknown key") == 1
+
+
+@pytest.mark.long
+def test_a_target_runs_alone_under_its_memory_limit(tmp_path):
+    """Nothing may be imported for the first time after the limit: torch maps more memory than it leaves."""
+    pytest.importorskip("coverage")
+    script = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+    options = [
+        "--target",
+        "ledger",
+        "--inputs",
+        "10",
+        "--faults",
+        tmp_path / "faults",
+        "--out",
+        tmp_path / "out.json",
+    ]
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["faults"] == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import run_search
 
-from ablate.analysis import pareto
+from ablate.analysis.hypervolume import hypervolume
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
@@ -145,7 +145,7 @@ def hypervolume_of(sampler, seed, n):
     search = Search(study(sampler=sampler, seed=seed), GROUPS, count=size_of)
     specs = run(search, n)
     points = [[truth(spec), np.log(size_of(spec)["size_bytes"])] for spec in specs]
-    return pareto.hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
+    return hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
 
 
 @pytest.mark.long
@@ -164,7 +164,9 @@ def test_it_goes_on_as_it_would_have_and_proposes_nothing_twice(count):
         "optimizer": ["adamw", "sgd"],
         "epochs": {"low": 1, "high": 40},
     }
-    study_spec = study(layer, fraction=[0.1, 1.0], recipe=recipe, objectives=["accuracy", "size_bytes", "images"])
+    study_spec = study(
+        layer, fraction=[0.1, 1.0], recipe=recipe, objectives=["accuracy", "size_bytes", "images"]
+    )
     undisturbed = run(Search(study_spec, GROUPS, count=count), 16)
     assert len({key_of(spec) for spec in undisturbed}) == 16
     for at in (5, 12):

@@ -358,7 +358,9 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
         search.tell(records[-1])
     heir = Search(study_spec, groups, records)
     forgetful = Search(
-        study_spec, groups, [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records]
+        study_spec,
+        groups,
+        [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records],
     )
     first = heir.ask()
     assert first == search.ask() and first != forgetful.ask()
@@ -485,7 +487,9 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
     capsys.readouterr()
     run_commands.rerun(run.path, complete[0]["trial_id"], True)
     compared = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
-    assert "loss after epoch 1 on 1/4 of its images" in again and all(row["same"] for row in compared.values())
+    assert "loss after epoch 1 on 1/4 of its images" in again and all(
+        row["same"] for row in compared.values()
+    )
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after 1/"):
         run_commands.rerun(run.path, pruned[0]["trial_id"], True)
     compared = {row["field"]: row for row in json.loads(capsys.readouterr().out)}

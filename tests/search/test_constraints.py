@@ -117,7 +117,9 @@ def test_tpe_is_told_what_is_out_of_bounds():
     run(search, 12)
     complete = [trial for trial in search.history.optuna_study.get_trials() if trial.state.name == "COMPLETE"]
     assert len(complete) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
-    assert [trial.constraints["accuracy"] > 0 for trial in complete] == [trial.values[0] < 0.7 for trial in complete]
+    assert [trial.constraints["accuracy"] > 0 for trial in complete] == [
+        trial.values[0] < 0.7 for trial in complete
+    ]
 
 
 def test_excess_is_a_share_of_the_bound():
@@ -137,7 +139,9 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     bound = (sizes[1] + sizes[-1]) // 2
     bounds = {"max_size_bytes": bound, "max_latency_ms": 1e6, "min_accuracy": 0.99}
     run = run_study(
-        study_spec.model_copy(update=bounds | {"trials": 3}), tmp_path / "run", resources=Resources(concurrency=1)
+        study_spec.model_copy(update=bounds | {"trials": 3}),
+        tmp_path / "run",
+        resources=Resources(concurrency=1),
     )
     assert (
         len(run.records) == 3
