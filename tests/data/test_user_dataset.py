@@ -35,7 +35,7 @@ def make(train=40, validation=8, test=6):
 
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
-    """Writes a module of the user, which makes its arrays as the code says, and returns the name of its dataset."""
+    """Writes a module of the user, which makes its arrays by the code; returns the dataset's name."""
     monkeypatch.syspath_prepend(str(tmp_path))
     names = []
 
@@ -162,7 +162,7 @@ def test_a_test_image_that_is_trained_on_is_reported(user_module, capsys):
         ),
         (
             "def data():\n    return {'classes': ['a'], 'train': 0, 'test': 0}",
-            "classes: must be two or more.*; train: must be .*; test: must be .*; see 'Your own dataset' in docs/guide",
+            "classes: must be two or more.*; train: must be .*; test: must be .*; see 'Your own dataset'",
         ),
     ],
 )

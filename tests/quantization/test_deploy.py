@@ -126,7 +126,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.long
 def test_the_layer_table_adds_up():
-    """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
+    """Full layers and the rest sum up to the model's latency; changing a layer changes only its term."""
     model = loading.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
     model.unused = torch.nn.Linear(
