@@ -25,10 +25,10 @@ def bench(
 ) -> None:
     """Size, memory and latency of a packed model beside its full-precision twin. Example: ablate bench DIR"""
     from ablate.cli import live_view
-    from ablate.profiling import latency
+    from ablate.profiling import bench
 
     _set_threads(threads)
-    rows = latency.bench(directory, seconds=seconds, compiled=compiled)
+    rows = bench.bench(directory, seconds=seconds, compiled=compiled)
     if as_json:
         return print(json.dumps(rows, indent=1))
     console.print(live_view.bench(rows))

@@ -21,7 +21,8 @@ from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.models import loading
 from ablate.models.layer_groups import linear_layers
-from ablate.profiling.latency import LatencyTable, bench, layer_table, measure
+from ablate.profiling.bench import bench
+from ablate.profiling.latency import LatencyTable, layer_table, measure
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
 
