@@ -29,7 +29,7 @@ from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import checkpoints, loading
-from ablate.profiling.latency import held
+from ablate.profiling.bench import memory_bytes
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.training.trainer import evaluate, train
@@ -88,7 +88,11 @@ def ours(folder: str) -> tuple[dict[str, Run], dict[str, int]]:
         "ours, compiled": compiled(model),
         "ours, bf16 around the integers, compiled": bfloat16(compiled(plain)),
     }
-    return runs, {"ours": held(model), "ours, unpacked in every call": held(kept), "fp32": held(vit())}
+    return runs, {
+        "ours": memory_bytes(model),
+        "ours, unpacked in every call": memory_bytes(kept),
+        "fp32": memory_bytes(vit()),
+    }
 
 
 def torchao() -> dict[str, Run]:

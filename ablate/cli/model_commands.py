@@ -34,10 +34,10 @@ def bench(
     Example: ablate bench DIR
     """
     from ablate.cli import result_tables
-    from ablate.profiling import latency
+    from ablate.profiling import bench
 
     _set_threads(threads)
-    rows = latency.bench(directory, seconds=seconds, compiled=compiled)
+    rows = bench.bench(directory, seconds=seconds, compiled=compiled)
     if as_json:
         return print_json(rows)
     console.print(result_tables.bench(rows))

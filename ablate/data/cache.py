@@ -1,7 +1,7 @@
 """Downloads a dataset once, checks it, and keeps it as one file in the user's cache folder.
 
-A dataset comes from the first of its sources that answers. Whichever it is, the arrays must have the pinned digests; only
-then does the file get its name.
+A dataset comes from the first of its sources that answers. Whichever it is, the arrays must have the pinned
+digests; only then does the file get its name.
 """
 
 import errno
@@ -34,7 +34,8 @@ class Download:
 
     Attributes:
         name: Of the dataset, and of its file in the cache.
-        sources: By name, in the order in which they are tried: each downloads into a folder and returns the arrays.
+        sources: By name, in the order in which they are tried: each downloads into a folder and returns the
+            arrays.
         sha256: The digest of each array, as uint8 in C order.
         needed_bytes: Free disk space that a download needs.
     """
@@ -51,7 +52,7 @@ class Download:
 
 
 def cache() -> Path:
-    """Return the user's cache folder: ABLATE_CACHE, else the platform's (ablate/ in XDG_CACHE_HOME or ~/.cache)."""
+    """Return the user's cache folder: ABLATE_CACHE, or ablate/ in XDG_CACHE_HOME or ~/.cache."""
     usual = platformdirs.user_cache_path("ablate", appauthor=False)
     return Path(os.environ.get("ABLATE_CACHE") or usual).expanduser().absolute()
 

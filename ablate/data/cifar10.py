@@ -1,7 +1,8 @@
 """CIFAR-10 and the small part of it that comes with the package.
 
-Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The splits of `cifar10` contain those of
-`cifar10-mini`, each in its own: no image that is trained on or chosen with in one is a test image of the other.
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The splits of `cifar10` contain
+those of `cifar10-mini`, each in its own: no image that is trained on or chosen with in one is a test image of
+the other.
 """
 
 from pathlib import Path
@@ -42,8 +43,8 @@ def load_mini() -> Dataset:
 def load_cifar10() -> Dataset:
     """Read the images that were fetched. Raises BadInput where they are missing or damaged.
 
-    Of each class, images 400 to 899 in the official training order are for validation: 5,000 in all. `cifar10-mini` has
-    the first 400 of each class for training and the next 100 for validation.
+    Of each class, images 400 to 899 in the official training order are for validation: 5,000 in all.
+    `cifar10-mini` has the first 400 of each class for training and the next 100 for validation.
     """
     arrays = cache.read(DOWNLOAD)
     images, labels = arrays["train_images"], arrays["train_labels"].astype(np.int64)

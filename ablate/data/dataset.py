@@ -79,7 +79,9 @@ def digest_of(splits: Sequence[Split], labels: bool = True) -> str:
 
 
 def subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Draw a class-stratified share of the images, nested: for one seed, a larger fraction has a smaller one's images.
+    """Draw a class-stratified share of the images.
+
+    The draws are nested: for one seed, the images of a smaller fraction are among those of a larger one.
 
     Args:
         labels: Classes of all images, (N,).

@@ -1,7 +1,7 @@
 """Every kind of dataset, a row each, and how one is loaded by its name.
 
-A new dataset takes a row of KINDS, a module with its loader, and tests. `ablate data ls`, `ablate ls`, `load` and the
-errors for unknown names read this table.
+A new dataset takes a row of KINDS, a module with its loader, and tests. `ablate data ls`, `ablate ls`, `load`
+and the errors for unknown names read this table.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,8 @@ class Kind:
         return self.matches(name) if self.matches else name == self.name
 
 
-# The first row that matches a name is its kind: "imagefolder:pets" is a folder, although it reads like `module:name`.
+# The first row that matches a name is its kind: "imagefolder:pets" is a folder, although it reads like
+# `module:name`.
 KINDS = (
     Kind(
         "cifar10-mini",
@@ -70,7 +71,8 @@ KINDS = (
     ),
     Kind(
         f"{IMAGEFOLDER}PATH",
-        "your own images, a folder a class, with or without train/, val/ and test/ above; ?size=N resizes them",
+        "your own images, a folder a class, with or without train/, val/ and test/ above; "
+        "?size=N resizes them",
         load=image_folder.load,
         matches=lambda name: name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER,
         state=image_folder.state,
@@ -95,9 +97,10 @@ def load(name: str, preprocess: Preprocessing = None) -> Dataset:
     The notes on a dataset of the user are printed on standard error each time that it is read.
 
     Args:
-        name: "cifar10-mini", "cifar10" once it was fetched, "imagefolder:PATH", with "?size=N" for another size, or
-            "module:name" for a user's own.
-        preprocess: What a model's image processor does. It decides at what size the images of a folder are decoded.
+        name: "cifar10-mini", "cifar10" once it was fetched, "imagefolder:PATH", with "?size=N" for another
+            size, or "module:name" for a user's own.
+        preprocess: What a model's image processor does. It decides at what size the images of a folder are
+            decoded.
 
     Returns:
         The images of training, validation and test, as uint8.
@@ -152,7 +155,8 @@ def fetch(name: str) -> Path:
         The file.
 
     Raises:
-        BadInput: No dataset of this name is downloaded, no source has it, or the cache folder cannot be written.
+        BadInput: No dataset of this name is downloaded, no source has it, or the cache folder cannot be
+            written.
     """
     downloads = {kind.name: kind.download for kind in KINDS if kind.download}
     if name not in downloads:

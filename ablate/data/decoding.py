@@ -2,12 +2,15 @@
 
 - The image is turned as its EXIF says.
 - Transparent pixels are shown on white.
-- 16-bit grey: the range 0 to 65,535 becomes 0 to 255, whatever the image's own extremes are. The same holds for 12 bits,
-  and for 16 bits a channel of colour.
-- Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers are refused: their range is not agreed on.
-- Of animations and files of several pages the first frame is taken. CMYK and LAB are converted by Pillow's formulas.
+- 16-bit grey: the range 0 to 65,535 becomes 0 to 255, whatever the image's own extremes are. The same holds
+  for 12 bits, and for 16 bits a channel of colour.
+- Floats: 0 to 1 becomes 0 to 255. Other floats, 32-bit and signed integers are refused: their range is not
+  agreed on.
+- Of animations and files of several pages the first frame is taken. CMYK and LAB are converted by Pillow's
+  formulas.
 - Colour profiles (ICC) and gamma are not applied, as in the pipelines that pre-trained models come from.
-- The content of a file decides, not its extension. Truncated files are refused, and images that take too much memory.
+- The content of a file decides, not its extension. Truncated files are refused, and images that take too much
+  memory.
 """
 
 import threading
@@ -74,7 +77,7 @@ def formats() -> list[str]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Return (width, height) in pixels of the upright image, from the file's head. Raises what `decode` raises."""
+    """Read (width, height) of the upright image from the file's head. Raises what `decode` raises."""
     with _opened(path) as image:
         if image.format == "PNG" and "exif" not in image.info:
             # EXIF may follow the pixels, which Pillow would decode to reach it
@@ -85,7 +88,7 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def decode(path: Path) -> Decoded:
-    """Decode the pixels of a file. Raises Refused, or one of Pillow's several kinds of errors; see `reason`."""
+    """Decode a file. Raises Refused, or one of Pillow's several kinds of errors; see `reason`."""
     with _opened(path) as image, _room_for(image):
         changes = ["of several frames or pages, the first"] if getattr(image, "is_animated", False) else []
         shown = _in_rgb(image, changes)

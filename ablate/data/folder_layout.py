@@ -1,9 +1,10 @@
 """Which classes and image files a folder has, before a pixel is read.
 
-Classes are folders, in the order of torchvision's ImageFolder. Folders above them may be splits, named as Hugging Face's
-datasets name them: train or training; val, valid, validation or dev; test, testing, eval or evaluation; in any case, also
-with "set", "data" or "images" behind or, where folders of classes are in them, beside other words and numbers, as in
-seg_train or val2017. Beside train, a split may be lacking. `folder_walk` lists the files.
+Classes are folders, in the order of torchvision's ImageFolder. Folders above them may be splits, named as
+Hugging Face's datasets name them: train or training; val, valid, validation or dev; test, testing, eval or
+evaluation; in any case, also with "set", "data" or "images" behind or, where folders of classes are in them,
+beside other words and numbers, as in seg_train or val2017. Beside train, a split may be lacking.
+`folder_walk` lists the files.
 """
 
 import re
@@ -49,7 +50,8 @@ def layout(folder: Path) -> Layout:
         The classes in order, and the images of each split that the folder has.
 
     Raises:
-        BadInput: The folder has another layout, or can't be read; the message names the rule and what to rename or move.
+        BadInput: The folder has another layout, or can't be read; the message names the rule and what to
+            rename or move.
     """
     if not folder.is_dir():
         way = "give imagefolder:PATH or imagefolder:PATH?size=N"
@@ -87,7 +89,7 @@ def _split(name: str) -> str | None:
 
 
 def _splits_by_word(walk: Walk, folder: Path, names: list[str]) -> dict[str, str]:
-    """The split that is a word of each folder's name, as in seg_train; none where one of them holds no folders."""
+    """The split that is a word of each folder's name, as in seg_train; none where one holds no folders."""
     split_of = {}
     for name in names:
         splits = {split for word in re.split(r"[\W\d_]+", name) if (split := _split(word))}
@@ -111,7 +113,8 @@ def _splits(walk: Walk, folder: Path, split_of: dict[str, str]) -> tuple[dict[st
     ]
     absent = [split for split, names in names_of.items() if not names]
     if "train" in absent or (absent and others):
-        rule = "a folder of splits must have train/, and no other folders of images where val/ or test/ are lacking"
+        rule = "a folder of splits must have train/"
+        rule += ", and no other folders of images where val/ or test/ are lacking"
         beside = f" and has {others[0]!r}, which is no split's name" if others else ""
         fault = f"{str(folder)!r} lacks {' and '.join(absent)}{beside}"
         raise BadInput(f"{rule}, but {fault}; rename or remove folders, or have a folder a class alone")

@@ -1,7 +1,7 @@
 """Lists the folders and images below a folder, and notes what was left out.
 
-Left out and counted, at any depth: what is hidden or the system's, files without the extension of an image, images in no
-class's folder. A file that links lead to counts once in a class, a folder beside it once.
+Left out and counted, at any depth: what is hidden or the system's, files without the extension of an image,
+images in no class's folder. A file that links lead to counts once in a class, a folder beside it once.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""A user's own images: a folder in the layout of torchvision's ImageFolder, decoded once to uint8 at one size.
+"""A user's own images: a folder in the layout of torchvision's ImageFolder, decoded to uint8 at one size.
 
-`folder_layout` decides which files and classes a folder has, `decoding` which pixels a file shows, `image_size` the size, and
-`splitting` what is trained on.
+`folder_layout` decides which files and classes a folder has, `decoding` which pixels a file shows,
+`image_size` the size, and `splitting` what is trained on.
 """
 
 import hashlib
@@ -106,7 +106,7 @@ def read(folder: Path, side: int | None = None) -> tuple[list[str], dict[str, Ar
 
 
 def contents(folder: Path, side: int | None = None, preprocess: Optional["Preprocess"] = None) -> Contents:
-    """Decode all images of a folder to one size. What a user should know is printed on standard error as well.
+    """Decode all images of a folder to one size. The notes are printed on standard error as well.
 
     Args:
         folder: In a layout that `folder_layout` knows.
@@ -117,8 +117,8 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
         The classes, and of each split images, uint8 (N, H, W, 3), and labels, int64 (N,).
 
     Raises:
-        BadInput: The folder has another layout, files are no images, the images do not fit in memory, or the processor
-            does not bring them to one size.
+        BadInput: The folder has another layout, files are no images, the images do not fit in memory, or the
+            processor does not bring them to one size.
     """
     listed = layout(folder)
     files = _paths(listed.files)
@@ -177,7 +177,7 @@ def _paths(splits: dict[str, Files]) -> list[Path]:
 
 
 def _decode(files: list[Path], fit: Fit) -> tuple[NDArray[np.uint8], dict[Path, bytes], Counter[str]]:
-    """Pixels (N, H, W, 3), a key for each file that is equal for equal pixels, and how often each change was made."""
+    """Pixels (N, H, W, 3), a key of each file, equal for equal pixels, and how often each change was made."""
     width, height = fit.size
     images = np.empty((len(files), height, width, 3), np.uint8)  # (N, H, W, 3)
     keys, changes = dict[Path, bytes](), Counter[str]()

@@ -1,10 +1,11 @@
 """Decides at which size the images of a folder are decoded, and how each is brought to it.
 
-- With `?size`, the size is the user's. Without a model, it is the images' own: the one that all have, or the median of
-  their widths and of their heights. An image of another size is resized until it covers that size, and cropped in the
-  middle.
-- For a model, images of one size that is not larger than its input stay as they are, and are resized batch by batch. Where
-  they are larger, or of several sizes, each is resized and cropped from its own size as the model's image processor does.
+- With `?size`, the size is the user's. Without a model, it is the images' own: the one that all have, or the
+  median of their widths and of their heights. An image of another size is resized until it covers that size,
+  and cropped in the middle.
+- For a model, images of one size that is not larger than its input stay as they are, and are resized batch by
+  batch. Where they are larger, or of several sizes, each is resized and cropped from its own size as the
+  model's image processor does.
 """
 
 import statistics
@@ -26,14 +27,25 @@ class Fit(NamedTuple):
 
     Attributes:
         size: (width, height) of what comes out.
-        processor: The model's image processor, which resizes and crops; None: the image covers the size, and is cropped.
+        processor: The model's image processor, which resizes and crops; None: the image covers the size, and
+            is cropped.
     """
 
     size: Size
     processor: Optional["Preprocess"] = None
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return uint8 (H, W, 3). Raises BadInput where the processor does not bring images of this size to its own."""
+        """Bring an image to the size.
+
+        Args:
+            image: In RGB.
+
+        Returns:
+            uint8 (H, W, 3).
+
+        Raises:
+            BadInput: The processor does not bring images of this size to its own.
+        """
         if self.processor:
             return self.processor.decoded(np.asarray(image))
         return np.asarray(ImageOps.fit(image, self.size, Image.Resampling.BICUBIC))

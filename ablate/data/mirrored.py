@@ -1,4 +1,4 @@
-"""Finds classes that are each other's mirror images, as arrows to the left and right: flips would mix them up."""
+"""Finds classes that are each other's mirror images, such as left and right arrows: flips mix them up."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ SIDE = 8  # pixels of a thumbnail
 MAX_IMAGES = 4_000  # compared, of all classes together
 MIN_PER_CLASS, MAX_PER_CLASS = 16, 200
 CHUNK = 16  # images in floating point at a time
-# standard errors above one half, for two classes; with more classes there are more chances to mistake two for a pair
+# standard errors above one half, for two classes; with more classes there are more chances to mistake two for
+# a pair
 STANDARD_ERRORS = 1.5
 OTHER = {"left": "right", "right": "left"}
 Augment = bool | Literal["shift", "flip", "both"]
@@ -26,8 +27,8 @@ def mirrored_classes(
 ) -> tuple[tuple[str, str], ...]:
     """Find pairs of classes of which each, mirrored, is the other.
 
-    By their names: "left" stands in one where "right" stands in the other. By their images: on thumbnails, the images of
-    either class are nearest to their own class, and their mirror images to the other one.
+    By their names: "left" stands in one where "right" stands in the other. By their images: on thumbnails,
+    the images of either class are nearest to their own class, and their mirror images to the other one.
 
     Args:
         classes: Names of the classes.
@@ -75,8 +76,8 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
     own = _thumbnails(images, np.concatenate(members))  # (n, SIDE, SIDE, 3), class after class
     starts = np.concatenate([[0], np.cumsum(sizes)])
     flat, flipped = own.reshape(len(own), -1), own[:, :, ::-1].reshape(len(own), -1)
-    # Of the images of class a: the share that is nearer to a than to class b, and the share whose mirror images are
-    # nearer to b.
+    # Of the images of class a: the share that is nearer to a than to class b, and the share whose mirror
+    # images are nearer to b.
     alike, swapped = np.zeros((classes, classes)), np.zeros((classes, classes))
     for a in range(classes):
         rows = slice(starts[a], starts[a + 1])

@@ -1,10 +1,10 @@
 """Divides images into training, validation and test sets, copies of an image into one set.
 
-A missing validation or test set is taken from the training images. Within each class, images are ranked by the sha256 of
-their path below the folder ("cat/001.png"): the first tenth is the test set, the next tenth is for validation, at least one
-image each, and the rest is for training. Copies are images with equal pixels. They go where the first ranked of them goes,
-and count as one; copies that are in several classes are for training. A class with too few different images is split as if
-it had no copies.
+A missing validation or test set is taken from the training images. Within each class, images are ranked by
+the sha256 of their path below the folder ("cat/001.png"): the first tenth is the test set, the next tenth is
+for validation, at least one image each, and the rest is for training. Copies are images with equal pixels.
+They go where the first ranked of them goes, and count as one; copies that are in several classes are for
+training. A class with too few different images is split as if it had no copies.
 """
 
 import hashlib
@@ -67,7 +67,8 @@ def notes(splits: dict[str, Files], keys: Keys, folder: Path) -> list[str]:
         folder: The paths in the notes are relative to it.
 
     Returns:
-        A line each on copies in several classes, in several splits (where the user made the splits), and in one split.
+        A line each on copies in several classes, in several splits (where the user made the splits), and in
+        one split.
     """
     files = [file for members in splits.values() for file in members]
     labels = _labels(files, keys)

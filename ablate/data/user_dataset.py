@@ -7,8 +7,8 @@
         "test": (images, labels),
     }
 
-Images are uint8 (N, H, W, 3), of one size in all splits; labels are integers (N,), each the index of a class. Without
-`validation` or `test`, each is a tenth of the training images, by the rule of `splitting`.
+Images are uint8 (N, H, W, 3), of one size in all splits; labels are integers (N,), each the index of a class.
+Without `validation` or `test`, each is a tenth of the training images, by the rule of `splitting`.
 """
 
 import hashlib
@@ -41,7 +41,8 @@ def load(name: str) -> Dataset:
         The images, their digest computed from pixels and labels as that of every other dataset.
 
     Raises:
-        BadInput: The function cannot be imported or called, or returns something else; all faults are reported together.
+        BadInput: The function cannot be imported or called, or returns something else; all faults are
+            reported together.
     """
     function = load_plugin("dataset", name)
     if not callable(function):

@@ -1,4 +1,4 @@
-"""Bounds on a study's trials: what a point costs, counted before it is trained, and how far that is out of bounds."""
+"""Counts what a trial costs before it is trained, for the bounds of a study."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,30 +12,39 @@ from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model, quantize
 
-Count = Callable[
-    [TrialSpec], Mapping[str, float]
-]  # an effective trial -> what is known of it before it is trained
+# an effective trial -> the costs in its record that are known before it is trained
+Count = Callable[[TrialSpec], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts what a trial's record will say: bytes of its packed model, bit operations and, with a table, latency."""
+    """Counts the costs that a trial's record will have.
 
-    model: nn.Module  # in full precision
+    Attributes:
+        model: In full precision.
+        preprocess: The image processing that is packed with it.
+        groups: By layer group, the names of its layers.
+        table: Of layer latencies; None: latency is not counted.
+    """
+
+    model: nn.Module
     preprocess: Preprocess
-    groups: Mapping[str, list[str]]  # layer group -> names of its layers
+    groups: Mapping[str, list[str]]
     table: LatencyTable | None = None
 
     def __call__(self, spec: TrialSpec) -> Mapping[str, float]:
-        layer: dict[str, LayerSpec] = {
-            name: of for group, of in spec.layers.items() for name in self.groups[group]
-        }
-        found = quantize.resolved(self.model, layer)
+        """Return `size_bytes` of the packed model, `bitops` and, with a table, `latency_ms`."""
+        patterns: dict[str, LayerSpec] = {}
+        for group, layer in spec.layers.items():
+            patterns.update(dict.fromkeys(self.groups[group], layer))
+        precisions = quantize.resolved(self.model, patterns)
         costs: dict[str, float] = {
-            "size_bytes": packed_model.packed_bytes(self.model, found, preprocess=self.preprocess)
+            "size_bytes": packed_model.packed_bytes(self.model, precisions, preprocess=self.preprocess),
+            "bitops": macs.bitops(*self._macs, precisions),
         }
-        costs["bitops"] = macs.bitops(*self._macs, found)
-        return costs | ({"latency_ms": self.table.sum(found)} if self.table else {})
+        if self.table:
+            costs["latency_ms"] = self.table.sum(precisions)
+        return costs
 
     @cached_property
     def _macs(self) -> tuple[int, dict[str, int]]:

@@ -1,11 +1,14 @@
-"""Latency, measured: of whole models, and layer by layer for a table that a search can add up."""
+"""Measures latency: of whole models, and layer by layer for a table that a search adds up.
 
-import copy
+torch.utils.benchmark.Timer does not fit: it times blocks of calls with one synchronisation at the end of
+each, whereas here each call is synchronised by itself, or on purpose not at all, on the threads that the
+process has.
+"""
+
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,11 +16,8 @@ from torch import nn
 
 from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
-from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
-from ablate.models.skeletons import from_config
-from ablate.quantization import packed_model
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights
 
@@ -26,7 +26,15 @@ FULL = LayerSpec()
 
 @dataclass(frozen=True)
 class Timing:
-    """A median over `n` calls after a warm-up, each synchronised; `threads` are those of the CPU."""
+    """The latency of a call.
+
+    Attributes:
+        median_ms: Over the calls after a warm-up, each synchronised.
+        n: Calls.
+        batch: Images a call.
+        threads: Of the CPU.
+        device: "cpu" or "cuda".
+    """
 
     median_ms: float
     n: int
@@ -37,37 +45,50 @@ class Timing:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds of one call at a batch of one: each layer at each precision by itself, and what is not in layers."""
+    """The latency of a call at a batch of one, in parts.
 
-    layers: Mapping[str, Mapping[LayerSpec, float]]  # layer name -> precision -> ms
+    Attributes:
+        layers: By layer name and precision, ms of the layer by itself.
+        rest_ms: Of what is not in these layers.
+    """
+
+    layers: Mapping[str, Mapping[LayerSpec, float]]
     rest_ms: float
 
     def dump(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        rows = {
-            name: [(spec.model_dump(), ms) for spec, ms in row.items()] for name, row in self.layers.items()
-        }
+        """Return the table as plain data, for JSON."""
+        rows = {}
+        for name, row in self.layers.items():
+            rows[name] = [(spec.model_dump(), ms) for spec, ms in row.items()]
         return {"layers": rows, "rest_ms": self.rest_ms}
 
     @classmethod
     def restore(cls, plain: dict[str, Any]) -> Self:
-        """The table that was dumped."""
+        """Return the table that was dumped."""
         rows = {name: {LayerSpec(**spec): ms for spec, ms in row} for name, row in plain["layers"].items()}
         return cls(rows, plain["rest_ms"])
 
     def sum(self, precisions: Mapping[str, LayerSpec]) -> float:
-        """The latency of a model whose layers have these precisions, full where absent, by addition."""
+        """Add up the latency of a model, in ms.
+
+        Args:
+            precisions: By layer name; a layer that is absent is full.
+        """
         return self.rest_ms + sum(row[key(precisions.get(name, FULL))] for name, row in self.layers.items())
 
 
 def key(spec: LayerSpec) -> LayerSpec:
-    """The part of a precision that latency depends on: b from 1 to 8 all run on int8, as do 1 to 4 bits of weights."""
+    """Reduce a precision to what latency depends on.
+
+    Activations of 1 to 8 bits all run on int8, as do weights of 1 to 4 bits.
+    """
     if spec.weights == "full":
         return FULL
     bits = None if spec.activation_bits is None else 8
     weights: Weights = "int8" if spec.weights == "int8" else "binary"
-    kept = {name: getattr(spec, name) for name in ("norm", *(("activation_scale", "signed") if bits else ()))}
-    return LayerSpec(weights=weights, activation_bits=bits, **kept)
+    names = ("norm", "activation_scale", "signed") if bits else ("norm",)
+    fields = {name: getattr(spec, name) for name in names}
+    return LayerSpec(weights=weights, activation_bits=bits, **fields)
 
 
 def measure(
@@ -79,9 +100,19 @@ def measure(
     dtype: torch.dtype = torch.float32,
     wait: bool = True,
 ) -> Timing:
-    """The latency of a model in evaluation on `batch` images of `size` (height, width), where its tensors are.
+    """Measure the latency of a model in evaluation, on the device of its tensors.
 
-    Without `wait` it is the time until the call returns, on a GPU before its work is done: what not to measure.
+    Args:
+        model: A classifier.
+        size: Of the images, (height, width).
+        batch: Images a call.
+        seconds: To measure for; at least five calls are made.
+        dtype: Of the images.
+        wait: False measures until the call returns, on a GPU before the work is done: to show that this is
+            wrong.
+
+    Returns:
+        The median, and how it was measured.
     """
     device = next(tensor.device for tensor in (*model.parameters(), *model.buffers()))
     pixels = torch.randn(batch, 3, *size, dtype=dtype, device=device)
@@ -91,7 +122,17 @@ def measure(
 def layer_table(
     model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device
 ) -> LatencyTable:
-    """Time every layer of a full-precision model at every precision, once a shape; and the whole, for the rest."""
+    """Time every layer of a model at every precision, once a shape, and the whole model for the rest.
+
+    Args:
+        model: In full precision; it is moved to the device.
+        size: Of the images, (height, width).
+        specs: The precisions, beside full.
+        device: To measure on.
+
+    Returns:
+        A table of the layers that the model calls.
+    """
     model = model.eval().to(device)
     inputs: dict[str, torch.Tensor] = {}
     layers = linear_layers(model)
@@ -103,14 +144,14 @@ def layer_table(
         logits(model, torch.randn(1, 3, *size, device=device))
     for handle in handles:
         handle.remove()
-    seen: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
+    by_shape: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
     table: dict[str, dict[LayerSpec, float]] = {}
-    for name in inputs:  # a layer that the model never calls takes no time
+    for name, x in inputs.items():  # a layer that the model never calls takes no time
         layer = layers[name]
-        shape = (tuple(inputs[name].shape), layer.out_features, layer.bias is not None)
-        if shape not in seen:
-            seen[shape] = {spec: _time_layer(layer, spec, inputs[name]) for spec in {FULL, *map(key, specs)}}
-        table[name] = seen[shape]
+        shape = (tuple(x.shape), layer.out_features, layer.bias is not None)
+        if shape not in by_shape:
+            by_shape[shape] = {spec: _time_layer(layer, spec, x) for spec in {FULL, *map(key, specs)}}
+        table[name] = by_shape[shape]
     rest = measure(model, size).median_ms - sum(row[FULL] for row in table.values())
     return LatencyTable(table, max(0.0, rest))
 
@@ -119,9 +160,8 @@ def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
     module: nn.Module = layer
     if spec.weights != "full":
         levels, beta = quantize_weights(layer.weight.detach(), spec)
-        module = IntegerLinear(
-            levels, beta.flatten(), None if layer.bias is None else layer.bias.detach(), spec
-        )
+        bias = None if layer.bias is None else layer.bias.detach()
+        module = IntegerLinear(levels, beta.flatten(), bias, spec)
     return _time(lambda: module(x), 0.1, 1, x.device).median_ms
 
 
@@ -131,7 +171,9 @@ def _time(
     synchronise: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: list[float] = []
     with torch.no_grad():
-        call()  # what a model keeps from its first call, as BEiT does, must be of use to a training
+        # a tensor that a model caches in its first call, as BEiT does, must be usable in training: no
+        # inference mode
+        call()
     with torch.inference_mode():
         for _ in range(2):  # warm-up
             call()
@@ -145,55 +187,3 @@ def _time(
             times.append(1000 * (time.perf_counter() - started))
             synchronise()  # idle before the next
     return Timing(statistics.median(times), len(times), batch, torch.get_num_threads(), device.type)
-
-
-def bench(
-    directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0, compiled: bool = False
-) -> list[dict[str, Any]]:
-    """A packed model beside its twins in full precision, float32 and bfloat16, whose weights are random: rows of a table.
-
-    compiled: a row for each of the three under torch.compile as well. File sizes and bytes in memory (parameters and
-    buffers) are counted, latencies are medians in ms. Raises BadInput where the directory holds no packed model, or one
-    without architecture or image processing.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    header, tensors = packed_model.read(directory)
-    size = packed_model.load_preprocess(directory).size
-    if header.model is None:
-        raise BadInput(
-            f"{directory} holds a model that transformers has no class for, so it has no twin to compare with"
-        )
-    twin = from_config(**header.model.model_dump(), parameters=len(tensors)).to_empty(device=device)
-    for parameter in twin.parameters():
-        nn.init.normal_(parameter, std=0.02)
-    for buffer in twin.buffers():
-        buffer.zero_()
-    on_disk = sum(
-        (Path(directory) / file).stat().st_size for file in (packed_model.JSON, packed_model.TENSORS)
-    )
-    half = copy.deepcopy(twin.eval()).bfloat16()
-    models = {
-        "packed": packed_model.load_packed(directory).to(device),
-        "full, float32": twin,
-        "full, bfloat16": half,
-    }
-    sizes = {name: held(model) for name, model in models.items()} | {"packed": on_disk}
-    if compiled:  # like beside like
-        for name, model in [*models.items()]:
-            models[f"{name}, compiled"] = (again := copy.deepcopy(model))
-            sizes[f"{name}, compiled"] = sizes[name]
-            again.compile(dynamic=False, options={"freezing": True})  # the weights are constants
-    rows = []
-    for name, model in models.items():
-        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": held(model)}
-        for batch in batches:
-            dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
-            timing = measure(model, size, batch, seconds=seconds, dtype=dtype)
-            row |= {f"latency_ms at batch {batch}": timing.median_ms, f"n at batch {batch}": timing.n}
-        rows.append(row | {"threads": timing.threads, "device": timing.device})
-    return rows
-
-
-def held(model: nn.Module) -> int:
-    """Bytes of a model's parameters and buffers in memory."""
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

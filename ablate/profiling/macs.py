@@ -1,4 +1,4 @@
-"""What a model costs, counted and not measured: parameters, MACs and bit operations of one image."""
+"""Counts what a model costs: parameters, MACs and bit operations of one image. Nothing is measured."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,13 @@ from ablate.quantization.bitlinear import BitLinear
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted per image. MACs are multiply-accumulates, half the FLOPs; bitops are MACs x weight bits x activation bits."""
+    """The cost of one image.
+
+    Attributes:
+        parameters: Of the model.
+        macs: Multiply-accumulates, half the FLOPs.
+        bitops: The sum over layers of MACs x weight bits x activation bits.
+    """
 
     parameters: int
     macs: int
@@ -29,46 +35,64 @@ class Cost:
 
 
 def count(model: nn.Module, size: tuple[int, int]) -> Cost:
-    """The cost of one image of `size` (height, width).
+    """Count the cost of one image.
 
-    Raises BadInput for a quantized layer that the model never calls.
+    Args:
+        model: It stays as it is.
+        size: Of the image, (height, width).
+
+    Raises:
+        BadInput: The model never calls one of its quantized layers.
     """
-    total, of_layer = macs(model, size)
+    total, by_layer = macs(model, size)
     specs = {name: module.spec for name, module in model.named_modules() if isinstance(module, BitLinear)}
-    return Cost(sum(p.numel() for p in model.parameters()), total, bitops(total, of_layer, specs))
+    return Cost(sum(p.numel() for p in model.parameters()), total, bitops(total, by_layer, specs))
 
 
 def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
-    """MACs of one image of `size`, and of each of its linear layers: by thop, what is inside attention by a rule of ours."""
+    """Count the MACs of one image: by thop, and inside attention by rules of this module.
+
+    Args:
+        model: It stays as it is.
+        size: Of the image, (height, width).
+
+    Returns:
+        Those of the whole model, and by name those of each of its linear layers.
+    """
     model = sharing_copy(model).eval()  # thop adds buffers
     rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():
-        seen, _, tree = thop.profile(
+        total, _, tree = thop.profile(
             Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True
         )
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return int(seen) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
+    return int(total) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
 
 
-def bitops(total: int, of_layer: Mapping[str, int], specs: Mapping[str, LayerSpec]) -> int:
-    """Bit operations of an image, from the MACs of `macs`, where some layers are quantized.
+def bitops(total: int, by_layer: Mapping[str, int], specs: Mapping[str, LayerSpec]) -> int:
+    """Count the bit operations of one image.
 
-    Raises BadInput for a quantized layer without MACs: the model never calls it.
+    Args:
+        total: MACs of the model.
+        by_layer: By name, MACs of its linear layers.
+        specs: By name, the precision of its quantized layers. All else is counted at 32 x 32 bits.
+
+    Raises:
+        BadInput: A quantized layer has no MACs: the model never calls it.
     """
     saved = 0.0
     for name, spec in specs.items():
-        if not of_layer[name]:
-            raise BadInput(
-                f"layer {name!r} must be called by its model, and is not: quantizing it would do nothing; leave it full"
-            )
-        saved += of_layer[name] * (32 * 32 - WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32))
+        if not by_layer[name]:
+            rule = f"layer {name!r} must be called by its model, and is not"
+            raise BadInput(f"{rule}: quantizing it would do nothing; leave it full")
+        saved += by_layer[name] * (32 * 32 - WEIGHT_BITS[spec.weights] * (spec.activation_bits or 32))
     return round(total * 32 * 32 - saved)
 
 
 class _AttentionMacs(TorchFunctionMode):
-    """Counts q k^T and (q k^T) v, which happen in functions and not in modules, where thop cannot see them."""
+    """Counts q k^T and (q k^T) v, which are computed in functions; thop counts modules only."""
 
     macs = 0
 
@@ -87,7 +111,7 @@ def _linear_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Ten
 
 
 def _attention_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-    """torch's own attention, whose projections and products are one function: q, k, v, q k^T, (q k^T) v, and out."""
+    """torch's attention computes q, k, v, q k^T, (q k^T) v and out in one function."""
     query, key, value = inputs[:3]  # (B, N, D) or (N, B, D)
     keys = key.shape[1 if layer.batch_first else 0]
     layer.total_ops += layer.embed_dim * (
@@ -96,18 +120,17 @@ def _attention_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -
 
 
 def _window_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    """The projections of torchvision's Swin, q, k, v and out; its products are seen as they happen."""
+    """The projections of torchvision's Swin: q, k, v and out. `_AttentionMacs` counts its products."""
     batch, *sides, width = inputs[0].shape  # (B, H, W, C)
-    tokens = batch * math.prod(
-        math.ceil(side / window) * window for side, window in zip(sides, layer.window_size, strict=True)
-    )
-    layer.total_ops += tokens * 4 * width * width
+    windows = zip(sides, layer.window_size, strict=True)
+    padded = [math.ceil(side / window) * window for side, window in windows]
+    layer.total_ops += batch * math.prod(padded) * 4 * width * width
 
 
 def _leaf(tree: Any, name: str) -> int:
-    """thop's count of one layer: its tree holds (operations, parameters, children) by module name.
+    """thop's count of one layer, from its tree of (operations, parameters, children) by module name.
 
-    0 inside a module that has a rule of its own, and so no children in the tree.
+    It is 0 inside a module with a rule of its own, which has no children in the tree.
     """
     operations = 0.0
     for part in name.split("."):

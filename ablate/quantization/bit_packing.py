@@ -1,4 +1,7 @@
-"""Integer weight levels as bytes: binary 8 a byte, ternary 5 (3^5 = 243), int4 2, int8 1; row-major, filled with zeros."""
+"""Integer weight levels as bytes, row-major, filled with zeros.
+
+A byte holds 8 binary levels, 5 ternary ones (3^5 = 243), 2 of int4 or 1 of int8.
+"""
 
 import numpy as np
 import torch
@@ -12,15 +15,31 @@ POWERS = np.array([1, 3, 9, 27, 81], dtype=np.uint8)
 
 
 def pack_levels(levels: Tensor, weights: str) -> Tensor:
-    """Integer weight levels of any shape -> uint8 (bytes,)."""
+    """Pack weight levels.
+
+    Args:
+        levels: Integers of any shape and dtype.
+        weights: The precision: "binary", "ternary", "int4" or "int8".
+
+    Returns:
+        uint8 (bytes,).
+    """
     flat = levels.detach().cpu().numpy().astype(np.int8).ravel()  # (n,)
-    return torch.from_numpy(
-        {"binary": _binary, "ternary": _ternary, "int4": _int4, "int8": _int8}[weights](flat)
-    )
+    packers = {"binary": _binary, "ternary": _ternary, "int4": _int4, "int8": _int8}
+    return torch.from_numpy(packers[weights](flat))
 
 
 def unpack_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tensor:
-    """The inverse: uint8 (bytes,) -> int8 levels of `shape`."""
+    """Undo `pack_levels`.
+
+    Args:
+        packed: uint8 (bytes,).
+        weights: The precision.
+        shape: Of the weights, (out, in).
+
+    Returns:
+        int8 levels of that shape.
+    """
     data, n = packed.numpy(), shape[0] * shape[1]
     if weights == "binary":
         flat = np.unpackbits(data, bitorder="little")[:n].view(np.int8) * np.int8(2) - np.int8(1)
@@ -34,12 +53,15 @@ def unpack_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tenso
 
 
 def checked_levels(packed: Tensor, weights: str, shape: tuple[int, int]) -> Tensor:
-    """`unpack_levels`, which raises BadInput for bytes that `pack_levels` does not write."""
+    """Do as `unpack_levels`, with a check.
+
+    Raises:
+        BadInput: `pack_levels` does not write such bytes.
+    """
     levels = unpack_levels(packed, weights, shape)
     if (levels < -TOP[weights]).any() or not pack_levels(levels, weights).equal(packed):
-        raise BadInput(
-            f"bytes of {weights} weights must be as `pack` writes them, and are not; pack the model again"
-        )
+        rule = f"bytes of {weights} weights must be as `pack` writes them"
+        raise BadInput(f"{rule}, and are not; pack the model again")
     return levels
 
 

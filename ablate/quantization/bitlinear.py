@@ -18,28 +18,32 @@ from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
+Scale = Literal["token", "image", "tensor"]
 
-def apart(
-    x: Tensor, spec: LayerSpec, images: int | None
-) -> tuple[Tensor, Literal["token", "image", "tensor"]]:
-    """A layer's input in evaluation, and what its activations' scale is for: (x, spec's), or image by image.
 
-    x: (..., features). Where the spec's scale is the tensor's, and x is of so many `images`, one after the other, it is
-    (images, rows, features), and the scale is each image's: what the tensor's would be if the image came alone.
+def separate_images(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Scale]:
+    """Separate the images of a layer's input in evaluation, where its activation scale is the tensor's.
+
+    Args:
+        x: (..., features), image after image.
+        spec: Of the layer.
+        images: How many images x has; None: unknown.
+
+    Returns:
+        (images, rows, features) and "image": each image has the scale that the tensor's would be if it came
+        alone. Or x and the spec's own scale, where there is nothing to separate.
     """
     if x.ndim == 1 or not x.numel():  # one token, or none
         return x, "token"
-    if (
-        spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images
-    ):  # nothing to tell apart
+    if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:
         return x, spec.activation_scale
     return x.reshape(images, -1, x.shape[-1]), "image"
 
 
 class _StraightThrough(torch.autograd.Function):
-    """value forwards, the gradient of x backwards: x + (value - x).detach() without its rounding error.
+    """Returns value; its gradient goes to x: x + (value - x).detach() without the rounding error.
 
-    Where there is an `inside`, a mask of x's shape, only what is inside has a gradient.
+    With `inside`, a mask of x's shape, only the elements inside have a gradient.
     """
 
     @staticmethod
@@ -54,13 +58,22 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class BitLinear(nn.Linear):
-    """y = W~ Quant(LN(x)) * beta * gamma / Qb + bias (Fig. 7). x: (..., in_features) -> (..., out_features).
+    """y = W~ Quant(LN(x)) * beta * gamma / Qb + bias (Fig. 7), for x (..., in_features).
 
-    The keywords are the fields of `LayerSpec`. `ramp` is the lambda of progressive quantization, 0-dimensional, or None
-    for 1; only training reads it. `images` is how many are in the input, told by the model around the layer, or None;
-    only evaluation with the tensor's activation scale reads it.
-    Raises pydantic's ValidationError, a ValueError, for values out of range, and BadInput for weights="full" and for a
-    norm that depends on the layer's place in a model.
+    Args:
+        in_features: Of the input.
+        out_features: Of the output.
+        bias: Whether there is one.
+        **fields: Those of `LayerSpec`; weights are "binary" by default.
+
+    Attributes:
+        ramp: The lambda of progressive quantization, 0-dimensional; None: 1. Only training reads it.
+        images: How many images the input has, set by the model around the layer; None: unknown. Only
+            evaluation with the tensor's activation scale reads it.
+
+    Raises:
+        ValidationError: A value is out of range (pydantic's, a ValueError).
+        BadInput: The weights are "full", or the norm depends on the layer's place in a model.
     """
 
     is_plain_linear = True  # a weight and a bias, as far as `unfit` is concerned
@@ -71,19 +84,22 @@ class BitLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.spec = LayerSpec(**{"weights": "binary", **fields})
         if self.spec.weights == "full":
-            raise BadInput(
-                "BitLinear's weights must be binary, ternary, int4 or int8, but got 'full'; use nn.Linear"
-            )
+            rule = "BitLinear's weights must be binary, ternary, int4 or int8"
+            raise BadInput(f"{rule}, but got 'full'; use nn.Linear")
         if not isinstance(self.spec.norm, bool):
-            raise BadInput(
-                f"norm of a single layer must be true or false, but got {self.spec.norm!r}; quantize_ resolves it"
-            )
+            rule = "norm of a single layer must be true or false"
+            raise BadInput(f"{rule}, but got {self.spec.norm!r}; quantize_ resolves it")
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
-        """A BitLinear in the place of `linear`, with its very weight and bias parameters, and its hooks.
+        """Make a BitLinear that takes the place of a linear layer.
 
-        Raises BadInput for a layer that is more than a weight and a bias, as `unfit` says.
+        Args:
+            linear: Its weight and bias parameters and its hooks are taken over.
+            **fields: Those of `LayerSpec`.
+
+        Raises:
+            BadInput: The layer is more than a weight and a bias, as `unfit` says.
         """
         if why := unfit(linear):
             raise BadInput(f"a BitLinear must take the place of a plain nn.Linear, but {why}")
@@ -129,7 +145,8 @@ class BitLinear(nn.Linear):
     def _exact(self, x: Tensor) -> Tensor:
         """Evaluation, at least in float32: integer levels multiply exactly, scales and bias come after.
 
-        Sums below 2^24 are exact in float32; where they may be larger, float64 rounds them once, as int32 to float32 does.
+        Sums below 2^24 are exact in float32. Where they may be larger, float64 rounds them once, as int32 to
+        float32 does.
         """
         spec, wanted = self.spec, x.dtype
         wide = torch.promote_types(self.weight.dtype, torch.float32)
@@ -140,10 +157,8 @@ class BitLinear(nn.Linear):
             if spec.activation_bits is None:
                 y = F.linear(x, weight) * beta
             else:
-                rows, gamma_of = apart(x, spec, self.images)
-                levels, scale, offset = quantize_activations(
-                    rows, spec.activation_bits, spec.signed, gamma_of
-                )
+                rows, per = separate_images(x, spec, self.images)
+                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, per)
                 if self.in_features * 2 ** (spec.activation_bits - 1) * TOP[spec.weights] < 2**24:
                     sums = F.linear(levels, weight)
                 else:
@@ -160,5 +175,10 @@ class BitLinear(nn.Linear):
 
 
 def carry_hooks(old: nn.Module, new: nn.Module) -> None:
-    """The hooks of a replaced module go on with the one in its place, and their handles still remove them."""
+    """Move the hooks of a module to the one that replaces it. Their handles still remove them.
+
+    Args:
+        old: The module that is replaced.
+        new: The module in its place.
+    """
     vars(new).update({name: value for name, value in vars(old).items() if "hook" in name})

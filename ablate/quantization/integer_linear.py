@@ -1,4 +1,4 @@
-"""The inference layer: integer activation levels times integer weight levels into int32, scales and bias after."""
+"""The inference layer: integer activations times integer weights into int32, then scales and bias."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,20 +12,23 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.quantization.bitlinear import BitLinear, apart, carry_hooks
+from ablate.quantization.bitlinear import BitLinear, carry_hooks, separate_images
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 
 @cache
-def _saturates() -> bool:
-    """Whether this CPU lacks VNNI: oneDNN then adds pairs of products in int16, which holds weights of up to 64 only."""
+def _int8_saturates() -> bool:
+    """Whether this CPU lacks VNNI: oneDNN adds two products in int16, exact for weights of up to 64 only."""
     full = torch.full((8, 8), 127, dtype=torch.int8)
     return bool((torch._int_mm(full, full) != 8 * 127 * 127).any())
 
 
 @cache
-def _slow() -> bool:
-    """Whether this CPU multiplies int8 far slower than float32, as most without VNNI do (27 times on an EPYC with AVX2)."""
+def _int8_is_slow() -> bool:
+    """Whether int8 products are far slower than float32 ones, as on most CPUs without VNNI.
+
+    On an EPYC with AVX2 they are 27 times slower.
+    """
     levels = torch.ones((256, 256), dtype=torch.int8)
 
     def seconds(product: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> float:
@@ -34,22 +37,28 @@ def _slow() -> bool:
         return time.perf_counter() - started
 
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        whole, floats = (
-            min(seconds(*each) for _ in range(5))
-            for each in ((torch._int_mm, levels), (torch.mm, levels.float()))
-        )
-    return whole > 3 * floats
+        integers = min(seconds(torch._int_mm, levels) for _ in range(5))
+        floats = min(seconds(torch.mm, levels.float()) for _ in range(5))
+    return integers > 3 * floats
 
 
 class IntegerLinear(nn.Module):
-    """What `BitLinear` computes in evaluation, to the bit, by `torch._int_mm`. x: (..., in_features) -> (..., out_features).
+    """Computes what `BitLinear` does in evaluation, to the bit, by `torch._int_mm`: (..., in) -> (..., out).
 
-    On a CPU on which that is slow (`floats`) the same integers are multiplied in float32, which holds their sums exactly.
+    On a CPU on which that is slow (`floats`) the same integers are multiplied in float32, which holds their
+    sums exactly. Everything outside the product is float32. The weights are unpacked once, to int8 at a byte
+    each: unpacking in every call made ViT-B/16 slower by 30 % at batch 1 and saved 70 MiB
+    (benchmarks/results/packed-*.json has both). With activation_bits=None they are float32 and the product is
+    in floating point.
 
-    levels: (out, in), the integer weights; beta: (1,) or (out,), float32. Everything outside the product is float32.
-    The weights are unpacked once, to int8 at a byte each: unpacking in every call made ViT-B/16 slower by 30 % at
-    batch 1 and saved 70 MiB (benchmarks/results/packed-*.json has both). With activation_bits=None they are float32
-    and the product is in floating point. Raises BadInput where a sum could leave int32.
+    Args:
+        levels: The integer weights (out, in).
+        beta: Their scale, float32 (1,) or (out,).
+        bias: float32 (out,), or None.
+        spec: The precision, its norm decided.
+
+    Raises:
+        BadInput: A sum could leave int32.
     """
 
     levels: Tensor
@@ -63,11 +72,10 @@ class IntegerLinear(nn.Module):
         self.spec = spec
         self.out_features, self.in_features = levels.shape
         if self.in_features * 127 * TOP[spec.weights] >= 2**31:
-            raise BadInput(
-                f"in_features * 127 * {TOP[spec.weights]} must be below 2^31, but in_features={self.in_features}"
-            )
-        self.floats = not levels.is_cuda and _slow()
-        self.halved = spec.weights == "int8" and not self.floats and _saturates()
+            rule = f"in_features * 127 * {TOP[spec.weights]} must be below 2^31"
+            raise BadInput(f"{rule}, but in_features={self.in_features}")
+        self.floats = not levels.is_cuda and _int8_is_slow()
+        self.halved = spec.weights == "int8" and not self.floats and _int8_saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
         if spec.activation_bits is None:
             levels = levels.float()
@@ -76,12 +84,8 @@ class IntegerLinear(nn.Module):
                 levels = torch.cat([levels // 2, levels - levels // 2])  # (2 out, in), none above 64
             # CUDA's product takes multiples of 8 only
             levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -len(levels) % 8))
-        for name, value in (
-            ("levels", levels),
-            ("beta", beta),
-            ("bias", bias),
-            ("row_sums", beta * row_sums),
-        ):
+        buffers = {"levels": levels, "beta": beta, "bias": bias, "row_sums": beta * row_sums}
+        for name, value in buffers.items():
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,10 +97,8 @@ class IntegerLinear(nn.Module):
             if spec.activation_bits is None:
                 y = F.linear(x, self.levels) * self.beta
             else:
-                rows, gamma_of = apart(x, spec, self.images)
-                levels, scale, offset = quantize_activations(
-                    rows, spec.activation_bits, spec.signed, gamma_of
-                )
+                rows, per = separate_images(x, spec, self.images)
+                levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, per)
                 y = self._product(levels) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
                     y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
@@ -107,10 +109,9 @@ class IntegerLinear(nn.Module):
         """float32 integers (..., in) times the weights: (..., out), exact, in int32 or in float32."""
         if self.floats and not levels.is_cuda:
             return self._in_floats(levels)
-        flat = (
-            levels.to(torch.int8).flatten(0, -2) if levels.ndim > 1 else levels.to(torch.int8)[None]
-        )  # (rows, in)
-        rows = flat.shape[0]  # not len(), which would fix the batch of an export
+        integers = levels.to(torch.int8)
+        flat = integers.flatten(0, -2) if levels.ndim > 1 else integers[None]  # (rows, in)
+        rows = flat.shape[0]  # len() would fix the batch of an export
         padding = self.levels.shape[1] - self.in_features, max(0, 17 - rows) if levels.is_cuda else 0
         if any(padding):
             flat = F.pad(flat, (0, padding[0], 0, padding[1]))  # CUDA wants more than 16 rows
@@ -120,7 +121,7 @@ class IntegerLinear(nn.Module):
         return sums[:, : self.out_features].reshape(*levels.shape[:-1], self.out_features)
 
     def _in_floats(self, levels: Tensor) -> Tensor:
-        """float32 holds integers up to 2^24 exactly: as many inputs at a time as stay below."""
+        """float32 holds integers up to 2^24 exactly: the inputs are split so that no sum is larger."""
         weights = self.levels[: self.out_features, : self.in_features].float()
         most = 2**24 // (127 * TOP[self.spec.weights]) - 1
         if self.in_features <= most:
@@ -130,21 +131,26 @@ class IntegerLinear(nn.Module):
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, {fields}"
+        shape = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{shape}, bias={self.bias is not None}, {fields}"
 
 
 @contextmanager
 def as_integers(model: nn.Module) -> Iterator[None]:
-    """Within, the model's BitLinear layers are IntegerLinear ones: the same numbers in evaluation, sooner."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
-    found = {name: layer for name, layer in layers.items() if layer.weight.dtype == torch.float32}
+    """Replace the float32 BitLinear layers of a model by IntegerLinear within the context, for speed.
+
+    Args:
+        model: Changed in place; its own layers are put back at the end.
+    """
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    layers = {name: layer for name, layer in modules.items() if layer.weight.dtype == torch.float32}
     try:
-        for name, layer in found.items():
+        for name, layer in layers.items():
             levels, beta = quantize_weights(layer.weight.detach(), layer.spec)
             integer = IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec)
             carry_hooks(layer, integer)
             model.set_submodule(name, integer)
         yield
     finally:
-        for name, layer in found.items():
+        for name, layer in layers.items():
             model.set_submodule(name, layer)

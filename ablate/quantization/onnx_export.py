@@ -1,4 +1,4 @@
-"""The packed model as ONNX, its integer products as MatMulInteger, for onnxruntime and what reads its format."""
+"""The packed model as ONNX, its integer products as MatMulInteger, for onnxruntime and other readers."""
 
 import warnings
 from pathlib import Path
@@ -13,17 +13,23 @@ from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
 def to_onnx(directory: str | Path, path: str | Path) -> None:
-    """Write a packed model as an ONNX file: `pixels` (batch, 3, height, width), float32 -> `logits` (batch, classes).
+    """Write a packed model as an ONNX file.
 
-    Weights are stored at a byte each: ONNX has no narrower type that MatMulInteger takes. Raises BadInput without the
-    packages of the extra `onnx`.
+    Its input is `pixels` (batch, 3, height, width), float32, and its output `logits` (batch, classes).
+    Weights are stored at a byte each: ONNX has no narrower type that MatMulInteger takes.
+
+    Args:
+        directory: The folder of the packed model.
+        path: Of the ONNX file.
+
+    Raises:
+        BadInput: The packages of the extra `onnx` are not installed, or the folder holds no packed model.
     """
     try:
         from onnxscript import opset18 as op
     except ImportError:
-        raise BadInput(
-            "ONNX needs the extra ablate-vit[onnx]; pip install onnx onnxruntime onnxscript"
-        ) from None
+        advice = "pip install onnx onnxruntime onnxscript"
+        raise BadInput(f"ONNX needs the extra ablate-vit[onnx]; {advice}") from None
 
     def int_mm(a: Any, b: Any) -> Any:
         return op.MatMulInteger(a, b)
@@ -31,7 +37,7 @@ def to_onnx(directory: str | Path, path: str | Path) -> None:
     model = Logits(load_packed(directory)).eval()
     for layer in model.modules():
         if isinstance(layer, IntegerLinear):
-            layer.floats = False  # whatever is faster here: the file holds integers
+            layer.floats = False  # the file holds integers, whatever is faster on this machine
     pixels = torch.zeros(2, 3, *load_preprocess(directory).size)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own

@@ -1,4 +1,4 @@
-"""Reads the two files of a packed model. Nothing in them is code, and nothing of them is used before it is checked."""
+"""Reads the two files of a packed model. They hold no code, and are checked before they are used."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What packed.json holds: the format, the packed layers, the architecture and the image processing of a model."""
+"""What packed.json holds: format, packed layers, architecture and image processing of a model."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ Part = Annotated[float, Field(gt=0, le=16)]
 
 
 class Images(Spec):
-    """The image processing that a model expects: the fields of `Preprocess`, from `source` on where they are set."""
+    """The image processing of a model: the fields of `Preprocess`, from `source` on where they are set."""
 
     size: tuple[Side, Side]
     resize: Side | tuple[Side, Side] | None
@@ -38,7 +38,7 @@ class Images(Spec):
 
 
 class Architecture(Spec):
-    """A model of transformers by the name of its class, or a baseline by its own; `config` holds its labels too."""
+    """A model of transformers by its class, or a baseline by its name; `config` holds its labels too."""
 
     name: str
     attention: Literal["eager", "sdpa"]
@@ -46,7 +46,7 @@ class Architecture(Spec):
 
 
 class Stored(LayerSpec):
-    """A packed layer, its norm decided. `beta_per` = "tensor" and what only training reads are not written."""
+    """A packed layer, its norm decided. `beta_per` "tensor" and what only training reads are not written."""
 
     beta_per: Literal["tensor", "channel"] = "tensor"  # whatever a LayerSpec's default is
     norm: bool = False
@@ -126,7 +126,7 @@ def _stored(spec: LayerSpec) -> dict[str, Any]:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:
-    """Class and configuration of a model of transformers, without private keys and dtype; name and labels of a baseline."""
+    """Class and configuration, without private keys and dtype; of a baseline, its name and labels."""
     config = getattr(model, "config", None)
     if config is None:
         return None

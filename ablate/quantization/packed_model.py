@@ -1,7 +1,7 @@
-"""Models as they are stored: 1-bit weights at 8 a byte, ternary at 5 a byte, int4 at 2 a byte; safetensors and JSON.
+"""Packs models: 1-bit weights at 8 a byte, ternary at 5 a byte, int4 at 2 a byte; as safetensors and JSON.
 
-`packed_header` says what packed.json holds, `packed_layout` which tensors model.safetensors has, and `packed_files` reads both
-files.
+`packed_header` says what packed.json holds, `packed_layout` which tensors model.safetensors has, and
+`packed_files` reads both files.
 """
 
 from collections import Counter
@@ -39,7 +39,8 @@ def pack(
 ) -> int:
     """Write a model to a folder as packed.json and model.safetensors.
 
-    A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and its bias.
+    A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
+    its bias.
 
     Args:
         model: Its other tensors are stored as they are.
@@ -51,8 +52,8 @@ def pack(
         The size of both files, in bytes.
 
     Raises:
-        BadInput: A value is not finite, or would not be in `dtype`; or the folder has the file of a model that `pack` did
-            not write.
+        BadInput: A value is not finite, or would not be in `dtype`; or the folder has the file of a model
+            that `pack` did not write.
     """
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
@@ -101,7 +102,8 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
 
     Args:
         directory: The folder of its files.
-        skeleton: The model in full precision, for one that transformers has no class for. It is filled in place.
+        skeleton: The model in full precision, for one that transformers has no class for. It is filled in
+            place.
 
     Returns:
         The model in evaluation mode, its quantized layers as `IntegerLinear`, the rest in float32.
@@ -132,7 +134,7 @@ def load_preprocess(directory: str | Path) -> Preprocess:
 
 
 def _check_target(directory: Path) -> None:
-    """Raises BadInput where a file is in the way, or a model would be overwritten that is not a packed one."""
+    """Raises BadInput where a file is in the way, or a model that is not a packed one."""
     if directory.exists() and not directory.is_dir():
         raise BadInput(f"a model must be packed to a folder, but {str(directory)!r} is a file; give another")
     if (directory / TENSORS).exists() and not (directory / JSON).exists():

@@ -14,39 +14,55 @@ from ablate.quantization.image_by_image import image_by_image_
 
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
-    """Replace linear layers in place by BitLinear, weights and bias kept; the names of those replaced.
+    """Replace linear layers by BitLinear, in place; they keep their weights and biases.
 
-    precisions: shell-style patterns on full layer names (`*` crosses dots) -> LayerSpec; "full" leaves a layer alone,
-    and norm="unnormalised" becomes true or false by the layer's role.
-    Raises BadInput when a pattern matches no linear layer, or one inside an attention module that would pass it by, and
-    when two patterns match the same layer; nothing is replaced then.
+    Args:
+        model: Changed in place.
+        precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
+            leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role.
+
+    Returns:
+        The names of the layers that were replaced.
+
+    Raises:
+        BadInput: A pattern matches no linear layer, or one inside an attention module that would not call it;
+            or two patterns match the same layer. Nothing is replaced then.
     """
     layers, chosen = linear_layers(model), resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
-    layer_of = {
-        id(layers[name]): BitLinear.from_linear(layers[name], **spec.model_dump())
-        for name, spec in chosen.items()
-    }
+    replacements: dict[int, BitLinear] = {}  # by id of the old layer
+    for name, spec in chosen.items():
+        replacements[id(layers[name])] = BitLinear.from_linear(layers[name], **spec.model_dump())
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
-        if id(module) in layer_of:
+        if id(module) in replacements:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer_of[id(module)])
+            setattr(model.get_submodule(parent), child, replacements[id(module)])
     image_by_image_(model, chosen.values())
     return [*chosen]
 
 
 def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str, LayerSpec]:
-    """What `quantize_` makes of patterns: the layers that it replaces, in the model's order, their norm decided."""
+    """Find the layers that `quantize_` replaces.
+
+    Args:
+        model: It stays as it is.
+        precisions: As for `quantize_`.
+
+    Returns:
+        By name, in the model's order, the precision of each layer, its norm decided.
+
+    Raises:
+        BadInput: As `quantize_`.
+    """
     layers, unfit, chosen = linear_layers(model), unquantizable(model), {}
     for pattern, spec in precisions.items():
         if spec.weights != "full":
             _check_quantizable(model, pattern, layers, unfit)
         names = match(pattern, layers, "linear layer")
         if twice := [name for name in names if name in chosen]:
-            raise BadInput(
-                f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again; narrow one of them"
-            )
+            rule = f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again"
+            raise BadInput(f"{rule}; narrow one of them")
         chosen.update(dict.fromkeys(names, spec))
     bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
     quantized = {name: chosen[name] for name in layers if name in chosen and chosen[name].weights != "full"}
@@ -59,16 +75,17 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
 def _check_quantizable(
     model: nn.Module, pattern: str, layers: Mapping[str, object], unfit: Mapping[str, str]
 ) -> None:
-    """A pattern for everything must not leave a layer that matters full unsaid; one for nothing else says why it cannot."""
+    """Raises BadInput where a pattern matches layers that cannot be quantized.
+
+    Where it matches others as well, only those that the model uses, and that are nn.Linear, count: they would
+    silently stay full.
+    """
     hits = {name: why for name, why in unfit.items() if fnmatchcase(name, pattern)}
     if any(fnmatchcase(name, pattern) for name in layers):
         needed = {name: why for name, why in hits.items() if name not in unused(model)}
         hits = {name: why for name, why in needed.items() if isinstance(model.get_submodule(name), nn.Linear)}
     for name, why in hits.items():
-        can = ", ".join([*layers][:3])
-        mend = (
-            f"narrow it to layers that can be: {can}, ..."
-            if can
-            else "no other layer of this model can be quantized"
-        )
-        raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; {mend}")
+        advice = "no other layer of this model can be quantized"
+        if others := ", ".join([*layers][:3]):
+            advice = f"narrow it to layers that can be: {others}, ..."
+        raise BadInput(f"pattern {pattern!r} matches {name!r}, but {why}; {advice}")

@@ -1,4 +1,8 @@
-"""Weights and activations as levels and scales, with straight-through gradients."""
+"""Weights and activations as integer levels and scales.
+
+Figures are those of Liu & Fuh, "Fine-Tune the 1-Bit Vision Transformer on CIFAR-10"; [1] is BitNet, arXiv
+2310.11453, and [10] BitNet b1.58, arXiv 2402.17764.
+"""
 
 from typing import Literal
 
@@ -14,32 +18,42 @@ Per = Literal["tensor", "channel"]
 
 
 def binarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Tensor, Tensor, Tensor]:
-    """1-bit weights: (signs in {-1, +1}, alpha, beta), so that beta * signs stands for w.
+    """Binarize weights, so that beta * signs approximates w.
 
-    w: (out, in), floating point. signs has its shape and dtype; alpha is 0-dimensional, and so is beta, or (out, 1)
-    per channel.
+    Args:
+        w: Weights (out, in), floating point.
+        beta: The rule of the scale, or its value.
+        per: Whether the scale is one for the tensor or one for each row.
+
+    Returns:
+        signs: -1 or +1, of w's shape and dtype.
+        alpha: The mean of w, 0-dimensional.
+        beta: 0-dimensional, or (out, 1) per channel.
     """
-    alpha = w.mean()  # Fig. 3
-    signs = torch.where(w > alpha, 1.0, -1.0).to(
-        w.dtype
-    )  # Fig. 3: zero goes to -1, which torch.sign does not do
+    alpha = w.mean()  # Fig. 3; [1] eq. 3
+    signs = torch.where(w > alpha, 1.0, -1.0).to(w.dtype)  # Fig. 3; [1] eq. 1-2: zero becomes -1
     return signs, alpha, _beta(w, signs, beta, per)
 
 
 def ternarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[Tensor, Tensor]:
-    """1.58-bit weights: (trits in {-1, 0, +1}, beta), so that beta * trits stands for w.
+    """Make weights ternary (1.58 bits), so that beta * trits approximates w.
 
-    w: (out, in), floating point. trits has its shape and dtype; beta is 0-dimensional, or (out, 1) per channel, where
-    the mean|W| that divides w is the channel's as well.
+    Args:
+        w: Weights (out, in), floating point.
+        beta: The rule of the scale, or its value.
+        per: Whether the scale, and the mean|W| that divides w, is one for the tensor or one for each row.
+
+    Returns:
+        trits: -1, 0 or +1, of w's shape and dtype.
+        beta: 0-dimensional, or (out, 1) per channel.
     """
     trits = (w / (_absmean(w, per) + 1e-8)).round_().clamp_(-1, 1)  # [10] eq. 1-3
     return trits, _beta(w, trits, beta, per)
 
 
 def _absmean(w: Tensor, per: Per) -> Tensor:
-    return (
-        w.abs().mean() if per == "tensor" else w.abs().mean(1, keepdim=True)
-    )  # Fig. 7: ||W||_1 / nm, or of each row
+    """||W||_1 / nm (Fig. 7; [10] eq. 3), or that of each row."""
+    return w.abs().mean() if per == "tensor" else w.abs().mean(1, keepdim=True)
 
 
 def _beta(w: Tensor, levels: Tensor, beta: Beta, per: Per) -> Tensor:
@@ -48,33 +62,53 @@ def _beta(w: Tensor, levels: Tensor, beta: Beta, per: Per) -> Tensor:
     if beta == "least_squares":
         dim, keep = (None, False) if per == "tensor" else (1, True)
         products, squares = ((t * levels).sum(dim, keepdim=keep) for t in (w, levels))
-        return products / squares.clamp(min=1)  # argmin over beta of ||W - beta W~||^2
+        # argmin over beta of ||W - beta W~||^2, as in XNOR-Net, arXiv 1603.05279, section 3.1
+        return products / squares.clamp(min=1)
     return w.new_full(() if per == "tensor" else (len(w), 1), beta)
 
 
 def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
-    """(levels, scale): integers of w's shape and dtype, and what multiplies them: () or, a scale a channel, (out, 1)."""
+    """Quantize weights by a layer's spec, so that levels * scale approximates w.
+
+    Args:
+        w: Weights (out, in), floating point.
+        spec: The precision, not "full".
+
+    Returns:
+        levels: Integers of w's shape and dtype.
+        scale: 0-dimensional, or (out, 1) per channel.
+    """
     if spec.weights == "binary":
         levels, _, beta = binarize(w, spec.beta, spec.beta_per)
         return levels, beta * spec.beta_multiplier
     if spec.weights == "ternary":
         levels, beta = ternarize(w, spec.beta, spec.beta_per)
         return levels, beta * spec.beta_multiplier
-    scale = (
-        w.abs().amax(1, keepdim=True) / TOP[spec.weights]
-    )  # (out, 1): symmetric, round to nearest, per output channel
+    # int4 and int8: symmetric, rounded to nearest, a scale for each output channel
+    scale = w.abs().amax(1, keepdim=True) / TOP[spec.weights]  # (out, 1)
     return (w / scale.clamp(min=torch.finfo(w.dtype).tiny)).round_(), scale
 
 
 def quantize_activations(
     x: Tensor, bits: int, signed: bool = True, scale: Literal["token", "image", "tensor"] = "token"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(levels, scale, offset), integers that stand for x: x is about levels * scale + offset.
+    """Quantize activations, so that levels * scale + offset approximates x.
 
-    x: (..., features), float32, float64 or bfloat16. levels has its shape and dtype and lies within +-(2^(b-1) - 1), or
-    in 0 .. 2^(b-1) - 1 when not signed; scale and offset broadcast against x: (..., 1) per token, () per tensor, and
-    (n, 1, ..., 1) per image, which is each of the first dimension.
-    Raises BadInput for bits outside 1 to 8, for one non-negative bit and for an unknown scale.
+    Args:
+        x: Activations (..., features), float32, float64 or bfloat16.
+        bits: b of figure 4, from 1 to 8.
+        signed: Whether levels may be negative (figure 4) or begin at 0 (figure 5).
+        scale: What shares a scale: the features of a token, an image (each of the first dimension), or the
+            tensor.
+
+    Returns:
+        levels: Integers of x's shape and dtype, within +-(2^(b-1) - 1), or in 0 .. 2^(b-1) - 1 when not
+            signed.
+        scale: It broadcasts against x: (..., 1) per token, (n, 1, ..., 1) per image, () per tensor.
+        offset: Of the shape of the scale; 0 when signed.
+
+    Raises:
+        BadInput: `bits` is not in 1 to 8, or 1 when not signed; or the scale is unknown.
     """
     if scale not in ("token", "image", "tensor"):
         raise BadInput(f"scale must be 'token', 'image' or 'tensor', but got {scale!r}")
@@ -84,23 +118,19 @@ def quantize_activations(
         )
     dims = {"token": (-1,), "image": tuple(range(1, x.ndim)), "tensor": tuple(range(x.ndim))}[scale]
     keep = scale != "tensor"
-    if bits == 1:  # sign(x), zero to -1, times mean|x|
+    if bits == 1:  # sign(x) times mean|x|, as the weights; zero becomes -1
         gain = x.abs().mean(dims, keepdim=keep)
         return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
     q_b = 2 ** (bits - 1)  # Fig. 4
     if signed:
-        gamma = torch.maximum(
-            x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep)
-        )  # Fig. 4: ||x||_inf, nothing stored
+        # Fig. 4; [1] eq. 5: ||x||_inf, without a copy of |x|
+        gamma = torch.maximum(x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep))
         low, offset, centred = -(q_b - 1), torch.zeros_like(gamma), x
     else:
-        offset = x.amin(dims, keepdim=keep)  # Fig. 5: eta
-        gamma = (
-            x.amax(dims, keepdim=keep) - offset
-        )  # of the shifted x, or half the range would be clipped away
+        offset = x.amin(dims, keepdim=keep)  # Fig. 5; [1] eq. 6: eta
+        gamma = x.amax(dims, keepdim=keep) - offset  # of the shifted x: that of x would clip half the range
         low, centred = 0, x - offset
     inverse = (q_b / gamma).nan_to_num()  # finite where gamma = 0: zeros then give levels 0
-    levels = (
-        (centred * inverse).round_().clamp_(low, q_b - 1)
-    )  # Fig. 4 and 5; the paper's Qb - eps would round to Qb
+    # Fig. 4 and 5; [1] eq. 4-6: clipped to Qb - 1, since the paper's Qb - eps would round to Qb
+    levels = (centred * inverse).round_().clamp_(low, q_b - 1)
     return levels, gamma / q_b, offset

@@ -1,4 +1,4 @@
-"""Whether what a study makes of a model can be used: asked before any training."""
+"""Checks before any training that a model can be quantized, packed and loaded."""
 
 import tempfile
 
@@ -26,7 +26,8 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
         preprocess: The image processing that is packed with it; its `size` is that of the random images.
 
     Raises:
-        BadInput: The copy cannot be packed, loaded without a skeleton or run, or computes something else once it is loaded.
+        BadInput: The copy cannot be packed, loaded without a skeleton or run, or it has other logits once it
+            is loaded.
         WriteFailed: There is no room for the packed copy in the temporary folder.
     """
     copy = sharing_copy(model).eval()
@@ -36,17 +37,16 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         try:
             pack(copy, folder, preprocess=preprocess)
-            expected, found = (logits(each, pixels) for each in (copy, load_packed(folder).to(device)))
+            expected = logits(copy, pixels)
+            loaded = logits(load_packed(folder).to(device), pixels)
         except OSError as error:
             room = f"a packed model must fit into {tempfile.gettempdir()!r}, but: {error.strerror or error}"
             raise write_error(error, f"{room}; free some space, or set TMPDIR to another folder") from None
         except Exception as error:  # each model fails in its own way
             why = str(error).strip().partition("\n")[0].replace(folder, "the file") or type(error).__name__
-            raise BadInput(
-                f"a model must be usable once it is quantized and packed, but: {why}; take another model"
-            ) from None
-    if not (found - expected).abs().max() <= ROUNDING * expected.abs().max():  # nor NaN
-        name, off = type(model).__name__, (found - expected).abs().max()
-        raise BadInput(
-            f"a packed model must compute what it did, but {name} gives logits that are off by {off:.2g}; take another"
-        )
+            rule = "a model must be usable once it is quantized and packed"
+            raise BadInput(f"{rule}, but: {why}; take another model") from None
+    if not (loaded - expected).abs().max() <= ROUNDING * expected.abs().max():  # nor NaN
+        name, off = type(model).__name__, (loaded - expected).abs().max()
+        rule = "a packed model must compute what it did"
+        raise BadInput(f"{rule}, but {name} gives logits that are off by {off:.2g}; take another")

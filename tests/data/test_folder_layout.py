@@ -1,4 +1,4 @@
-"""Which classes and images a folder has: splits, what is left out, links, copies, and changes within a process."""
+"""Which classes and images a folder has: splits, what is left out, links, copies, changes in a process."""
 
 import hashlib
 import os

@@ -143,8 +143,8 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         return status._describe_images(**estimate._images(plan.plan(study)))
 
     assert (
-        shown(PHOTOS)
-        == "Images: each decoded to 32 x 32 pixels, resized and cropped as the model's image processor does it"
+        shown(PHOTOS) == "Images: each decoded to 32 x 32 pixels, "
+        "resized and cropped as the model's image processor does it"
     )
     assert (
         "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n"

@@ -1,6 +1,8 @@
 """A user's own dataset, named module:name: what it may return, what is refused, and one trial on it."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.errors import BadInput
 
-GUIDE = Path(__file__).parent.parent.parent / "docs" / "guide.md"
+WORK = Path(__file__).parent.parent.parent
+GUIDE = WORK / "docs" / "guide.md"
 MODULE = """
 import numpy as np
 
@@ -35,7 +38,7 @@ def make(train=40, validation=8, test=6):
 
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
-    """Writes a module of the user, which makes its arrays as the code says, and returns the name of its dataset."""
+    """Writes a module of the user, which makes its arrays by the code; returns the dataset's name."""
     monkeypatch.syspath_prepend(str(tmp_path))
     names = []
 
@@ -162,7 +165,7 @@ def test_a_test_image_that_is_trained_on_is_reported(user_module, capsys):
         ),
         (
             "def data():\n    return {'classes': ['a'], 'train': 0, 'test': 0}",
-            "classes: must be two or more.*; train: must be .*; test: must be .*; see 'Your own dataset' in docs/guide",
+            "classes: must be two or more.*; train: must be .*; test: must be .*; see 'Your own dataset'",
         ),
     ],
 )
@@ -236,3 +239,32 @@ def test_the_guides_example_runs(tmp_path, monkeypatch):
         sys.modules.pop("shapes", None)
     assert "ablate study --data shapes:dataset" in section
     assert len(dataset.train) and len(dataset.validation) and len(dataset.test)
+
+
+@pytest.mark.long
+def test_a_study_on_it_and_what_is_read_of_it_without_the_module(user_module, tiny_study, tmp_path):
+    """`rerun` and `resume` import the module; `status`, `report` and `figures` do without it."""
+    name = user_module()
+    study = tiny_study.replace("trials = 4", f'trials = 2\nconfirm = 1\ndata = "{name}"')
+    study = study.replace("fraction = [0.02, 0.04]", "fraction = [0.5, 1.0]")
+    (tmp_path / "own.toml").write_text(study)
+
+    def command(*arguments, path=""):
+        environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": path}
+        words = [sys.executable, "-m", "ablate", *map(str, arguments)]
+        return subprocess.run(words, cwd=WORK, capture_output=True, text=True, env=environment)
+
+    run = tmp_path / "run"
+    done = command("study", tmp_path / "own.toml", "--concurrency", 1, "--out", run, path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    digest = json.loads((run / "provenance.json").read_text())["dataset_sha256"]
+    assert digest == datasets.load(name).digest
+    for verb in ("status", "report", "figures"):
+        done = command(verb, run)
+        assert done.returncode == 0 and name not in done.stderr, done.stderr
+    trial = json.loads((run / "ledger.jsonl").read_text().splitlines()[0])["trial_id"]
+    without, with_it = (command("rerun", run, "--trial", trial, path=path) for path in ("", str(tmp_path)))
+    assert without.returncode == 2 and f"dataset {name!r} must be importable" in without.stderr
+    assert with_it.returncode == 0, with_it.stderr
+    resumed = command("resume", run, "--trials", 3, path=str(tmp_path))
+    assert resumed.returncode == 0, resumed.stderr

@@ -1,4 +1,4 @@
-"""BitLinear against NumPy references written here from the paper's equations, on fresh random inputs in float64."""
+"""BitLinear against NumPy references written here from the paper's equations, on random inputs in float64."""
 
 import itertools
 
@@ -148,7 +148,7 @@ def test_gradients_go_straight_through(fields):
 
 
 def test_evaluation_is_exact_where_training_is_rounded():
-    """At 4,096 inputs the float32 sum of integer levels is exact: the same numbers come from int64 arithmetic."""
+    """At 4,096 inputs the float32 sum of integer levels is exact: int64 arithmetic gives the same numbers."""
     layer = BitLinear(4096, 3, bias=False).eval()
     x = torch.randn(2, 4096)
     levels, scale, _ = quantize_activations(x, 8)

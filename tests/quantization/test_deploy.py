@@ -21,7 +21,8 @@ from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
-from ablate.profiling.latency import LatencyTable, bench, layer_table, measure
+from ablate.profiling.bench import bench
+from ablate.profiling.latency import LatencyTable, layer_table, measure
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
 
@@ -126,7 +127,7 @@ def test_a_file_that_is_no_image(finished, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.long
 def test_the_layer_table_adds_up():
-    """The sum over full layers and the rest is the model's own latency; a change of one layer changes only its term."""
+    """Full layers and the rest sum up to the model's latency; changing a layer changes only its term."""
     model = checkpoints.load("vit-micro", datasets.CIFAR10)
     binary = LayerSpec(weights="binary")
     model.unused = torch.nn.Linear(

@@ -1,0 +1,81 @@
+"""Size and latency of a packed model beside the same architecture in full precision."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablate.errors import BadInput
+from ablate.models.loading import from_config
+from ablate.profiling.latency import measure
+from ablate.quantization import packed_model
+
+
+def bench(
+    directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0, compiled: bool = False
+) -> list[dict[str, Any]]:
+    """Measure a packed model beside its twins in float32 and bfloat16, whose weights are random.
+
+    Args:
+        directory: The folder of the packed model.
+        batches: Images a call.
+        seconds: To measure each for.
+        compiled: Whether each of the three is measured under torch.compile as well.
+
+    Returns:
+        Rows of a table: file sizes and bytes in memory (parameters and buffers), which are counted, and
+        median latencies in ms.
+
+    Raises:
+        BadInput: The folder holds no packed model, or one without architecture or image processing.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = packed_model.load_preprocess(directory).size
+    twin = _twin(directory, device)
+    models = {
+        "packed": packed_model.load_packed(directory).to(device),
+        "full, float32": twin,
+        "full, bfloat16": copy.deepcopy(twin).bfloat16(),
+    }
+    sizes = {name: memory_bytes(model) for name, model in models.items()} | {"packed": _disk_bytes(directory)}
+    if compiled:
+        for name, model in [*models.items()]:
+            models[f"{name}, compiled"] = (copied := copy.deepcopy(model))
+            sizes[f"{name}, compiled"] = sizes[name]
+            copied.compile(dynamic=False, options={"freezing": True})  # the weights are constants
+    rows = []
+    for name, model in models.items():
+        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": memory_bytes(model)}
+        for batch in batches:
+            dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
+            timing = measure(model, size, batch, seconds=seconds, dtype=dtype)
+            row[f"latency_ms at batch {batch}"] = timing.median_ms
+            row[f"n at batch {batch}"] = timing.n
+        rows.append(row | {"threads": timing.threads, "device": timing.device})
+    return rows
+
+
+def _twin(directory: str | Path, device: torch.device) -> nn.Module:
+    """A model of the packed one's architecture, in float32 and evaluation mode, its weights random."""
+    header, tensors = packed_model.read(directory)
+    if header.model is None:
+        rule = f"{directory} holds a model that transformers has no class for"
+        raise BadInput(f"{rule}, so it has no twin to compare with")
+    twin = from_config(**header.model.model_dump(), parameters=len(tensors)).to_empty(device=device)
+    for parameter in twin.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    for buffer in twin.buffers():
+        buffer.zero_()
+    return twin.eval()
+
+
+def _disk_bytes(directory: str | Path) -> int:
+    files = (packed_model.JSON, packed_model.TENSORS)
+    return sum((Path(directory) / file).stat().st_size for file in files)
+
+
+def memory_bytes(model: nn.Module) -> int:
+    """Count the bytes of a model's parameters and buffers in memory."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

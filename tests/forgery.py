@@ -1,0 +1,47 @@
+"""Packed models with a fault, and the check that they are refused in one short line."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import HealthCheck, settings
+from safetensors.torch import save
+
+from ablate import LayerSpec, load_packed, pack, quantize_
+from ablate.errors import BadInput
+from ablate.models import loading
+
+FILES = ("packed.json", "model.safetensors")
+
+fuzz = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def intact(checkpoint, folder):
+    """The two files of a packed model with a layer of every precision."""
+    model = loading.load(str(checkpoint), ["a", "b", "c"])
+    specs = {"*.q_proj": "binary", "*.fc1": "ternary", "*.fc2": "int4", "*.k_proj": "int8"}
+    quantize_(model, {pattern: LayerSpec(weights=weights) for pattern, weights in specs.items()})
+    quantize_(model, {"*.v_proj": LayerSpec(weights="binary", beta_per="channel")})
+    pack(model, folder, preprocess=loading.preprocess(str(checkpoint)))
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def refused(folder, files, match=None):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(BadInput, match=match) as error:
+        load_packed(folder)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
+
+
+def forge(good, fields=None, tensors=None):
+    """Files with other contents and the right checksum, as a forger would make them."""
+    header = json.loads(good["packed.json"]) | (fields or {})
+    header.pop("sha256")
+    body = good["model.safetensors"]
+    if tensors is not None:
+        body = tensors if isinstance(tensors, bytes) else save(tensors)
+    spelled = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    header["sha256"] = hashlib.sha256(spelled + body).hexdigest()
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    return {"packed.json": text, "model.safetensors": body}
