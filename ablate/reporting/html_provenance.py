@@ -8,7 +8,7 @@ from ablate.runs.run import Run
 
 
 def provenance_terms(run: Run) -> dict[str, str]:
-    """Where the numbers of a run come from: a description for each term, "not known" where it was not kept."""
+    """Where the numbers of a run come from: a description for each term, or "not known"."""
     try:
         known = json.loads((run.path / "provenance.json").read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):

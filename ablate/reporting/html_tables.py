@@ -81,7 +81,7 @@ def _shown_tables(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
 
 
 def _front(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials of the front, indexed by their place among `shown_trials`, without columns that say nothing."""
+    """The trials of the front, indexed by their place among `shown_trials`; empty columns are left out."""
     shown = shown_trials(trials).reset_index(drop=True).rename(columns={"trial_id": "trial"})
     rows = shown[shown["front"]].sort_values("accuracy", ascending=False)
     values = list(shown.loc[:, "accuracy":"layers"])[:-1]

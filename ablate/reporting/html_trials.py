@@ -30,7 +30,7 @@ def trials_data(run: Run, front: Finding) -> dict[str, Any]:
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"]
     groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural)
     kinds: dict[str, int] = {json.dumps(FULL): 0}
-    exported = {folder.name for folder in (run.path / "weights").glob("*")}
+    with_weights = {folder.name for folder in (run.path / "weights").glob("*")}
     trials = []
     for row in rows.to_dict("records"):
         layers = specs[row["trial_id"]]["layers"]
@@ -40,7 +40,7 @@ def trials_data(run: Run, front: Finding) -> dict[str, Any]:
             "words": row["layers"],
             "numbers": [*(cell(name, row[name]) for name in names), str(row["seed"]), f"{row['fraction']:g}"],
             "layers": [kinds.setdefault(text, len(kinds)) for text in texts],
-            "kept": row["trial_id"] in exported,
+            "kept": row["trial_id"] in with_weights,
         }
         trials.append(trial)
     return {
@@ -63,7 +63,7 @@ def _first(run: Run, trials: Any) -> int:
 
 
 def _kind(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer group's precision as the page shows it: the weights, the activation bits and what is not default."""
+    """A layer group's precision: its weights, its activation bits, and all that is not default."""
     if layer["weights"] == "full":
         return FULL
     defaults = LayerSpec().model_dump()
