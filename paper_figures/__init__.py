@@ -1,1 +1,1 @@
-"""Tables in, pictures out: an `_info` file says what a figure shows, for print and page; its `fig_` file prints it."""
+"""Figures: `_info` files compute what a figure shows, in print and on the page; `fig_` files print it."""

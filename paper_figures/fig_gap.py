@@ -15,8 +15,8 @@ from ablate.paper_figures.style import LONGEST, figure, legend, markers, set_tit
 def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
-    Sizes that were not kept are hollow. A gap within the margin, drawn in grey, is none. An arm whose baseline
-    has another recipe has a star.
+    Sizes that were not kept are hollow. A gap within the margin, drawn in grey, is none. An arm whose
+    baseline has another recipe has a star.
 
     Args:
         arms: By name, as `gap_info` returns them.

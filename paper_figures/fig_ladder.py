@@ -1,4 +1,4 @@
-"""The ladder: accuracy rung by rung from the paper's recipe to ours, and what each step is worth at the top."""
+"""The ladder: accuracy rung by rung, and what each step is worth at the top."""
 
 from pathlib import Path
 from typing import Any

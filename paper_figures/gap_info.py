@@ -17,9 +17,9 @@ class ArmGap:
 
     Args:
         colour: Of the arm.
-        sizes: A row a size of the training set (images, kept, gap, low, high, band_low, band_high), in points.
-            `low` and `high` are the t interval over seeds, the band is by bootstrap. Sizes that are not `kept`
-            have no part in the verdict.
+        sizes: A row a size of the training set (images, kept, gap, low, high, band_low, band_high), gaps in
+            points. `low` and `high` are the t interval over seeds, the band is by bootstrap. Sizes that are
+            not `kept` have no part in the verdict.
         verdict: The arm's row of verdicts.csv; its values are shares.
     """
 

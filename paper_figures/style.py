@@ -1,4 +1,4 @@
-"""One house style for every figure: column width, embedded TrueType fonts, colours safe for colour blindness."""
+"""One style for every figure: column width, embedded TrueType fonts, safe for colour blindness."""
 
 import io
 import math

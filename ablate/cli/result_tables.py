@@ -107,7 +107,7 @@ def bench(rows: list[dict[str, Any]]) -> Table:
     """Tabulate the size, memory and latency of a packed model beside its full-precision twins.
 
     Args:
-        rows: As `profiling.latency.bench` returns them.
+        rows: As `profiling.bench.bench` returns them.
     """
     batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
     title = (

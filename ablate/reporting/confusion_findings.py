@@ -16,9 +16,10 @@ TrialsBySeed = dict[int, str]  # the trial's id of each seed
 
 
 def confusion(results: RunResults) -> Finding:
-    """Which classes are taken for which, by trials on the same images; what the quantized ones confuse more often.
+    """Which classes are taken for which, and what the quantized models confuse more often.
 
-    The matrices are those of the first seed. The differences between models are tested on each seed.
+    All models are compared on the same images. The matrices are those of the first seed. The differences
+    between models are tested on each seed.
     """
     title, compared = "Which classes are taken for which?", _compared_trials(results)
     trials = {name: next(iter(by_seed.values())) for name, by_seed in compared.items()}
@@ -75,7 +76,7 @@ def _worst_confusion(matrix: pd.DataFrame) -> str:
 def _changes(
     results: RunResults, split: str, compared: dict[str, TrialsBySeed], baseline: str, others: list[str]
 ) -> Iterator[pd.DataFrame]:
-    """How each model's confusions differ from the baseline's of the same seed, where both have predictions."""
+    """How each model's confusions differ from the baseline's of the same seed, if both were kept."""
     for name in others:
         for seed, trial in compared[name].items():
             ours = results.predicted(trial, split)
@@ -97,7 +98,7 @@ def _compared_trials(results: RunResults) -> dict[str, TrialsBySeed]:
 
 
 def _compared_of_search(results: RunResults) -> pd.DataFrame:
-    """The most accurate full and the most accurate quantized trial; they are compared whatever their seeds."""
+    """The most accurate full and the most accurate quantized trial, whatever their seeds."""
     best = results.complete.sort_values("accuracy", ascending=False, kind="stable")
     kind = best["arm"].where(best["arm"] == "full", "quantized")
     return best.assign(name=kind, seed=0)[~kind.duplicated()]

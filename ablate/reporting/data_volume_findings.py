@@ -35,7 +35,7 @@ class ArmTrials:
 
 
 def volume(results: RunResults) -> Finding:
-    """Whether data volume is to blame for the gap between each arm and the full-precision one of its recipe."""
+    """Whether too little data explains the gap of each arm to the full-precision arm of its recipe."""
     return _finding(results, "Is the data to blame?", _volume)
 
 
@@ -77,7 +77,9 @@ def _arm_trials(results: RunResults) -> ArmTrials:
 
 
 def _families(rows: pd.DataFrame, recipes: dict[str, Any]) -> dict[str, list[str]]:
-    """The quantized arms by their baseline, in the order of the baselines. Raises NotApplicable without a pair."""
+    """The quantized arms by their baseline, in the order of the baselines.
+
+    Raises NotApplicable where there is no pair."""
     full = list(dict.fromkeys(rows.loc[rows["weights"] == "full", "arm"]))
     if not full:
         raise NotApplicable("a gap needs an arm whose weights are all full, and there is none")

@@ -1,4 +1,4 @@
-"""What a designed study shows: its cells, what each layer group costs, and what each step of a ladder is worth."""
+"""What a designed study shows: its cells, the costs of layer groups, the steps of a ladder."""
 
 import pandas as pd
 

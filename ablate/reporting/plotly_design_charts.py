@@ -1,4 +1,4 @@
-"""What a designed study shows as plotly figures: costs of layer groups, error and gap over data, the ladder."""
+"""A designed study as plotly figures: costs of layer groups, error and gap over data, the ladder."""
 
 import textwrap
 

@@ -113,7 +113,7 @@ def _colours(info: ParetoInfo) -> Plain:
 
 
 def _labels(info: ParetoInfo, axes: dict[str, Plain]) -> list[Plain]:
-    """An annotation for each trial that has a label, beside it; from the top, so that their lines do not cross."""
+    """An annotation beside each trial that has a label; from the top, so that lines do not cross."""
     labelled = info.trials[info.trials["label"] != ""].sort_values("y", ascending=False, kind="stable")
     middle = (info.trials["x"].max() * info.trials["x"].min()) ** 0.5
     annotations = []

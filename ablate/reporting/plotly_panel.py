@@ -1,4 +1,4 @@
-"""What plotly's figures of the report page share: a panel, its axes, and numbers and names as plotly takes them.
+"""What plotly's figures of the report page share: a panel, its axes, and numbers and names for plotly.
 
 Figures are plain data, as plotly's JSON has them; report.js adds their common style.
 """

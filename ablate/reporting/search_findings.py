@@ -1,4 +1,4 @@
-"""What the trials of a run show, however they were chosen: the front, its growth, what matters, what failed."""
+"""What the trials of a run show: the front and its growth, what matters, what failed."""
 
 import numpy as np
 import pandas as pd
@@ -92,9 +92,10 @@ def _front_probability(results: RunResults) -> tuple["pd.Series[float]", list[st
 
 
 def _labels(trials: pd.DataFrame) -> list[str]:
-    """A label for each trial, mostly "". The first trial of each precision that all layer groups share has one.
+    """A label for each trial, mostly "".
 
-    All layer groups are those that any of the trials quantizes.
+    The first trial of each precision in which all layer groups are alike has one. All layer groups are those
+    that any of the trials quantizes.
     """
     groups = {group for spec in trials["spec"] for group in spec["layers"]}
     uniform = trials["spec"].map(lambda spec: not spec["layers"] or set(spec["layers"]) == groups)

@@ -1,4 +1,4 @@
-"""Table 1 as people read it: for a terminal, as Markdown and LaTeX; and for a spreadsheet, as CSV."""
+"""Table 1 for a terminal, as Markdown, as LaTeX, and as CSV for a spreadsheet."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ablate.errors import unknown
 from ablate.labels import one_line
-from ablate.reporting.table1 import QUANTITIES, Cell, Table1
+from ablate.reporting.table1_cells import QUANTITIES, Cell, Table1
 
 Format = Literal["text", "csv", "markdown", "latex"]
 HEADS = {
@@ -24,46 +24,53 @@ HEADS = {
     "bitops": "10^12 bitops",
     "parameters": "params, M",
 }
-ABOUT = ("split", "sd", "failed")  # of an accuracy
+ABOUT_ACCURACY = ("split", "sd", "failed")  # fields of a cell that have columns of their own in the CSV
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
 MARKDOWN = re.compile(r"([\\|`*<\[\]~]|(?<!\w)_|_(?!\w))")  # what formats text, or ends a cell
-LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {
+LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%_#${}"},
     "±": r"$\pm$",
     "`": "'",
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
-}
-LATEX |= {
+    # At the beginning of a row, these would be an option or a star of the row before.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
     "\n": " ",
-}  # what begins a row is not to be taken for an option of the row before
-LATEX |= {"^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "\\": r"\textbackslash{}"}
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "\\": r"\textbackslash{}",
+}
 
 
 def check_format(name: str) -> None:
-    """Raises BadInput for a format that there is not."""
+    """Raises BadInput for a format that does not exist."""
     if name not in get_args(Format):
         raise unknown("format", name, get_args(Format))
 
 
 def typeset(table: Table1, form: str) -> str:
-    """The table as "csv", "markdown" or "latex" (it needs the package booktabs)."""
+    """The table as text.
+
+    Args:
+        table: The table.
+        form: "csv", "markdown" or "latex"; LaTeX needs the package booktabs.
+    """
     return {"csv": _csv, "markdown": _markdown, "latex": _latex}[form](table)
 
 
 def terminal(table: Table1) -> Group:
-    """The table as rich prints it, the notes below."""
+    """The table as rich prints it, with the notes below."""
     heads = "", *(HEADS[name] for name in _columns(table))
     shown = Table(*heads, box=None, padding=(0, 1, 0, 0), caption=LEGEND, caption_justify="left")
     body = _body(table)
-    for column, cells in zip(shown.columns[1:], list(zip(*body, strict=True))[1:], strict=True):
+    for column, texts in zip(shown.columns[1:], list(zip(*body, strict=True))[1:], strict=True):
         column.justify = "right"
-        column.min_width = max(len(" ".join(cell.split()[:2])) for cell in cells)  # a number and its letter
-    for row, words in zip(table.rows, body, strict=True):
-        shown.add_row(*map(Text, words), style="dim" if row.quoted else "")
+        column.min_width = max(len(" ".join(text.split()[:2])) for text in texts)  # a number and its letter
+    for row, line in zip(table.rows, body, strict=True):
+        shown.add_row(*map(Text, line), style="dim" if row.quoted else "")
     return Group(shown, *(Text(f"\n{note}") for note in table.notes))
 
 
@@ -74,43 +81,41 @@ def _columns(table: Table1) -> list[str]:
 def _body(table: Table1) -> list[list[str]]:
     columns = _columns(table)
     return [
-        [row.name, *(_words(name, row.cells[name]) if name in row.cells else "" for name in columns)]
+        [row.name, *(_text(name, row.cells[name]) if name in row.cells else "" for name in columns)]
         for row in table.rows
     ]
 
 
-def _words(name: str, cell: Cell) -> str:
+def _text(name: str, cell: Cell) -> str:
+    """A cell with the first letter of its source."""
     value = cell.value / QUANTITIES[name][1]
     rounded = {
         "accuracy": f"{value:.3f}",
         "returned": f"{value:.3f}",
         "latency": f"{value:.4g}" if value < 1000 else f"{value:.0f}",
     }
-    shown = cell.printed or rounded.get(name) or (f"{value:.2f}" if value >= 0.1 else f"{value:.2g}")
-    shown += f" ± {cell.sd:.3f}" if cell.sd is not None else ""
-    about = (
-        [cell.split] * bool(cell.split)
-        + [f"n {cell.n}"] * bool(cell.n)
-        + [f"{cell.failed} failed"] * bool(cell.failed)
-    )
-    return f"{shown} {cell.source[0]}" + (f" ({', '.join(filter(None, about))})" if about else "")
+    text = cell.printed or rounded.get(name) or (f"{value:.2f}" if value >= 0.1 else f"{value:.2g}")
+    if cell.sd is not None:
+        text += f" ± {cell.sd:.3f}"
+    n = f"n {cell.n}" if cell.n else ""
+    failed = f"{cell.failed} failed" if cell.failed else ""
+    about = ", ".join(filter(None, (cell.split, n, failed)))
+    return f"{text} {cell.source[0]}" + (f" ({about})" if about else "")
 
 
 def _csv(table: Table1) -> str:
-    """Units as in --json, a column for the source of each quantity; without the notes."""
-    columns = _columns(table)
-    fields = [f"{name}{suffix}" for name in columns for suffix in ("", "_source", "_n")] + [
-        f"accuracy_{name}" for name in ABOUT
-    ]
-    writer = csv.DictWriter(
-        out := io.StringIO(), ["model", "beside", *fields], restval="", lineterminator="\n"
-    )
+    """Units as in --json, with a column for the source of each quantity, and without the notes."""
+    fields = [f"{name}{suffix}" for name in _columns(table) for suffix in ("", "_source", "_n")]
+    fields += [f"accuracy_{name}" for name in ABOUT_ACCURACY]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["model", "beside", *fields], restval="", lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         line: dict[str, object] = {"model": row.name, "beside": row.beside}
         for name, cell in row.cells.items():
-            line |= {name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n}
-            line |= {f"{name}_{key}": value for key in ABOUT if (value := getattr(cell, key)) is not None}
+            line.update({name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n})
+            about = {f"{name}_{key}": getattr(cell, key) for key in ABOUT_ACCURACY}
+            line.update({key: value for key, value in about.items() if value is not None})
         writer.writerow(line)
     return out.getvalue()
 

@@ -144,7 +144,7 @@ NAMES = [
 
 
 def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
-    """Class names, step names and layer groups that are formulas to matplotlib, or that its legends leave out."""
+    """Names that are formulas to matplotlib, or that its legends leave out."""
     seen = []
 
     def looked(canvas, to, *, format, metadata):

@@ -55,7 +55,10 @@ def opened(address, file, **how):
 
 
 def searched(path, trials, groups=GROUPS, question="which?", **fields):
-    """A made-up run of a search; `fields` of its records: values, or functions of the trial's number and full layers."""
+    """A made-up run of a search.
+
+    fields: of its records, values or functions of the trial's number and its full layers.
+    """
     study = StudySpec(question=question, space=SPACE, trials=max(1, trials))
     run, random = (
         create_run(path, study, {"classes": ["a", "b"], "versions": {"torch": "2"}, "command": ["ablate"]}),
@@ -100,9 +103,11 @@ def point(page, index):
     """Where a trial's mark is in the window."""
     return page(f"""(() => {{
         const plot = document.getElementById("front-0"), box = plot.getBoundingClientRect();
-        const trace = plot.data.find(trace => trace.customdata?.includes({index})), at = trace.customdata.indexOf({index});
+        const trace = plot.data.find(trace => trace.customdata?.includes({index}));
+        const at = trace.customdata.indexOf({index});
         const {{ xaxis, yaxis }} = plot._fullLayout;
-        return [box.x + xaxis._offset + xaxis.d2p(trace.x[at]), box.y + yaxis._offset + yaxis.d2p(trace.y[at])];
+        const x = xaxis._offset + xaxis.d2p(trace.x[at]), y = yaxis._offset + yaxis.d2p(trace.y[at]);
+        return [box.x + x, box.y + y];
     }})()""")
 
 
@@ -142,7 +147,8 @@ def test_hover_shows_a_trials_layers_and_a_click_pins_it(finished, page_of_a_sea
         assert not page.errors
 
 
-OUTSIDE = """(right, within) => [...document.querySelectorAll(within)].filter(e => e.getBoundingClientRect().right > right)
+OUTSIDE = """(right, within) => [...document.querySelectorAll(within)]
+    .filter(e => e.getBoundingClientRect().right > right)
     .map(e => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 40))"""
 
 
@@ -153,7 +159,8 @@ def test_a_phone_holds_the_page(which, address, request):
     file = request.getfixturevalue(which)
     with opened(address, file, width=360, height=740, touch=True) as page:
         assert page("document.documentElement.scrollWidth") <= 360
-        wide = "[...document.querySelectorAll('main *, header *')].filter(e => !e.closest('.table, svg, .js-plotly-plot'))"
+        wide = "[...document.querySelectorAll('main *, header *')]"
+        wide += ".filter(e => !e.closest('.table, svg, .js-plotly-plot'))"
         assert page(f"{wide}.every(e => e.getBoundingClientRect().right <= 361)")
         assert page(
             "[...document.querySelectorAll('.main-svg')].every(e => e.getBoundingClientRect().right <= 361)"
@@ -166,7 +173,8 @@ def test_a_phone_holds_the_page(which, address, request):
 def test_paper_holds_the_page(which, address, request):
     file = request.getfixturevalue(which)
     with opened(address, file) as page:
-        drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.querySelector('.main-svg').clientWidth)"
+        drawn = "[...document.querySelectorAll('.js-plotly-plot')]"
+        drawn += ".map(plot => plot.querySelector('.main-svg').clientWidth)"
         before = page(drawn)
         page(f"window.printed = []; addEventListener('beforeprint', () => printed.push(...{drawn}))")
         pdf = base64.b64decode(page.call("Page.printToPDF", **PAPER)["data"])
@@ -331,11 +339,9 @@ def test_a_design_of_too_little_says_so(simulated, tmp_path, seeds, sizes):
     ]
     ledger.write_text("".join(lines))
     told = text(report(load_run(run.path), tmp_path / "report.html").read_text())
-    assert (
-        "two paired seeds"
-        if seeds == 1
-        else f"a trend over data needs 3 sizes of the training set or more, but there {'is' if sizes == 1 else 'are'} {sizes}"
-    ) in told.lower()
+    number = f"{'is' if sizes == 1 else 'are'} {sizes}"
+    too_few = f"a trend over data needs 3 sizes of the training set or more, but there {number}"
+    assert ("two paired seeds" if seeds == 1 else too_few) in told.lower()
     assert not re.search(r"\b(nan|inf|None)\b", told)
 
 

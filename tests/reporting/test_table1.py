@@ -1,4 +1,4 @@
-"""The paper's Table 1: its counted cells, where every cell is from, a run's accuracies, and how it is printed."""
+"""The paper's Table 1: its counted cells, the source of every cell, a run's accuracies, its formats."""
 
 import csv
 import io
@@ -21,8 +21,9 @@ from ablate.hardware import cpus
 from ablate.models import checkpoints
 from ablate.profiling.latency import measure
 from ablate.profiling.macs import Cost
-from ablate.reporting import table1, table1_render
-from ablate.reporting.table1 import Cell, Row, Table1
+from ablate.reporting import table1, table1_models, table1_render
+from ablate.reporting.table1_arms import arms_of, is_printed
+from ablate.reporting.table1_cells import COUNTED, Cell, Row, Table1
 from ablate.reporting.table1_published import notes
 from ablate.runs.ledger import append, read
 from ablate.runs.lines import encode
@@ -42,7 +43,7 @@ def command(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def designed(tiny_vit, tmp_path_factory):
-    """A run of two arms and two seeds, really trained, tested at the end; one arm was tuned on a seed of its own."""
+    """A trained run of two arms and two seeds, tested at the end; one arm was tuned on another seed."""
     steps = [
         {"name": "full precision", "layer": {"weights": "full"}, "tune": {"learning_rate": [1e-3, 2e-3]}},
         {"name": "one bit", "layer": {"weights": "binary"}},
@@ -118,7 +119,7 @@ def test_counted_cells_are_the_papers(told, name, parameters, mib, gmacs):
     assert found["parameters"]["value"] == parameters
     assert round(found["state"]["value"] / 2**20, 2) == mib and found["state"]["value"] == 4 * parameters
     assert found["macs"]["value"] == pytest.approx(gmacs * 1e9, rel=0.005)
-    assert all(type(found[key]["value"]) is int for key in table1.COUNTED)
+    assert all(type(found[key]["value"]) is int for key in COUNTED)
     assert {cell["source"] for cell in found.values()} == {"counted"}
 
 
@@ -178,7 +179,7 @@ def test_a_runs_arms_with_their_tested_accuracies(told, designed):
 
 def test_a_model_that_is_none_of_the_papers_says_so(told, designed):
     """And one with the paper's counts does not: of ViT-B/16, wherever its files are."""
-    arms = {arm.counted.parameters: arm for arm in table1._arms(designed)[0]}
+    arms = {arm.cost.parameters: arm for arm in arms_of(designed)[0]}
     (parameters,) = arms  # both arms are of one model
     (note,) = [note for note in told["notes"] if "tiny-vit" in note]
     assert note.startswith(f"tiny-vit is no ViT-B/16: it has {parameters / 1e6:.2f} M parameters and ")
@@ -190,8 +191,7 @@ def test_a_model_that_is_none_of_the_papers_says_so(told, designed):
         (resnet, "ViT", False),
     ):
         assert (
-            table1._is_printed(Cost(*(found[key]["value"] for key in ("parameters", "macs", "bitops"))), name)
-            == same
+            is_printed(Cost(*(found[key]["value"] for key in ("parameters", "macs", "bitops"))), name) == same
         )
 
 
@@ -207,8 +207,8 @@ def test_of_a_search_the_best_of_each_kind_on_validation_images(told, finished):
 
 
 def test_of_a_confirmed_search_the_seeds_that_were_tested(finished, tmp_path, monkeypatch):
-    """Two binary settings were confirmed: validation over their fresh seeds chooses, and the test images tell."""
-    monkeypatch.setattr(table1, "_base", lambda: [])  # the run's rows alone
+    """Two binary settings were confirmed: validation chooses between them, the test images measure."""
+    monkeypatch.setattr(table1, "entries", lambda: [])  # the run's rows alone
     shutil.copytree(finished[0], tmp_path / "run")
     searched = load_run(tmp_path / "run").records.to_dict("records")
     members = [record for record in read(finished[0] / "ledger.jsonl") if "binary" in record["arm"]][:2]
@@ -236,8 +236,8 @@ def test_of_a_confirmed_search_the_seeds_that_were_tested(finished, tmp_path, mo
 
 def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
     """With the tiny ViT for ViT-B/16: the arm has its counts, and so an accuracy for its row."""
-    arm = table1._arms(designed)[0][0]
-    monkeypatch.setattr(table1, "_base", lambda: [table1._Entry("ViT", "ViT", arm.build)])
+    arm = arms_of(designed)[0][0]
+    monkeypatch.setattr(table1, "entries", lambda: [table1_models.Entry("ViT", "ViT", arm.build)])
     names = [row.name for row in table1.table1([designed], seconds=0).rows]
     assert "tiny-vit in place of ViT-B/16, full precision" in names and "ViT" not in names
     assert "ViT" in [row.name for row in table1.table1(seconds=0).rows]
@@ -246,10 +246,10 @@ def test_an_arm_takes_the_place_of_the_model_that_it_is(designed, monkeypatch):
 def test_latencies_are_measured_packed_and_divided_by_the_batch(designed, monkeypatch):
     timed = []
     monkeypatch.setattr(
-        table1.latency, "measure", lambda *a, **how: timed.append(measure(*a, **how)) or timed[-1]
+        table1_models.latency, "measure", lambda *a, **how: timed.append(measure(*a, **how)) or timed[-1]
     )
-    for arm in table1._arms(designed)[0]:
-        size_bytes, found = table1._sized(*arm.build(), seconds=0.05, batch=4)
+    for arm in arms_of(designed)[0]:
+        size_bytes, found = table1_models.measure(*arm.build(), seconds=0.05, batch=4)
         assert abs(size_bytes - arm.size_bytes) < 200  # as it was recorded, but for the names of the classes
         assert found["latency"].source == "measured" and found["latency"].n == timed[0].n >= 5
         assert found["latency"].value == timed[0].median_ms / 4 > 0
