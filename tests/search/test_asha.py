@@ -319,7 +319,7 @@ def ended(name, status, curve, size_bytes=100):
 
 
 def test_what_a_stopped_trial_promised():
-    """Its objectives at its last rung, and the mean gain of the complete trials from there, if there are any."""
+    """Its objectives at its last rung, and the mean gain of complete trials from there, if there are any."""
     rungs, late = Rungs(study()), ended("s", "pruned", {1: 0.2, 2: 0.9})
     rungs.tell(late)
     assert rungs.extrapolated_objectives() == {}
@@ -363,7 +363,7 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
 
 @pytest.mark.long
 def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
-    """Odd ones end at epoch 1, even ones run to epoch 3, on workers that are reused; an error stays an error."""
+    """Odd trials end at epoch 1, even ones at epoch 3, on reused workers; an error stays an error."""
 
     def sleepy(spec, name, state, *, threads):
         record = blank_record(spec, name) | {"size_bytes": 1}
