@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ablate.config import builtin
 from ablate.config.objectives import OBJECTIVES
+from ablate.config.samplers import TABLE as SAMPLERS
 from ablate.config.search_space import Each, Range, SpaceSpec, load_space
 from ablate.config.study_spec import EarlyStopping, Step, StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec
@@ -30,6 +31,13 @@ def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Fields\n", *(_fields(cls) for cls in SPECS), "## Objectives\n"]
     parts.append(", ".join(f"`{name}` ({best})" for name, best in OBJECTIVES.items()) + ".\n")
+    parts.append(
+        "## Samplers\n\n| name | how it proposes | is steered by bounds | by several objectives |\n|---|---|---|---|"
+    )
+    for name, row in SAMPLERS.items():
+        steered = " | ".join("yes" if flag else "no" for flag in (row.constraints, row.multi_objective))
+        parts.append(f"| `{name}` | {_cell(row.description)} | {steered} |")
+    parts.append("\nOr your own, `module:name`; see [guide.md](guide.md).\n")
     parts.append("## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
     for name in builtin.names("search_spaces"):
         space = load_space(name)

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,15 @@ def exit_code(tmp_path, monkeypatch):
         return end.value.code
 
     return run_command
+
+
+def test_the_sampler_of_the_guide_is_one(tmp_path, monkeypatch):
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    code = guide.partition("### Your own sampler")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "samplers_of_the_guide.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    search = Search(study("samplers_of_the_guide:patient_tpe"), GROUPS)
+    assert len({key_of(spec) for spec in run(search, 25)}) == 25
 
 
 @pytest.mark.long
