@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import told
+from conftest import run_search
 
 from ablate.analysis import pareto
 from ablate.config.canonical import key_of
@@ -48,16 +48,16 @@ def truth(spec, pair=0.0):
 
 def answer(spec, status="complete"):
     noise = np.random.default_rng(len(key_of(spec)) + 7 * len(spec.layers)).normal(0, 0.007)
-    found = {
+    results = {
         "status": status,
         "accuracy": truth(spec) + noise,
         "loss": 1 - truth(spec),
         "images": round(4000 * spec.fraction),
     }
-    return blank_record(spec, key_of(spec)) | found | size_of(spec)
+    return blank_record(spec, key_of(spec)) | results | size_of(spec)
 
 
-run = partial(told, answer)
+run = partial(run_search, answer)
 
 
 def encoded(spec, groups=GROUPS):
@@ -92,8 +92,8 @@ def test_the_programme_finds_what_brute_force_finds(seed):
         x = np.zeros(len(of))
         x[np.searchsorted(of, np.arange(5)) + chosen] = 1
         assert all(costs @ x <= limit + 1e-6 for costs, limit in budgets)
-        found = single @ x + x @ given @ x / 2
-        assert found == pytest.approx(most) if exact else found >= most - 0.1 * abs(most)
+        value = single @ x + x @ given @ x / 2
+        assert value == pytest.approx(most) if exact else value >= most - 0.1 * abs(most)
     assert solve(single, pairs, of, [(np.ones(len(of)), 4.0)]) is None  # five axes cost five
 
 
@@ -140,8 +140,8 @@ def test_drawn_functions_have_the_posteriors_mean_and_vary_less_at_a_lower_tempe
     assert np.array([model.draw(rng, 0.3)(at) for _ in range(200)]).std() < drawn.std()
 
 
-def found_by(sampler, seed, n):
-    """The hypervolume of what n trials found, by accuracy without noise."""
+def hypervolume_of(sampler, seed, n):
+    """The hypervolume of n trials, by accuracy without noise."""
     search = Search(study(sampler=sampler, seed=seed), GROUPS, count=size_of)
     specs = run(search, n)
     points = [[truth(spec), np.log(size_of(spec)["size_bytes"])] for spec in specs]
@@ -150,9 +150,9 @@ def found_by(sampler, seed, n):
 
 @pytest.mark.long
 def test_it_finds_in_20_trials_more_than_the_others_in_50():
-    mine = np.median([found_by("additive", seed, 20) for seed in range(5)])
+    mine = np.median([hypervolume_of("additive", seed, 20) for seed in range(5)])
     for other in ("random", "tpe", "nsga2"):
-        assert mine > np.median([found_by(other, seed, 50) for seed in range(5)]), other
+        assert mine > np.median([hypervolume_of(other, seed, 50) for seed in range(5)]), other
 
 
 @pytest.mark.long
@@ -164,18 +164,20 @@ def test_it_goes_on_as_it_would_have_and_proposes_nothing_twice(count):
         "optimizer": ["adamw", "sgd"],
         "epochs": {"low": 1, "high": 40},
     }
-    asked = study(layer, fraction=[0.1, 1.0], recipe=recipe, objectives=["accuracy", "size_bytes", "images"])
-    undisturbed = run(Search(asked, GROUPS, count=count), 16)
+    study_spec = study(
+        layer, fraction=[0.1, 1.0], recipe=recipe, objectives=["accuracy", "size_bytes", "images"]
+    )
+    undisturbed = run(Search(study_spec, GROUPS, count=count), 16)
     assert len({key_of(spec) for spec in undisturbed}) == 16
     for at in (5, 12):
-        heir = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]], count)
+        heir = Search(study_spec, GROUPS, [answer(spec) for spec in undisturbed[:at]], count)
         assert run(heir, 16 - at) == undisturbed[at:]
-    assert run(Search(asked.model_copy(update={"seed": 1}), GROUPS, count=count), 12) != undisturbed[:12]
+    assert run(Search(study_spec.model_copy(update={"seed": 1}), GROUPS, count=count), 12) != undisturbed[:12]
 
 
 @pytest.mark.long
 def test_what_runs_counts_as_done():
-    """What a trial under way would add is not looked for again."""
+    """A pending trial counts as done: the next proposals are others."""
     search = Search(study(), GROUPS, count=size_of)
     specs = run(search, 12)
     points = [search.encoder.encode(search.points.point(spec)) for spec in specs]
@@ -183,8 +185,8 @@ def test_what_runs_counts_as_done():
     first = next(search.additive.propose(complete, Observations(), [], np.random.default_rng(0)))
     others = list(search.additive.propose(complete, Observations(), [first], np.random.default_rng(0)))
     assert first != others[0]
-    under_way = [search.ask() for _ in range(8)]
-    assert len({key_of(spec) for spec in under_way}) == 8
+    pending = [search.ask() for _ in range(8)]
+    assert len({key_of(spec) for spec in pending}) == 8
 
 
 @pytest.mark.long

@@ -42,11 +42,11 @@ WALL = ("train_seconds", "started_at")
 
 
 def study(**rule):
-    asked = {"question": "?", "space": SPACE, "recipe": {"epochs": 9}, "early_stopping": rule}
-    return checked(StudySpec, asked, "study")
+    fields = {"question": "?", "space": SPACE, "recipe": {"epochs": 9}, "early_stopping": rule}
+    return checked(StudySpec, fields, "study")
 
 
-def seen(epoch, accuracy, size_bytes, epochs=9):
+def report(epoch, accuracy, size_bytes, epochs=9):
     return {
         "curve": [{"epoch": epoch, "accuracy": accuracy}],
         "epochs": epochs,
@@ -56,7 +56,7 @@ def seen(epoch, accuracy, size_bytes, epochs=9):
 
 
 def part(one_in, epoch, accuracy, size_bytes, before=()):
-    """As `seen`, on the way through a training on a part of the images."""
+    """As `report`, on the way through a training on a part of the images."""
     rows = [*before, {"one_in": one_in, "images": 900 // one_in, "epoch": epoch, "accuracy": accuracy}]
     return {
         "curve": [],
@@ -102,39 +102,41 @@ def test_the_net_spreads():
 def test_at_a_rung_the_best_third_goes_on():
     rungs = Rungs(study())
     assert [
-        rungs.should_prune(name, seen(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()
+        rungs.should_prune(name, report(1, *at)) for name, at in {"a": (0.5, 100), "b": (0.4, 100)}.items()
     ] == [
         "",
         "",
     ]  # too few
-    assert rungs.should_prune("c", seen(1, 0.3, 100)) == "after epoch 1 not among the best 1 of 3"
-    assert rungs.should_prune("d", seen(1, 0.9, 90)) == ""
+    assert rungs.should_prune("c", report(1, 0.3, 100)) == "after epoch 1 not among the best 1 of 3"
+    assert rungs.should_prune("d", report(1, 0.9, 90)) == ""
     assert (
-        rungs.should_prune("e", seen(1, 0.1, 95)).endswith("1 of 5")
-        and rungs.should_prune("f", seen(1, 0.2, 10)) == ""
+        rungs.should_prune("e", report(1, 0.1, 95)).endswith("1 of 5")
+        and rungs.should_prune("f", report(1, 0.2, 10)) == ""
     )  # the smallest
-    assert rungs.should_prune("d", seen(2, 0.0, 90)) == ""  # between rungs nobody is asked
-    assert [rungs.should_prune(name, seen(3, 0.5, 100)) for name in "abd"] == [
+    assert rungs.should_prune("d", report(2, 0.0, 90)) == ""  # between rungs no trial is compared
+    assert [rungs.should_prune(name, report(3, 0.5, 100)) for name in "abd"] == [
         "",
         "",
         "after epoch 3 not among the best 1 of 3",
     ]
-    assert rungs.should_prune("z", seen(9, 0.0, 999)) == ""  # it has ended anyway
+    assert rungs.should_prune("z", report(9, 0.0, 999)) == ""  # it has ended anyway
     assert list(rungs.reached) == [1, 3, 9] and list(rungs.reached[9]) == ["z"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("option", "expected"),
     [
         ({"reduction": 4}, {"over": "fraction", "reduction": 4, "rungs": 1}),
         ({"over": "fraction"}, {"over": "fraction", "reduction": 2, "rungs": 1}),
         ({"over": "epochs"}, {"over": "epochs", "reduction": 2, "first": 1}),
     ],
 )
-def test_options_change_the_studys_own_rule(tmp_path, tiny_study, asked, expected):
+def test_options_change_the_studys_own_rule(tmp_path, tiny_study, option, expected):
     path = tmp_path / "s.toml"
     path.write_text("early_stopping = { over = 'fraction', reduction = 2, rungs = 1 }\n" + tiny_study)
-    assert main._override(str(path), {"early_stopping": asked}, 3).early_stopping == EarlyStopping(**expected)
+    assert main._override(str(path), {"early_stopping": option}, 3).early_stopping == EarlyStopping(
+        **expected
+    )
 
 
 @pytest.mark.long
@@ -175,15 +177,15 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
 def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": 0.02}
     axes = {"epochs": [1, 5], "batch_size": 40, "full_epochs": [0, 2], "validate_every": 5}
-    asked = StudySpec(
+    study_spec = StudySpec(
         question="?", model=str(tiny_vit), space=space | {"recipe": axes}, trials=2, recipe={"epochs": 99}
     )
-    planned = plan(asked)
+    planned = plan(study_spec)
     images, validated = round(0.02 * len(planned.dataset.train)), len(planned.dataset.validation)
     *each, checkpoints = _views(planned)
     assert each == [3 * images + validated / 3] * 2 and checkpoints == 2 * images
-    found = estimate(planned)
-    longest = found["minutes_of_longest_trial"] * 60 * found["images_per_second_of_a_cpu"]
+    costs = estimate(planned)
+    longest = costs["minutes_of_longest_trial"] * 60 * costs["images_per_second_of_a_cpu"]
     assert longest == pytest.approx(7 * images + validated / 3, rel=0.05)
 
 
@@ -207,18 +209,18 @@ def test_a_study_of_single_images_is_refused_where_the_model_normalises_over_the
 def test_rungs_are_where_the_study_says():
     rungs = Rungs(study(first=2, reduction=2))
     for name in "abc":
-        assert rungs.should_prune(name, seen(1, 0.5, 1)) == ""
+        assert rungs.should_prune(name, report(1, 0.5, 1)) == ""
     assert not rungs.reached.get(2)
     for name, accuracy in (("a", 0.9), ("b", 0.8)):
-        rungs.should_prune(name, seen(2, accuracy, 1))
-    assert set(rungs.reached[2]) == {"a", "b"} and rungs.should_prune("c", seen(2, 0.1, 1)).endswith(
+        rungs.should_prune(name, report(2, accuracy, 1))
+    assert set(rungs.reached[2]) == {"a", "b"} and rungs.should_prune("c", report(2, 0.1, 1)).endswith(
         "the best 1 of 3"
     )
     late = Rungs(
         study(first=2, reduction=2)
-    )  # validated every three epochs: asked at the first one after a rung
-    assert late.should_prune("a", seen(3, 0.9, 1)) == "" and late.should_prune(
-        "b", seen(3, 0.1, 1)
+    )  # validated every three epochs: compared at the first one after a rung
+    assert late.should_prune("a", report(3, 0.9, 1)) == "" and late.should_prune(
+        "b", report(3, 0.1, 1)
     ).startswith("after epoch 3 not")
 
 
@@ -275,13 +277,13 @@ def test_over_the_fraction_a_rung_is_a_whole_training():
 
 
 def test_images_are_those_of_the_whole_trial():
-    asked = {
+    fields = {
         "question": "?",
         "space": SPACE,
         "objectives": ["accuracy", "images"],
         "early_stopping": {"over": "fraction"},
     }
-    rungs = Rungs(checked(StudySpec, asked, "study"))
+    rungs = Rungs(checked(StudySpec, fields, "study"))
     rungs.should_prune("a", part(9, 2, 0.5, 1))
     assert rungs.reached[9]["a"] == [0.5, 900]
 
@@ -329,7 +331,7 @@ def test_what_a_stopped_trial_promised():
     }  # epoch 2 is no rung
     rungs.tell(ended("b", "complete", {1: 0.5, 9: 0.6}, 50))
     assert rungs.extrapolated_objectives() == {"s": {"accuracy": pytest.approx(0.35), "size_bytes": 100}}
-    rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others were next seen at their end: no gain
+    rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others have no rung there: no gain
     rungs.tell(ended("d", "failed", {1: 0.2}))
     rungs.tell(ended("e", "complete", {1: 0.2}) | {"accuracy": None})
     assert (
@@ -340,9 +342,9 @@ def test_what_a_stopped_trial_promised():
 
 def test_the_additive_sampler_learns_from_what_was_stopped():
     """And goes on from a ledger with it as it would have."""
-    asked = study().model_copy(update={"trials": 99})
+    study_spec = study().model_copy(update={"trials": 99})
     groups = [f"block{i}.fc1" for i in range(8)]
-    search, records = Search(asked, groups), []
+    search, records = Search(study_spec, groups), []
     for i in range(20):
         spec = search.ask()
         good = 1 - sum((0.01, 0.09)[group == "block3.fc1"] for group in spec.layers)
@@ -353,9 +355,11 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
             | {"spec": spec.model_dump(), "trial_id": str(i)}
         )
         search.tell(records[-1])
-    heir = Search(asked, groups, records)
+    heir = Search(study_spec, groups, records)
     forgetful = Search(
-        asked, groups, [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records]
+        study_spec,
+        groups,
+        [row | {"status": "failed"} if row["status"] == "pruned" else row for row in records],
     )
     first = heir.ask()
     assert first == search.ask() and first != forgetful.ask()
@@ -385,13 +389,13 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
         return "it is odd" if spec.seed % 2 and len(so_far["curve"]) == 1 else ""
 
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(12)])
-    told = []
+    records = []
     (tmp_path / "ledger.jsonl").touch()
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         distribute(
             lambda: next(queue, None),
-            lambda record: told.append(record) or [],
+            lambda record: records.append(record) or [],
             lambda running, waiting, deaths: None,
             stop=lambda: False,
             steps=sleepy,
@@ -403,7 +407,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
     finally:
         ray.shutdown()
     ledger = {record["seed"]: record for record in read(tmp_path / "ledger.jsonl")}
-    assert len(told) == len(ledger) == 12 and {record["trial_id"] for record in told} == {
+    assert len(records) == len(ledger) == 12 and {record["trial_id"] for record in records} == {
         f"trial{i}" for i in range(12)
     }
     odd = [ledger[i] for i in range(1, 12, 2)]
@@ -431,10 +435,10 @@ def resumed_after(n, run, path):
 @pytest.mark.long
 def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(
+    study_spec = load_study(str(tmp_path / "tiny.toml")).model_copy(
         update={"trials": 11, "early_stopping": EarlyStopping()}
     )
-    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
+    run = run_study(study_spec, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.records.to_dict("records")
     pruned = [record for record in records if record["status"] == "pruned"]
     assert len(records) == 11 and len(pruned) == run.state["counts"]["pruned"] >= 2
@@ -458,8 +462,8 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
     (tmp_path / "tiny.toml").write_text(
         "early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study
     )
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "confirm": 1})
-    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=1))
+    study_spec = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 11, "confirm": 1})
+    run = run_study(study_spec, tmp_path / "run", resources=Resources(concurrency=1))
     records = run.searched.to_dict("records")
     pruned = [record for record in records if record["status"] == "pruned"]
     complete = [record for record in records if record["status"] == "complete"]
@@ -481,15 +485,17 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
     assert trial.trial_id(TrialSpec.model_validate(complete[0]["spec"])) == complete[0]["trial_id"]
     capsys.readouterr()
     run_commands.rerun(run.path, complete[0]["trial_id"], True)
-    again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
-    assert "loss after epoch 1 on 1/4 of its images" in again and all(row["same"] for row in again.values())
+    compared = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert "loss after epoch 1 on 1/4 of its images" in compared and all(
+        row["same"] for row in compared.values()
+    )
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after 1/"):
         run_commands.rerun(run.path, pruned[0]["trial_id"], True)
-    again = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
-    assert again["loss after epoch 1 on 1/4 of its images"]["same"] and not again["status"]["same"]
+    compared = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
+    assert compared["loss after epoch 1 on 1/4 of its images"]["same"] and not compared["status"]["same"]
 
-    planned, found = reuse([run.path], plan(asked))
-    adopt(tmp_path / "more", found)
+    planned, known = reuse([run.path], plan(study_spec))
+    adopt(tmp_path / "more", known)
     known = read(tmp_path / "more" / "ledger.jsonl")
     assert [record["rungs"] for record in known] == [record["rungs"] for record in complete]
     assert {*Rungs(planned.study, known).reached} == {4, 2}

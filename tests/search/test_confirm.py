@@ -31,13 +31,13 @@ def study(**fields):
 
 
 def record(spec, accuracy, test=None):
-    found = {
+    results = {
         "status": "complete",
         "accuracy": accuracy,
         "test_accuracy": test,
         "size_bytes": 100 - len(spec.layers),
     }
-    return blank_record(spec, f"{arm(spec)}-{spec.seed}") | found
+    return blank_record(spec, f"{arm(spec)}-{spec.seed}") | results
 
 
 def arm(spec):
@@ -51,25 +51,25 @@ SPECS = [
 
 
 def test_members_are_paired_by_their_seeds_and_tested():
-    found = [record(spec, 0.5) for spec in SPECS[:2]]
-    asked = list(confirmations(study(), found))
-    assert [(arm(spec), spec.seed) for spec in asked] == [
+    front = [record(spec, 0.5) for spec in SPECS[:2]]
+    specs = list(confirmations(study(), front))
+    assert [(arm(spec), spec.seed) for spec in specs] == [
         (a, seed) for seed in (8, 9, 10) for a in ("full", "fc1")
     ]
-    assert all(spec.test for spec in asked) and {spec.recipe for spec in asked} == {SPECS[0].recipe}
-    assert not list(confirmations(study(confirm=0), found))
+    assert all(spec.test for spec in specs) and {spec.recipe for spec in specs} == {SPECS[0].recipe}
+    assert not list(confirmations(study(confirm=0), front))
 
 
 def test_the_table_tells_the_search_from_its_confirmation():
     search = [record(spec, accuracy) for spec, accuracy in zip(SPECS, (0.6, 0.9, 0.5), strict=True)]
     scores = {("full", 8): 0.61, ("full", 9): 0.63, ("full", 10): 0.65, ("fc1", 8): 0.55}
-    again = [
+    repeats = [
         record(spec, 0.1, scores.get((arm(spec), spec.seed))) for spec in confirmations(study(), search[:2])
     ]
-    again = [row for row in again if row["test_accuracy"] is not None]
-    again[0] |= {"accuracy": 0.4}
+    repeats = [row for row in repeats if row["test_accuracy"] is not None]
+    repeats[0] |= {"accuracy": 0.4}
     failed = blank_record(next(confirmations(study(), search[1:])), "failed")
-    rows = table(study(), [*search, *again, failed], ["fc1-7"]).set_index("trial_id")
+    rows = table(study(), [*search, *repeats, failed], ["fc1-7"]).set_index("trial_id")
     assert list(rows.index) == ["full-7", "fc1-7"] and list(rows["on_front"]) == [
         False,
         True,
@@ -95,17 +95,17 @@ def test_ids_of_digits_are_ids(tmp_path):
 @pytest.mark.long
 def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
-    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 3, "confirm": 2})
-    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=2))
+    study_spec = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 3, "confirm": 2})
+    run = run_study(study_spec, tmp_path / "run", resources=Resources(concurrency=2))
     front = pd.read_csv(run.path / "tables" / "front.csv")
     confirmed = pd.read_csv(run.path / "tables" / "confirmed.csv")
     assert len(run.searched) == 3 and len(run.records) == 3 + 2 * len(front)
     assert set(confirmed["trial_id"]) == set(front["trial_id"]) and set(confirmed["n"]) == {2}
     assert {folder.name for folder in (run.path / "weights").iterdir()} == set(front["trial_id"])
-    again = run.records[~run.records.index.isin(run.searched.index)]
+    repeats = run.records[~run.records.index.isin(run.searched.index)]
     assert (
-        set(again["seed"]) == {1, 2}
-        and again["test_accuracy"].notna().all()
+        set(repeats["seed"]) == {1, 2}
+        and repeats["test_accuracy"].notna().all()
         and run.searched["test_accuracy"].isna().all()
     )
     assert run.state["trials"] == run.state["done"] == len(run.records)
@@ -122,7 +122,7 @@ def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys)
     assert len(resumed.searched) == 4 and resumed.records["trial_id"].is_unique
     assert list(resumed.records["trial_id"][: len(kept)]) == [row["trial_id"] for row in kept]
     fourth = TrialSpec.model_validate(resumed.searched.iloc[3]["spec"])
-    planned = plan(asked)
+    planned = plan(study_spec)
     blind = proposer_of(
         planned.study, planned.search.groups, [row for row in kept if is_searched(row)], planned.count
     )

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import told
+from conftest import run_search
 
 from ablate import load_run, run_study
 from ablate.analysis import pareto
@@ -55,7 +55,7 @@ def answer(spec):
     )
 
 
-run = partial(told, answer)
+run = partial(run_search, answer)
 
 
 @pytest.mark.long
@@ -87,13 +87,13 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random", "additive"])
 def test_no_point_out_of_bounds_is_proposed(sampler):
     """Of random points one in a hundred is within; the walk towards the bounds finds them."""
-    asked = study(sampler=sampler, max_size_bytes=120)
-    search = Search(asked, GROUPS, count=size_of)
+    study_spec = study(sampler=sampler, max_size_bytes=120)
+    search = Search(study_spec, GROUPS, count=size_of)
     specs = run(search, 16)
     assert len(specs) == 16 and max(size_of(spec)["size_bytes"] for spec in specs) <= 120
     assert search.out_of_bounds > 0 or sampler == "additive"  # whose programme has the bounds
     for at in (5, 12):
-        heir = Search(asked, GROUPS, [answer(spec) for spec in specs[:at]], size_of)
+        heir = Search(study_spec, GROUPS, [answer(spec) for spec in specs[:at]], size_of)
         assert run(heir, 16 - at) == specs[at:]
 
 
@@ -115,9 +115,11 @@ def test_tpe_is_told_what_is_out_of_bounds():
         trial.state.name == "PRUNED" and trial.constraints["size_bytes"] > 0 for trial in before
     )
     run(search, 12)
-    told = [trial for trial in search.history.optuna_study.get_trials() if trial.state.name == "COMPLETE"]
-    assert len(told) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
-    assert [trial.constraints["accuracy"] > 0 for trial in told] == [trial.values[0] < 0.7 for trial in told]
+    complete = [trial for trial in search.history.optuna_study.get_trials() if trial.state.name == "COMPLETE"]
+    assert len(complete) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in complete)
+    assert [trial.constraints["accuracy"] > 0 for trial in complete] == [
+        trial.values[0] < 0.7 for trial in complete
+    ]
 
 
 def test_excess_is_a_share_of_the_bound():
@@ -131,33 +133,35 @@ def test_excess_is_a_share_of_the_bound():
 def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     """It trains nothing too large, keeps the bounds in its folder, and says when nothing is within them."""
     (tmp_path / "tiny.toml").write_text(tiny_study)
-    asked = load_study(str(tmp_path / "tiny.toml"))
-    everything = plan(asked)
+    study_spec = load_study(str(tmp_path / "tiny.toml"))
+    everything = plan(study_spec)
     sizes = sorted(everything.count(spec)["size_bytes"] for spec in everything.anchors)
     bound = (sizes[1] + sizes[-1]) // 2
     bounds = {"max_size_bytes": bound, "max_latency_ms": 1e6, "min_accuracy": 0.99}
-    found = run_study(
-        asked.model_copy(update=bounds | {"trials": 3}), tmp_path / "run", resources=Resources(concurrency=1)
+    run = run_study(
+        study_spec.model_copy(update=bounds | {"trials": 3}),
+        tmp_path / "run",
+        resources=Resources(concurrency=1),
     )
     assert (
-        len(found.records) == 3
-        and found.records["latency_ms"].notna().all()
-        and (found.records["size_bytes"] <= bound).all()
+        len(run.records) == 3
+        and run.records["latency_ms"].notna().all()
+        and (run.records["size_bytes"] <= bound).all()
     )
-    specs = [effective(TrialSpec.model_validate(spec)) for spec in found.records["spec"]]
-    assert [everything.count(spec)["size_bytes"] for spec in specs] == list(found.records["size_bytes"])
-    assert not (found.path / "tables" / "front.csv").exists() and not (found.path / "figures").exists()
-    again = load_run(found.path)  # what resume reads
-    assert again.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
-    outcome(again, False)
+    specs = [effective(TrialSpec.model_validate(spec)) for spec in run.records["spec"]]
+    assert [everything.count(spec)["size_bytes"] for spec in specs] == list(run.records["size_bytes"])
+    assert not (run.path / "tables" / "front.csv").exists() and not (run.path / "figures").exists()
+    reloaded = load_run(run.path)  # what resume reads
+    assert reloaded.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
+    outcome(reloaded, False)
     shown = " ".join(capsys.readouterr().out.split())
     assert (
         f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0"
         in shown
     )
     assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
-    outcome(again, True)
-    assert json.loads(capsys.readouterr().out)["within"] == again.study.within
+    outcome(reloaded, True)
+    assert json.loads(capsys.readouterr().out)["within"] == reloaded.study.within
 
 
 def test_status_in_json_has_the_numbers_of_the_ledger(finished, capsys):

@@ -47,8 +47,8 @@ def answer(spec):
     accuracy = 0.3 + 0.1 * (recipe.optimizer == "adamw") + 0.01 * (recipe.label_smoothing > 0)
     accuracy += 0.001 * spec.seed * (layer is None or layer.beta == "absmean")
     accuracy -= 0.05 * (recipe.learning_rate not in (0.1, 2e-3))
-    found = {"status": "complete", "accuracy": accuracy, "loss": 1.0, "size_bytes": 1, "images": 10}
-    return blank_record(spec, str(spec.seed)) | found | ({"test_accuracy": accuracy} if spec.test else {})
+    results = {"status": "complete", "accuracy": accuracy, "loss": 1.0, "size_bytes": 1, "images": 10}
+    return blank_record(spec, str(spec.seed)) | results | ({"test_accuracy": accuracy} if spec.test else {})
 
 
 def run(design):
@@ -61,10 +61,10 @@ def run(design):
 
 def test_a_step_may_be_for_some_layer_groups():
     steps = [{"name": "head", "groups": ["head"]}, {"name": "blocks", "groups": ["block*"]}, {"name": "all"}]
-    asked = study(design=["arms"], steps=steps)
-    quantized = {name: list(cell.spec.layers) for name, cell in Design(asked, GROUPS).cells.items()}
+    study_spec = study(design=["arms"], steps=steps)
+    quantized = {name: list(cell.spec.layers) for name, cell in Design(study_spec, GROUPS).cells.items()}
     assert quantized == {"head": ["head"], "blocks": GROUPS[:2], "all": GROUPS}
-    assert list(Design(asked, ["head"]).cells) == [
+    assert list(Design(study_spec, ["head"]).cells) == [
         "head",
         "all",
     ]  # read from a run that has not come to the others
@@ -86,11 +86,11 @@ def test_the_papers_studies_ask_what_the_paper_says(name):
     """Sections 2.2 (the linear layers of the encoder) and 2.4 (the classifier), beta = 8 and mean|W|, SGD."""
     cells = Design(load_study(name), GROUPS).cells
     one_bit = {name: cell for name, cell in cells.items() if name.startswith("1-bit")}
-    found = {
+    settings = {
         name: ([*cell.spec.layers], next(iter(cell.spec.layers.values())).beta)
         for name, cell in one_bit.items()
     }
-    assert found == {
+    assert settings == {
         f"1-bit {part}, beta = {text}": (groups, beta)
         for part, groups in (("classifier", ["head"]), ("encoder", GROUPS[:2]))
         for text, beta in (("8", 8.0), ("mean |W|", "absmean"))
@@ -185,9 +185,9 @@ def test_a_step_that_only_tunes_has_trials_of_its_own():
         {"name": "high", "tune": {"learning_rate": [1.0, 2.0]}},
     ]
     design = Design(study(design="arms", steps=steps, seeds=1), GROUPS)
-    asked = run(design)
-    assert [spec.recipe.learning_rate for spec in asked if not spec.test] == [0.1, 0.2, 1.0, 2.0]
-    assert len(asked) == design.size == 6
+    specs = run(design)
+    assert [spec.recipe.learning_rate for spec in specs if not spec.test] == [0.1, 0.2, 1.0, 2.0]
+    assert len(specs) == design.size == 6
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second,
 
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
-    under_way = [design.ask() for _ in range(3)]
+    pending = [design.ask() for _ in range(3)]
     assert design.ask() is None and design.waits and len(design.pending) == 3
-    failed = [blank_record(spec, "x") for spec in under_way]
+    failed = [blank_record(spec, "x") for spec in pending]
     for record in failed:
         design.tell(record)
     assert not design.waits and design.ask().recipe.learning_rate == 1e-3  # all failed: the first

@@ -93,18 +93,18 @@ def study(tmp_path, tiny_study, points, layer="weights = { each = ['full', 'bina
 
 @pytest.mark.long
 def test_a_fraction_of_a_spaces_points(tiny_study, tmp_path, capsys):
-    asked = study(tmp_path, tiny_study, 8)
-    planned = plan(asked)
+    study_spec = study(tmp_path, tiny_study, 8)
+    planned = plan(study_spec)
     assert isinstance(planned.search, Design) and planned.study.trials == 8 and len(planned.groups) == 7
     quantized = [
         [group in cell.spec.layers for group in planned.groups] for cell in planned.search.cells.values()
     ]
     assert np.array(quantized).mean(0).tolist() == [0.5] * 7  # each layer group in half of the trials
-    dry_run(asked, False, Resources())
+    dry_run(study_spec, False, Resources())
     assert "8 of 128 points, of resolution 3: the effect of a factor" in capsys.readouterr().out
-    dry_run(asked, True, Resources())
-    told = json.loads(capsys.readouterr().out)
-    assert (told["points_of_all"], told["resolution"]) == (128, 3)
+    dry_run(study_spec, True, Resources())
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["points_of_all"], shown["resolution"]) == (128, 3)
 
 
 def test_what_has_no_fraction(tiny_study, tmp_path):

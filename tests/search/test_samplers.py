@@ -51,14 +51,14 @@ def run(search, n, status="complete"):
     [("tpe", 18, 12), ("nsga2", 46, 31), ("gp", 12, 11), ("random", 15, 8), ("additive", 16, 11)],
 )
 def test_what_it_proposes_is_a_function_of_the_seed_and_the_records(sampler, n, at):
-    asked = study(
+    study_spec = study(
         sampler, fraction=[0.1, 0.3, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     )
-    undisturbed = run(Search(asked, GROUPS), n)
-    heir = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]])
+    undisturbed = run(Search(study_spec, GROUPS), n)
+    heir = Search(study_spec, GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(heir, n - at) == undisturbed[at:]
     assert len({key_of(spec) for spec in undisturbed}) == n
-    assert run(Search(asked.model_copy(update={"seed": 1}), GROUPS), 10) != undisturbed[:10]
+    assert run(Search(study_spec.model_copy(update={"seed": 1}), GROUPS), 10) != undisturbed[:10]
 
 
 @pytest.mark.parametrize("at", [25, 33, 47])
@@ -90,17 +90,17 @@ def test_what_has_not_ended_well_teaches_nothing(sampler, status):
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "additive"])
 def test_it_learns(sampler):
     """In the last third the costly group stays full more often than the one in three of a random draw."""
-    asked = study(sampler, {"weights": {"each": ["full", "int8", "binary"]}})
+    study_spec = study(sampler, {"weights": {"each": ["full", "int8", "binary"]}})
 
-    def told(spec):
+    def outcome(spec):
         bad = spec.layers["head"].weights != "full" if "head" in spec.layers else False
         return answer(spec) | {"accuracy": 0.9 - 0.01 * len(spec.layers) - 0.6 * bad}
 
-    search = Search(asked, GROUPS)
+    search = Search(study_spec, GROUPS)
     specs = []
     for _ in range({"gp": 18, "additive": 30, "tpe": 60, "nsga2": 100}[sampler]):
         specs.append(search.ask())
-        search.tell(told(specs[-1]))
+        search.tell(outcome(specs[-1]))
     late = specs[-len(specs) // 3 :]
     assert sum("head" not in spec.layers for spec in late) >= 0.6 * len(late)
 
@@ -134,13 +134,13 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
         "activation_bits": {"low": 1, "high": 8},
         "beta_multiplier": [0.5, 1.0],
     }
-    asked = study(
+    study_spec = study(
         "tpe",
         layer,
         fraction=[0.1, 0.2, 0.3, 0.4, 1.0],
         recipe={"optimizer": ["sgd", "adamw"], "momentum": [0.5, 0.9]},
     )
-    points = Search(asked, GROUPS).points
+    points = Search(study_spec, GROUPS).points
     base = {
         "activation_bits": 4,
         "beta_multiplier": 0.5,
@@ -149,12 +149,12 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
         "fraction": 1.0,
     }
     full = {f: points.spec_at(base | {"weights": "full", "fraction": f}) for f in (0.1, 0.2, 0.3, 0.4, 1.0)}
-    searches = [Search(asked, GROUPS, [answer(spec) for spec in full.values()]) for _ in range(2)]
-    told, again = (
+    searches = [Search(study_spec, GROUPS, [answer(spec) for spec in full.values()]) for _ in range(2)]
+    params, of_another = (
         [trial.params for trial in search.history.optuna_study.get_trials()] for search in searches
     )
-    assert told == again and len({params["activation_bits"] for params in told}) > 1
-    assert [params["fraction"] for params in told] == [0, 1, 2, 3, 4]
+    assert params == of_another and len({point["activation_bits"] for point in params}) > 1
+    assert [point["fraction"] for point in params] == [0, 1, 2, 3, 4]
     assert set(points.idle(full[0.1])) == {"activation_bits", "beta_multiplier"}
     adamw = points.spec_at(base | {"weights": "binary", "recipe.optimizer": "adamw"})
     assert points.idle(adamw) == ["recipe.momentum"]
@@ -162,12 +162,12 @@ def test_an_axis_without_effect_teaches_nothing_of_its_values():
 
 def test_a_single_objective_and_an_infinite_space():
     for sampler in SAMPLERS:
-        asked = study(
+        study_spec = study(
             sampler,
             {"weights": "binary", "beta_multiplier": {"low": 0.5, "high": 2.0, "log": True}},
             objectives=["accuracy"],
         )
-        search = Search(asked, GROUPS)
+        search = Search(study_spec, GROUPS)
         assert search.size == math.inf and len(run(search, 13)) == 13
 
 

@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 import pytest
-from conftest import told
+from conftest import run_search
 
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
@@ -31,7 +31,7 @@ def answer(spec, status="complete"):
     }
 
 
-run = partial(told, answer)
+run = partial(run_search, answer)
 
 
 def test_the_first_points_are_the_anchors():
@@ -116,8 +116,8 @@ def test_ranges_stay_within_their_ends_and_integers_stay_whole():
 @pytest.mark.long
 def test_the_same_seed_proposes_the_same_points():
     def points(seed):
-        asked = load_study("default").model_copy(update={"seed": seed})
-        return [spec.layers for spec in run(Search(asked, GROUPS), 20)]
+        study_spec = load_study("default").model_copy(update={"seed": seed})
+        return [spec.layers for spec in run(Search(study_spec, GROUPS), 20)]
 
     assert points(0) == points(0) != points(1)
 
@@ -142,11 +142,11 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
         "activation_bits": [4, 8, "none"],
         "beta_multiplier": [0.5, 1.0],
     }
-    asked = study(
+    study_spec = study(
         layer, fraction=[0.1, 1.0], recipe={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     )
-    undisturbed = run(Search(asked, GROUPS), 40)
-    killed = Search(asked, GROUPS, [answer(spec) for spec in undisturbed[:at]])
+    undisturbed = run(Search(study_spec, GROUPS), 40)
+    killed = Search(study_spec, GROUPS, [answer(spec) for spec in undisturbed[:at]])
     assert run(killed, 40 - at) == undisturbed[at:]
 
 
@@ -154,9 +154,9 @@ def test_a_search_that_is_told_the_records_goes_on_as_the_first_would_have(at):
 @pytest.mark.parametrize("at", [3, 10, 24, 30, 39])
 def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
     monkeypatch.setattr("ablate.search.history.MEMORY", 8)
-    asked = study({"weights": {"each": ["full", "binary", "ternary"]}, "beta_multiplier": [0.5, 1.0]})
+    study_spec = study({"weights": {"each": ["full", "binary", "ternary"]}, "beta_multiplier": [0.5, 1.0]})
 
-    def told(spec):
+    def outcome(spec):
         """Binary layers cost less accuracy than ternary ones, so that few points are on the front."""
         return answer(spec) | {
             "accuracy": 0.9 - 0.1 * sum(layer.weights == "ternary" for layer in spec.layers.values())
@@ -164,14 +164,14 @@ def test_what_it_forgets_is_a_function_of_the_records_too(at, monkeypatch):
 
     def go_on(search, n):
         for _ in range(n):
-            search.tell(told(spec := search.ask()))
+            search.tell(outcome(spec := search.ask()))
             yield spec
 
-    search = Search(asked, GROUPS)
+    search = Search(study_spec, GROUPS)
     undisturbed = list(go_on(search, 40))
     complete = [trial for trial in search.history.optuna_study.trials if trial.state.name == "COMPLETE"]
     assert 8 <= len(complete) <= 8 + 8 + 10  # not 40
-    heir = Search(asked, GROUPS, [told(spec) for spec in undisturbed[:at]])
+    heir = Search(study_spec, GROUPS, [outcome(spec) for spec in undisturbed[:at]])
     assert list(go_on(heir, 40 - at)) == undisturbed[at:]
 
 
@@ -192,11 +192,11 @@ def test_it_forgets_while_trials_run(monkeypatch):
 
 
 def test_trials_that_a_dead_driver_had_under_way_come_first():
-    asked = study({"weights": {"each": ["full", "binary"]}})
-    search = Search(asked, GROUPS)
+    study_spec = study({"weights": {"each": ["full", "binary"]}})
+    search = Search(study_spec, GROUPS)
     specs = [search.ask() for _ in range(6)]
     search.tell(answer(specs[0]))
-    heir = Search(asked, GROUPS, [answer(specs[0])])
+    heir = Search(study_spec, GROUPS, [answer(specs[0])])
     assert not heir.requeue(specs[0])  # recorded
     assert all(heir.requeue(spec) for spec in specs[1:]) and heir.pending == search.pending
     assert heir.ask() not in specs

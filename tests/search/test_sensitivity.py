@@ -43,7 +43,7 @@ def answer(spec):
     return blank_record(spec, "x") | {"status": "complete", "accuracy": accuracy, "loss": 1 + costs}
 
 
-def told(design):
+def run_design(design):
     specs = []
     while (spec := design.ask()) is not None:
         specs.append(spec)
@@ -53,7 +53,7 @@ def told(design):
 
 def test_each_layer_group_alone_and_left_out_alone():
     design = Design(study(), GROUPS)
-    specs = told(design)
+    specs = run_design(design)
     assert len(design.cells) == 1 + 2 * (1 + 3 + 3) and len(specs) == 3 * len(design.cells) == design.size
     assert not any(spec.test for spec in specs)  # a search may go on from them
     assert {spec.fraction for spec in specs} == {0.5}
@@ -66,7 +66,7 @@ def test_each_layer_group_alone_and_left_out_alone():
 
 def test_costs_are_paired_by_seed():
     design = Design(study(), GROUPS)
-    told(design)
+    run_design(design)
     costs = sensitivities(design.table()).set_index(["precision", "how", "group"])
     for group, cost in COST.items():
         assert costs.loc[("binary", "alone", group), "accuracy_cost"] == pytest.approx(cost)
@@ -212,7 +212,7 @@ def test_a_search_goes_on_from_it(measured):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["s.toml", "--known", "costs", "--epochs", "2"], "recipe.epochs is 1 there and 2 here"),
         (["s.toml", "--known", "costs", "--seed", "3"], "seed is 0 there and 3 here"),
@@ -221,10 +221,10 @@ def test_a_search_goes_on_from_it(measured):
         (["s.toml", "--known", "costs", "--objectives", "accuracy,latency_ms"], "without latency_ms"),
     ],
 )
-def test_what_cannot_be_reused_is_refused(measured, options, told):
+def test_what_cannot_be_reused_is_refused(measured, options, message):
     folder, _ = measured
     done = ablate(folder, "study", *options, "--out", "refused")
-    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") <= 1, done.stderr
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") <= 1, done.stderr
     assert not (folder / "refused").exists()
 
 
