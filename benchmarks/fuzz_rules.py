@@ -34,6 +34,14 @@ def word(*words: str) -> Rule:
     return lambda v: type(v) is str and v in words
 
 
+def own(value: Any) -> bool:
+    """A user's own object, module:name."""
+    if type(value) is not str or ":" not in value:
+        return False
+    module, name = value.split(":", 1)
+    return name.isidentifier() and all(map(str.isidentifier, module.split(".")))
+
+
 def optional(rule: Rule) -> Rule:
     return lambda v: v == "none" or rule(v)
 
@@ -177,7 +185,7 @@ STUDY = {
     "reference": optional(table(STEP, "name")),
     "gap_margin": real(0, 1, above=True, below=True),
     "slope_margin": real(0, 1, above=True, below=True),
-    "sampler": word("additive", "tpe", "nsga2", "gp", "random"),
+    "sampler": either(word("additive", "tpe", "nsga2", "gp", "random"), own),
     "early_stopping": optional(table(STOPPING)),
     "confirm": whole(0, 1000),
     "max_size_bytes": optional(whole(1)),

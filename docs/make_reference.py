@@ -31,9 +31,14 @@ def reference() -> str:
     """The whole page."""
     parts = [HEAD, "## Fields\n", *(_fields(cls) for cls in SPECS), "## Objectives\n"]
     parts.append(", ".join(f"`{name}` ({best})" for name, best in OBJECTIVES.items()) + ".\n")
-    parts.append("## Samplers\n\n| name | how it proposes trials |\n|---|---|")
-    parts += [f"| `{name}` | {sampler.description} |" for name, sampler in SAMPLERS.items()]
-    parts.append("\n## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
+    parts.append(
+        "## Samplers\n\n| name | how it proposes | uses bounds | uses all objectives |\n|---|---|---|---|"
+    )
+    for name, row in SAMPLERS.items():
+        uses = " | ".join("yes" if flag else "no" for flag in (row.constraints, row.multi_objective))
+        parts.append(f"| `{name}` | {_cell(row.description)} | {uses} |")
+    parts.append("\nOr your own, `module:name`; see [guide.md](guide.md).\n")
+    parts.append("## Search spaces\n\n| name | what varies | objectives |\n|---|---|---|")
     for name in builtin.names("search_spaces"):
         space = load_space(name)
         parts.append(f"| `{name}` | {_cell(space.description)} | {', '.join(space.objectives)} |")

@@ -34,8 +34,8 @@ def wait(done, seconds=180):
         time.sleep(0.05)
 
 
-def told(answer, search, n):
-    """Up to n trials that a search proposes, each of which it is told before the next."""
+def run_search(answer, search, n):
+    """Up to n trials that a search proposes, each told to it before the next."""
     specs = []
     while len(specs) < n and (spec := search.ask()) is not None:
         specs.append(spec)

@@ -1,4 +1,4 @@
-"""The additive sampler: its programme against brute force, its model against known truths, and its searches."""
+"""The additive sampler: its programme against brute force, its model against known truths, its searches."""
 
 import itertools
 from functools import partial
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import run_search
 
-from ablate.analysis.hypervolume import hypervolume
+from ablate.analysis import pareto
 from ablate.config.canonical import key_of
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
@@ -37,7 +37,7 @@ def size_of(spec):
 
 
 def truth(spec, pair=0.0):
-    """Binary costs what HARM says, ternary seven tenths of it; fewer activation bits cost the same for all groups."""
+    """Binary costs what HARM says, ternary seven tenths of it; activation bits cost all groups the same."""
     bits = {layer.activation_bits: 1 for layer in spec.layers.values()}
     lost = sum(
         HARM[group] * (1 if layer.weights == "binary" else 0.7) for group, layer in spec.layers.items()
@@ -98,7 +98,7 @@ def test_the_programme_finds_what_brute_force_finds(seed):
 
 
 def test_the_model_recovers_an_additive_truth_and_leaves_pairs_out():
-    """Sixty trials of 13 groups and the activation bits tell the cost of a group to a few tenths of a point."""
+    """Sixty trials of 13 groups and the activation bits tell a group's cost to a few tenths of a point."""
     points, encoder, levels = encoded(study())
     rng = np.random.default_rng(0)
     drawn = [points.draw(rng) for _ in range(60)]
@@ -141,11 +141,11 @@ def test_drawn_functions_have_the_posteriors_mean_and_vary_less_at_a_lower_tempe
 
 
 def hypervolume_of(sampler, seed, n):
-    """The hypervolume of what n trials found, by accuracy without noise."""
+    """The hypervolume of n trials, by accuracy without noise."""
     search = Search(study(sampler=sampler, seed=seed), GROUPS, count=size_of)
     specs = run(search, n)
     points = [[truth(spec), np.log(size_of(spec)["size_bytes"])] for spec in specs]
-    return hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
+    return pareto.hypervolume(points, [0.1, np.log(100 * (1 + len(GROUPS)))], ["max", "min"])
 
 
 @pytest.mark.long

@@ -304,7 +304,7 @@ def test_anchors_and_what_confirms_the_front_race_with_nobody():
     for i, spec in enumerate(proposed):
         Driver._learn(driver, [ended(str(i), "complete", {1: 0.3, 9: 0.5}) | {"spec": spec.model_dump()}])
     assert [*driver.rungs.reached[1]] == [str(i) for i in range(len(anchors), len(proposed))]
-    assert Driver.should_prune(SimpleNamespace(races=lambda spec: False), "x", anchors[0], {}) == ""
+    assert Driver.judge(SimpleNamespace(races=lambda spec: False), "x", anchors[0], {}) == ""
 
 
 def ended(name, status, curve, size_bytes=100):
@@ -322,7 +322,7 @@ def ended(name, status, curve, size_bytes=100):
 
 
 def test_what_a_stopped_trial_promised():
-    """Its objectives at its last rung, and the mean gain of the complete trials from there, if there are any."""
+    """Its objectives at its last rung, and the mean gain of complete trials from there, if there are any."""
     rungs, late = Rungs(study()), ended("s", "pruned", {1: 0.2, 2: 0.9})
     rungs.tell(late)
     assert rungs.extrapolated_objectives() == {}
@@ -332,7 +332,7 @@ def test_what_a_stopped_trial_promised():
     }  # epoch 2 is no rung
     rungs.tell(ended("b", "complete", {1: 0.5, 9: 0.6}, 50))
     assert rungs.extrapolated_objectives() == {"s": {"accuracy": pytest.approx(0.35), "size_bytes": 100}}
-    rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others were next seen at their end: no gain
+    rungs.tell(ended("c", "pruned", {1: 0.2, 3: 0.3}))  # the others have no rung there: no gain
     rungs.tell(ended("d", "failed", {1: 0.2}))
     rungs.tell(ended("e", "complete", {1: 0.2}) | {"accuracy": None})
     assert (
@@ -368,7 +368,7 @@ def test_the_additive_sampler_learns_from_what_was_stopped():
 
 @pytest.mark.long
 def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
-    """Odd ones end at epoch 1, even ones run to epoch 3, on workers that are reused; an error stays an error."""
+    """Odd trials end at epoch 1, even ones at epoch 3, on reused workers; an error stays an error."""
 
     def sleepy(spec, name, state, *, threads):
         record = blank_record(spec, name) | {"size_bytes": 1}
@@ -385,7 +385,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             record=record | {"status": "complete", "accuracy": 0.5}, predictions={}, weights={}
         )
 
-    def should_prune(name, spec, so_far):
+    def judge(name, spec, so_far):
         assert so_far["size_bytes"] == 1 and so_far["curve"][-1]["loss"] == 1.0
         return "it is odd" if spec.seed % 2 and len(so_far["curve"]) == 1 else ""
 
@@ -402,7 +402,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             steps=sleepy,
             path=tmp_path,
             writer=ray_cluster.writer_of(tmp_path),
-            should_prune=should_prune,
+            judge=judge,
             resources=Resources(concurrency=3, gpus_per_trial=0.0),
         )
     finally:
@@ -487,7 +487,7 @@ def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, t
     capsys.readouterr()
     run_commands.rerun(run.path, complete[0]["trial_id"], True)
     compared = {row["field"]: row for row in json.loads(capsys.readouterr().out)}
-    assert "loss after epoch 1 on 1/4 of its images" in again and all(
+    assert "loss after epoch 1 on 1/4 of its images" in compared and all(
         row["same"] for row in compared.values()
     )
     with pytest.raises(AblateError, match=r"that of a pruned trial \(after 1/"):

@@ -17,10 +17,10 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.data import datasets
-from ablate.engine.drive import finish
 from ablate.engine.plan import plan
+from ablate.engine.run_study import finish
 from ablate.execution.ray_cluster import Resources
-from ablate.models import checkpoints, layer_groups, loading
+from ablate.models import layer_groups, loading
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Counter
 from ablate.quantization import packed_model
@@ -63,7 +63,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
         classes = datasets.load("cifar10-mini").classes
-        model, preprocess = checkpoints.load(name, classes), loading.preprocess(name)
+        model, preprocess = loading.load(name, classes), loading.preprocess(name)
         count = Counter(model, preprocess, layer_groups.groups(model))
         for i in range(6):
             fields = {"norm": [True, False, "unnormalised"][i % 3], "activation_bits": [8, None][i % 2]}
@@ -116,7 +116,7 @@ def test_tpe_is_told_what_is_out_of_bounds():
     )
     run(search, 12)
     complete = [trial for trial in search.history.optuna_study.get_trials() if trial.state.name == "COMPLETE"]
-    assert len(complete) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in told)
+    assert len(complete) == 12 and all(trial.constraints["size_bytes"] <= 0 for trial in complete)
     assert [trial.constraints["accuracy"] > 0 for trial in complete] == [
         trial.values[0] < 0.7 for trial in complete
     ]

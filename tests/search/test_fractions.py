@@ -15,7 +15,7 @@ from ablate.execution.ray_cluster import Resources
 from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
 
-# (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, the table of 2^(k-p) designs
+# (factors, runs) -> resolution, of Montgomery, Design and Analysis of Experiments, table of 2^(k-p) designs
 TABLE = {
     **{
         (3, 4): 3,

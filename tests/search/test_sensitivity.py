@@ -1,4 +1,4 @@
-"""What each layer group costs: the design, its table, the shared checkpoint, and a search that starts from it."""
+"""What each layer group costs: the design, its table, the checkpoint, and a search that starts from it."""
 
 import json
 import os
