@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ablate.errors import BadInput
-from ablate.models.loading import from_config
+from ablate.models.skeletons import from_config
 from ablate.profiling.latency import measure
 from ablate.quantization import packed_model
 

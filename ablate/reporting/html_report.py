@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ablate.errors import BadInput, Unwritten, unwritten
-from ablate.files import store
+from ablate.errors import BadInput, WriteFailed, write_error
+from ablate.files import write_atomic
 from ablate.reporting.findings import findings, write_tables
 from ablate.reporting.html_provenance import provenance_terms, study_command
 from ablate.reporting.html_tables import HtmlTable, html_tables
@@ -65,7 +65,7 @@ def report(run: Run, to: Path | None = None) -> Path:
 
     Raises:
         BadInput: `to` cannot be a file.
-        Unwritten: The disk is full or cannot be written.
+        WriteFailed: The disk is full or cannot be written.
     """
     page = (to or run.path / "report.html").absolute()
     if page.is_dir():
@@ -77,13 +77,13 @@ def report(run: Run, to: Path | None = None) -> Path:
     text = _page(run, answers, tables.name)
     try:
         write_tables(answers, tables)
-        store(page, text.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
+        write_atomic(page, text.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
     except OSError as error:
         reason = f"{str(page)!r}: {error.strerror}"
         if to is None:
-            raise Unwritten(f"the page could not be written to {reason}") from None
+            raise WriteFailed(f"the page could not be written to {reason}") from None
         rule = f"--out must be a file that can be written, but {reason}; give another"
-        raise unwritten(error, rule) from None
+        raise write_error(error, rule) from None
     return page
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ablate.config.canonical import asked
 from ablate.errors import BadInput
-from ablate.formatting import in_words
+from ablate.formatting import describe_layers
 from ablate.models import loading
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling.macs import Cost
@@ -19,7 +19,7 @@ from ablate.reporting.table1_cells import Cell
 from ablate.reporting.table1_models import Entry
 from ablate.reporting.table1_published import PRINTED
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record
+from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
 from ablate.training import trial
 
@@ -83,7 +83,7 @@ def arms_of(run: Run) -> tuple[list[Arm], list[str]]:
     cells = {}
     if results.design is not None:
         cells = dict(zip(results.design["trial_id"], results.design["cell"], strict=True))
-    named = [(arm, cells.get(arm[0]["trial_id"]) or in_words(arm[0]["spec"]) + suffix) for arm in arms]
+    named = [(arm, cells.get(arm[0]["trial_id"]) or describe_layers(arm[0]["spec"]) + suffix) for arm in arms]
     notes = [
         f"No row: {name}, all {len(arm)} seeds of which failed." for arm, name in named if not _complete(arm)
     ]
@@ -93,12 +93,19 @@ def arms_of(run: Run) -> tuple[list[Arm], list[str]]:
 def _best_of_each_kind(arms: list[list[Record]]) -> list[list[Record]]:
     """The best arm by mean validation accuracy of each kind of weights, the worst of them first."""
     arms = [arm for arm in arms if _complete(arm)]
-    arms.sort(key=lambda arm: statistics.mean(record["accuracy"] for record in _complete(arm)))
+    arms.sort(key=lambda arm: statistics.mean(_number(record, "accuracy") for record in _complete(arm)))
     return list({arm[0]["arm"]: arm for arm in arms}.values())
 
 
 def _complete(records: list[Record]) -> list[Record]:
     return [record for record in records if record["status"] == "complete"]
+
+
+def _number(record: Record, name: str) -> float:
+    """A field that every complete record has."""
+    value = value_of(record, name)
+    assert value is not None
+    return value
 
 
 def _is_number(value: float | None) -> bool:
@@ -114,12 +121,12 @@ def _arm(results: RunResults, arm: list[Record], name: str) -> Arm:
         return trial.build(spec, results.classes).eval(), loading.preprocess(spec.model)
 
     split: Literal["test", "validation"] = "test" if spec.test else "validation"
-    values = [record["test_accuracy" if spec.test else "accuracy"] for record in records]
+    values = [_number(record, "test_accuracy" if spec.test else "accuracy") for record in records]
     sd = statistics.stdev(values) if len(values) > 1 else None
     is_one_bit = any(layer.weights == "binary" for layer in spec.layers.values())
     vit = "1-bit ViT" if is_one_bit else "ViT"
     beside = next((paper for ours, paper in BASELINES.items() if spec.model.startswith(ours)), vit)
-    cost = Cost(*(int(first[key]) for key in ("parameters", "macs", "bitops")))
+    cost = Cost(*(int(_number(first, key)) for key in ("parameters", "macs", "bitops")))
     model, instead = Path(spec.model).name, ""
     if not is_printed(cost, beside):
         counts = f"{cost.parameters / 1e6:.2f} M parameters and {cost.macs / 1e9:.2f} GMac"
@@ -133,7 +140,7 @@ def _arm(results: RunResults, arm: list[Record], name: str) -> Arm:
         build=build,
         instead=instead,
         cost=cost,
-        size_bytes=int(first["size_bytes"]),
+        size_bytes=int(_number(first, "size_bytes")),
         accuracy=Cell(statistics.mean(values), "measured", n=len(values), sd=sd, split=split, failed=failed),
     )
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ablate import hardware
 from ablate.config.trial_spec import LayerSpec
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import latency
 from ablate.profiling.macs import Cost
@@ -69,7 +69,7 @@ def _vit(part: str, spec: LayerSpec) -> tuple[nn.Module, Preprocess]:
 
 
 def _baseline(name: str) -> tuple[nn.Module, Preprocess]:
-    return loading.load(name, CLASSES).eval(), loading.preprocess(name)
+    return checkpoints.load(name, CLASSES).eval(), loading.preprocess(name)
 
 
 def measure(
