@@ -241,7 +241,7 @@ def test_the_guides_example_runs(tmp_path, monkeypatch):
     assert len(dataset.train) and len(dataset.validation) and len(dataset.test)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_study_on_it_and_what_is_read_of_it_without_the_module(user_module, tiny_study, tmp_path):
     """`rerun` and `resume` import the module; `status`, `report` and `figures` do without it."""
     name = user_module()
