@@ -60,11 +60,8 @@ def searched(path, trials, groups=GROUPS, question="which?", **fields):
     fields: of its records, values or functions of the trial's number and its full layers.
     """
     study = StudySpec(question=question, space=SPACE, trials=max(1, trials))
-    run, random = (
-        create_run(path, study, {"classes": ["a", "b"], "versions": {"torch": "2"}, "command": ["ablate"]}),
-        [],
-    )
-    random = np.random.default_rng(0)
+    provenance = {"classes": ["a", "b"], "versions": {"torch": "2"}, "command": ["ablate"]}
+    run, random = create_run(path, study, provenance), np.random.default_rng(0)
     lines = []
     for i in range(trials):
         kinds = random.choice(["full", "binary", "ternary"], len(groups)) if i else ["full"] * len(groups)
@@ -295,6 +292,11 @@ def test_nothing_in_a_run_is_html_or_code(tmp_path, address):
         assert not page("document.querySelector('img')")
         assert EVIL in page("document.querySelector('#failures').textContent")
         assert EVIL[:20] in page("document.querySelector('#layers').textContent")
+
+
+def test_every_name_is_escaped(tmp_path):
+    page = report(searched(tmp_path / "run", 3, [f"{EVIL}{i}" for i in range(2)], EVIL)).read_text()
+    assert EVIL[:20] not in page and html.escape(EVIL)[:30] in page
 
 
 NOTHING_SAID = {
