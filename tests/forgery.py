@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.errors import BadInput
-from ablate.models import loading
+from ablate.models import checkpoints, loading
 
 FILES = ("packed.json", "model.safetensors")
 
@@ -18,7 +18,7 @@ fuzz = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCh
 
 def intact(checkpoint, folder):
     """The two files of a packed model with a layer of every precision."""
-    model = loading.load(str(checkpoint), ["a", "b", "c"])
+    model = checkpoints.load(str(checkpoint), ["a", "b", "c"])
     specs = {"*.q_proj": "binary", "*.fc1": "ternary", "*.fc2": "int4", "*.k_proj": "int8"}
     quantize_(model, {pattern: LayerSpec(weights=weights) for pattern, weights in specs.items()})
     quantize_(model, {"*.v_proj": LayerSpec(weights="binary", beta_per="channel")})

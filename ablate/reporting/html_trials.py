@@ -5,7 +5,7 @@ from typing import Any
 
 from ablate.config.objectives import COLUMNS, cell
 from ablate.config.trial_spec import LayerSpec
-from ablate.formatting import natural
+from ablate.formatting import natural_sort_key
 from ablate.reporting.plotly_front import shown_trials
 from ablate.reporting.run_results import Finding
 from ablate.runs.run import Run
@@ -28,7 +28,7 @@ def trials_data(run: Run, front: Finding) -> dict[str, Any]:
         return {"trials": [], "groups": []}
     names, rows = list(run.study.objectives), shown_trials(front.tables["trials"])
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"]
-    groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural)
+    groups = sorted({group for spec in specs for group in spec["layers"]}, key=natural_sort_key)
     kinds: dict[str, int] = {json.dumps(FULL): 0}
     with_weights = {folder.name for folder in (run.path / "weights").glob("*")}
     trials = []

@@ -143,14 +143,14 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         return status._describe_images(**estimate._images(plan.plan(study)))
 
     assert (
-        shown(PHOTOS) == "Images: each decoded to 32 x 32 pixels, "
-        "resized and cropped as the model's image processor does it"
+        shown(PHOTOS)
+        == "Images: 32 x 32 pixels, each resized and cropped as the model's image processor does it"
     )
     assert (
         "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n"
         in capsys.readouterr().err
     )
-    assert shown([(24, 20)] * 3) == "Images: 24 x 20 pixels, brought to the model's 32 x 32 batch by batch"
+    assert shown([(24, 20)] * 3) == "Images: 24 x 20 pixels, resized to the model's 32 x 32 batch by batch"
     assert shown([(32, 32)] * 3) == "Images: 32 x 32 pixels"
 
 

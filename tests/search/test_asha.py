@@ -304,7 +304,7 @@ def test_anchors_and_what_confirms_the_front_race_with_nobody():
     for i, spec in enumerate(proposed):
         Driver._learn(driver, [ended(str(i), "complete", {1: 0.3, 9: 0.5}) | {"spec": spec.model_dump()}])
     assert [*driver.rungs.reached[1]] == [str(i) for i in range(len(anchors), len(proposed))]
-    assert Driver.judge(SimpleNamespace(races=lambda spec: False), "x", anchors[0], {}) == ""
+    assert Driver.should_prune(SimpleNamespace(races=lambda spec: False), "x", anchors[0], {}) == ""
 
 
 def ended(name, status, curve, size_bytes=100):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ablate import load_run, run_study
-from ablate.cli import live_view
+from ablate.cli import result_tables
 from ablate.cli.status import outcome
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
@@ -89,7 +89,7 @@ def test_the_table_tells_the_search_from_its_confirmation():
 def test_ids_of_digits_are_ids(tmp_path):
     search = [record(SPECS[0], 0.6) | {"trial_id": "123456789012"}]
     table(study(), search, ["123456789012"]).to_csv(tmp_path / "confirmed.csv", index=False)
-    assert list(live_view.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
+    assert list(result_tables.confirmed(tmp_path / "confirmed.csv").columns[0].cells) == ["123456789012"]
 
 
 @pytest.mark.long

@@ -17,8 +17,8 @@ from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.data import datasets
+from ablate.engine.drive import finish
 from ablate.engine.plan import plan
-from ablate.engine.run_study import finish
 from ablate.execution.ray_cluster import Resources
 from ablate.models import layer_groups, loading
 from ablate.profiling import macs
@@ -63,7 +63,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
     rng = np.random.default_rng(0)
     for name in ("vit-micro", str(tiny_vit)):
         classes = datasets.load("cifar10-mini").classes
-        model, preprocess = loading.load(name, classes), loading.preprocess(name)
+        model, preprocess = checkpoints.load(name, classes), loading.preprocess(name)
         count = Counter(model, preprocess, layer_groups.groups(model))
         for i in range(6):
             fields = {"norm": [True, False, "unnormalised"][i % 3], "activation_bits": [8, None][i % 2]}
