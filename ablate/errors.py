@@ -3,7 +3,7 @@
 AblateError            base class of all errors that this package raises; a command exits with 1
 ├── BadInput           the user's input breaks a rule; a command exits with 2 (also a ValueError)
 ├── Interrupted        Ctrl-C or SIGTERM ended a study; a command exits with 130
-├── WriteFailed        a file could not be written, as on a full disk; a study stops, unsaved trials run again
+├── WriteFailed        a file could not be written, as on a full disk; the study stops
 └── NonFinite          a loss became NaN or infinite during training; the trial is recorded as failed
 """
 

@@ -1,4 +1,4 @@
-"""Users' own objectives, samplers and datasets: named `module:name` in a study, imported from the environment."""
+"""Users' own objectives, samplers and datasets: `module:name`, imported from the environment."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from ablate.errors import BadInput, short_repr
 
 
 def is_plugin(name: str) -> bool:
-    """Whether a name is that of a user's own object: `module:name`, both Python identifiers, the module maybe dotted."""
+    """Return whether a name has the form of a user's own object: `module:name`, two Python names."""
     module, colon, attribute = name.partition(":")
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
 

@@ -1,4 +1,4 @@
-"""Writes docs/architecture.md from the import contract and the packages' docstrings: python docs/make_architecture.py"""
+"""Writes docs/architecture.md from the import contract and docstrings: python docs/make_architecture.py"""
 
 import ast
 import tomllib

@@ -49,7 +49,7 @@ def browser(folder):
 
 
 class Page:
-    """A file in a tab of its own. `errors`: what its console said of faults; `requests`: addresses that it asked for."""
+    """A file in a tab of its own. `errors`: those of its console; `requests`: addresses that it asked for."""
 
     def __init__(self, address, file, width=1200, height=900, touch=False):
         self.numbers, self.errors, self.requests = itertools.count(1), [], []
@@ -115,9 +115,8 @@ class Page:
 
     def screenshot(self, file, selector="body"):
         """A PNG of an element, whole, wherever it is on the page."""
-        box = self(
-            f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])({BOX.format(selector)})"
-        )
+        sides = "({x, y, width, height}) => [x + scrollX, y + scrollY, width, height]"
+        box = self(f"({sides})({BOX.format(selector)})")
         clip = dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"scale": 1}
         image = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
         Path(file).write_bytes(base64.b64decode(image))

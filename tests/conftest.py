@@ -55,7 +55,7 @@ def workers(pid=None):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Neither the datasets nor the teachers of the machine's user: every run of the tests begins with none."""
+    """Neither the datasets nor the teachers of the machine's user: the tests begin with none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -63,7 +63,7 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local `save_pretrained` folder: a ViT of 2 blocks and width 32, random weights, with its image processor."""
+    """A `save_pretrained` folder: a random ViT of 2 blocks and width 32, with its image processor."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     torch.manual_seed(0)
@@ -119,7 +119,7 @@ def finished(tiny_study, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
-    """(gap at 200 images, gap at 20,000, seeds) -> the folder of a run over data volume whose accuracies are made up."""
+    """(gap at 200 images, gap at 20,000, seeds) -> a run over data volume whose accuracies are simulated."""
 
     def make(first, last, seeds=8, arms=ARMS):
         from ablate.config.study_spec import StudySpec

@@ -1,4 +1,4 @@
-"""Small odd image files, made here, and what each shows: pixels, known from how it was made, or why it is refused.
+"""Small odd image files, made here, and what each shows: its known pixels, or why it is refused.
 
 The pixels are those that Pillow documents or a browser shows, computed with NumPy alone.
 """
@@ -76,7 +76,7 @@ def png(wide, high, depth, colour, rows, *before, after=b""):
 
 
 def tiff(data, wide, high, photometric, bits, kind=1, channels=1, **extra):
-    """An uncompressed TIFF by hand; `kind`: 1 unsigned, 2 signed, 3 float; `extra`: tags by number, of 16 bits."""
+    """An uncompressed TIFF; `kind`: 1 unsigned, 2 signed, 3 float; `extra`: tags by number, of 16 bits."""
     tags = {
         256: [wide],
         257: [high],

@@ -45,7 +45,7 @@ def ablate_commands(line):
 
 
 def parse(words):
-    """The options of a command, as the command line reads them; its errors are raised. Names of files of ours are known."""
+    """The options of a command, as the command line reads them; its errors are raised."""
     command, rest = typer.main.get_command(app), words[1:]
     while hasattr(command, "commands"):
         if rest[0] not in command.commands:

@@ -30,7 +30,7 @@ def test_python_sessions_in_the_documents(path):
 
 
 def shown():
-    """Every `ablate` command of the pages' shell blocks and inline code, of the studies and of the help texts."""
+    """Every `ablate` command of the pages' code, of the studies and of the help texts."""
     for page in PAGES:
         text = page.read_text()
         verbs = [

@@ -177,10 +177,8 @@ def register(name: str, description: Mapping[str, Any]) -> None:
     known = TABLE.setdefault(name, row)
     if known != row:
         other = {key: getattr(known, key) for key in DESCRIBED}
-        raise BadInput(
-            f"objective {short_repr(name)} must have one description, but got {dict(description)} and {other}; "
-            "read these runs one at a time"
-        )
+        rule = f"objective {short_repr(name)} must have one description"
+        raise BadInput(f"{rule}, but got {dict(description)} and {other}; read these runs one at a time")
     _index(name, row)
 
 

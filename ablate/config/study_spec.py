@@ -52,8 +52,8 @@ class StudySpec(Spec):
         reference: One more cell: all steps, and this one.
         gap_margin: A gap in accuracy at the largest training set that counts as none.
         slope_margin: A change of the gap, for each decade of images, that counts as none.
-        sampler: What proposes the trials of a search: a name of the table in `config.samplers`, or a user's own
-            as "module:name".
+        sampler: What proposes the trials of a search: a name of the table in `config.samplers`, or a user's
+            own as "module:name".
         early_stopping: Which trials end early; None: none does.
         confirm: Further seeds with which each member of the front is trained again and tested.
         max_size_bytes: Trials whose packed model is larger are not trained.

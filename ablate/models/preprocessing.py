@@ -47,9 +47,11 @@ class Preprocess:
     def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
         """The processing for images like these.
 
-        Args: images: (N, H, W, 3). at_decoding: They come from `decoded`. covered: They were resized to cover
-            their size, and center-cropped. Images that come later must be, too, even where that is the size
-            of the result.
+        Args:
+            images: (N, H, W, 3).
+            at_decoding: They come from `decoded`.
+            covered: They were resized to cover their size, and center-cropped. Images that come later must
+                be, too, even where that is the size of the result.
 
         Returns:
             The processing, with its `source`.

@@ -30,16 +30,18 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     Only buffers that no file holds, because the model computes them when it is built, have values, on the
     CPU.
 
-    Args: name: Of a class of transformers, or of a model of torchvision (`builtin.KNOWN`). attention: The
-        attention implementation of transformers. config: What config.json holds. parameters: The number of
-        tensors of the model. At most twice as many parameters are built, as a model may replace some while it
-        is built.
+    Args:
+        name: Of a class of transformers, or of a model of torchvision (`builtin.KNOWN`).
+        attention: The attention implementation of transformers.
+        config: What config.json holds.
+        parameters: The number of parameters of the model. At most twice as many are built, because a model
+            may replace some while it is built.
 
     Returns:
         The model.
 
-    Raises: BadInput: The class is no image classifier, the configuration is refused, or the model cannot be
-        built.
+    Raises:
+        BadInput: The class is no image classifier, the configuration is refused, or the build fails.
     """
     if name in builtin.KNOWN:
         return torchvision_models.from_config(name, config)

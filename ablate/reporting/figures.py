@@ -152,7 +152,7 @@ def _confusion_differences(
 
 
 def _examples(results: RunResults, examples: pd.DataFrame, names: dict[str, str], to: Path) -> Iterator[Path]:
-    """Draw nothing where the images of the run are not there or have changed, or where a user's code makes them."""
+    """Draw nothing where the images are missing or have changed, or where a user's code makes them."""
     from ablate.data.datasets import is_users_code
 
     study = results.run.study

@@ -13,8 +13,9 @@ from ablate.quantization.bitlinear import BitLinear
 class Ramp:
     """The schedule of lambda, from 0 (full precision) to 1 (quantized), over a model's BitLinear layers.
 
-    Args: model: The model to train; its layers are quantized fully until the first call of `at`. recipe:
-        Gives the shape of the ramp, its share of the steps, and whether layer groups follow each other.
+    Args:
+        model: The model to train. Its layers are quantized fully until the first call of `at`.
+        recipe: Gives the ramp's shape, its share of the steps, and whether layer groups follow each other.
         steps: Of the whole training.
     """
 

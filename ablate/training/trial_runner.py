@@ -122,9 +122,9 @@ def trial_steps(
         dataset: Its data.
         table: Latencies of layers; the record's latency_ms is their sum.
         state: Of an epoch that this generator yielded, in any process: the trial continues after that epoch.
-        rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images, from
-            the same start and by the same recipe. The record's `rungs` holds these curves; of its other fields
-            only train_seconds depends on them.
+        rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images,
+            from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
+            fields only train_seconds depends on them.
         objectives: Names of users' own objectives, whose values are added to the record.
 
     Yields:
@@ -216,7 +216,7 @@ class TrialRunner:
             yield self._with_progress(epoch, divisor)
 
     def finish(self, objectives: Sequence[str] = ()) -> None:
-        """Record the last epoch, test the model where the spec asks for it, pack it, and compute users' objectives."""
+        """Record the last epoch, test the model if the spec says so, pack it, and compute `objectives`."""
         last = self._last or evaluate(self.model, self.dataset.validation, self.preprocess)
         self.record.update({"accuracy": last.accuracy, "loss": last.loss})
         self.record["train_seconds"] = self.stopwatch.seconds

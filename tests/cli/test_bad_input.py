@@ -1,4 +1,4 @@
-"""Bad input: exit 2, one line on standard error that names the rule, the value and the nearest names; nothing written."""
+"""Bad input: exit 2, one line on standard error with the rule, the value and the nearest names; no file."""
 
 import os
 import subprocess

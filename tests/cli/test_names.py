@@ -1,4 +1,4 @@
-"""Text of users on its way through the command line: files of Windows' editors, names that are markup, disks that are full."""
+"""Users' text on the command line: files of Windows' editors, names that are markup, full disks."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""How a study ends: its state says what happened, and the command says it in a line, with the right exit code."""
+"""How a study ends: its state, the command's last line and its exit code say what happened."""
 
 import pytest
 

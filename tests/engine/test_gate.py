@@ -21,7 +21,8 @@ from ablate.errors import BadInput
 def study(folder, model, data="cifar10-mini"):
     """A study of every layer group, of a model and a dataset."""
     head = f'question = "?"\nmodel = "{model}"\ndata = "{data}"\n'
-    space = '[space]\ndescription = "?"\nobjectives = ["accuracy"]\n[space.layer]\nweights = { each = ["full", "binary"] }\n'
+    space = '[space]\ndescription = "?"\nobjectives = ["accuracy"]\n'
+    space += '[space.layer]\nweights = { each = ["full", "binary"] }\n'
     (folder / "study.toml").write_text(head + space)
     return load_study(str(folder / "study.toml"))
 

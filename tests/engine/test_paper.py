@@ -1,4 +1,4 @@
-"""studies/paper.toml, step by step as the paper's section 2.4 has them, with a small ViT of the same kind at 224 px."""
+"""studies/paper.toml, by the steps of the paper's section 2.4, with a small ViT at 224 px."""
 
 import dataclasses
 import logging

@@ -160,7 +160,8 @@ def test_failed_trials_are_recorded_and_too_many_fail_the_command(tiny_study, tm
 
 def test_what_a_library_in_c_prints_stays_out_of_the_json():
     """As HiGHS does, whose lines wait in a buffer of C's until the end."""
-    puts = "import ctypes; from ablate.cli.console import c_stdout_to_stderr; c = ctypes.CDLL(None); c.puts(b'before')\n"
+    puts = "import ctypes; from ablate.cli.console import c_stdout_to_stderr; c = ctypes.CDLL(None)\n"
+    puts += "c.puts(b'before')\n"
     puts += "with c_stdout_to_stderr(): c.puts(b'within')\nprint('{}', flush=True)"
     done = subprocess.run([sys.executable, "-c", puts], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
@@ -329,7 +330,7 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
-    """With an epoch of minutes, the first is answered at once and the second does not wait for the epoch's end."""
+    """In an epoch of minutes, the first is answered at once and the second does not wait for its end."""
     text = tiny_study.replace("trials = 4", "trials = 500")
     if len(signals) == 2:
         text = text.replace("epochs = 1", "epochs = 1\nbatch_size = 1").replace("[0.02, 0.04]", "1.0")
@@ -355,7 +356,7 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_ended_by_the_clock_gets_more_hours(tiny_study, tmp_path, monkeypatch):
-    """Whatever the letters of its folder, which Ray's metrics refuse, and wherever temporary files are, if too deep for Ray."""
+    """Whatever letters its folder has, and however deep the folder of temporary files is."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("deep" * 10)))
     (tmp_path / ("deep" * 10)).mkdir()
     study, folder = (

@@ -1,4 +1,4 @@
-"""docs/cluster.md and its files: commands exist, and manifests hold together as far as can be told without a cloud."""
+"""docs/cluster.md and its files: commands exist, and manifests fit together, without a cloud."""
 
 import copy
 import itertools

@@ -1,4 +1,4 @@
-"""What a study shows: a real Prometheus scrapes it and answers every expression of the dashboard and the rules."""
+"""A real Prometheus scrapes a study and answers every expression of the dashboard and the rules."""
 
 import json
 import re
@@ -56,10 +56,8 @@ def test_the_alerts_fire_when_they_should(tmp_path):
     _, rules = monitor(tmp_path)
 
     def series(state, values, metric="trials"):
-        return {
-            "series": f'ray_ablate_{metric}{{run="r"{f", state={chr(34)}{state}{chr(34)}" if state else ""}}}',
-            "values": values,
-        }
+        labels = 'run="r"' + (f', state="{state}"' if state else "")
+        return {"series": f"ray_ablate_{metric}{{{labels}}}", "values": values}
 
     healthy = [
         series("complete", "0+1x800"),

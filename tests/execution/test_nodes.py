@@ -49,7 +49,7 @@ def running(tmp_path):
 
 @pytest.mark.slow
 def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, tiny_study, tmp_path):
-    """GPUs as logical resources: one node has two, the other none, so that all trials run on the first, then on its heir."""
+    """GPUs as logical resources: one node has two, the other none, so all trials run on the first."""
     first = nodes.add_node(num_cpus=4, num_gpus=1)
     nodes.add_node(num_cpus=8)
     for change in LONGER:

@@ -214,7 +214,7 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")  # Ray's monitor goes by a container's
     LIMIT.exists() and LIMIT.read_text().strip() != "max", reason="the memory is a container's"
 )
 def test_ray_ends_a_trial_that_takes_all_memory_and_it_has_failed(tmp_path):
-    """A batch of all images takes some 6 GiB; Ray's memory monitor is told that 4 above what is taken now are too much."""
+    """A batch of all images takes some 6 GiB; Ray's memory monitor allows 4 more than what is taken now."""
     memory = psutil.virtual_memory()
     limit = (memory.total - memory.available + 4 * 2**30) / memory.total
     greedy = (

@@ -20,7 +20,7 @@ from ablate.data import datasets
 from ablate.engine.drive import finish
 from ablate.engine.plan import plan
 from ablate.execution.ray_cluster import Resources
-from ablate.models import layer_groups, loading
+from ablate.models import checkpoints, layer_groups, loading
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Counter
 from ablate.quantization import packed_model
