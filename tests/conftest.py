@@ -1,7 +1,4 @@
 import contextlib
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -9,6 +6,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from commands import run_ablate
 
 torch.set_num_threads(1)
 GROUPS = ["block0.fc1", "block0.fc2"]
@@ -17,7 +15,7 @@ FRACTIONS = [0.01, 0.0316, 0.1, 0.316, 1.0]
 
 
 # Fixtures that run a study, or download.
-STUDIED = {"finished", "ray_of_one", "measured", "designed", "page_of_a_search", "real"}
+STUDIED = {"finished", "own_ray", "ray_of_one", "measured", "designed", "page_of_a_search", "real"}
 
 
 def pytest_collection_modifyitems(items):
@@ -104,15 +102,22 @@ def tiny_study(tiny_vit: Path) -> str:
     return TINY_STUDY.format(model=tiny_vit)
 
 
+@pytest.fixture(scope="module")
+def own_ray():
+    """A Ray for all studies of a test file, whose workers have imported torch after the first."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def finished(tiny_study, tmp_path_factory):
     """One run of a tiny study by the command line, in an empty working directory."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "tiny.toml").write_text(tiny_study)
-    command = [sys.executable, "-m", "ablate", "study", "tiny.toml", "--concurrency", "1", "--out", "run"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
+    done = run_ablate(folder, "study", "tiny.toml", "--concurrency", "1", "--out", "run")
     assert done.returncode == 0, done.stderr
     return folder / "run", done.stdout
 

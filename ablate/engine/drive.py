@@ -17,7 +17,7 @@ from ablate.engine.interruption import interruptible
 from ablate.engine.latency_stage import layer_latencies, measure_front
 from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import AblateError, BadInput, Interrupted
-from ablate.execution.ray_cluster import Resources
+from ablate.execution.ray_cluster import Resources, stop_writer
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
 from ablate.models import locating
@@ -81,6 +81,7 @@ def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> R
         _raise_for_caller(driver, error)
     finally:
         _end(driver, *_status(driver, ended_by))
+        stop_writer(session.writer)
     return Run(run.path)
 
 

@@ -72,7 +72,8 @@ HERE = Resources()  # Ray is started on this machine
 def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     """Start Ray here or join it at an address, for the length of a `with` block.
 
-    A joined cluster gets this package's code with the job, so that its nodes need only the dependencies.
+    A joined cluster gets this package's code with the job, so that its nodes need only the dependencies. Where this
+    process has called `ray.init` already and no address is given, that Ray is used, and left running.
 
     Args:
         resources: What the study may use.
@@ -86,6 +87,9 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         AblateError: Ray does not start on this machine.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are in the ledger
+    if ray.is_initialized() and not resources.address:
+        yield _dashboard(ray.init(ignore_reinit_error=True)), _resolved(resources)
+        return
     local = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
     joined = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
     try:
@@ -104,10 +108,14 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         where = f" ({free_space(folder)})" if folder else ""
         raise AblateError(f"Ray did not start on this machine{where}: {reason}") from None
     try:
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
-        yield url, _resolved(resources)
+        yield _dashboard(context), _resolved(resources)
     finally:
         ray.shutdown()
+
+
+def _dashboard(context: Any) -> str:
+    """The URL of the dashboard, "" where there is none. context: what `ray.init` returns."""
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
 def _resolved(resources: Resources) -> Resources:
@@ -194,6 +202,11 @@ def writer_of(path: Path) -> Any:
             raise BadInput(f"{rule}; stop it") from None
         raise
     return writer
+
+
+def stop_writer(writer: Any) -> None:
+    """End a run's writer, so that another driver can start one while Ray goes on."""
+    ray.kill(writer)
 
 
 def await_write(call: Any) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import ray
+from commands import run_ablate
 from conftest import wait, workers
 
 from ablate import load_run, run_study
@@ -93,7 +94,7 @@ def test_status_and_rerun(finished):
         ["status", str(path), "--json"],
         ["rerun", str(path), "--trial", first["trial_id"]],
     ):
-        done = subprocess.run([sys.executable, "-m", "ablate", *arguments], capture_output=True, text=True)
+        done = run_ablate(".", *arguments)
         assert done.returncode == 0, done.stderr
         if "--json" in arguments:
             assert json.loads(done.stdout)["trials"] == {"complete": 4, "failed": 0, "pruned": 0}
@@ -258,7 +259,7 @@ def test_a_killed_driver_loses_nothing_and_the_resumed_study_is_the_undisturbed_
         resume_study(tmp_path / "run", trials=3)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_data_and_the_model_that_it_began_with(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     known = json.loads((tmp_path / "run" / "provenance.json").read_text())
@@ -384,7 +385,7 @@ def test_image_views_are_steps_of_batches_that_an_epoch_may_cut_short(tiny_study
     assert one == 80 + 1000 / 3 and checkpoint == 0  # an evaluated image counts as a third
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_hung_trial_is_ended_and_recorded(tiny_study, tmp_path):
     run = run_study(
         with_options(tiny_study, tmp_path, trials=1),

@@ -125,8 +125,8 @@ def summary(rules, name):
     return {"summary": rule(rules, name)["annotations"]["summary"].replace("{{ $labels.run }}", "r")}
 
 
-@pytest.mark.long
 @needs_prometheus
+@pytest.mark.slow
 def test_prometheus_answers_every_expression_while_a_study_runs(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(
         tiny_study.replace("trials = 4", "trials = 1000").replace("epochs = 1", "epochs = 20")

@@ -104,7 +104,7 @@ def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit,
         raylet.wait()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_trial_must_fit_one_node(nodes, tiny_study, tmp_path):
     for _ in range(2):
         nodes.add_node(num_cpus=1)

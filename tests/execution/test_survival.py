@@ -94,8 +94,8 @@ def load_state(path):
     return load_run(path).state if (path / "study.toml").exists() else {}
 
 
-@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root only")
+@pytest.mark.slow
 def test_a_full_disk_stops_the_study_and_a_cleared_one_goes_on(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 5"))
     (tmp_path / "small").mkdir()

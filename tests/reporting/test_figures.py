@@ -1,12 +1,11 @@
 """Every figure of a run: drawn, the same each time, and fit for print."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_ablate
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -72,7 +71,7 @@ def test_tables_hold_what_the_findings_hold(volume_run):
 @pytest.mark.long
 def test_the_command_draws_each_run_it_is_given(finished, few):
     runs = [str(finished[0]), str(few)]
-    done = subprocess.run([sys.executable, "-m", "ablate", "figures", *runs], capture_output=True, text=True)
+    done = run_ablate(".", "figures", *runs)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (finished[0] / "figures").glob("*.pdf")}
     assert names >= {
@@ -260,7 +259,5 @@ def test_files_of_names_that_are_alike_do_not_replace_each_other():
 
 @pytest.mark.long
 def test_bad_input():
-    done = subprocess.run(
-        [sys.executable, "-m", "ablate", "figures", "nowhere"], capture_output=True, text=True
-    )
+    done = run_ablate(".", "figures", "nowhere")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -5,13 +5,12 @@ import html
 import json
 import os
 import re
-import subprocess
-import sys
 
 import chromium
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_ablate
 
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec
@@ -384,9 +383,7 @@ def test_two_thousand_trials_fit(tmp_path, address):
 @pytest.mark.long
 def test_bad_input_is_one_line(tmp_path):
     for options in ([str(tmp_path)], []):
-        done = subprocess.run(
-            [sys.executable, "-m", "ablate", "report", *options], capture_output=True, text=True, cwd=tmp_path
-        )
+        done = run_ablate(tmp_path, "report", *options)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "RUN" in done.stderr
     with pytest.raises(BadInput, match="--out must be a file"):
         report(searched(tmp_path / "run", 1), tmp_path)
@@ -395,9 +392,7 @@ def test_bad_input_is_one_line(tmp_path):
 @pytest.mark.long
 def test_the_command_writes_the_page_of_the_newest_run(tmp_path):
     searched(tmp_path / "runs" / "one", 3)
-    done = subprocess.run(
-        [sys.executable, "-m", "ablate", "report"], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = run_ablate(tmp_path, "report")
     assert done.returncode == 0 and "runs/one/report.html" in done.stdout, done.stderr
     assert (tmp_path / "runs" / "one" / "tables" / "trials.csv").exists()
     assert not list((tmp_path / "runs" / "one").glob(".*"))

@@ -434,7 +434,7 @@ def resumed_after(n, run, path):
 
 
 @pytest.mark.long
-def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, tmp_path, capsys):
+def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(own_ray, tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 3"))
     study_spec = load_study(str(tmp_path / "tiny.toml")).model_copy(
         update={"trials": 11, "early_stopping": EarlyStopping()}
@@ -459,7 +459,7 @@ def test_a_study_stops_its_hopeless_trials_and_goes_on_after_a_kill(tiny_study, 
 
 
 @pytest.mark.slow
-def test_a_study_over_the_fraction_trains_few_trials_on_all_images(tiny_study, tmp_path, capsys):
+def test_a_study_over_the_fraction_trains_few_trials_on_all_images(own_ray, tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(
         "early_stopping = { over = 'fraction', reduction = 2, rungs = 2 }\n" + tiny_study
     )

@@ -93,7 +93,7 @@ def test_ids_of_digits_are_ids(tmp_path):
 
 
 @pytest.mark.long
-def test_a_front_is_confirmed_resumed_and_extended(tiny_study, tmp_path, capsys):
+def test_a_front_is_confirmed_resumed_and_extended(own_ray, tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     study_spec = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"trials": 3, "confirm": 2})
     run = run_study(study_spec, tmp_path / "run", resources=Resources(concurrency=2))

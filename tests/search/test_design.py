@@ -1,13 +1,11 @@
 """Designed studies: their cells and trials without training, and a small ladder really trained."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_ablate
 
 from ablate.analysis import paired
 from ablate.analysis.t_interval import mean_interval
@@ -342,10 +340,7 @@ def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
     (tmp_path / "ladder.toml").write_text(LADDER.format(model=tiny_vit))
 
     def ablate(*words, code=0):
-        command = [sys.executable, "-m", "ablate", *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
-        )
+        done = run_ablate(tmp_path, *words)
         assert done.returncode == code, done.stderr
         return done
 

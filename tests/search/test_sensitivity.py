@@ -1,14 +1,12 @@
 """What each layer group costs: the design, its table, the checkpoint, and a search that starts from it."""
 
 import json
-import os
-import subprocess
-import sys
 from io import StringIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_ablate
 from rich.console import Console
 
 from ablate import load_run, run_trial
@@ -144,20 +142,13 @@ activation_bits = [4, 8]
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_vit, tmp_path_factory):
+def measured(own_ray, tiny_vit, tmp_path_factory):
     """A folder with a study and a run of its sensitivities by the study's own recipe."""
     folder = tmp_path_factory.mktemp("sensitivity")
     (folder / "s.toml").write_text(STUDY.format(model=tiny_vit))
-    done = ablate(folder, "sensitivity", "s.toml", "--as-study", "--out", "costs")
+    done = run_ablate(folder, "sensitivity", "s.toml", "--as-study", "--out", "costs")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
-
-
-def ablate(folder, *arguments):
-    command = [sys.executable, "-m", "ablate", *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
-    )
 
 
 def test_what_is_said_of_a_run_under_way(tmp_path):
@@ -192,7 +183,7 @@ def test_the_command_shows_a_table_and_a_figure(measured):
 @pytest.mark.slow
 def test_a_search_goes_on_from_it(measured):
     folder, _ = measured
-    done = ablate(folder, "study", "s.toml", "--known", "costs", "--out", "found", "--concurrency", "1")
+    done = run_ablate(folder, "study", "s.toml", "--known", "costs", "--out", "found", "--concurrency", "1")
     assert done.returncode == 0, done.stderr
     before, after = (
         [json.loads(line) for line in (folder / name / "ledger.jsonl").read_text().splitlines()]
@@ -204,7 +195,7 @@ def test_a_search_goes_on_from_it(measured):
     )  # two of its own, none twice
     for record in after:
         assert (folder / "found" / "predictions" / f"{record['trial_id']}.npz").exists()
-    again = ablate(folder, "resume", "found", "--trials", "7", "--concurrency", "1")
+    again = run_ablate(folder, "resume", "found", "--trials", "7", "--concurrency", "1")
     assert again.returncode == 0, again.stderr
     records = (folder / "found" / "ledger.jsonl").read_text().splitlines()
     assert len({json.loads(line)["trial_id"] for line in records}) == 7
@@ -223,7 +214,7 @@ def test_a_search_goes_on_from_it(measured):
 )
 def test_what_cannot_be_reused_is_refused(measured, options, message):
     folder, _ = measured
-    done = ablate(folder, "study", *options, "--out", "refused")
+    done = run_ablate(folder, "study", *options, "--out", "refused")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") <= 1, done.stderr
     assert not (folder / "refused").exists()
 

@@ -23,9 +23,9 @@ from ablate.training.trial import build, teacher_spec, trial_id
 BINARY = LayerSpec(weights="binary")
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
+@pytest.mark.slow
 def test_blocks_are_compiled_once_a_kind_and_for_training_alone(tiny_vit):
     layers = {f"block0.{part}": BINARY for part in ("attention", "fc1", "fc2")}
     recipe = {
