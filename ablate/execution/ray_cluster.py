@@ -72,8 +72,8 @@ HERE = Resources()  # Ray is started on this machine
 def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
     """Start Ray here or join it at an address, for the length of a `with` block.
 
-    A joined cluster gets this package's code with the job, so that its nodes need only the dependencies. Where this
-    process has called `ray.init` already and no address is given, that Ray is used, and left running.
+    A joined cluster gets this package's code with the job, so that its nodes need only the dependencies. If
+    this process has called `ray.init` already and no address is given, that Ray is used, and left running.
 
     Args:
         resources: What the study may use.
