@@ -6,7 +6,7 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ablate.analysis.pareto import front, signs, to_costs
+from ablate.analysis.nondominated import front, signs, to_costs
 from ablate.config.objectives import Direction
 from ablate.errors import BadInput
 

@@ -1,6 +1,7 @@
 """The house: light imports, exported names, and what each package is for."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,22 @@ def test_exported_names():
         "run_trial",
     ]
     assert all(getattr(ablate, name).__name__ == name for name in dir(ablate))
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("ablate.spec", ["LayerSpec"]),
+        (
+            "ablate.bitlinear",
+            ["BitLinear", "binarize", "ternarize", "quantize_weights", "quantize_activations"],
+        ),
+        ("ablate.data", ["Dataset", "Split", "load"]),
+        ("ablate.models", ["load", "load_with_report", "preprocess"]),
+        ("ablate.analysis.pareto", ["front", "front_of", "hypervolume", "attainment", "knee"]),
+        ("ablate.analysis.scaling", ["fit"]),
+        ("ablate.analysis.hypothesis", ["data_volume"]),
+    ],
+)
+def test_modules_that_users_import_keep_their_names(module, names):
+    assert all(hasattr(importlib.import_module(module), name) for name in names)
