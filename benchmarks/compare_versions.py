@@ -34,7 +34,8 @@ trial = first("ablate.training.trial", "ablate.trial")
 data = first("ablate.data.datasets", "ablate.data")
 spec = first("ablate.config.trial_spec", "ablate.spec")
 load = data.load
-cifar10 = SimpleNamespace(digest=data.DIGESTS["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
+digests = first("ablate.data.dataset", "ablate.data.datasets", "ablate.data").DIGESTS
+cifar10 = SimpleNamespace(digest=digests["cifar10"], classes=data.CIFAR10, notes=(), mirrored=())
 data.load = lambda name, *more, **how: cifar10 if name == "cifar10" else load(name, *more, **how)
 ids = {}
 for line in open(sys.argv[1], encoding="utf-8"):

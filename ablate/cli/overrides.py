@@ -28,6 +28,8 @@ def override_study(name: str, overrides: dict[str, Any], epochs: int | None = No
     if "space" in changes:
         changes["space"] = load_space(changes["space"])
         changes.setdefault("objectives", ())  # those of the new space
+    if "objectives" in changes:
+        changes["described"] = {}  # of the objectives before
     if epochs is not None:
         changes |= _with_epochs(epochs, base.model_copy(update=changes))
     rule = changes.get("early_stopping")

@@ -23,6 +23,7 @@ from ablate.cli.options import (
 )
 from ablate.cli.overrides import override_study, sensitivity_study
 from ablate.config.objectives import OBJECTIVES
+from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
 from ablate.errors import AblateError, BadInput, Interrupted
 
@@ -68,14 +69,16 @@ class SearchOptions:
     objectives: Annotated[
         str | None,
         typer.Option(
-            metavar="LIST", help=f"Comma-separated: {', '.join(OBJECTIVES)}.", rich_help_panel=SEARCH
+            metavar="LIST",
+            help=f"Comma-separated: {', '.join(OBJECTIVES)}, or your own MODULE:NAME.",
+            rich_help_panel=SEARCH,
         ),
     ] = None
     sampler: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What suggests trials: additive (the default), tpe, nsga2, gp or random.",
+            help=f"What proposes trials: {', '.join(SAMPLERS)}, or your own MODULE:NAME.",
             rich_help_panel=SEARCH,
         ),
     ] = None

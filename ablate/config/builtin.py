@@ -92,9 +92,8 @@ def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(
-            path.read_text(encoding="utf-8-sig")
-        )  # editors on Windows write a byte order mark
+        # Editors on Windows write a byte order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         rule = f"cannot read {kind} {str(path)!r}: {error.strerror}"
         raise BadInput(f"{rule}; give a name or the path of a TOML file") from None

@@ -59,7 +59,7 @@ class EarlyStopping(Spec):
     rungs: int = Field(2, ge=1, le=10)
 
     @property
-    def one_in(self) -> tuple[int, ...]:
+    def divisors(self) -> tuple[int, ...]:
         """The divisors of the trial's images, one for each rung over `fraction`, the smallest rung first."""
         return tuple(self.reduction**k for k in range(self.rungs, 0, -1)) if self.over == "fraction" else ()
 

@@ -4,7 +4,8 @@ import math
 from typing import TYPE_CHECKING
 
 from ablate.config.designs import EarlyStopping, tune_faults
-from ablate.config.objectives import objective_faults, register
+from ablate.config.objectives import objective_faults
+from ablate.config.own_objectives import register
 from ablate.config.search_space import values, varies
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ def _rung_faults(study: "StudySpec", rule: EarlyStopping) -> list[str]:
     every = min(map(float, values(recipe["validate_every"])))
     last = max(map(float, values(recipe["epochs"])))
     first, few = (rule.first, f"its first {rule.first}") if rule.over == "epochs" else (0, "none")
-    if recipe["image_views"] not in (
-        None,
-        "none",
-    ):  # the epochs follow from images that are not known here
+    # The epochs follow from images that are not known here.
+    if recipe["image_views"] not in (None, "none"):
         return faults
     if last <= first:
         faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}")

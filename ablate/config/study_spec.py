@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from ablate.config.builtin import load
 from ablate.config.designs import Design, EarlyStopping, Step
-from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction, describe, register
+from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction
+from ablate.config.own_objectives import describe, register
 from ablate.config.samplers import SamplerName
 from ablate.config.search_space import SpaceSpec, load_space
 from ablate.config.study_rules import study_faults
 from ablate.config.trial_spec import Positive, Recipe, Spec, Value
-from ablate.errors import join_faults
+from ablate.errors import BadInput, join_faults
 from ablate.plugins import is_plugin
 
 
@@ -109,7 +110,10 @@ class StudySpec(Spec):
 
     @property
     def directions(self) -> dict[str, Direction]:
-        """Whether more or less of each objective is better."""
+        """Whether more or less of each objective is better. It imports users' own that are not described."""
+        for name in self.own_objectives:
+            if name not in OBJECTIVES:
+                register(name, describe(name))
         return {name: OBJECTIVES[name] for name in self.objectives}
 
     @property
@@ -128,6 +132,12 @@ class StudySpec(Spec):
         """
         described = {name: describe(name) for name in self.own_objectives}
         for name, description in described.items():
+            before = self.described.get(name, description)
+            if before != description:
+                rule = f"objective {name!r} must be as it was when its run began"
+                raise BadInput(
+                    f"{rule}, but got {description} and not {before}; restore it, or begin a new run"
+                )
             register(name, description)
         return self.model_copy(update={"described": described})
 

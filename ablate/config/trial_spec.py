@@ -22,12 +22,8 @@ from ablate.errors import BadInput, join_faults, short_repr, unknown
 from ablate.labels import one_line
 
 Value = bool | int | float | str
-KINDS: dict[type, str] = {
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "string",
-}  # as pydantic says it
+# The words of pydantic's messages.
+KINDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -52,7 +52,7 @@ class Download:
 
 
 def cache() -> Path:
-    """Return the user's cache folder: ABLATE_CACHE, or ablate/ in XDG_CACHE_HOME or ~/.cache."""
+    """Return the user's cache folder: ABLATE_CACHE, or `ablate` in that of platformdirs."""
     usual = platformdirs.user_cache_path("ablate", appauthor=False)
     return Path(os.environ.get("ABLATE_CACHE") or usual).expanduser().absolute()
 
@@ -65,7 +65,7 @@ def fetch(dataset: Download) -> Path:
 
     Raises:
         BadInput: No source has the dataset, or the cache folder cannot be written.
-        Unwritten: The disk is full or faulty.
+        WriteFailed: The disk is full or faulty.
     """
     path = dataset.path
     if _is_intact(dataset):

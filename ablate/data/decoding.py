@@ -169,9 +169,8 @@ def _in_rgb(image: ImageFile.ImageFile, changes: list[str]) -> Image.Image:
         if alpha is not None:
             shown.putalpha(Image.fromarray(alpha))
     else:
-        if (
-            raw in ("L;2", "L;4") and clear is not None
-        ):  # Pillow scales the pixels, but not the transparent one
+        # Pillow scales the pixels, but not the value of the transparent one.
+        if raw in ("L;2", "L;4") and clear is not None:
             image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
         shown = image
     if not shown.has_transparency_data and extents in (None, (0, 0, *shown.size)):

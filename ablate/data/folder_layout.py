@@ -148,9 +148,8 @@ def _classes(walk: Walk, folder: Path) -> tuple[list[str], Files]:
 
 def _check_class(walk: Walk, folder: Path, name: str) -> None:
     """Raises BadInput for a class whose name cannot be printed, or whose folder holds splits."""
-    if any(
-        unicodedata.category(letter) in ("Cc", "Cs") for letter in name
-    ):  # control characters, undecoded bytes
+    # Control characters, and bytes that could not be decoded.
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         rule = "a class must have a name that can be printed"
         raise BadInput(f"{rule}, but {str(folder)!r} has {name!r}; rename the folder")
     if len({_split(below) for below in walk.folders(folder / name)} - {None}) > 1:

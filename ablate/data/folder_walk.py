@@ -69,9 +69,8 @@ class Walk:
     def images(self, folder: Path) -> list[Path]:
         """Images at any depth, each file once, in the order of torchvision's ImageFolder."""
         files: dict[str, File] = {}
-        for file in sorted(
-            self.below(folder), key=lambda file: file.linked
-        ):  # the file itself before its links
+        # A file comes before its links.
+        for file in sorted(self.below(folder), key=lambda file: file.linked):
             if files.setdefault(file.real, file) is not file:
                 self.left_out[str(file.path)] = LINKED
         return sorted((file.path for file in files.values()), key=lambda path: (str(path.parent), path.name))

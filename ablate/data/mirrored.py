@@ -87,18 +87,16 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
         nearest, turned = (np.minimum.reduceat(d, starts[:-1], axis=1) for d in (direct, mirror))
         alike[a], swapped[a] = (nearest[:, [a]] < nearest).mean(0), (turned < turned[:, [a]]).mean(0)
     errors = STANDARD_ERRORS + 0.4 * np.log10(classes / 2)
-    threshold = 0.5 + errors / (
-        2 * np.sqrt(sizes)
-    )  # few series of as many fair coins have a larger share of heads
+    # Few series of that many fair coins have a larger share of heads.
+    threshold = 0.5 + errors / (2 * np.sqrt(sizes))
     both = (alike > threshold[:, None]) & (swapped > threshold[:, None])
     yield from ((int(present[a]), int(present[b])) for a, b in np.argwhere(np.triu(both & both.T, 1)))
 
 
 def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
     """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
-    chunks = (
-        images[chosen[i : i + CHUNK]] for i in range(0, len(chosen), CHUNK)
-    )  # all as floats fill the memory
+    # All images as floats would fill the memory.
+    chunks = (images[chosen[i : i + CHUNK]] for i in range(0, len(chosen), CHUNK))
     pixels = (torch.from_numpy(chunk).permute(0, 3, 1, 2).float() for chunk in chunks)  # (b, 3, H, W)
     small = torch.cat([F.adaptive_avg_pool2d(each, SIDE) for each in pixels])  # (n, 3, SIDE, SIDE)
     small = small - small.mean((2, 3), keepdim=True)

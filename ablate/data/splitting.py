@@ -44,9 +44,8 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
             copies.setdefault(keys[path], []).append(path)
         own = [paths for key, paths in copies.items() if len(labels[key]) == 1]
         shared = [paths for key, paths in copies.items() if len(labels[key]) > 1]
-        if (
-            len(own) < len(absent) + 1
-        ):  # too few are different: copies are set apart, and `notes` reports them
+        # Too few images differ: copies are split apart, and `notes` reports them.
+        if len(own) < len(absent) + 1:
             own, shared = [[path] for paths in copies.values() for path in paths], []
         if len(own) < len(absent) + 1:
             rule = f"a class must have an image a split, {len(absent) + 1} in all"

@@ -49,7 +49,7 @@ def load(name: str) -> Dataset:
         raise _refusal(name, [f"must be a function without arguments, but got {short_repr(function)}"])
     try:
         returned = function()
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(
             f"dataset {short_repr(name)} must be a function that returns arrays, but {reason}"
@@ -108,7 +108,11 @@ def _split(pair: Any, classes: int | None) -> Split:
     """Images and labels, checked. Raises ValueError, whose message is a part of a sentence."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"must be (images, labels), but got {short_repr(type(pair).__name__)}")
-    images, labels = (np.asarray(each) for each in pair)
+    try:
+        images, labels = (np.asarray(each) for each in pair)
+    except Exception as error:  # ragged lists, tensors on a GPU
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"must be two arrays of numpy, but: {reason}") from None
     if images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise ValueError(f"images must have shape (N, H, W, 3), but got {images.shape}")
     if images.dtype != np.uint8:

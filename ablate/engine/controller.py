@@ -59,7 +59,7 @@ class Driver:
         self.n_proposed = sum(map(self.is_searched, records))
         self.exhausted, self.stopped, self.trials_begun = False, False, False
         self.confirming: dict[str, TrialSpec] = {}  # by trial id, those that run
-        self.front: list[Record] = []  # it suffices to tell whether a new record is on the front
+        self.front: list[Record] = []  # enough to decide whether a new record joins it
         self.best: dict[str, Record] = {}  # by size class
         self.rungs = Rungs(self.study)
         self.metrics = Metrics(METRICS, run.path.name)
@@ -208,11 +208,13 @@ class Driver:
         state = self.state
         nothing_left = self.exhausted and not self.study.confirm
         over = nothing_left or self.stopped or state["status"] != "running"
+        own = self.study.own_objectives  # of unknown range
+        directions = {name: best for name, best in self.study.directions.items() if name not in own}
         values = readings(
             state,
             trials_left=0 if over else max(0, state["trials"] - len(self.records)),
             front_size=len(self.front),
-            hypervolume=hypervolume_share(self.front, self.records, self.study.directions),
+            hypervolume=hypervolume_share(self.front, self.records, directions),
             best=self.best,
             duplicates=self.search.duplicates,
         )

@@ -17,7 +17,7 @@ from ablate.engine.interruption import interruptible
 from ablate.engine.latency_stage import layer_latencies, measure_front
 from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import AblateError, BadInput, Interrupted
-from ablate.execution.ray_cluster import Resources, stop_writer
+from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
 from ablate.models import locating
@@ -81,12 +81,11 @@ def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> R
         _raise_for_caller(driver, error)
     finally:
         _end(driver, *_status(driver, ended_by))
-        stop_writer(session.writer)
     return Run(run.path)
 
 
 def _raise_for_caller(driver: Driver, error: BaseException) -> NoReturn:
-    """Raise what the caller is told of an error: what happened, and how to continue."""
+    """Raise the exception that the caller gets: what happened, and how to continue."""
     if isinstance(error, KeyboardInterrupt):
         with suppress(Exception):
             driver.show([])  # a trial that ended in the last second runs no longer
@@ -99,7 +98,7 @@ def _raise_for_caller(driver: Driver, error: BaseException) -> NoReturn:
 
 
 def _status(driver: Driver, ended_by: BaseException | None) -> tuple[str, str]:
-    """A run's last status, and why it failed: nothing else decides them.
+    """A run's last status, and why it failed. This is the only place that decides them.
 
     ended_by: what the stages raised; None where they ended by themselves.
     """
@@ -127,7 +126,7 @@ def _run_stages(driver: Driver, planned: Plan, session: Session) -> None:
 def _layer_latencies(
     driver: Driver, planned: Plan, session: Session, files: dict[str, bytes]
 ) -> LatencyTable | None:
-    """The table of layer latencies that the study needs; a search with a bound on latency is told of it."""
+    """Measure the layers' latencies if the study needs them. A search with a latency bound gets the table."""
     study, table = driver.study, None
     if study.timed:
         classes = planned.dataset.classes
@@ -142,7 +141,7 @@ def _run_trials(
     driver: Driver, planned: Plan, session: Session, table: LatencyTable | None, files: dict[str, bytes]
 ) -> None:
     early_stopping = driver.study.early_stopping
-    rungs = early_stopping.one_in if early_stopping else ()
+    rungs = early_stopping.divisors if early_stopping else ()
     distribute(
         driver.ask,
         driver.tell,
@@ -192,7 +191,7 @@ def _reason(error: Exception) -> str:
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:
-    """Warn on stderr when a study uses bf16 = true and this CPU emulates it, as after a move to another one.
+    """Warn on stderr when a study uses bf16 = true and this CPU emulates it, as after a move.
 
     Args:
         study: The study.

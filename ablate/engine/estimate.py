@@ -27,13 +27,8 @@ from ablate.training import trial
 from ablate.training.optim import length, steps_of
 from ablate.training.trainer import train
 
-LENGTHS = (
-    "epochs",
-    "full_epochs",
-    "image_views",
-    "batch_size",
-    "validate_every",
-)  # of a trial, by its recipe
+# Fields of a recipe that set the length of a trial.
+LENGTHS = ("epochs", "full_epochs", "image_views", "batch_size", "validate_every")
 EVALUATED_PER_TRAINED = 3  # so many evaluated images cost as much as one trained image
 SECONDS = 2.0  # for which the training of an anchor is timed
 
@@ -141,7 +136,7 @@ def _views_of_checkpoint(plan: Plan, spec: TrialSpec) -> float:
 def _views_of_trial(plan: Plan, spec: TrialSpec) -> float:
     """Image views of a trial, its evaluated images as a third."""
     study, dataset, recipe = plan.study, plan.dataset, spec.recipe
-    divisors = study.early_stopping.one_in if study.early_stopping else ()
+    divisors = study.early_stopping.divisors if study.early_stopping else ()
     n = math.ceil(spec.fraction * len(dataset.train))
     steps, epochs = length(recipe, n)
     validations = (1 + len(divisors)) * max(1, math.ceil(epochs / recipe.validate_every))

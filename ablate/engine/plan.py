@@ -158,8 +158,8 @@ def _flips(
 
 
 def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
-    """Raises BadInput where the smallest rung over the data lacks a class: the next has the same images."""
-    divisors = study.early_stopping.one_in if study.early_stopping else ()
+    """Raise BadInput where the smallest rung has no image of some class: it would repeat the next rung's."""
+    divisors = study.early_stopping.divisors if study.early_stopping else ()
     if not divisors:
         return
     rarest = min(np.bincount(dataset.train.labels))

@@ -57,19 +57,20 @@ def resume_study(
             planning = pool.submit(_planned, study, run.path, resources.storage)
             with ray_cluster.connected(resources) as (dashboard, resources):
                 planned, records, storage = planning.result()
-                writer = ray_cluster.writer_of(run.path)
-                if (
-                    lines.stat().st_size != length
-                ):  # by a driver on another host, whose lock is not visible here
-                    rule = f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now"
-                    raise BadInput(f"{rule}; try again")
-                write_study(run.path, planned.study)
-                from ablate.engine.drive import Session, drive
-                from ablate.runs.provenance import add_resume
+                with ray_cluster.writer_for(run.path) as writer:
+                    # A driver on another host may have written, whose lock is not visible here.
+                    if lines.stat().st_size != length:
+                        rule = (
+                            f"RUN must have no live driver, but another wrote to {str(run.path)!r} just now"
+                        )
+                        raise BadInput(f"{rule}; try again")
+                    write_study(run.path, planned.study)
+                    from ablate.engine.drive import Session, drive
+                    from ablate.runs.provenance import add_resume
 
-                add_resume(run.path, planned.contents)
-                session = Session(writer, storage, resources, dashboard, view)
-                return drive(Run(run.path), planned, records, session), torn
+                    add_resume(run.path, planned.contents)
+                    session = Session(writer, storage, resources, dashboard, view)
+                    return drive(Run(run.path), planned, records, session), torn
 
 
 def _extended(run: Run, trials: int | None, hours: float | None) -> StudySpec:

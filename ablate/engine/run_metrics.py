@@ -82,7 +82,7 @@ def hypervolume_share(
     Returns:
         The share, from 0 to 1.
     """
-    if not front:
+    if not front or not directions:
         return 0.0
     first = next(record for record in records if record["status"] == "complete")
     scale = {

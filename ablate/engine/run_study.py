@@ -62,11 +62,12 @@ def run_study(
             planned, reused = reuse(known, planned)
             adopt(path, reused)
             run = create_run(path, planned.study, provenance() | _contents(planned, checks))
-            session = Session(ray_cluster.writer_of(path), storage, resources, dashboard, view)
             for check in checks:
                 if check.notable:
                     print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
-            return drive(run, planned, [record for record, _ in reused.values()], session)
+            with ray_cluster.writer_for(path) as writer:
+                session = Session(writer, storage, resources, dashboard, view)
+                return drive(run, planned, [record for record, _ in reused.values()], session)
 
 
 def _with_recipe_of_cluster(study: StudySpec, planned: Plan, resources: Resources) -> Plan:

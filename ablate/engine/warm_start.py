@@ -1,18 +1,20 @@
 """Trials of other runs that a search need not train again."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from ablate.config.canonical import effective
+from ablate.config.own_objectives import compute
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import BadInput, write_error
 from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record
+from ablate.runs.record import Record, value_of
 from ablate.runs.run import check_idle, load_run
 from ablate.search.searcher import Search
 from ablate.training.trial import trial_id
@@ -57,7 +59,9 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     run = load_run(path)
     check_idle(run)
     records = ledger.read(run.path / "ledger.jsonl")
-    complete = [record for record in records if record["status"] == "complete"]
+    complete = [
+        _with_own_objectives(record, planned.study) for record in records if record["status"] == "complete"
+    ]
     specs = [effective(trial_of(record)) for record in complete]
     known = {
         record["trial_id"]: (record, run.path)
@@ -71,10 +75,14 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     return known
 
 
+def _with_own_objectives(record: Record, study: StudySpec) -> Record:
+    """The record with the values of the study's own objectives, which another study may not have computed."""
+    missing = [name for name in study.own_objectives if value_of(record, name) is None]
+    return cast(Record, {**record, **{name: compute(name, record) for name in missing}})
+
+
 def adopt(path: Path, known: Known) -> None:
     """Copy trials with their files to the folder of a run that is about to begin.
-
-    The ledger is written in place, because its file is locked.
 
     Args:
         path: The folder.
@@ -82,7 +90,7 @@ def adopt(path: Path, known: Known) -> None:
 
     Raises:
         BadInput: The folder cannot be written.
-        Unwritten: The disk is full or broken.
+        WriteFailed: The disk is full or broken.
     """
     try:
         for name, (_, folder) in known.items():
@@ -90,10 +98,7 @@ def adopt(path: Path, known: Known) -> None:
             for file in (folder / "predictions" / f"{name}.npz", *weights):
                 if file.exists():
                     write_atomic(path / file.relative_to(folder), file.read_bytes())
-        with (path / "ledger.jsonl").open("wb") as lines:
-            lines.writelines(ledger.line(record) for record, _ in known.values())
-            lines.flush()
-            os.fsync(lines.fileno())
+        write_atomic(path / "ledger.jsonl", b"".join(ledger.line(record) for record, _ in known.values()))
     except OSError as error:
         message = f"--known: its trials cannot be copied to {str(path)!r}: {error.strerror}; free some space"
         raise write_error(error, message) from None

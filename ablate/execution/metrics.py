@@ -4,9 +4,8 @@ from ray.util.metrics import Gauge, Histogram
 
 from ablate.labels import ascii_tag
 
-Readings = dict[
-    str, list[tuple[dict[str, str], float]]
-]  # a metric's name -> its values, each with its labels
+# A metric's name -> its values, each with its labels.
+Readings = dict[str, list[tuple[dict[str, str], float]]]
 TRIAL_SECONDS = [float(2**i) for i in range(15)]  # buckets, up to 4.5 hours
 
 

@@ -160,7 +160,7 @@ def monitor(directory: Path) -> list[Path]:
 
     Raises:
         BadInput: The folder cannot be written.
-        Unwritten: The disk is full or broken.
+        WriteFailed: The disk is full or broken.
     """
     dashboard = directory / "ablate-grafana-dashboard.json"
     rules = directory / "ablate-prometheus-rules.yml"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -204,9 +204,25 @@ def writer_of(path: Path) -> Any:
     return writer
 
 
-def stop_writer(writer: Any) -> None:
-    """End a run's writer, so that another driver can start one while Ray goes on."""
-    ray.kill(writer)
+@contextmanager
+def writer_for(path: Path) -> Iterator[Any]:
+    """Start a run's writer, and end it with the `with` block: Ray may go on, and another driver start one.
+
+    Args:
+        path: The run's folder.
+
+    Yields:
+        The handle of a `Writer` actor.
+
+    Raises:
+        BadInput: Another process writes the folder.
+    """
+    writer = writer_of(path)
+    try:
+        yield writer
+    finally:
+        with suppress(Exception):  # Ray may be gone, which is no failure of the run
+            ray.kill(writer)
 
 
 def await_write(call: Any) -> None:

@@ -44,7 +44,7 @@ def distribute(
         resources: What the study and its trials may use, as `ray_cluster.connected` has resolved it.
 
     Raises:
-        Unwritten: The run's folder cannot be written.
+        WriteFailed: The run's folder cannot be written.
         Exception: Whatever a function that was given has raised, once the running trials have ended their
             epoch.
     """

@@ -6,12 +6,8 @@ from enum import Enum
 from ray.exceptions import RayTaskError
 
 MAX_REASON = 500  # characters of what Ray says about a death
-FACTS = (
-    "Worker exit type",
-    "Memory on the node",
-    "The node",
-    "The actor",
-)  # how Ray's lines with facts begin
+# The beginnings of those of Ray's lines that hold facts.
+FACTS = ("Worker exit type", "Memory on the node", "The node", "The actor")
 
 
 class FailureKind(Enum):

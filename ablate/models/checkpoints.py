@@ -39,8 +39,9 @@ def load(name: str, labels: list[str], seed: int = 0) -> nn.Module:
     Returns:
         The model in float32 on the CPU, in evaluation mode.
 
-    Raises: BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more
-        than the model.
+    Raises:
+        BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more than
+            the model.
     """
     return load_with_report(name, labels, seed)[0]
 
@@ -53,11 +54,13 @@ def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Mo
         labels: Names of the data's classes, in order.
         seed: Of the values that no checkpoint gives, such as those of a new head.
 
-    Returns: The model in float32 on the CPU, in evaluation mode, and what became of the checkpoint and of its
-        head.
+    Returns:
+        The model in float32 on the CPU, in evaluation mode, and what became of the checkpoint and
+        its head.
 
-    Raises: BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more
-        than the model.
+    Raises:
+        BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more than
+            the model.
     """
     with exclusive():
         torch.manual_seed(seed)

@@ -125,10 +125,12 @@ def _efficientnet_normalisation(processor: Any) -> tuple[Channels, Channels]:
 class ProcessorRule:
     """How to read the fields of an image processor.
 
-    Attributes: resize: Processor -> what it resizes to, and what it then crops to where its `crop_size` does
-        not say it. normalisation: Processor -> mean and standard deviation of each channel. crops_first: A
-        center crop comes before resizing, in proportion to the image. may_flip_channels:
-        `do_flip_channel_order` turns RGB into BGR.
+    Attributes:
+        resize: Processor -> what it resizes to, and what it then crops to where its `crop_size` does not say
+            it.
+        normalisation: Processor -> mean and standard deviation of each channel.
+        crops_first: A center crop comes before resizing, in proportion to the image.
+        may_flip_channels: `do_flip_channel_order` turns RGB into BGR.
     """
 
     resize: Callable[[Any], tuple[Resize, Size | None]] = _plain_resize

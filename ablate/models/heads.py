@@ -21,10 +21,13 @@ OUTPUTS = (nn.Linear, nn.Conv2d)  # types of layers whose outputs may be the log
 class Match:
     """What becomes of a head, decided by labels alone, before a tensor is read.
 
-    Attributes: fate: "kept", "permuted", "taken" (some rows) or "new". note: A sentence about it. own: The
-        checkpoint's labels, where the head is permuted or taken. rows: For each label of the data, its row in
-        the checkpoint's head. changed: Its part in a trial's id. None where the head is kept in order or has
-        another size, which keeps the ids of the first versions.
+    Attributes:
+        fate: "kept", "permuted", "taken" (some rows) or "new".
+        note: A sentence about it.
+        own: The checkpoint's labels, where the head is permuted or taken.
+        rows: For each label of the data, its row in the checkpoint's head.
+        changed: Its part in a trial's id. None where the head is kept in order or has another size, which
+            keeps the ids of the first versions.
     """
 
     fate: Fate
@@ -83,9 +86,8 @@ def few(names: Sequence[str], most: int = 4) -> str:
 def _own_labels(config: Mapping[str, Any]) -> tuple[list[str], str]:
     """The checkpoint's labels by output, and why they cannot be trusted ("" where they can)."""
     try:
-        id2label = config.get("id2label") or dict(
-            enumerate(config.get("label_names") or ())
-        )  # or timm's field
+        # timm has `label_names`.
+        id2label = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))
         names = {int(i): str(name) for i, name in id2label.items()}
         ids = {int(i): str(name) for name, i in (config.get("label2id") or {}).items()}
     except (AttributeError, TypeError, ValueError):

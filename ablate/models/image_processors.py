@@ -27,8 +27,9 @@ def read_image_processor(source: str) -> Preprocess:
     Returns:
         The same processing. On generated images of several shapes its pixels differ by TOLERANCE/255 at most.
 
-    Raises: Exception: The processor is missing or cannot be reproduced. transformers raises many types, this
-        module ValueError.
+    Raises:
+        Exception: The processor is missing or cannot be reproduced. transformers raises many types, this
+            module ValueError.
     """
     from transformers import AutoImageProcessor  # takes seconds
 

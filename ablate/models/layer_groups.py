@@ -112,9 +112,8 @@ def _roles(model: nn.Module, block: str, layers: Mapping[str, nn.Linear]) -> dic
     parts: dict[str, list[str]] = {}  # the block's submodules, each with its layers
     for name in layers:
         parts.setdefault(name.removeprefix(f"{block}.").split(".")[0], []).append(name)
-    single = [
-        names[0] for names in parts.values() if len(names) == 1
-    ]  # an MLP may have no submodule of its own
+    # An MLP may have no submodule of its own.
+    single = [names[0] for names in parts.values() if len(names) == 1]
     called_attention = len(single) == len(layers) and _called_attention(model.get_submodule(block))
     roles: dict[str, str] = {}
     for child, names in parts.items():

@@ -158,8 +158,9 @@ def start(name: str, labels: list[str]) -> str:
         name: As of `load`.
         labels: Names of the data's classes, in order.
 
-    Returns: `digest(name)` where the head is kept in order or has another size, as in the first versions;
-        else another hash.
+    Returns:
+        `digest(name)` where the head is kept in order or has another size, as in the first versions; else
+        another hash.
 
     Raises:
         BadInput: The name is unknown, or the checkpoint broken.

@@ -28,9 +28,12 @@ _process_state = threading.RLock()
 class Loaded:
     """A classifier, and how its checkpoint differs from it. Names of tensors are the model's.
 
-    Attributes: model: Of transformers. missing: Tensors of the head that the file lacks; random in the model.
-        resized: Tensors of the head that have another shape in the file, with that shape; random in the
-        model. surplus: Tensors of the file that the model does not have.
+    Attributes:
+        model: Of transformers.
+        missing: Tensors of the head that the file lacks; they are random in the model.
+        resized: Tensors of the head that have another shape in the file, with that shape; they are random in
+            the model.
+        surplus: Tensors of the file that the model does not have.
     """
 
     model: Any
@@ -54,8 +57,9 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     Returns:
         The model, and how the file differs from it.
 
-    Raises: BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more
-        than the model.
+    Raises:
+        BadInput: The name is unknown, or the checkpoint is missing, broken, incomplete, or holds more than
+            the model.
     """
     config, where = config_of(name), source(name)
     with exclusive(), _quiet():

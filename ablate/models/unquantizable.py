@@ -31,9 +31,8 @@ class _Trace(NamedTuple):
     uncalled: list[str]  # of the others, those whose `forward` is never called
 
 
-_traces: WeakKeyDictionary[nn.Module, tuple[list[str], _Trace]] = (
-    WeakKeyDictionary()
-)  # with all linear layers
+# Traces with all linear layers.
+_traces: WeakKeyDictionary[nn.Module, tuple[list[str], _Trace]] = WeakKeyDictionary()
 
 
 def unquantizable(model: nn.Module) -> dict[str, str]:

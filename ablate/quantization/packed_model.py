@@ -179,9 +179,8 @@ def _fill(
     model: nn.Module, header: Header, tensors: dict[str, Tensor], directory: str | Path, in_place: bool
 ) -> None:
     """Give a model its packed layers and its other tensors. Raises BadInput where they do not fit."""
-    fused = inside_fused(
-        model
-    )  # earlier versions quantized layers that this one leaves full; they load as well
+    # Earlier versions quantized layers that this one leaves full; they load as well.
+    fused = inside_fused(model)
     modules = model.named_modules(remove_duplicate=False)
     linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
     for name, spec in header.layers.items():

@@ -23,12 +23,8 @@ from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
 from ablate.training import trial
 
-MODELS = {
-    "1-bit ViT": "ViT-B/16",
-    "ViT": "ViT-B/16",
-    "Resnet 18": "ResNet-18",
-    "VGG16": "VGG-16",
-}  # the paper's
+# The model that each of the paper's rows is of.
+MODELS = {"1-bit ViT": "ViT-B/16", "ViT": "ViT-B/16", "Resnet 18": "ResNet-18", "VGG16": "VGG-16"}
 BASELINES = {"resnet18": "Resnet 18", "vgg16": "VGG16"}  # the beginning of our name -> the paper's name
 
 

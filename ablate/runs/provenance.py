@@ -17,13 +17,8 @@ from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CODE = (
-    "ablate",
-    "analysis",
-    "paper_figures",
-    "search_spaces",
-    "studies",
-)  # the package's folders in a checkout
+# The package's folders in a checkout.
+CODE = ("ablate", "analysis", "paper_figures", "search_spaces", "studies")
 PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "scipy", "safetensors", "thop")
 
 
@@ -95,9 +90,8 @@ def checkout(root: Path = ROOT) -> dict[str, Any]:
 def _git(root: Path, *arguments: str) -> str | None:
     """Return what git prints, None where it fails. It trusts a checkout of another user."""
     options = ("--no-optional-locks", "-c", f"safe.directory={root}", "-c", "core.fsmonitor=false")
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith("GIT_")
-    }  # as GIT_DIR
+    # GIT_DIR and others would name another checkout.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         git = subprocess.run(
             ["git", "-C", str(root), *options, *arguments],

@@ -88,7 +88,7 @@ class Run:
 
         Raises:
             BadInput: The run keeps no weights of such a trial, or the folder exists or cannot be made.
-            Unwritten: The disk is full.
+            WriteFailed: The disk is full.
         """
         from ablate.runs.export import export_model
 
@@ -130,7 +130,7 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
     Raises:
         BadInput: The folder cannot be written.
-        Unwritten: The disk is full.
+        WriteFailed: The disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,8 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    write_atomic(path / "study.toml", tomli_w.dumps(_toml(study.model_dump())).encode())
+    fields = study.model_dump(exclude=None if study.described else {"described"})  # unknown to older versions
+    write_atomic(path / "study.toml", tomli_w.dumps(_toml(fields)).encode())
 
 
 def load_run(path: str | Path) -> Run:

@@ -98,6 +98,5 @@ class Writer:
         """Delete the weights of every trial but these, on the front, and those that were not taken yet."""
         for folder in (self.path / "weights").glob("*"):
             if folder.name not in names and folder.name not in self._untaken:
-                shutil.rmtree(
-                    folder.rename(folder.with_name(f".{folder.name}"))
-                )  # at once: `export` has all of it or none
+                # Hidden first: `export` copies all of a folder or none.
+                shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))

@@ -99,9 +99,8 @@ class AdditiveSampler:
             for _ in range(N_INITIAL):
                 yield self._random_point(rng)
             return
-        values = np.array(
-            [*pruned.values, *complete.values], dtype=float
-        )  # (n, m); the surest are the latest
+        # (n, m); the surest are the latest.
+        values = np.array([*pruned.values, *complete.values], dtype=float)
         features = self.levels.features_of([*pruned.points, *complete.points])
         n_complete, running = len(complete.points), self.levels.features_of([*complete.points, *pending])
         models: dict[int, QuadraticModel] = {
@@ -129,10 +128,11 @@ class AdditiveSampler:
         shares = rng.dirichlet(np.ones(len(self.scores)))  # of several scores
         weights = {i: share / max(spans[i], EPSILON) for i, share in zip(self.scores, shares, strict=True)}
         single = sum(weight * features @ models[i].single for i, weight in weights.items())  # (levels,)
+        # (levels, levels).
         pairs = sum(
             weight * features @ (models[i].pairs + models[i].pairs.T) @ features.T
             for i, weight in weights.items()
-        )  # (levels, levels)
+        )
         bounds = {name: bound for name, bound in self.study.within.items() if name in self.counted}
         bounded = [
             (features @ self.counted[name].single, bound - self.counted[name].constant)

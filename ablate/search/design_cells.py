@@ -96,9 +96,8 @@ def _variants(study: StudySpec) -> Iterator[tuple[str, Sequence[Step]]]:
     if "leave-one-out" in designs:
         yield "all", steps
         yield from ((f"all but: {out.name}", [step for step in steps if step != out]) for out in steps)
-    if (
-        "one-factor" in designs or {"ladder", "arms"} <= designs
-    ):  # a rung of the ladder has the step's own name
+    # In a ladder the step's name is that of a rung.
+    if "one-factor" in designs or {"ladder", "arms"} <= designs:
         yield from ((f"only: {step.name}", [step]) for step in steps)
     if "arms" in designs and "ladder" not in designs:
         yield from ((step.name, [step]) for step in steps)

@@ -190,7 +190,7 @@ class History:
         return [value_of(record, name) for name in self.study.objectives]
 
     def _encoded(self, spec: TrialSpec) -> Point:
-        """The encoded point of a trial. An axis without effect has a random value, as true as its default."""
+        """The encoded point of a trial. An axis without effect has a random value: any one is right."""
         rng = np.random.default_rng(zlib.crc32(key_of(spec).encode()))
         idle = {name: draw(self.points.distributions[name], rng) for name in self.points.idle(spec)}
         return self.encoder.encode(self.points.point(spec) | idle)
@@ -219,7 +219,7 @@ class History:
     def _draw_infeasible(self, bounds: CostBounds) -> list[FrozenTrial]:
         """Random points that are out of bounds.
 
-        They depend on the seed alone: which proposals were rejected stands in no ledger.
+        They depend on the seed alone, because the ledger does not hold rejected proposals.
         """
         rng = np.random.default_rng(self.study.seed)
         drawn = [self.points.draw(rng) for _ in range(N_INFEASIBLE)]

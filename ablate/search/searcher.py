@@ -43,13 +43,13 @@ class Search:
     would have.
 
     Args:
-        study: The study. Its own sampler, if it names one, is imported here.
+        study: The study. A user's own sampler is imported here.
         groups: Names of the layer groups that the space applies to.
         records: Of earlier trials, in the order of the ledger.
         count: Counts the costs of a trial before it is trained.
 
     Raises:
-        BadInput: The study's sampler is unknown, cannot be imported, or is none.
+        BadInput: The study's sampler is unknown, cannot be imported, or is not a sampler.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class Search:
         self.encoder = OrdinalEncoder(self.points.distributions)
         self.factory = sampler_factory(study.sampler)
         self.bounds = CostBounds(study, count)
-        is_additive = (
-            study.sampler == "additive" and self.points.axes
-        )  # without axes there is nothing to solve
+        # Without axes there is nothing to solve.
+        is_additive = study.sampler == "additive" and self.points.axes
         self.additive = AdditiveSampler(study, self.points, self.encoder, count) if is_additive else None
         specs = map(self.points.spec_at, self.points.anchors())
         self._anchors = {key_of(spec) for spec in specs if spec}

@@ -9,6 +9,7 @@ from ablate.runs.record import Record
 from ablate.runs.state import progress_of
 from ablate.training.trial_runner import run_trial
 
+# Fields of a record that an equal run repeats.
 FIELDS = (
     "trial_id",
     "status",
@@ -21,7 +22,7 @@ FIELDS = (
     "parameters",
     "macs",
     "bitops",
-)  # of a record, that an equal run repeats
+)
 
 
 def compare(record: Record) -> list[dict[str, Any]]:

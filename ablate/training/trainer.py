@@ -97,8 +97,10 @@ def train(
     Yields:
         Each validated epoch.
 
-    Raises: NonFinite: The loss is NaN or infinite; the message names the step. BadInput: The recipe distills
-        and there is no teacher, or the model cannot train on a batch of one image.
+    Raises:
+        NonFinite: The loss is NaN or infinite; the message names the step.
+        BadInput: The recipe distills and there is no teacher, or the model cannot train on a batch of
+            one image.
     """
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from numpy.typing import NDArray
 
-from ablate.config.objectives import compute
+from ablate.config.own_objectives import compute, load_objective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets, flips
 from ablate.errors import AblateError, BadInput
@@ -28,18 +28,19 @@ from ablate.training.trainer import Epoch, evaluate, train
 from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
 
 log = logging.getLogger(__name__)
-CURVES: tuple[Literal["curve"], Literal["rungs"]] = (
-    "curve",
-    "rungs",
-)  # fields of a record that grow during training; `rungs` only with early stopping
+# Fields of a record that grow during training; `rungs` only with early stopping.
+CURVES: tuple[Literal["curve"], Literal["rungs"]] = ("curve", "rungs")
 
 
 @dataclass
 class Outcome:
     """A record and the files that belong to it.
 
-    Attributes: record: The trial's record. predictions: "validation_logits" and "test_logits" (N, classes),
-        "validation_labels" and "test_labels" (N,). weights: The packed model, by file name.
+    Attributes:
+        record: The trial's record.
+        predictions: "validation_logits" and "test_logits" (N, classes), "validation_labels" and "test_labels"
+            (N,).
+        weights: The packed model, by file name.
     """
 
     record: Record
@@ -82,6 +83,7 @@ def worker_steps(
     threads: int,
     files: dict[str, bytes],
     rungs: Sequence[int] = (),
+    objectives: Sequence[str] = (),
     **options: Any,
 ) -> Generator[Epoch, None, Outcome]:
     """`trial_steps` in a worker process, which runs many trials, maybe without the model's folder.
@@ -93,6 +95,7 @@ def worker_steps(
         threads: Of torch, for the whole process.
         files: The model's files (`locating.files`).
         rungs: As in `trial_steps`.
+        objectives: As in `trial_steps`.
         options: The other arguments of `trial_steps`.
 
     Returns:
@@ -101,8 +104,11 @@ def worker_steps(
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    for objective in objectives:
+        load_objective(objective)  # a node that lacks it says so before it trains
     locating.provide(spec.model, files)
-    return trial_steps(spec, name, state=state, rungs=() if spec.test else rungs, **options)
+    rungs = () if spec.test else rungs
+    return trial_steps(spec, name, state=state, rungs=rungs, objectives=objectives, **options)
 
 
 def trial_steps(
@@ -130,8 +136,9 @@ def trial_steps(
     Yields:
         Each validated epoch, with its state and the record so far.
 
-    Returns: The record and its files. train_seconds is the time until the last evaluation, the teacher's
-        forward passes included; the training of a teacher or a checkpoint, which trials share, is not.
+    Returns:
+        The record and its files. train_seconds is the time until the last evaluation, the teacher's forward
+        passes included; the training of a teacher or a checkpoint, which trials share, is not.
 
     Raises:
         BadInput: A layer group is unknown, or the recipe does not suit the model.

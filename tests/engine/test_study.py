@@ -17,8 +17,9 @@ from commands import run_ablate
 from conftest import wait, workers
 
 from ablate import load_run, run_study
-from ablate.cli import main
+from ablate.cli import study_commands
 from ablate.cli.live_view import time_left
+from ablate.cli.options import RayOptions
 from ablate.cli.status import dry_run
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import Recipe
@@ -325,7 +326,7 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="ablate resume"):
-        main._run(start, (None, 1, None, None, 120, None, "127.0.0.1"), 0.5, True)
+        study_commands._run(start, RayOptions(), 0.5, True)
 
 
 @pytest.mark.slow

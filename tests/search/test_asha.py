@@ -253,7 +253,7 @@ def test_the_ledger_s_curves_rebuild_the_rungs():
 
 def test_over_the_fraction_a_rung_is_a_whole_training():
     rungs = Rungs(study(over="fraction", rungs=2))
-    assert rungs.rule.one_in == (9, 3) and EarlyStopping().one_in == ()
+    assert rungs.rule.divisors == (9, 3) and EarlyStopping().divisors == ()
     for name, accuracy in (("a", 0.5), ("b", 0.4), ("c", 0.3)):
         assert rungs.should_prune(name, part(9, 1, accuracy, 100)) == "" and not rungs.reached[9].get(
             name
@@ -385,7 +385,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             record=record | {"status": "complete", "accuracy": 0.5}, predictions={}, weights={}
         )
 
-    def judge(name, spec, so_far):
+    def should_prune(name, spec, so_far):
         assert so_far["size_bytes"] == 1 and so_far["curve"][-1]["loss"] == 1.0
         return "it is odd" if spec.seed % 2 and len(so_far["curve"]) == 1 else ""
 
@@ -402,7 +402,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
             steps=sleepy,
             path=tmp_path,
             writer=ray_cluster.writer_of(tmp_path),
-            judge=judge,
+            should_prune=should_prune,
             resources=Resources(concurrency=3, gpus_per_trial=0.0),
         )
     finally:
