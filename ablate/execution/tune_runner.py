@@ -66,8 +66,20 @@ def distribute(
         minutes_per_trial=resources.minutes_per_trial,
         early_stopping=should_prune is not None,
     )
+    tuner = _tuner(trainable, searcher, ProgressCallback(searcher, watch), path, resources)
+    try:
+        with patched_tune(len(searcher.slots), searcher.expects_trials, searcher.may_take_idle_actor):
+            tuner.fit()
+    finally:
+        if searcher.fault is not None:  # what Tune raises meanwhile, on a full disk say, follows from it
+            raise searcher.fault
+
+
+def _tuner(
+    trainable: Any, searcher: AskTellSearcher, progress: ProgressCallback, path: Path, resources: Resources
+) -> tune.Tuner:
     needs = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -81,13 +93,7 @@ def distribute(
             storage_path=str(path / ".tune"),
             verbose=0,
             stop=EpochStopper(searcher),
-            callbacks=[ProgressCallback(searcher, watch)],
+            callbacks=[progress],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    try:
-        with patched_tune(len(searcher.slots), searcher.expects_trials, searcher.may_take_idle_actor):
-            tuner.fit()
-    finally:
-        if searcher.fault is not None:  # what Tune raises meanwhile, on a full disk say, follows from it
-            raise searcher.fault

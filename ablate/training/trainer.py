@@ -21,6 +21,7 @@ from ablate.hardware import native_bf16
 from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization.integer_linear import as_integers
+from ablate.runs.record import Record
 from ablate.training.augmentation import augment
 from ablate.training.compilation import compiled
 from ablate.training.loss import Objective
@@ -60,7 +61,7 @@ class Epoch:
     accuracy: float
     logits: NDArray[np.float32]
     state: dict[str, Any] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Record | None = None
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -119,7 +120,7 @@ def train(
         batches = _batches(training.rng.permutation(len(images)), recipe.batch_size)
         with compiled(model, recipe.compile):
             for batch in islice(batches, steps - training.step):
-                losses.append(train_step(training, images.images[batch], images.labels[batch]))
+                losses.append(_train_step(training, images.images[batch], images.labels[batch]))
                 if training.step % LOGGED == 0:
                     mean = np.mean(losses[-LOGGED:])
                     log.info("step %d of %d: training loss %.4f", training.step, steps, mean)
@@ -189,7 +190,7 @@ class _Training:
         return state["epoch"]
 
 
-def train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+def _train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
     """Train on one batch. images: (B, H, W, 3); labels: (B,). Returns its loss; raises NonFinite."""
     model, recipe, optimizer, step = training.model, training.recipe, training.optimizer, training.step
     training.ramp.at(step)  # lambda of progressive quantization

@@ -237,7 +237,7 @@ class TrialRunner:
         with tempfile.TemporaryDirectory() as folder:
             self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-        record: dict[str, Any] = {**self.record, "status": "complete"}
+        record: Record = {**self.record, "status": "complete"}
         values = {name: _computed(name, record) for name in objectives}
         self.record.update(cast(Record, values))
         self.record["status"] = "complete"
@@ -267,11 +267,11 @@ class TrialRunner:
         progress = {**curves, "started_at": self.record["started_at"]}
         # "one_in" is subset_divisor under the name that states have had from the first version on.
         state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
-        record = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
-        return replace(epoch, state=state, record=record)
+        so_far = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
+        return replace(epoch, state=state, record=cast(Record, so_far))
 
 
-def _computed(objective: str, record: dict[str, Any]) -> float:
+def _computed(objective: str, record: Record) -> float:
     """The value of a user's own objective. What is wrong with it fails the trial, not the study."""
     try:
         return compute(objective, record)
