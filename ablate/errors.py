@@ -81,7 +81,8 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> BadInput:
     if near:
         hint = f"did you mean {' or '.join(map(repr, near))}?"
     else:
-        hint = f"known: {', '.join(names[:MAX_NAMES])}" if names else "leave it out"
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        hint = f"known: {', '.join(names[:MAX_NAMES])}{more}" if names else "leave it out"
     return BadInput(f"unknown {kind} {short_repr(value)}; {hint}")
 
 

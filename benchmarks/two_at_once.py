@@ -126,6 +126,7 @@ def _prepare(kind: str, path: Path) -> None:
 def _write(path: Path, n: int, role: int) -> tuple[str, str]:
     """What a driver does, in a few lines; `inside` is there for as long as it does."""
     (path / "inside").touch(exist_ok=False)
+    (path / "ledger.jsonl").touch()
     torn = ledger.recover(path / "ledger.jsonl")
     write_atomic(path / "study.toml", STUDY.format(model="vit-micro", trials=LINES).encode())
     for i in range(LINES):
@@ -170,7 +171,7 @@ def _faults(
     }
     faults += [f"process {pid} is none of ours" for pid in named - pids]
     left = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
-    usual = {"ledger.jsonl", "study.toml", "state.json"}
+    usual = {".lock", "ledger.jsonl", "study.toml", "state.json"}
     faults += [f"left over: {name}" for name in left if "." in name and Path(name).name not in usual]
     faults += [f"left over: {left}"] if not wrote and kind == "nothing" and left else []
     return faults

@@ -64,7 +64,7 @@ def test_the_wheel(tmp_path):
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
     models = {("model", name) for name in ("vit-micro", *builtin.KNOWN)}
-    datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH")}
+    datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH", "MODULE:NAME")}
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
     assert spaces | studies | models | datasets == rows
     loaded = python("import ablate.data.datasets as d; print(d.__file__, len(d.load('cifar10-mini').train))")

@@ -123,7 +123,7 @@ def export(
     ] = None,
     max_size_bytes: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="Choose the most accurate trial of the front up to this size."),
+        typer.Option(metavar="BYTES", help="Export the most accurate trial up to this size."),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for onnxruntime.")] = False,
 ) -> None:

@@ -135,9 +135,10 @@ def _describe_cost(result: dict[str, Any], study: StudySpec, resources: Resource
         lines.append(
             f"The {study.confirm} further trials for each member of the front are not included below."
         )
-    trials = f"{result['trials']} trials, {result['image_views']:,} image views"
+    views = f"{result['image_views']:,} image views (an evaluated image counts as a third)"
+    trials = f"{result['trials']} trials, {views}"
     minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
-    rate = f"at {result['images_per_second_of_a_cpu']} images a second and CPU"
+    rate = f"at {result['images_per_second_of_a_cpu']} images a second per CPU"
     lines.append(f"{trials}: {minutes} on {result['cpus']} CPUs, {rate}")
     longest = result["minutes_of_longest_trial"] / resources.cpus_per_trial
     limit = resources.minutes_per_trial

@@ -28,7 +28,7 @@ def load_objective(name: str) -> Objective:
     loaded = load_plugin("objective", name)
     if not isinstance(loaded, Objective) or loaded.compute is None or loaded.known != "computed":
         rule = f"objective {short_repr(name)} must be an ablate.Objective with compute"
-        raise BadInput(f"{rule}, but got {short_repr(loaded)}; make it so in its module")
+        raise BadInput(f"{rule}, but got {short_repr(loaded)}; fix it in its module")
     return loaded
 
 

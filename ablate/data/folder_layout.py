@@ -56,7 +56,8 @@ def layout(folder: Path) -> Layout:
     if not folder.is_dir():
         way = "give imagefolder:PATH or imagefolder:PATH?size=N"
         advice = "unpack it, and give the folder" if folder.is_file() else way
-        raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} is none; {advice}")
+        fault = "is not a folder" if folder.exists() else "does not exist"
+        raise BadInput(f"imagefolder must be a folder of images, but {str(folder)!r} {fault}; {advice}")
     walk = Walk()
     roots, notes = _roots(walk, folder)
     content = {split: _classes(walk, root) for split, root in roots.items()}

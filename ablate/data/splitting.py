@@ -48,7 +48,7 @@ def split(layout: Layout, keys: Keys) -> dict[str, Files]:
         if len(own) < len(absent) + 1:
             own, shared = [[path] for paths in copies.values() for path in paths], []
         if len(own) < len(absent) + 1:
-            rule = f"a class must have an image a split, {len(absent) + 1} in all"
+            rule = f"each class must have an image for each split, {len(absent) + 1} in all"
             raise BadInput(f"{rule}, but {name!r} has {len(own)}; add some")
         tenth = max(1, round(len(own) / 10))
         for i, each in enumerate(absent):

@@ -155,7 +155,7 @@ def _completed(name: str, classes: list[str], splits: dict[str, Split]) -> tuple
     for key in ("train", *absent):
         rows = [int(path.name) for path, _ in chosen[key]]
         completed[key] = Split(train.images[rows], train.labels[rows])
-    return completed, [f"no {' and '.join(absent)}: a tenth of 'train' each", *notes]
+    return completed, [f"no {' and '.join(absent)}: a tenth of 'train' is used for each", *notes]
 
 
 def _refusal(name: str, faults: Sequence[str]) -> BadInput:

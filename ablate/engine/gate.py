@@ -69,7 +69,7 @@ def gate(planned: Plan) -> list[Check]:
         Check("image processor", _processor(study.model)),
         *(Check("checkpoint", note, notable=new_head) for note in report.notes),
         *(Check("layers", f"some stay full: {reason}") for reason in planned.left_out),
-        Check("packed model", "all-binary, packed and loaded again, it has the same logits"),
+        Check("packed model", "an all-binary copy gives the same logits after packing and loading"),
     ]
 
 

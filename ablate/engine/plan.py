@@ -144,7 +144,7 @@ def _no_point(planned: Plan) -> BadInput:
         rule = f"space {study.space.name!r} must have a point"
         return BadInput(f"{rule}, but the values of its axes exclude each other")
     rule = f"max_size_bytes must leave a point, but got {study.max_size_bytes}"
-    return BadInput(f"{rule}; one has {min(sizes)}, so try that")
+    return BadInput(f"{rule}; the smallest model found has {min(sizes)}, so try that")
 
 
 def _flips(

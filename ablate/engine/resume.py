@@ -49,6 +49,7 @@ def resume_study(
     run = load_run(path)
     with reclaimed(run):
         lines = run.path / "ledger.jsonl"
+        lines.touch()  # a run that was killed before its first trial may have none
         torn = ledger.recover(lines)
         length = lines.stat().st_size
         study = _extended(run, trials, hours)

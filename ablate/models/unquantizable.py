@@ -53,7 +53,7 @@ def unquantizable(model: nn.Module) -> dict[str, str]:
     uncalled = _trace(model).uncalled
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):
-            why = f"{type(module).__name__} is no linear layer, and only these are quantized"
+            why = f"{type(module).__name__} is not a linear layer, and only linear layers are quantized"
             reasons.setdefault(name, why)
         elif isinstance(module, nn.Linear):
             if reason := unfit(module):

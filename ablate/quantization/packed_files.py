@@ -62,10 +62,10 @@ def _fields(path: Path) -> dict[str, Any]:
 
 
 def _bytes(path: Path, most: float = math.inf) -> bytes:
-    advice = "give a folder that `pack` wrote"
+    advice = "give a folder that `pack` or `ablate export` wrote"
     try:
         if not path.is_file():
-            raise ValueError(f"it must be a file, and is not; {advice}")
+            raise ValueError(f"there is no such file; {advice}")
         if (length := path.stat().st_size) > most:
             raise ValueError(f"it must be at most {most} bytes long, but is {length}; {advice}")
         return path.read_bytes()

@@ -153,7 +153,7 @@ def _state(run: Run) -> str:
     if state["status"] not in ENDED and not run.alive:
         status = "its driver is gone"
     elif state["running"]:
-        status = f"{state['status']}, {len(state['running'])} running"
+        status = f"{state['status']}, {len(state['running'])} in training"
     else:
         status = state["status"]
     return f"{text}; {status}, as of {datetime.fromtimestamp(state['heartbeat'], UTC):%Y-%m-%d %H:%M:%S} UTC."

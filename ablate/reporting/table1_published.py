@@ -42,7 +42,7 @@ def notes(*, runs: bool, gpu: bool, timed: str) -> list[str]:
         f"{rate['ViT']:,.0f} (ViT), {rate['Resnet 18']:,.0f} (ResNet-18) and {rate['VGG16']:,.0f} TFLOP/s "
         f"(VGG-16); and VGG-16, with {times_macs:.1f} times the MACs of ResNet-18, would take "
         f"{times_latency:.1f} times its time. The likely cause is a clock read without synchronising: a "
-        "CUDA call returns when its work is queued, not when it is done, and queueing takes the longer the "
+        "CUDA call returns when its work is queued, not when it is done, and queueing takes longer the "
         "more kernels there are, however large. That does not explain 0.010 beside 0.297: the 1-bit model "
         "has more kernels to queue.",
     ]

@@ -57,7 +57,7 @@ def _chosen(run: "Run", trial: str | None, max_size_bytes: int | None) -> str:
         raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(rows['trial_id'])}")
     if rows.empty:
         front = f"{str(run.path)!r} has the weights of its front only"
-        raise BadInput(f"{front}, and no {wanted}: {', '.join(kept)}")
+        raise BadInput(f"{front}, and no {wanted} is on it; on the front are {', '.join(kept) or 'none'}")
     return str(rows.iloc[-1]["trial_id"])
 
 

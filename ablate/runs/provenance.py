@@ -25,8 +25,9 @@ PACKAGES = ("ablate-vit", "torch", "transformers", "ray", "optuna", "numpy", "sc
 def provenance() -> dict[str, Any]:
     """Return the command, versions, commit and hardware of this process, and the time."""
     capabilities = torch.cpu.get_capabilities()
+    program = Path(sys.argv[0]).name.replace("__main__.py", "ablate")  # python -m ablate
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [program, *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         **checkout(),
         "hardware": {

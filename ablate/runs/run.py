@@ -153,7 +153,8 @@ def load_run(path: str | Path) -> Run:
     """Return the run in a folder. Raises BadInput where there is none."""
     path = Path(path).absolute()
     if not (path / "study.toml").is_file():
-        rule = f"RUN must be the folder of a run, but {str(path)!r} holds no study.toml"
+        fault = "holds no study.toml" if path.exists() else "does not exist"
+        rule = f"RUN must be the folder of a run, but {str(path)!r} {fault}"
         raise BadInput(f"{rule}; runs are made by `ablate study`")
     return Run(path)
 

@@ -68,7 +68,7 @@ def _plugin_builder(name: str) -> Callable[[Distributions, int, int], BaseSample
     try:
         sampler = make(seed=0)
     except Exception as error:
-        raise BadInput(f"{rule}, but got {type(error).__name__}: {error}; mend it") from None
+        raise BadInput(f"{rule}, but got {type(error).__name__}: {error}; fix it in its module") from None
     if not isinstance(sampler, BaseSampler):
         raise BadInput(
             f"{rule} and return an optuna.samplers.BaseSampler, but it returned {type(sampler).__name__}; "

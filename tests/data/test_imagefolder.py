@@ -136,7 +136,7 @@ def test_images_that_cannot_be_read_are_named(pets):
 
 
 def test_folders_of_another_layout(pets, apart, tmp_path):
-    harmed("imagefolder:nowhere", "must be a folder of images", "nowhere' is none")
+    harmed("imagefolder:nowhere", "must be a folder of images", "nowhere' does not exist")
     harmed("imagefolder:", "unknown dataset 'imagefolder:'", "imagefolder:PATH")
     harmed(f"imagefolder:{pets / 'cat'}", "must hold a folder of images a class")
     harmed(f"imagefolder:{pets}?size=0", "8 <= size <= 4096 must hold", "?size=0")

@@ -88,7 +88,7 @@ def data():
     assert [len(each) for each in pixels] == [32, 4, 4]  # of 20 different images a class
     assert not pixels[0] & pixels[1] and not pixels[0] & pixels[2] and not pixels[1] & pixels[2]
     assert sum(map(len, splits)) == 60
-    assert dataset.notes[0] == "no validation and test: a tenth of 'train' each"
+    assert dataset.notes[0] == "no validation and test: a tenth of 'train' is used for each"
     assert "are copies of others in their split" in capsys.readouterr().err
 
 
@@ -161,7 +161,7 @@ def test_a_test_image_that_is_trained_on_is_reported(user_module, capsys):
         ),
         (
             "def data():\n    return make(train=2, test=0)",
-            "a class must have an image a split, 2 in all, but 'cat' has 1",
+            "each class must have an image for each split, 2 in all, but 'cat' has 1",
         ),
         (
             "def data():\n    return {'classes': ['a'], 'train': 0, 'test': 0}",

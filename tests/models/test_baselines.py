@@ -172,7 +172,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypa
     [
         ("*", "self_attention.out_proj', but MultiheadAttention reads the weights of its layers"),
         ("*self_attention", "self_attention', but MultiheadAttention reads"),
-        ("conv_proj", "Conv2d is no linear layer"),
+        ("conv_proj", "Conv2d is not a linear layer"),
     ],
 )
 def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
@@ -190,11 +190,11 @@ def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
 
 def test_a_plan_says_what_stays_full():
     study = StudySpec(question="?", model="resnet18-32", space=load_space("head_only"))
-    assert plan(study).left_out == ("Conv2d is no linear layer, and only these are quantized",)
+    assert plan(study).left_out == ("Conv2d is not a linear layer, and only linear layers are quantized",)
 
 
 def test_convolutions_are_refused_with_the_reason():
     model = checkpoints.load("resnet18-32", TEN)
-    with pytest.raises(BadInput, match=r"'layer1\..*Conv2d is no linear layer.*: fc"):
+    with pytest.raises(BadInput, match=r"'layer1\..*Conv2d is not a linear layer.*: fc"):
         quantize_(model, {"layer1*": LayerSpec(weights="binary")})
     assert quantize_(model, {"*": LayerSpec(weights="binary")}) == ["fc"]

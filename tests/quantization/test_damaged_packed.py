@@ -66,5 +66,5 @@ def test_paths_that_are_not_files(good, tmp_path):
         with pytest.raises(BadInput):
             load_packed(folder)
     (tmp_path / "packed.json").mkdir()
-    with pytest.raises(BadInput, match="must be a file"):
+    with pytest.raises(BadInput, match="there is no such file"):
         load_packed(tmp_path)

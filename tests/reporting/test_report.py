@@ -366,7 +366,8 @@ def test_a_live_run_says_how_far_it_is(tmp_path):
     run.write_state(state | {"host": socket.gethostname()})
     with hold(run.path, "driver"):
         assert (
-            "5 of 9 trials recorded (5 complete); running, 1 under way, as of 2026" in report(run).read_text()
+            "5 of 9 trials recorded (5 complete); running, 1 in training, as of 2026"
+            in report(run).read_text()
         )
 
 

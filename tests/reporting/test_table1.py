@@ -392,7 +392,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
             ["--json", "--format", "latex"],
             "--json is a format of its own, but --format is 'latex'; give one of them",
         ),
-        (["nowhere"], "holds no study.toml"),
+        (["nowhere"], "does not exist"),
     ],
 )
 def test_bad_input(capsys, arguments, part):

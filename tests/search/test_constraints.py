@@ -208,7 +208,9 @@ def test_tables_and_figure_show_what_is_within(finished, tmp_path):
 def test_a_bound_that_no_point_keeps_is_refused(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     study = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"max_size_bytes": 10})
-    with pytest.raises(ValueError, match="max_size_bytes must leave a point, but got 10; one has "):
+    with pytest.raises(
+        ValueError, match="max_size_bytes must leave a point, but got 10; the smallest model found has "
+    ):
         plan(study)
 
 

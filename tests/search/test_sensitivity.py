@@ -208,7 +208,7 @@ def test_a_search_goes_on_from_it(measured):
         (["s.toml", "--known", "costs", "--epochs", "2"], "recipe.epochs is 1 there and 2 here"),
         (["s.toml", "--known", "costs", "--seed", "3"], "seed is 0 there and 3 here"),
         (["s.toml", "--known", "costs", "--dry-run", "--seed", "3"], "seed is 0 there and 3 here"),
-        (["s.toml", "--known", "nowhere"], "holds no study.toml"),
+        (["s.toml", "--known", "nowhere"], "does not exist"),
         (["s.toml", "--known", "costs", "--objectives", "accuracy,latency_ms"], "without latency_ms"),
     ],
 )
