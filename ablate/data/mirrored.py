@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 SIDE = 8  # pixels of a thumbnail
@@ -95,6 +93,9 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
 
 def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
     """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
+    import torch  # takes seconds, for which a list of datasets need not wait
+    import torch.nn.functional as F
+
     # All images as floats would fill the memory.
     chunks = (images[chosen[i : i + CHUNK]] for i in range(0, len(chosen), CHUNK))
     pixels = (torch.from_numpy(chunk).permute(0, 3, 1, 2).float() for chunk in chunks)  # (b, 3, H, W)

@@ -76,7 +76,9 @@ def test_the_list_of_commands_shows_whole_sentences(command):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["study", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["study", "--help"], ["--version"], ["ls"]], ids=" ".join
+)
 def test_help_imports_neither_torch_nor_ray(arguments):
     code = (
         "import atexit, sys; from ablate.cli.main import main\n"
