@@ -128,7 +128,7 @@ def test_the_same_study_again_leaves_the_same_ledger(finished, tmp_path):
         run_study(study, tmp_path / "again")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_exhausted_space_ends_and_says_so(tiny_study, tmp_path):
     study = with_options(tiny_study, tmp_path)
     space = study.space.model_copy(update={"layer": {"weights": ("full", "binary")}, "fraction": 0.02})
@@ -285,7 +285,7 @@ def test_a_dry_run_says_when_a_trial_would_be_ended(tiny_study, tmp_path, capsys
         assert ("is ended after" in out) == told and "Images: 32 x 32 pixels\n" in out
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_longest_trial_has_its_own_checkpoint_alone(tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     recipe, views = Recipe(epochs=1, full_epochs=2, bf16=False), []

@@ -179,7 +179,7 @@ def test_a_study_of_a_missing_sampler_ends_before_it_begins(tiny_study, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_only_a_search_imports_it(tiny_study, tmp_path, own, exit_code, capsys):
     """A study is run by a process that can import the sampler, and read and resumed by one that cannot."""
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("trials = 4", "trials = 5"))
