@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from ablate.config.precisions import TABLE
 from ablate.config.trial_spec import LayerSpec, TrialSpec, Value
 
 # Fields that were added after the first records, and the values at which they change nothing. A trial's hash
@@ -104,7 +105,7 @@ def idle_in(layer: LayerSpec) -> list[str]:
     if layer.weights == "full":
         return [key for key in LayerSpec.model_fields if key != "weights"]
     idle = []
-    if integer := layer.weights in ("int4", "int8"):
+    if integer := not TABLE[layer.weights].has_beta:
         idle += ["beta", "beta_multiplier", "beta_per"]
     if not isinstance(layer.beta, str):
         idle.append("beta_per")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate.config.precisions import TOP
+from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
@@ -124,7 +124,7 @@ class BitLinear(nn.Linear):
         """Training: beta W~ in floating point, its gradient straight through to W."""
         with torch.no_grad():
             levels, beta = quantize_weights(self.weight, self.spec)
-            clipped = self.spec.straight_through == "clipped" and self.spec.weights in ("binary", "ternary")
+            clipped = self.spec.straight_through == "clipped" and TABLE[self.spec.weights].has_beta
             inside = self.weight.abs() <= beta if clipped else None  # arXiv 1602.02830 eq. 4, its 1 for beta
             value = levels.mul_(beta)
         return _StraightThrough.apply(self.weight, value, inside)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ablate.config.precisions import PER_BYTE
+from ablate.config.precisions import PER_BYTE, TABLE
 from ablate.config.trial_spec import LayerSpec
 
 TensorLayout = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # by name, dtype and shape
@@ -43,7 +43,7 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
         name = key.removesuffix(".weight")
         if name in layers and name != key:
             spec = layers[name]
-            channels = value.shape[0] if spec.weights in ("int4", "int8") or spec.beta_per == "channel" else 1
+            channels = value.shape[0] if spec.beta_per == "channel" or not TABLE[spec.weights].has_beta else 1
             tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             tensors[f"{name}.beta"] = (torch.float32, (channels,))
         else:
