@@ -217,7 +217,7 @@ def _both(folder: Path, path: Path, first: str, second: str) -> Counter[str]:
     records = ledger.read(path / "ledger.jsonl")
     ids = [record["trial_id"] for record in records]
     faults += [f"{ids}"] if len(ids) != 3 or len({*ids}) != 3 else []
-    faults += [f"{file}" for file in path.rglob(".*")]
+    faults += [f"{file}" for file in path.rglob(".*") if file.name != ".lock"]
     pids = {str(one.pid), str(two.pid)}
     faults += [
         f"names {text}" for _, text in outcomes.values() if not pids >= {*re.findall(r"process (\d+)", text)}
