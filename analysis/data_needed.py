@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis.pairs import Pairs
 from ablate.analysis.seed_bootstrap import percentile_interval
-from ablate.analysis.t_interval import Floats
+from ablate.analysis.t_interval import CONFIDENCE, Floats
 
 MAX_EXTRAPOLATION = 10  # times the largest size; a line extended further says nothing
 
@@ -18,13 +18,15 @@ def data_needed(pairs: Pairs, draws: Floats) -> pd.DataFrame:
         draws: (B, 2, K), as from `resample`.
 
     Returns:
-        A row per size: `times` and its interval `low`, `high`, interpolated between the sizes on straight
-        lines in log D. Where the arm does not reach the accuracy, `times` is NaN, `high` is infinite and
-        `extrapolated` follows the line through the last two sizes, if it rises.
+        A row per size: `times` and its interval `low`, `high` (95 %, all sizes together), interpolated
+        between the sizes on straight lines in log D. Where the arm does not reach the accuracy, `times` is
+        NaN, `high` is infinite and `extrapolated` follows the line through the last two sizes, if it rises,
+        up to ten times the largest size.
     """
     x, (goal, curve) = np.log10(pairs.images), pairs.accuracy.mean(axis=1)
     reached = _log_images(x, goal, curve)  # (K,)
-    low, high = percentile_interval(_log_images(x, draws[:, 0], draws[:, 1]), len(pairs.seeds))
+    confidence = 1 - (1 - CONFIDENCE) / len(x)  # Bonferroni
+    low, high = percentile_interval(_log_images(x, draws[:, 0], draws[:, 1]), len(pairs.seeds), confidence)
     rise = (curve[-1] - curve[-2]) / (x[-1] - x[-2])
     beyond = x[-1] + (goal - curve[-1]) / rise if rise > 0 else np.full(len(x), np.inf)  # (K,)
     near = (reached == np.inf) & (beyond - x[-1] <= np.log10(MAX_EXTRAPOLATION))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ablate.analysis.t_interval import Floats, estimate
+from ablate.analysis.t_interval import Floats
 
 # (arm, seed, images) -> (N,) booleans: whether the trial classifies each of the same N test images correctly
 Correctness = Mapping[tuple[str, Any, int], ArrayLike]
@@ -55,7 +55,7 @@ def pair(
         records: a row per trial, as for `data_volume_all`.
         arm: the arm.
         baseline: the arm to compare it with.
-        above: sizes at which the baseline's mean accuracy is not above this are left out.
+        above: sizes at which the mean accuracy of the baseline or of the arm is not above this are left out.
         correctness: of each trial's test images, where known.
 
     Returns:
@@ -72,12 +72,13 @@ def pair(
     sizes = full.columns.intersection(other.columns).sort_values()
     if lone := [f"{size:,}" for size in sorted({*full.columns, *other.columns} - {*sizes})]:
         notes.append(f"left out: {' and '.join(lone)} images, which only one arm has")
-    kept = _above_chance(full[sizes].mean(), above, baseline, notes)
+    kept = sizes
+    for name, table in zip((baseline, arm), accuracies, strict=True):
+        kept = kept.intersection(_above_chance(table[sizes].mean(), above, name, notes))
     seeds = full[kept].dropna().index.intersection(other[kept].dropna().index)
     if lost := sorted(map(str, {*full.index, *other.index} - {*seeds})):
-        notes.append(
-            f"left out: {'seeds' if len(lost) > 1 else 'seed'} {', '.join(lost)}, which lack a trial"
-        )
+        which = f"seeds {', '.join(lost)}, which lack" if len(lost) > 1 else f"seed {lost[0]}, which lacks"
+        notes.append(f"left out: {which} a trial")
     accuracy, loss = (
         np.stack([table.loc[seeds, kept].to_numpy(float) for table in tables])  # (2, S, K)
         for tables in (accuracies, losses)
@@ -98,28 +99,25 @@ def pair(
     )
 
 
-def _above_chance(means: "pd.Series[float]", above: float, baseline: str, notes: list[str]) -> Any:
-    """The sizes at which the baseline's mean accuracy is above a limit."""
+def _above_chance(means: "pd.Series[float]", above: float, arm: str, notes: list[str]) -> Any:
+    """The sizes at which an arm's mean accuracy is above a limit."""
     kept = means.index[(means > above).to_numpy(dtype=bool)]
-    for size in means.index.difference(kept):
-        at = f"{100 * means[size]:.1f} %"
-        notes.append(f"left out: {size:,} images, where {baseline} itself is near chance ({at})")
+    left_out = means[means.index.difference(kept)]
+    if len(left_out):
+        sizes = " and ".join(f"{size:,}" for size in left_out.index)
+        at = " and ".join(dict.fromkeys(f"{100 * value:.1f} %" for value in left_out))
+        notes.append(f"left out: {sizes} images, where {arm} itself is near chance ({at})")
     return kept
 
 
-# fmt: off
-ROW = ["images", "kept", "seeds", "accuracy_baseline", "accuracy_arm",
-       "gap", "low", "high", "band_low", "band_high"]
-# fmt: on
+ROW = ["images", "kept", "seeds", "accuracy_baseline", "accuracy_arm", "gap", "low", "high"]
 
 
 def _row(size: int, kept: bool, baseline: pd.Series, arm: pd.Series) -> tuple[Any, ...]:
-    """A row of `Pairs.table`; its bands come later, from a bootstrap."""
+    """A row of `Pairs.table`; its interval comes later."""
     gap = (baseline - arm).dropna().to_numpy(float)
     mean = gap.mean() if len(gap) else np.nan
-    interval = estimate(gap)
-    low, high = interval[1:3] if interval else (np.nan, np.nan)
-    return size, kept, len(gap), baseline.mean(), arm.mean(), mean, low, high, np.nan, np.nan
+    return size, kept, len(gap), baseline.mean(), arm.mean(), mean, np.nan, np.nan
 
 
 def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> tuple[pd.DataFrame, str]:
@@ -133,14 +131,20 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
         rows = rows[rows["role"] == "seed"]
     if "status" in rows:
         rows = rows[rows["status"] == "complete"]
-    tested = {name: f"test_{name}" in rows and rows[f"test_{name}"].notna().all() for name in COLUMNS[3:]}
-    measured = {name: rows.get(f"test_{name}" if tested[name] else name) for name in tested}
+    tested = "test_accuracy" in rows and rows["test_accuracy"].notna().any()
+    if tested:
+        untested = rows["test_accuracy"].isna()
+        if untested.any():
+            notes.append(f"left out: {_trials(untested)} without a test accuracy")
+        rows = rows[~untested]
+    measured = {name: rows.get(f"test_{name}" if tested else name) for name in COLUMNS[3:]}
     rows = rows.assign(**measured)[COLUMNS].reset_index(drop=True)
     numbers = COLUMNS[2:]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
     sound = rows["seed"].notna() & rows["images"].between(1, 1e15) & rows["accuracy"].between(0, 1)
     if not sound.all():
-        notes.append(f"left out: {(~sound).sum()} trials without seed, images or an accuracy in [0, 1]")
+        unsound = _trials(~sound)
+        notes.append(f"left out: {unsound} without seed, images or an accuracy in [0, 1]")
     rows = rows[sound].astype({"images": int}).drop_duplicates([*KEY, "accuracy"])
     if rows.duplicated(KEY).any():
         problem = "several trials share arm, seed and images but differ in accuracy"
@@ -148,7 +152,7 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
         return nothing
     missing = [name for name in dict.fromkeys(arms) if not (rows["arm"] == name).any()]
     notes += [f"there is no complete trial of {name}" for name in missing]
-    return rows, "the test set" if tested["accuracy"] else "the validation set"
+    return rows, "the test set" if tested else "the validation set"
 
 
 def _correct(
@@ -170,3 +174,8 @@ def _correct(
     except (KeyError, ValueError, TypeError):
         notes.append("test images are not resampled: not every trial has predictions of the same images")
     return None
+
+
+def _trials(chosen: "pd.Series[bool]") -> str:
+    """Their number in words: "1 trial", "3 trials"."""
+    return "1 trial" if chosen.sum() == 1 else f"{chosen.sum()} trials"

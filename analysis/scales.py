@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import special
 
 from ablate.analysis.pairs import Pairs
-from ablate.analysis.t_interval import estimate
+from ablate.analysis.t_interval import CONFIDENCE, Floats, estimate
 from ablate.analysis.trend import trend
 
 ESTIMATE = ("{}", "{}_low", "{}_high", "{}_p")
@@ -20,7 +20,8 @@ def scales(pairs: Pairs, notes: list[str]) -> pd.DataFrame:
         notes: a note is added for each scale that does not exist.
 
     Returns:
-        A row per scale, its gap above 0 where the arm is worse; empty for fewer than two seeds or sizes.
+        A row per scale, its gap above 0 where the arm is worse; empty for fewer than two seeds or sizes. The
+        95 % intervals of all slopes and gaps hold together (Bonferroni).
     """
     if min(pairs.gap.shape) < 2:
         return pd.DataFrame(columns=COLUMNS)
@@ -35,9 +36,10 @@ def scales(pairs: Pairs, notes: list[str]) -> pd.DataFrame:
         gaps["loss"] = pairs.loss[1] - pairs.loss[0]
     else:
         notes.append("the gap in loss is left out, because some trials have no finite loss")
-    none = (np.nan,) * len(ESTIMATE)
-    rows = [
-        (scale, *(estimate(trend(pairs.images, gap)) or none), *(estimate(gap[:, -1]) or none))
-        for scale, gap in gaps.items()
-    ]
+    confidence = 1 - (1 - CONFIDENCE) / (2 * len(gaps))
+
+    def cells(values: Floats) -> tuple[float, ...]:
+        return estimate(values, confidence) or (np.nan,) * len(ESTIMATE)
+
+    rows = [(scale, *cells(trend(pairs.images, gap)), *cells(gap[:, -1])) for scale, gap in gaps.items()]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from ablate.analysis.pairs import Pairs
-from ablate.analysis.t_interval import Floats, t_quantile
+from ablate.analysis.t_interval import CONFIDENCE, Floats, t_quantile
 
 
 def resample(pairs: Pairs, resamples: int, seed: int = 0) -> Floats:
@@ -35,19 +35,20 @@ def resample(pairs: Pairs, resamples: int, seed: int = 0) -> Floats:
     return means
 
 
-def percentile_interval(draws: Floats, seeds: int) -> tuple[Floats, Floats]:
-    """The 95 % percentile interval of bootstrap draws, expanded to the width that t has for few seeds.
+def percentile_interval(draws: Floats, seeds: int, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+    """The percentile interval of bootstrap draws, expanded to the width that t has for few seeds.
 
     Hesterberg 2015, arXiv 1411.5279, "expanded percentile".
 
     Args:
         draws: (B, ...).
         seeds: number of seeds that the draws were made from, 2 or more.
+        confidence: of the interval.
 
     Returns:
         The lower and the upper ends, each (...).
     """
-    width = np.sqrt(seeds / (seeds - 1)) * t_quantile(seeds - 1)  # in SD of the draws
+    width = np.sqrt(seeds / (seeds - 1)) * t_quantile(seeds - 1, confidence)  # in SD of the draws
     tail = stats.norm.cdf(-width)
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0, method="inverted_cdf")
     return low, high

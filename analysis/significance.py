@@ -1,13 +1,12 @@
-"""Tests of a mean over a few seeds: equivalence, sign flips, Holm's adjustment, the detectable effect."""
+"""Holm's adjustment of p values, and the effect that a t test detects."""
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
-from statsmodels.stats.weightstats import DescrStatsW
 
-from ablate.analysis.t_interval import Floats, estimate
-
-MAX_EXACT = 16  # values; up to here every sign pattern is evaluated, beyond it 2^16 random ones
+from ablate.analysis.t_interval import Floats
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -28,61 +27,34 @@ def holm(p: ArrayLike) -> Floats:
     return adjusted
 
 
-def tost(values: Floats, margin: float) -> float:
-    """Two one-sided t tests that the mean lies within +-margin (Schuirmann 1987).
-
-    Args:
-        values: (n,), finite.
-        margin: in the unit of the values, above 0.
-
-    Returns:
-        The p value; NaN where `estimate` returns None.
-    """
-    if estimate(values) is None:
-        return np.nan
-    return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])
-
-
-def sign_flip(values: Floats) -> float:
-    """The two-sided permutation test that the mean is 0, over the signs of the values (Fisher 1935).
-
-    Args:
-        values: (n,), finite.
-
-    Returns:
-        The p value, at least 2 / 2^n; NaN where `estimate` returns None.
-    """
-    if estimate(values) is None:
-        return np.nan
-    n = len(values)
-    if n <= MAX_EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)  # (2^n, n)
-    else:
-        signs = np.random.default_rng(0).choice([-1, 1], (2**MAX_EXACT, n))
-        signs[0] = 1
-    observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()  # equal sums differ by rounding
-    return float((np.abs(signs @ values) >= observed).mean())
-
-
-def minimum_detectable_effect(sd: float, n: int, alpha: float, power: float) -> float:
+def minimum_detectable_effect(error: float, freedom: float, alpha: float, power: float) -> float:
     """The smallest mean that a two-sided t test detects with a given power, by the noncentral t distribution.
 
     statsmodels' `TTestPower.solve_power` returns wrong effects for few values (n = 3, alpha = 0.05 / 3: 4.29
     SD instead of 5.67), because its noncentral t underflows to NaN.
 
     Args:
-        sd: standard deviation of the values.
-        n: number of values, 2 or more.
+        error: standard error of the mean.
+        freedom: its degrees of freedom, 1 or more.
         alpha: level of the test.
         power: probability that the test finds the effect.
 
     Returns:
-        The effect, in the unit of the SD.
+        The effect, in the unit of the error.
     """
-    t = stats.t.ppf(1 - alpha / 2, n - 1)
+    return error * _detectable(freedom, alpha, power)
+
+
+@lru_cache
+def _detectable(freedom: float, alpha: float, power: float) -> float:
+    """The effect in standard errors."""
+    t = stats.t.ppf(1 - alpha / 2, freedom)
 
     def missing_power(shift: float) -> float:
-        below = np.nan_to_num(stats.nct.cdf(-t, n - 1, shift))  # NaN where it underflows
-        return float(stats.nct.sf(t, n - 1, shift) + below - power)
+        below = np.nan_to_num(stats.nct.cdf(-t, freedom, shift))  # NaN where it underflows
+        return float(stats.nct.sf(t, freedom, shift) + below - power)
 
-    return optimize.brentq(missing_power, 0, 2 * t + 3) * sd / np.sqrt(n)
+    high = 2 * t + 3
+    while missing_power(high) < 0:  # few degrees of freedom and a high power
+        high *= 2
+    return float(optimize.brentq(missing_power, 0, high))

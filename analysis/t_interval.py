@@ -13,7 +13,7 @@ ROUNDING = 1e-12  # values that differ by less count as equal
 
 
 class Estimate(NamedTuple):
-    """A mean, its 95 % t interval, and its two-sided p value against 0."""
+    """A mean, its t interval (95 % by default), and its two-sided p value against 0."""
 
     value: float
     low: float
@@ -49,11 +49,12 @@ def t_interval(center: Number, error: Number, freedom: float) -> tuple[Number, N
     return center - half, center + half
 
 
-def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
-    """The mean and its 95 % t interval.
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """The mean and its t interval.
 
     Args:
         values: (n,); values that are not finite are left out.
+        confidence: of the interval.
 
     Returns:
         Mean, lower end, upper end. The ends are infinite for one value, and all three are NaN for none.
@@ -65,14 +66,16 @@ def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     mean = float(finite.mean())
     if len(finite) == 1:
         return mean, -np.inf, np.inf
-    return mean, *t_interval(mean, _standard_error(finite), len(finite) - 1)
+    half = t_quantile(len(finite) - 1, confidence) * _standard_error(finite)
+    return mean, mean - half, mean + half
 
 
-def estimate(values: Floats) -> Estimate | None:
-    """The mean, its 95 % t interval and its p value against 0.
+def estimate(values: Floats, confidence: float = CONFIDENCE) -> Estimate | None:
+    """The mean, its t interval and its p value against 0.
 
     Args:
         values: (n,), finite.
+        confidence: of the interval.
 
     Returns:
         The estimate; None where there are fewer than two values or all are equal, because there is no noise
@@ -81,7 +84,7 @@ def estimate(values: Floats) -> Estimate | None:
     if len(values) < 2 or np.ptp(values) < ROUNDING:
         return None
     t = values.mean() / _standard_error(values)
-    return Estimate(*mean_interval(values), p=float(2 * special.stdtr(len(values) - 1, -abs(t))))
+    return Estimate(*mean_interval(values, confidence), p=float(2 * special.stdtr(len(values) - 1, -abs(t))))
 
 
 def _standard_error(values: Floats) -> float:

@@ -2,27 +2,33 @@
 
 from dataclasses import dataclass
 
+CONTRASTS = 4  # of an arm: the gap's change over each segment and over both, and the gap at the largest size
 VERDICTS = (
-    "The verdict is the first of these that is shown: constant, the slope is equivalent to 0; closes, the "
-    "slope is below 0 and the gap at the largest size is equivalent to 0; shrinks, the slope is below 0; "
-    "grows, the slope is above 0. Otherwise it is inconclusive. Equivalence to 0 is shown by two one-sided "
-    "tests (TOST). A test that finds no difference does not show it."
+    "All that is said is read from intervals that hold together in 95 % of studies. The verdict is the first "
+    "of these that they show: closes, the gap falls over the whole range, is none at the largest size, and "
+    "rises over no segment; bent, the segments disagree: over one it falls, rises or stays, and over the "
+    "other it does something else; shrinks, it falls over the whole range, and over the second segment it "
+    "does not rise by its margin; grows, it rises over the whole range, and over the second segment it does "
+    "not fall by its margin; constant, no change has a sign, and each is within its margin. Otherwise it is "
+    "inconclusive."
 )
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The limits and margins of the tests.
+    """The limits and margins of the verdict.
 
     Attributes:
-        arms: the arms that are tested together.
+        arms: the arms that are judged together.
         baseline: the arm that they are compared with.
         margin: gaps at the largest size within +-margin count as none; accuracy in [0, 1].
-        slope_margin: slopes within +-slope_margin count as none; accuracy per decade of images.
+        slope_margin: changes within +-slope_margin per decade of images count as none.
+        relative_margin: neither margin is above this share of the baseline's error.
         chance: accuracy of guessing.
-        near_chance: a size is left out where the baseline's mean accuracy is at most this above chance.
-        alpha: level of the tests.
-        power: of `DataVolume.smallest_slope`.
+        near_chance: a size is left out where the mean accuracy of the baseline or of the arm is at most this
+            above chance.
+        alpha: how often one of all intervals of all arms may miss its truth.
+        power: of the smallest change that is said to be found.
         other_recipe: arms that were trained with another recipe than the baseline.
 
     Raises:
@@ -34,24 +40,31 @@ class Rules:
     margin: float
     slope_margin: float
     chance: float
+    relative_margin: float = 0.1
     near_chance: float = 0.05
     alpha: float = 0.05
     power: float = 0.8
     other_recipe: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.margin > 0 and self.slope_margin > 0 and 0 <= self.chance < 1):
-            rule = "`margin > 0`, `slope_margin > 0` and `0 <= chance < 1` must hold"
-            got = f"(margin={self.margin}, slope_margin={self.slope_margin}, chance={self.chance})"
-            raise ValueError(f"{rule}, but got {got}")
+        margins = {name: getattr(self, name) for name in ("margin", "slope_margin", "relative_margin")}
+        if not (min(margins.values()) > 0 and 0 <= self.chance < 1):
+            rule = "`margin > 0`, `slope_margin > 0`, `relative_margin > 0` and `0 <= chance < 1` must hold"
+            got = ", ".join(f"{name}={value}" for name, value in {**margins, "chance": self.chance}.items())
+            raise ValueError(f"{rule}, but got ({got})")
 
     def __str__(self) -> str:
         return f"{self.fixed} {VERDICTS}"
 
     @property
-    def strictest_alpha(self) -> float:
-        """The level at which Holm tests the smallest p value of the arms."""
-        return self.alpha / len(self.arms)
+    def intervals(self) -> int:
+        """How many intervals hold together."""
+        return CONTRASTS * len(self.arms)
+
+    @property
+    def confidence(self) -> float:
+        """Of each interval, so that all hold together (Bonferroni)."""
+        return 1 - self.alpha / self.intervals
 
     @property
     def fixed(self) -> str:
@@ -59,10 +72,12 @@ class Rules:
         near = f"{100 * self.near_chance:g} points of chance ({100 * self.chance:g} %)"
         arms = f"{len(self.arms)} {'arms' if len(self.arms) > 1 else 'arm'}"
         return (
-            f"Fixed beforehand: a size is left out where the mean accuracy of {quoted(self.baseline)} is "
-            f"within {near}. A gap within {points(self.margin)} at the largest size counts as none, and so "
-            f"does a slope within {points(self.slope_margin)} per decade of images. Tests are t tests over "
-            f"paired seeds at {100 * self.alpha:g} %, each adjusted by Holm over {arms}."
+            f"Fixed beforehand: a size is left out where the mean accuracy of {quoted(self.baseline)} or of "
+            f"the arm is within {near}. The sizes are cut into two segments at the one nearest the middle in "
+            f"log D. A gap within {points(self.margin)} at the largest size counts as none, and so does a "
+            f"change within {points(self.slope_margin)} per decade of images, if both are also within "
+            f"{100 * self.relative_margin:g} % of the error of {quoted(self.baseline)}. Intervals are t "
+            f"intervals over paired seeds, adjusted by Bonferroni over the {self.intervals} of {arms}."
         )
 
 

@@ -185,6 +185,7 @@ STUDY = {
     "reference": optional(table(STEP, "name")),
     "gap_margin": real(0, 1, above=True, below=True),
     "slope_margin": real(0, 1, above=True, below=True),
+    "relative_margin": real(0, 1, above=True, below=True),
     "sampler": either(word("additive", "tpe", "nsga2", "gp", "random"), own),
     "early_stopping": optional(table(STOPPING)),
     "confirm": whole(0, 1000),

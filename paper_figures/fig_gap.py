@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablate.labels import shortened
@@ -44,8 +43,6 @@ def _draw_arm(axes: Any, arm: ArmGap, marker: str, shift: float) -> Any:
     colour, kept = arm.colour, arm.sizes[arm.sizes["kept"].astype(bool)]
     style = {"color": colour, "linewidth": 1, "marker": marker, "markersize": 4}
     line = axes.plot(kept["images"] * shift, kept["gap"], **style)[0]
-    band = {"color": colour, "alpha": 0.12, "lw": 0}
-    axes.fill_between(kept["images"], kept["band_low"], kept["band_high"], **band)
     for _, row in arm.sizes.iterrows():
         x, face = row["images"] * shift, colour if row["kept"] else "white"
         axes.plot([x, x], [row["low"], row["high"]], color=colour, linewidth=1)
@@ -55,7 +52,7 @@ def _draw_arm(axes: Any, arm: ArmGap, marker: str, shift: float) -> Any:
 
 def _legend_text(name: str, arm: ArmGap) -> str:
     verdict, name = arm.verdict, shortened(name, LONGEST) + ("" if arm.same_recipe else "*")
-    if not np.isfinite(float(verdict["slope"] if verdict["slope"] is not None else np.nan)):
+    if pd.isna(verdict["first"]):
         return f"{name}: {verdict['verdict']}"
-    slope, low, high = (100 * float(verdict[key]) for key in ("slope", "slope_low", "slope_high"))
-    return f"{name}: {verdict['verdict']}, {slope:+.1f} points a decade ({low:+.1f} to {high:+.1f})"
+    first, second = (f"{100 * float(verdict[key]):+.1f}" for key in ("first", "second"))
+    return f"{name}: {verdict['verdict']}, {first} and {second} points over the segments"

@@ -8,7 +8,7 @@ from ablate.config.objectives import AXES
 from ablate.paper_figures.palette import colours
 
 X_LABEL = AXES["images"].label
-IN_POINTS = ["gap", "low", "high", "band_low", "band_high"]
+IN_POINTS = ["gap", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,8 @@ class ArmGap:
 
     Args:
         colour: Of the arm.
-        sizes: A row a size of the training set (images, kept, gap, low, high, band_low, band_high), gaps in
-            points. `low` and `high` are the t interval over seeds, the band is by bootstrap. Sizes that are
-            not `kept` have no part in the verdict.
+        sizes: A row a size of the training set (images, kept, gap, low, high), gaps in points. The intervals
+            hold together. Sizes that are not `kept` have no interval and no part in the verdict.
         verdict: The arm's row of verdicts.csv; its values are shares.
     """
 
@@ -37,8 +36,8 @@ def gap_info(gaps: pd.DataFrame, verdicts: pd.DataFrame) -> dict[str, ArmGap]:
     """Compute what a figure shows.
 
     Args:
-        gaps: A row an arm and size (arm, images, kept, gap, low, high, band_low, band_high); shares.
-        verdicts: A row an arm (arm, verdict, same_recipe, slope, slope_low, slope_high, margin); shares.
+        gaps: A row an arm and size (arm, images, kept, gap, low, high); shares.
+        verdicts: A row an arm (arm, verdict, same_recipe, first, second, margin); shares.
 
     Returns:
         By arm, in the order of the gaps.

@@ -150,7 +150,7 @@ def simulated(tmp_path_factory):
                 "status": "complete",
                 "images": round(20_000 * spec.fraction),
             }
-            record |= {"accuracy": round(1 - 0.65 * 0.46**x - gap + random.normal(0, 0.01), 4), "loss": 1.0}
+            record |= {"accuracy": round(1 - 0.65 * 0.46**x - gap + random.normal(0, 0.003), 4), "loss": 1.0}
             record |= {
                 "test_accuracy": record["accuracy"],
                 "test_loss": 1.0,

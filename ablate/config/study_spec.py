@@ -53,6 +53,7 @@ class StudySpec(Spec):
         reference: One more cell: all steps, and this one.
         gap_margin: A gap in accuracy at the largest training set that counts as none.
         slope_margin: A change of the gap, for each decade of images, that counts as none.
+        relative_margin: No gap and no change counts as none above this share of full precision's error.
         sampler: What proposes the trials of a search: a name of the table in `config.samplers`, or a user's
             own as "module:name".
         early_stopping: Which trials end early; None: none does.
@@ -86,6 +87,7 @@ class StudySpec(Spec):
     reference: Step | None = None
     gap_margin: float = Field(0.01, gt=0, lt=1)
     slope_margin: float = Field(0.01, gt=0, lt=1)
+    relative_margin: float = Field(0.1, gt=0, lt=1)
     sampler: SamplerName = "additive"
     early_stopping: EarlyStopping | None = None
     confirm: int = Field(0, ge=0, le=1000)

@@ -106,11 +106,12 @@ def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     options: dict[str, Any] = {
         "margin": study.gap_margin,
         "slope_margin": study.slope_margin,
+        "relative_margin": study.relative_margin,
         "chance": 1 / len(results.classes),
         "correctness": _correctness(results, records) or None,
     }
     by_arm: dict[str, DataVolume] = {}
-    # Holm's correction is within a family, because each family asks about recipes of its own.
+    # Intervals hold together within a family, because each family asks about recipes of its own.
     for baseline, arms in trials.families.items():
         other = [arm for arm in arms if recipes.get(arm) != recipes.get(baseline)]
         by_arm.update(
@@ -118,6 +119,7 @@ def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
         )
     tables = {
         "verdicts": pd.DataFrame([_verdict(result) for result in by_arm.values()]),
+        "changes": pd.concat([result.changes.assign(arm=arm) for arm, result in by_arm.items()]),
         "gaps": pd.concat([result.gaps.assign(arm=arm) for arm, result in by_arm.items()]),
         "needed": pd.concat([result.needed.assign(arm=arm) for arm, result in by_arm.items()]),
         "scales": pd.concat([result.scales.assign(arm=arm) for arm, result in by_arm.items()]),
@@ -148,10 +150,12 @@ def _correctness(results: RunResults, records: pd.DataFrame) -> dict[tuple[str, 
 
 def _verdict(result: DataVolume) -> dict[str, Any]:
     """The row of one arm in verdicts.csv."""
-    rules, estimates = result.rules, {}
-    for name, value in (("slope", result.slope), ("gap", result.gap), ("mixed", result.mixed)):
-        centre, low, high = value[:3] if value else (None, None, None)
-        estimates.update({name: centre, f"{name}_low": low, f"{name}_high": high})
+    rules, contrasts = result.rules, result.by_contrast
+    estimates: dict[str, Any] = {}
+    for name in ("first", "second", "whole", "gap"):
+        row = contrasts.loc[name] if name in contrasts.index else None
+        for end, column in (("", "value"), ("_low", "low"), ("_high", "high"), ("_smallest", "smallest")):
+            estimates[name + end] = None if row is None else row[column]
     return {
         "arm": result.arm,
         "verdict": result.verdict,
@@ -159,10 +163,8 @@ def _verdict(result: DataVolume) -> dict[str, Any]:
         "same_recipe": result.arm not in rules.other_recipe,
         "seeds": result.seeds,
         "margin": rules.margin,
+        "intervals": rules.intervals,
         **estimates,
-        **{f"p_{test}": p for test, p in result.tests["holm"].items()},
-        "mixed_random": result.mixed_random,
-        "smallest_slope": result.smallest_slope,
         "sentence": result.sentence,
     }
 

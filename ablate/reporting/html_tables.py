@@ -12,10 +12,12 @@ from ablate.reporting.run_results import Finding
 
 MAX_ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
-ESTIMATES = [name + end for name in ("slope", "gap", "mixed") for end in ("", "_low", "_high")]
+ENDS = ("", "_low", "_high", "_smallest")
+ESTIMATES = [name + end for name in ("first", "second", "whole", "gap") for end in ENDS]
 PERCENT = {  # columns of shares in [0, 1]
-    "verdicts": ("margin", *ESTIMATES, "smallest_slope"),
-    "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high"),
+    "verdicts": ("margin", *ESTIMATES),
+    "changes": ("value", "low", "high", "margin", "smallest", "error"),
+    "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
     "bought": ("mean", "low", "high"),
     "sensitivity": ("accuracy_cost", "accuracy_low", "accuracy_high"),

@@ -104,20 +104,19 @@ def volume(finding: Finding, objectives: list[str]) -> list[Panel]:
     if gaps.empty:
         return []
     arms = gap_info(gaps, verdicts)
-    traces = []
-    for i, (name, arm) in enumerate(arms.items()):
-        traces += _gap(name, arm, 1.02 ** (i - (len(arms) - 1) / 2))  # side by side
+    shift = (len(arms) - 1) / 2  # side by side
+    traces = [_gap(name, arm, 1.02 ** (i - shift)) for i, (name, arm) in enumerate(arms.items())]
     y = {"title": {"text": "gap (points)"}, "zeroline": True, "rangemode": "tozero"}
-    title = "Gap to full precision against training images: mean, 95 % interval over seeds, bootstrap band"
+    title = "Gap to full precision against training images: mean, 95 % intervals that hold together"
     if not verdicts["same_recipe"].all():
         title += " (* to another recipe: recipe and quantization together)"
     return [Panel(title, traces, {"xaxis": axis_layout(AXES["images"], gaps["images"]), "yaxis": y}, 420)]
 
 
-def _gap(name: str, arm: ArmGap, shift: float) -> list[Plain]:
-    rows, banded = arm.sizes, arm.sizes.dropna(subset="band_low")
+def _gap(name: str, arm: ArmGap, shift: float) -> Plain:
+    rows = arm.sizes
     star = "" if arm.same_recipe else " *"
-    line = {
+    return {
         "x": numbers(rows["images"] * shift),
         "y": numbers(rows["gap"]),
         "name": f"{escaped(name)}: {arm.verdict['verdict']}{star}",
@@ -128,9 +127,6 @@ def _gap(name: str, arm: ArmGap, shift: float) -> list[Plain]:
         "customdata": numbers(rows["images"]),
         "hovertemplate": "%{customdata:,} images: %{y:.1f} points<extra>%{fullData.name}</extra>",
     }
-    if banded.empty:
-        return [line]
-    return [*band(banded["images"], banded["band_low"], banded["band_high"], arm.colour), line]
 
 
 def ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
