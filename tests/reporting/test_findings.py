@@ -1,6 +1,5 @@
 """What a run shows, and what it does not."""
 
-import json
 import re
 import shutil
 import tracemalloc
@@ -94,7 +93,8 @@ def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):
 @pytest.mark.long
 def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
     path = simulated(0.1, 0.0, seeds=3)
-    records = [json.loads(line) for line in (path / "ledger.jsonl").read_text().splitlines()[:-1]]
+    records = load_run(path).records.to_dict("records")[:-1]
+    (path / "ledger.jsonl").unlink()
     (path / "predictions").mkdir()
     random, labels = np.random.default_rng(0), np.arange(200) % 10
     for record in records:
@@ -102,7 +102,7 @@ def test_test_images_are_drawn_too_before_the_last_trial_has_ended(simulated):
         record["test_accuracy"] = float((guesses == labels).mean())
         file = path / "predictions" / f"{record['trial_id']}.npz"
         np.savez(file, test_logits=np.eye(10)[guesses], test_labels=labels)
-    (path / "ledger.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        append(path / "ledger.jsonl", record)
     finding = findings(load_run(path))["volume"]
     gaps = finding.tables["gaps"]
     assert (gaps["low"] < gaps["gap"]).all() and (gaps["gap"] < gaps["high"]).all()
