@@ -1,0 +1,336 @@
+"""The sentences of README and docs that state a result, with their numbers as `recompute` computes them."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from recompute import Seeds, Sentence, arm, change, hypervolume, less, percent, published, table1
+
+Fields = Mapping[str, Any]
+FULL, BINARY, TERNARY = ({"weights": name} for name in ("full", "binary", "ternary"))
+# The ladder's fields at the bottom, and what each rung changes of them.
+BOTTOM: dict[str, Any] = {
+    "weights": "binary",
+    "beta": 8.0,
+    "beta_per": "tensor",
+    "optimizer": "sgd",
+    "warmup": 0.0,
+    "activation_scale": "tensor",
+    "norm": True,
+    "augment": False,
+    "distill": 0.0,
+    "ema": 0.0,
+}
+STEPS: dict[str, dict[str, Any]] = {
+    "beta": {"beta": "absmean"},
+    "AdamW": {"optimizer": "adamw"},
+    "warm-up": {"warmup": 0.1},
+    "gamma": {"activation_scale": "token"},
+    "norm": {"norm": "unnormalised"},
+    "augment": {"augment": True},
+    "channel": {"beta_per": "channel"},
+    "distill": {"distill": 0.5},
+    "last": {"ema": 0.99},
+}
+CONTRASTS = 2 * len(STEPS) + 1  # of the ladder: a gain for each rung and the reference, a cost for each step
+PLAIN = {"optimizer": "adamw", "augment": True, "norm": False}
+NOT_AUGMENTED = {"optimizer": "adamw", "augment": False}
+FEW, MIDDLE, MANY = 200, 2000, 20_000  # images
+BY_PAPER = {**BINARY, "optimizer": "sgd", "norm": True}
+
+
+def sentences() -> Iterator[Sentence]:
+    """All of them."""
+    for part in (ladder, data, final, backbones, micro, recipes, sizes, steps, searches, faults):
+        yield from part()
+
+
+def rungs() -> dict[str, Seeds]:
+    """The ladder's accuracies: "base", then each step's."""
+    fields, found = dict(BOTTOM), {"base": arm("ladder", BOTTOM)}
+    for name, changed in STEPS.items():
+        fields |= changed
+        found[name] = arm("ladder", fields)
+    return found
+
+
+def without(step: str) -> Seeds:
+    """The ladder's top without one step."""
+    top = {key: value for changed in STEPS.values() for key, value in changed.items()}
+    fields = {**BINARY, **top, **{key: BOTTOM[key] for key in STEPS[step]}}
+    if step == "beta":  # a literal beta is neither of a tensor nor of a channel
+        del fields["beta_per"]
+    return arm("ladder", fields)
+
+
+def ladder() -> Iterator[Sentence]:
+    found, full, run = rungs(), arm("ladder", FULL), "results/ladder"
+    names = list(found)
+    gain = {name: less(found[name], found[below], CONTRASTS) for below, name in pairwise(names)}
+    cost = {name: less(found["last"], without(name), CONTRASTS) for name in STEPS}
+    behind = less(full, found["last"], CONTRASTS)
+    literal, base = percent(without("beta")), percent(found["base"])
+    for document in ("README.md", "docs/results.md"):
+        yield Sentence(
+            document,
+            run,
+            gain["beta"].of("points of test accuracy by the paper's recipe"),
+        )
+        yield Sentence(document, run, cost["beta"].of("with all the other changes"))
+        yield Sentence(document, run, f"distillation, {gain['distill']}")
+        yield Sentence(document, run, f"the last step, {gain['last']}")
+        yield Sentence(document, run, f"{CONTRASTS} contrasts")
+    yield Sentence(
+        "README.md",
+        run,
+        f"from the paper's recipe to {behind.of('points below full precision')}",
+    )
+    yield Sentence(
+        "README.md",
+        run,
+        f"close to chance by the paper's recipe ({base}), and has {literal} with all the other changes",
+    )
+    yield Sentence("docs/results.md", run, f"where the literal 8 has {literal}")
+    yield Sentence(
+        "docs/results.md",
+        run,
+        f"AdamW {gain['AdamW']}, warm-up and clipping {gain['warm-up']}, gamma per token {gain['gamma']}",
+    )
+    yield Sentence(
+        "docs/results.md",
+        run,
+        f"no second LayerNorm {gain['norm']}, flips and shifts {gain['augment']}, beta per channel {gain['channel']}",
+    )
+    yield Sentence(
+        "docs/results.md",
+        run,
+        f"AdamW {cost['AdamW']}, beta per channel {cost['channel']} and the last step {cost['last']}",
+    )
+    yield Sentence("docs/paper.md", run, f"brings {gain['beta'].of('points')}")
+    yield Sentence("docs/paper.md", run, f"({base}), and with all the other rungs it has {literal}")
+    yield Sentence(
+        "docs/paper.md",
+        run,
+        f"gains {gain['norm'].mean:+z.1f} points on the way {gain['norm'].between('+')} and {cost['norm'].mean:+z.1f} at the top {cost['norm'].between('+')}",
+    )
+
+
+def data() -> Iterator[Sentence]:
+    def changes(study: str, full: Fields, low: Fields, arms: int) -> list[str]:
+        """Over the first and the second segment, and the gap at the end; four intervals an arm."""
+        family = 4 * arms
+        spans = ((FEW, MIDDLE), (MIDDLE, MANY))
+        found = [change(study, full, low, span, family) for span in spans]
+        end = less(arm(study, {**full, "images": MANY}), arm(study, {**low, "images": MANY}), family)
+        return [f"{found[0]:+}", f"{found[1]:+}", f"{end}"]
+
+    same, grown = "data_volume", "data_volume_epochs"
+    default = {**FULL, "augment": True}
+    cases = {
+        "binary": (same, default, {**BINARY, **PLAIN}, 3),
+        "ternary": (same, default, TERNARY, 3),
+        "binary, the paper's recipe": (same, default, BY_PAPER, 3),
+        "binary, not augmented": (same, {**FULL, **NOT_AUGMENTED}, {**BINARY, **NOT_AUGMENTED}, 1),
+        "binary, steps grow": (grown, FULL, BINARY, 2),
+        "ternary, steps grow": (grown, FULL, TERNARY, 2),
+    }
+    found = {name: changes(*case) for name, case in cases.items()}
+    for document in ("README.md", "docs/results.md"):
+        first, second, end = found["binary"]
+        yield Sentence(
+            document,
+            f"results/{same}",
+            f"changes by {first} points from 200 to 2,000 images and by {second} from 2,000 to 20,000",
+        )
+        first, second, _ = found["binary, not augmented"]
+        yield Sentence(document, f"results/{same}", f"by {first} and {second}")
+        first, second, _ = found["binary, steps grow"]
+        yield Sentence(document, f"results/{grown}", f"by {first} and {second}")
+    for name, (first, second, end) in found.items():
+        run = cases[name][0]
+        yield Sentence("docs/paper.md", f"results/{run}", f"| {name} | {first} | {second} | {end} |")
+
+
+def final() -> Iterator[Sentence]:
+    run = "results/final"
+    full = arm("final", FULL)
+    sgd = {"optimizer": "sgd"}
+    arms = {
+        "ternary, distilled": {**TERNARY, "distill": 0.5},
+        "binary, distilled": {**BINARY, "distill": 0.5},
+        "ternary": {**TERNARY, "distill": 0.0},
+        "binary": {**BINARY, "distill": 0.0, "optimizer": "adamw"},
+        "paper": {**BINARY, **sgd},
+    }
+    gap = {name: less(full, arm("final", fields), len(arms)) for name, fields in arms.items()}
+    for document in ("README.md", "docs/results.md"):
+        yield Sentence(document, run, f"full precision's {percent(full)}")
+    yield Sentence(
+        "README.md",
+        run,
+        f"{gap['ternary, distilled'].mean:.1f} points behind full precision's {percent(full)} {gap['ternary, distilled'].between()}, an all-binary one {gap['binary, distilled']}",
+    )
+    yield Sentence("README.md", run, f"{gap['ternary']} and {gap['binary']} behind")
+    yield Sentence("docs/results.md", run, f"| ternary | {gap['ternary']} | {gap['ternary, distilled']} | |")
+    yield Sentence(
+        "docs/results.md", run, f"| binary | {gap['binary']} | {gap['binary, distilled']} | {gap['paper']} |"
+    )
+
+
+def backbones() -> Iterator[Sentence]:
+    def tuned(backbone: str, weights: str) -> Seeds:
+        return arm(f"backbones/{backbone}", {"weights": weights})
+
+    bundled, family = tuned("bundled", "full"), 7
+    rows = [
+        ("full", "full", "full precision", "full precision"),
+        ("full", "binary", "full precision", "binary"),
+        ("full", "ternary", "full precision", "ternary"),
+        ("binary", "binary", "binary", "binary"),
+        ("ternary", "ternary", "ternary", "ternary"),
+    ]
+    run = "results/backbones"
+    for backbone, weights, before, after in rows:
+        values = tuned(backbone, weights)
+        yield Sentence(
+            "docs/results.md",
+            run,
+            f"| {before} | {after} | {percent(values)} | {less(bundled, values, family)} |",
+        )
+    ahead = [less(tuned(name, name), tuned("full", name), family) for name in ("binary", "ternary")]
+    for document in ("docs/results.md", "docs/paper.md"):
+        yield Sentence(document, run, ahead[0].of("points"))
+        yield Sentence(document, run, f"{ahead[1]}")
+
+
+def micro() -> Iterator[Sentence]:
+    run = "paper_micro"
+    full = arm(run, FULL)
+    arms = {
+        "classifier 1-bit, beta = mean\\|W\\|": arm(run, {**BINARY, "beta": "absmean"}, "head"),
+        "encoder 1-bit, beta = mean\\|W\\|": arm(run, {**BINARY, "beta": "absmean"}, "block"),
+        "encoder int8": arm(run, {"weights": "int8"}),
+        "encoder int4": arm(run, {"weights": "int4"}),
+        "classifier 1-bit, beta = 8": arm(run, {**BINARY, "beta": 8.0}, "head"),
+        "encoder 1-bit, beta = 8": arm(run, {**BINARY, "beta": 8.0}, "block"),
+    }
+    yield Sentence("docs/paper.md", f"results/{run}", f"| full precision | {percent(full)} | |")
+    for name, values in arms.items():
+        yield Sentence(
+            "docs/paper.md",
+            f"results/{run}",
+            f"| {name} | {percent(values)} | {less(values, full, len(arms)):+} |",
+        )
+    encoder = arms["encoder 1-bit, beta = mean\\|W\\|"]
+    loss = less(full, encoder, len(arms))
+    for document in ("docs/results.md", "docs/paper.md"):
+        yield Sentence(document, f"results/{run}", loss.of("points"))
+    yield Sentence("docs/results.md", f"results/{run}", f"full precision's {percent(full)}")
+    yield Sentence(
+        "docs/results.md", f"results/{run}", f"about at chance ({percent(arms['encoder 1-bit, beta = 8'])})"
+    )
+
+
+def recipes() -> Iterator[Sentence]:
+    run, family = "recipe_confirm", 7
+    usual = {name: arm(run, {"weights": name, "ema": 0.0}) for name in ("full", "binary", "ternary")}
+    searched = {name: arm(run, {"weights": name, "ema": 0.99}) for name in usual}
+    before = {name: less(usual["full"], usual[name], family) for name in ("binary", "ternary")}
+    after = {name: less(searched["full"], searched[name], family) for name in ("binary", "ternary")}
+    gain = [less(searched[name], usual[name], family) for name in ("full", "binary", "ternary")]
+    yield Sentence(
+        "docs/results.md",
+        f"results/{run}",
+        f"{before['binary'].mean:.1f} points behind full precision's {percent(usual['full'])} {before['binary'].between()} and an all-ternary one {before['ternary']}",
+    )
+    yield Sentence("docs/results.md", f"results/{run}", f"add {gain[0]}, {gain[1]} and {gain[2]} points")
+    yield Sentence(
+        "docs/results.md", f"results/{run}", f"leave the gaps at {after['binary']} and {after['ternary']}"
+    )
+
+
+def sizes() -> Iterator[Sentence]:
+    packed = published("packed-amd-epyc-2.14.1.json")
+    ms, mib = packed["latency_ms"]["1"], {key: size / 2**20 for key, size in packed["size_bytes"].items()}
+    for document in ("README.md", "docs/results.md"):
+        results = "benchmarks/results"
+        yield Sentence(document, results, f"is {mib['ours']:.1f} MiB instead of {mib['fp32']:.1f}")
+        yield Sentence(
+            document,
+            results,
+            f"takes {ms['ours']:.0f} ms where fp32 takes {ms['fp32']:.0f} and bf16 {ms['bf16']:.0f}, none of them compiled",
+        )
+        yield Sentence(
+            document,
+            results,
+            f"Compiled it takes {ms['ours, compiled']:.0f}, torchao's dynamic int8, compiled, {ms['torchao int8, compiled']:.0f}",
+        )
+        yield Sentence(document, results, f"onnxruntime's dynamic int8 {ms['onnxruntime int8']:.0f}")
+        yield Sentence(document, results, f"medians of {packed['rounds']}")
+    gpu, cpu = table1("table1_h100"), table1("paper_micro")
+    for document in ("README.md", "docs/results.md"):
+        yield Sentence(
+            document,
+            "results/table1_h100",
+            f"{gpu['ViT-B/16, 1-bit encoder (section 2.2)']:.0f} ms against {gpu['ViT-B/16']:.1f}",
+        )
+    yield Sentence(
+        "docs/results.md",
+        "results/paper_micro",
+        f"it is {cpu['ViT-B/16, 1-bit encoder (section 2.2)']:.1f} against {cpu['ViT-B/16']:.1f} in fp32",
+    )
+    yield Sentence(
+        "docs/paper.md",
+        "results/table1_h100",
+        f"VGG-16 takes {gpu['VGG-16']:.2f} ms and ResNet-18 {gpu['ResNet-18']:.2f}",
+    )
+
+
+def steps() -> Iterator[Sentence]:
+    cpu = published("train-step-amd-epyc-2.14.1.json")["steps"]
+    times = {name: row["times_full"] for name, row in cpu.items()}
+    words = f"takes {times['ablate binary']:.2f} (binary) or {times['ablate ternary']:.2f} (ternary) times"
+    yield Sentence("docs/results.md", "benchmarks/results", words)
+    peers = f"`bitlinear` it takes {times['bitlinear (PyPI), ternary']:.2f} times, with transformers' `AutoBitLinear` {times['transformers AutoBitLinear, ternary']:.2f}"
+    yield Sentence("docs/results.md", "benchmarks/results", peers)
+
+
+def searches() -> Iterator[Sentence]:
+    table = published("search.json")
+    curves = {name: each["hypervolume"] for name, each in table["samplers"].items()}
+    median, low, high = curves["additive"][24]
+    file = "benchmarks/results/search.json"
+    yield Sentence("docs/results.md", file, f"After 25 trials ({median:.3f}, {low:.3f} to {high:.3f})")
+    median, low, high = curves["stock"][149]
+    yield Sentence("docs/results.md", file, f"{median:.3f} after 150 ({low:.3f} to {high:.3f})")
+    stock, ours = hypervolume("search_real/stock"), hypervolume("search_real/additive")
+    seconds = published("search_real.json")["samplers"]
+    spent = seconds["stock"]["seconds_of_all"][0]
+    until = seconds["additive"]["seconds_to_stock"][0]
+    assert int(np.argmax(ours > stock[-1])) + 1 == 2  # "with the second trial"
+    file = "benchmarks/results/search_real.json"
+    yield Sentence(
+        "docs/results.md", file, f"has {stock[-1]:.3f} after 150 trials and {spent:,.0f} seconds of training"
+    )
+    yield Sentence(
+        "docs/results.md",
+        file,
+        f"with the second trial, after {until:.0f} seconds, and has {ours[49]:.3f} after 50",
+    )
+
+
+def faults() -> Iterator[Sentence]:
+    found = published("faults-amd-epyc.json")
+    kinds = [found[name] for name in ("drivers", "workers", "raylets")]
+    kills = sum(kind["kills"] for kind in kinds)
+    lost, twice = (sum(kind[name] for kind in kinds) for name in ("lost", "duplicated"))
+    assert not lost and not twice
+    file = "benchmarks/results/faults-amd-epyc.json"
+    yield Sentence("README.md", file, f"[{kills} kills]")
+    workers = found["workers"]
+    yield Sentence(
+        "README.md",
+        file,
+        f"{workers['failed']} of the {workers['trials_recorded']} trials beside {workers['kills']} killed workers ended as `failed`",
+    )
