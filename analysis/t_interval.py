@@ -13,7 +13,7 @@ ROUNDING = 1e-12  # values that differ by less count as equal
 
 
 class Estimate(NamedTuple):
-    """A mean, its 95 % t interval, and its two-sided p value against 0."""
+    """A mean, its t interval, and its two-sided p value against 0."""
 
     value: float
     low: float
@@ -34,26 +34,44 @@ def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
-def t_interval(center: Number, error: Number, freedom: float) -> tuple[Number, Number]:
-    """The 95 % t interval of estimates.
+def simultaneous(contrasts: int) -> float:
+    """The confidence of each of several intervals that together hold with 95 % (Bonferroni; Dunn 1961).
+
+    It holds whatever the correlation of the contrasts.
+
+    Args:
+        contrasts: how many intervals there are.
+
+    Returns:
+        The probability that one of them covers its truth.
+    """
+    return 1 - (1 - CONFIDENCE) / max(contrasts, 1)
+
+
+def t_interval(
+    center: Number, error: Number, freedom: float, confidence: float = CONFIDENCE
+) -> tuple[Number, Number]:
+    """The t interval of estimates.
 
     Args:
         center: the estimates, a number or (k,).
         error: their standard errors, of the same shape.
         freedom: degrees of freedom.
+        confidence: the probability that an interval covers its truth.
 
     Returns:
         The lower and the upper ends, of the same shape.
     """
-    half = t_quantile(freedom) * error
+    half = t_quantile(freedom, confidence) * error
     return center - half, center + half
 
 
-def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
-    """The mean and its 95 % t interval.
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """The mean and its t interval.
 
     Args:
         values: (n,); values that are not finite are left out.
+        confidence: the probability that the interval covers the truth.
 
     Returns:
         Mean, lower end, upper end. The ends are infinite for one value, and all three are NaN for none.
@@ -65,14 +83,15 @@ def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     mean = float(finite.mean())
     if len(finite) == 1:
         return mean, -np.inf, np.inf
-    return mean, *t_interval(mean, _standard_error(finite), len(finite) - 1)
+    return mean, *t_interval(mean, _standard_error(finite), len(finite) - 1, confidence)
 
 
-def estimate(values: Floats) -> Estimate | None:
-    """The mean, its 95 % t interval and its p value against 0.
+def estimate(values: Floats, confidence: float = CONFIDENCE) -> Estimate | None:
+    """The mean, its t interval and its p value against 0.
 
     Args:
         values: (n,), finite.
+        confidence: the probability that the interval covers the truth.
 
     Returns:
         The estimate; None where there are fewer than two values or all are equal, because there is no noise
@@ -81,7 +100,7 @@ def estimate(values: Floats) -> Estimate | None:
     if len(values) < 2 or np.ptp(values) < ROUNDING:
         return None
     t = values.mean() / _standard_error(values)
-    return Estimate(*mean_interval(values), p=float(2 * special.stdtr(len(values) - 1, -abs(t))))
+    return Estimate(*mean_interval(values, confidence), p=float(2 * special.stdtr(len(values) - 1, -abs(t))))
 
 
 def _standard_error(values: Floats) -> float:

@@ -17,6 +17,7 @@ PERCENT = {  # columns of shares in [0, 1]
     "verdicts": ("margin", *ESTIMATES, "smallest_slope"),
     "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high", "band_low", "band_high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
+    "cells": ("mean", "low", "high"),
     "bought": ("mean", "low", "high"),
     "sensitivity": ("accuracy_cost", "accuracy_low", "accuracy_high"),
     "confusion": ("share",),

@@ -104,7 +104,12 @@ def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
         {"rung": ["base", "better"], "mean": [0.4, 0.5], "low": [0.3, 0.4], "high": [0.5, 0.6]}
     )
     rungs = rungs.assign(
-        gain=[np.nan, 0.1], gain_low=[np.nan, 0.05], cost=np.nan, cost_low=np.nan, cost_high=np.nan
+        gain=[np.nan, 0.1],
+        gain_low=[np.nan, 0.05],
+        gain_high=[np.nan, 0.15],
+        cost=np.nan,
+        cost_low=np.nan,
+        cost_high=np.nan,
     )
     seeds = pd.DataFrame({"base": [0.35, 0.45], "better": [0.45, 0.55]})
     fig_ladder.draw(ladder_info(rungs, seeds, "full"), "", tmp_path / "ladder")
