@@ -124,15 +124,20 @@ def repeated(changes: pd.DataFrame) -> pd.DataFrame:
         changes: rows of `changed` with the columns model and seed, of all models and seeds that are shown.
 
     Returns:
-        The rows with the columns `holm`: p adjusted over all of them, models, seeds and pairs; `contrasts`:
-        how many they are; `sure`: whether `holm` is below 5 %; and `repeated`, equal for all seeds of a model
-        and pair.
+        The rows with further columns. `holm`: p adjusted over all `contrasts` rows, of all models, seeds and
+        pairs; `sure`: whether it is below 5 %. `holm_every_seed`: the p of a change on every seed, which is
+        the largest of the seeds' p (Berger 1982), or 1 where their directions differ, adjusted over models
+        and pairs; `repeated`: whether it is below 5 %.
     """
     changes = changes.assign(holm=holm(changes["p"]), contrasts=len(changes))
     changes["sure"] = changes["holm"] < ALPHA
-    direction = np.sign(changes["confused"] - changes["baseline_confused"]).where(changes["sure"], 0)
-    pairs = direction.groupby([changes[column] for column in ("model", "class", "other")])
-    return changes.assign(repeated=pairs.transform("sum").abs() == pairs.transform("size"))
+    names = ["model", "class", "other"]
+    direction = np.sign(changes["confused"] - changes["baseline_confused"])
+    agree = direction.groupby([changes[name] for name in names]).transform("nunique") == 1
+    largest = changes["p"].where(agree, 1.0).groupby([changes[name] for name in names]).max()
+    adjusted = pd.Series(holm(largest), index=largest.index, name="holm_every_seed")
+    changes = changes.join(adjusted, on=names)
+    return changes.assign(repeated=changes["holm_every_seed"] < ALPHA)
 
 
 def examples(logits: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> pd.DataFrame:

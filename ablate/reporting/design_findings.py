@@ -6,7 +6,7 @@ import pandas as pd
 from ablate.analysis import paired
 from ablate.analysis.contrasts import RULE, contrasts, excludes_zero
 from ablate.analysis.sensitivity import sensitivities
-from ablate.analysis.t_interval import estimate, simultaneous
+from ablate.analysis.t_interval import estimate, simultaneous, t_quantile
 from ablate.reporting.run_results import Finding, RunResults
 
 COST = ["accuracy_cost", "accuracy_low", "accuracy_high"]
@@ -47,6 +47,15 @@ def _best_cell(seeds: pd.DataFrame, means: pd.DataFrame) -> str:
     )
 
 
+def _joint(contrasts: int, what: str, seeds: int) -> str:
+    """A note on the intervals of a family of contrasts, paired over seeds."""
+    wider = t_quantile(seeds - 1, simultaneous(contrasts)) / t_quantile(seeds - 1)
+    return (
+        f"95 % intervals are simultaneous over {contrasts} {what}; with {seeds} seeds each is {wider:.1f} "
+        f"times as wide as it would be alone; {RULE}"
+    )
+
+
 def _left_out(table: pd.DataFrame, column: str) -> tuple[str, ...]:
     """A note on the complete paired trials without a value in the column."""
     trials = table[(table["role"] == "seed") & (table["status"] == "complete")].drop_duplicates("trial_id")
@@ -68,8 +77,7 @@ def sensitivity(results: RunResults) -> Finding:
     if costs["n"].max() == 1:
         notes.append("with one seed no cost has an interval: noise alone may make it")
     else:
-        joint = f"95 % intervals are simultaneous over {costs['contrasts'].max()} costs in accuracy"
-        notes.append(f"{joint}; {RULE}")
+        notes.append(_joint(costs["contrasts"].max(), "costs in accuracy", costs["n"].max()))
     if n_unknown := int(costs["accuracy_cost"].isna().sum()):
         notes.append(f"{n_unknown} of {len(costs)} costs are not known yet")
     sentence = ". ".join(filter(None, clauses))
@@ -78,11 +86,13 @@ def sensitivity(results: RunResults) -> Finding:
 
 def _costs_of_precision(precision: str, rows: pd.DataFrame) -> str:
     """The clause about one precision, from its known costs; "" where nothing of it can be said."""
-    parts = [f"{_points(*costs)} in all" for costs in rows.loc[rows["how"] == "all", COST].to_numpy()]
+    whole = rows.loc[rows["how"] == "all", COST].to_numpy()  # a row or none
+    parts = [f"{precision} costs {_points(*costs)} in all" for costs in whole]
     for how, groups in rows[rows["how"] != "all"].groupby("how", sort=False):
         if told := _told_from_zero(groups.set_index("group")[COST], "costs"):
-            parts.append(f"{how}, {told}")
-    return f"{precision.capitalize()}: {'; '.join(parts)}" if parts else ""
+            parts.append(f"{precision} {how}, {told}")
+    clause = "; ".join(parts)
+    return clause[:1].upper() + clause[1:]
 
 
 def _told_from_zero(estimates: pd.DataFrame, what: str) -> str:
@@ -98,13 +108,13 @@ def _told_from_zero(estimates: pd.DataFrame, what: str) -> str:
     if sure.empty:
         return clause
     largest = sure.iloc[:, 0].abs().idxmax()
-    return f"{clause}, by the largest estimate {largest} ({_points(*sure.loc[largest])})"
+    return f"{clause}, by the largest estimate {largest}: {_points(*sure.loc[largest])}"
 
 
 def _points(value: float, low: float, high: float) -> str:
     """A difference of accuracies, and its interval where there is one."""
     text = f"{100 * value:+.1f} points"
-    return f"{text}, {100 * low:+.1f} to {100 * high:+.1f}" if np.isfinite(low) else text
+    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f})" if np.isfinite(low) else text
 
 
 def ladder(results: RunResults) -> Finding:
@@ -125,8 +135,8 @@ def ladder(results: RunResults) -> Finding:
     if rungs["n"].max() == 1:
         notes.append("with one paired seed no gain has an interval: noise alone may make it")
     else:
-        about = f"over {rungs['contrasts'].max()} gains and costs, and over {rungs['means'].max()} means"
-        notes.append(f"95 % intervals are simultaneous {about}; {RULE}")
+        notes.append(_joint(rungs["contrasts"].max(), "gains and costs", rungs["n"].max()))
+        notes.append(f"those of the means are simultaneous over {rungs['means'].max()} means")
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
     return Finding(title, _ladder_sentence(known, reference), tuple(notes), tables)
 
@@ -136,7 +146,10 @@ def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
     first, last = steps.iloc[0], steps.iloc[-1]
     sentence = f"From {first['rung']} at {first['mean']:.1%} to {last['rung']} at {last['mean']:.1%}"
     if reference in set(rungs["rung"]):
-        sentence += f"; {reference} reaches {rungs.set_index('rung').loc[reference, 'mean']:.1%}"
+        top = rungs.set_index("rung").loc[reference]
+        sentence += f"; {reference} reaches {top['mean']:.1%}"
+        if np.isfinite(top["gain_low"]):
+            sentence += f", {_points(*top[['gain', 'gain_low', 'gain_high']])} from there"
     named = steps.set_index("rung")
     for before, name in (("", "gain"), ("left out alone at the top, ", "cost")):
         if told := _told_from_zero(named[[name, f"{name}_low", f"{name}_high"]], f"{name}s"):

@@ -85,6 +85,7 @@ def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path
     if rungs["n"].max() > 1:
         title = f"{subject}, {rungs['n'].max()} paired seeds; 95 % intervals, simultaneous over "
         title += f"{rungs['means'].max()} means and over {rungs['contrasts'].max()} contrasts"
+        title += "\ngrey numbers and costs: not told from 0"
     reference = run.study.reference.name if run.study.reference else None
     fig_ladder.draw(ladder_info(rungs, seeds, reference), title, to / "ladder")
     yield to / "ladder"
@@ -147,10 +148,12 @@ def _confusion_differences(
         title, pairs = f"{name} less {baseline}{subset}", None  # of the first seed
         if "confused_more" in tables:
             pairs = tables["confused_more"][tables["confused_more"]["model"] == name]
-            seeds = pairs["seed"].nunique()
+            seeds, tested = (
+                pairs["seed"].nunique(),
+                tables["confused_more"].groupby(["model", "class", "other"]),
+            )
             repeated = f"on each of {seeds} seeds" if seeds > 1 else "of one seed"
-            title += f"; framed: p < 5 % over the images, by Holm over {len(tables['confused_more'])} tests, "
-            title += repeated
+            title += f"; framed: p < 5 % over the images, by Holm over {tested.ngroups} pairs, {repeated}"
         path = to / f"confusion_{slug}_less_{baseline_slug}"
         fig_confusion.draw_difference(matrix, pairs, title, path)
         yield path

@@ -46,7 +46,7 @@ def layers(results: RunResults) -> Finding:
     about = f"by an additive model of {len(results.complete)} trials"
     if result.covariates:
         about += f" that holds {_first(result.covariates, 5)} fixed"
-    joint = f"95 % intervals, simultaneous over {len(effects)} effects"
+    joint = f"95 % intervals, simultaneous over {len(effects)} effect{'s' if len(effects) > 1 else ''}"
     sentence = ""
     if len(costly):
         worst = costly.loc[(costly["effect"] * loss).idxmax()]

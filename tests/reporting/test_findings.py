@@ -11,6 +11,7 @@ import pytest
 
 from ablate.analysis import paired
 from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
+from ablate.analysis.contrasts import RULE
 from ablate.config.study_spec import StudySpec
 from ablate.reporting import design_findings
 from ablate.reporting.findings import findings
@@ -284,6 +285,7 @@ def test_what_repeats_is_sure_on_every_seed_and_in_one_direction():
         [False],
     ]
     assert found["holm"].iloc[0] == pytest.approx(6e-6) and list(found["sure"]) == [True] * 5 + [False]
+    assert list(found["holm_every_seed"]) == pytest.approx([3e-6] * 2 + [1] * 4)
 
 
 def test_confusions_are_adjusted_over_models_and_seeds_too():
@@ -295,7 +297,7 @@ def test_confusions_are_adjusted_over_models_and_seeds_too():
     changes.loc[0, "p"] = 0.004
     assert repeated(changes[changes["model"] == "a"])["sure"].sum() == 1
     both = repeated(changes)
-    assert both["sure"].sum() == 0 and (both["contrasts"] == 20).all()
+    assert both["sure"].sum() == both["repeated"].sum() == 0 and (both["contrasts"] == 20).all()
 
 
 def lose_the_test_accuracy(path, line):
@@ -354,10 +356,11 @@ def test_a_ladder_says_which_gains_can_be_told_from_nothing(tmp_path):
     found = design_findings.ladder(climbed(tmp_path, 6))
     rungs = found.tables["ladder"].set_index("rung")
     assert (rungs["contrasts"] == 6).all() and (rungs["means"] == 4).all()
-    assert "1 of 3 gains can be told from 0, by the largest estimate one (+" in found.sentence
+    assert "1 of 3 gains can be told from 0, by the largest estimate one: +" in found.sentence
     assert found.notes == (
-        "95 % intervals are simultaneous over 6 gains and costs, and over 4 means; a contrast counts as "
-        "different from 0 where its simultaneous 95 % interval excludes 0",
+        "95 % intervals are simultaneous over 6 gains and costs; with 6 seeds each is 1.6 times as wide as "
+        f"it would be alone; {RULE}",
+        "those of the means are simultaneous over 4 means",
     )
 
 
