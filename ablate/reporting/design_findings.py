@@ -47,12 +47,14 @@ def _best_cell(seeds: pd.DataFrame, means: pd.DataFrame) -> str:
     )
 
 
-def _joint(contrasts: int, what: str, seeds: int) -> str:
-    """A note on the intervals of a family of contrasts, paired over seeds."""
+def _joint(contrasts: int, one: str, what: str, seeds: float) -> str:
+    """A note on the intervals of a family of contrasts, paired over so many seeds."""
+    if contrasts == 0:
+        return f"with fewer than two paired seeds no {one} has an interval: noise alone may make it"
     wider = t_quantile(seeds - 1, simultaneous(contrasts)) / t_quantile(seeds - 1)
     return (
-        f"95 % intervals are simultaneous over {contrasts} {what}; with {seeds} seeds each is {wider:.1f} "
-        f"times as wide as it would be alone; {RULE}"
+        f"95 % intervals are simultaneous over {contrasts} {what}; with {seeds:.0f} seeds each is "
+        f"{wider:.1f} times as wide as it would be alone; {RULE}"
     )
 
 
@@ -74,10 +76,7 @@ def sensitivity(results: RunResults) -> Finding:
     known = costs.dropna(subset="accuracy_cost").groupby("precision", sort=False)
     clauses = [_costs_of_precision(str(precision), rows) for precision, rows in known]
     notes = [*_left_out(table, "accuracy")]
-    if costs["n"].max() == 1:
-        notes.append("with one seed no cost has an interval: noise alone may make it")
-    else:
-        notes.append(_joint(costs["contrasts"].max(), "costs in accuracy", costs["n"].max()))
+    notes.append(_joint(costs["contrasts"].max(), "cost", "costs in accuracy", costs["n"].max()))
     if n_unknown := int(costs["accuracy_cost"].isna().sum()):
         notes.append(f"{n_unknown} of {len(costs)} costs are not known yet")
     sentence = ". ".join(filter(None, clauses))
@@ -132,11 +131,10 @@ def ladder(results: RunResults) -> Finding:
     if (known["rung"] == reference).all():
         return Finding(title, notes=("no rung has a paired trial yet",))
     notes = [*_left_out(table, "test_accuracy")]
-    if rungs["n"].max() == 1:
-        notes.append("with one paired seed no gain has an interval: noise alone may make it")
-    else:
-        notes.append(_joint(rungs["contrasts"].max(), "gains and costs", rungs["n"].max()))
-        notes.append(f"those of the means are simultaneous over {rungs['means'].max()} means")
+    pairs = rungs[["gain_n", "cost_n"]].max().max()
+    notes.append(_joint(rungs["contrasts"].max(), "gain", "gains and costs", pairs))
+    if means := rungs["means"].max():
+        notes.append(f"those of the means are simultaneous over {means} means")
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
     return Finding(title, _ladder_sentence(known, reference), tuple(notes), tables)
 

@@ -369,6 +369,33 @@ def test_a_ladder_of_noise_names_no_step(tmp_path):
     assert "none of 3 gains can be told from 0" in found.sentence and "largest" not in found.sentence
 
 
+def costly(path, cost):
+    """A made-up sensitivity of two groups on four seeds: the first costs this much, the second nothing."""
+    space = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}}
+    study = StudySpec(question="?", space=space, design="sensitivity", seeds=4)
+    run = create_run(path, study, {"classes": ["cat", "dog"], "layer_groups": ["a", "b"]})
+    planned, random = Design(study, ["a", "b"]), np.random.default_rng(0)
+    while spec := planned.ask():
+        accuracy = 0.6 - cost * ("a" in spec.layers) + random.normal(0, 0.002)
+        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
+        record |= {"accuracy": accuracy, "loss": 1 - accuracy}
+        append(run.path / "ledger.jsonl", record)
+        planned.tell(record)
+    return design_findings.sensitivity(RunResults(load_run(path)))
+
+
+def test_a_sensitivity_names_only_costs_that_can_be_told_from_nothing(tmp_path):
+    found = costly(tmp_path / "some", 0.2)
+    assert re.match(r"Binary costs \+\d+\.\d points \(\+", found.sentence)
+    for how in ("alone", "last"):
+        assert (
+            f"binary {how}, 1 of 2 costs can be told from 0, by the largest estimate a: +" in found.sentence
+        )
+    assert found.notes[0].startswith("95 % intervals are simultaneous over 5 costs in accuracy; with 4 seeds")
+    nothing = costly(tmp_path / "none", 0.0).sentence
+    assert "binary alone, none of 2 costs can be told from 0" in nothing and "largest" not in nothing
+
+
 def test_a_ladder_leaves_a_missing_test_accuracy_out_with_its_pairs(tmp_path):
     found = design_findings.ladder(climbed(tmp_path, 6, lost=1))
     rungs = found.tables["ladder"].set_index("rung")
