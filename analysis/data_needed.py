@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis.pairs import Pairs
 from ablate.analysis.seed_bootstrap import percentile_interval
-from ablate.analysis.t_interval import CONFIDENCE, Floats
+from ablate.analysis.t_interval import Floats, simultaneous
 
 MAX_EXTRAPOLATION = 10  # times the largest size; a line extended further says nothing
 
@@ -25,8 +25,8 @@ def data_needed(pairs: Pairs, draws: Floats) -> pd.DataFrame:
     """
     x, (goal, curve) = np.log10(pairs.images), pairs.accuracy.mean(axis=1)
     reached = _log_images(x, goal, curve)  # (K,)
-    confidence = 1 - (1 - CONFIDENCE) / len(x)  # Bonferroni
-    low, high = percentile_interval(_log_images(x, draws[:, 0], draws[:, 1]), len(pairs.seeds), confidence)
+    reached_by = _log_images(x, draws[:, 0], draws[:, 1])  # (B, K)
+    low, high = percentile_interval(reached_by, len(pairs.seeds), simultaneous(len(x)))
     rise = (curve[-1] - curve[-2]) / (x[-1] - x[-2])
     beyond = x[-1] + (goal - curve[-1]) / rise if rise > 0 else np.full(len(x), np.inf)  # (K,)
     near = (reached == np.inf) & (beyond - x[-1] <= np.log10(MAX_EXTRAPOLATION))

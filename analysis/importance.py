@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis.parameters import parameters
-from ablate.analysis.ped_anova import ped_anova, to_study, top_trials
+from ablate.analysis.ped_anova import best_trials, divergences
 from ablate.config.objectives import SIGN, Direction
 
 MIN_TRIALS = 20  # so that the best trials are at most a quarter
-SHUFFLES = 19  # the fewest whose maximum chance exceeds 1 time in 20
+SHUFFLES = 999
+LEVEL = (
+    0.05  # of the tables of an objective in which nothing matters, the share where one row is beyond chance
+)
 COLUMNS = ("objective", "parameter", "importance", "chance", "trials")
 
 
@@ -32,15 +33,6 @@ class Importance:
     note: str
 
 
-@dataclass(frozen=True)
-class _Trials:
-    points: pd.DataFrame
-
-    @cached_property
-    def study(self) -> optuna.Study:
-        return to_study(self.points)
-
-
 def by_parameter(records: pd.DataFrame, objectives: Mapping[str, Direction], seed: int = 0) -> Importance:
     """How far each parameter decides whether a trial is among the best tenth in an objective.
 
@@ -55,42 +47,62 @@ def by_parameter(records: pd.DataFrame, objectives: Mapping[str, Direction], see
     Returns:
         A row per objective and parameter, the most important first. `importance` is a share of 1: how far the
         parameter's values in the best trials differ from those in all trials. `chance`, on the same scale, is
-        the largest importance in 19 shuffles of the objective. A parameter without an effect exceeds it 1
-        time in 20, but more often if it is correlated with a parameter that has an effect. `trials`: those
-        that have the parameter.
+        a bound over all rows of the objective together: where no parameter has an effect, 1 table in 20 has a
+        row beyond it. It comes from 999 shuffles of the objective, so it takes the trials as exchangeable,
+        as those of a random search are. A parameter without an effect exceeds it more often if it is
+        correlated with a parameter that has an effect. `trials`: those that have the parameter.
     """
     rows: list[dict[str, Any]] = []
     reasons: dict[str, list[str]] = {}
-    cache: dict[tuple[int, ...], _Trials] = {}  # most objectives have the same trials
+    cache: dict[tuple[int, ...], pd.DataFrame] = {}  # most objectives have the same trials
     for objective, direction in objectives.items():
         usable = usable_records(records, objective)
         key = tuple(map(id, usable["spec"]))
         if key not in cache:
-            cache[key] = _Trials(parameters(usable))
-        trials = cache[key]
+            cache[key] = parameters(usable)
+        points = cache[key]
         losses = usable[objective].to_numpy(dtype=float) * SIGN[direction]  # (n,)
-        if reason := _unusable(losses, trials.points):
+        if reason := _unusable(losses, points):
             reasons.setdefault(reason, []).append(objective)
         else:
-            rows += [{"objective": objective, **row} for row in _importances(trials, losses, seed)]
+            rows += [{"objective": objective, **row} for row in _importances(points, losses, seed)]
     return Importance(pd.DataFrame(rows, columns=list(COLUMNS)), joined(reasons))
 
 
-def _importances(trials: _Trials, losses: NDArray[np.float64], seed: int) -> list[dict[str, Any]]:
-    """A row per parameter, by losses (n,), the most important first."""
-    names, random = list(trials.points), np.random.default_rng(seed)
-    divergence = ped_anova(trials.study, names, losses)
-    shuffled = [ped_anova(trials.study, names, random.permutation(losses)) for _ in range(SHUFFLES)]
-    total = sum(divergence.values()) or 1.0
-    return [
+def _importances(points: pd.DataFrame, losses: NDArray[np.float64], seed: int) -> list[dict[str, Any]]:
+    """A row per parameter of points (n, parameters), by losses (n,), the most important first."""
+    best, random = best_trials(losses), np.random.default_rng(seed)
+    shuffled = [random.choice(len(losses), len(best), replace=False) for _ in range(SHUFFLES)]
+    values = divergences(points, np.stack([best, *shuffled]))  # (1 + SHUFFLES, parameters)
+    total, chance = values[0].sum() or 1.0, _bound(values)
+    rows = [
         {
             "parameter": name,
-            "importance": divergence[name] / total,
-            "chance": max(each[name] for each in shuffled) / total,
-            "trials": int(trials.points[name].notna().sum()),
+            "importance": value / total,
+            "chance": limit / total,
+            "trials": int(points[name].notna().sum()),
         }
-        for name in sorted(divergence, key=lambda name: (-divergence[name], name))
+        for name, value, limit in zip(points, values[0], chance, strict=True)
     ]
+    return sorted(rows, key=lambda row: (-row["importance"], row["parameter"]))
+
+
+def _bound(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What all parameters together exceed with a probability of 5 %, by the maximum over them.
+
+    Westfall and Young 1993. Parameters count alike, whatever their number of choices, because
+    the maximum is over values in standard deviations.
+
+    Args:
+        values: (1 + SHUFFLES, parameters), the observed ones first.
+
+    Returns:
+        (parameters,).
+    """
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    scaled = (values - mean) / np.where(spread > 0, spread, np.inf)
+    largest = np.sort(scaled[1:].max(axis=1))  # (SHUFFLES,)
+    return mean + largest[-round(LEVEL * len(values))] * spread
 
 
 def usable_records(records: pd.DataFrame, objective: str) -> pd.DataFrame:
@@ -110,6 +122,6 @@ def _unusable(losses: NDArray[np.float64], points: pd.DataFrame) -> str:
         return f"{len(losses)} complete trials are too few; {MIN_TRIALS} or more are needed"
     if points.empty:
         return f"nothing varies in the {len(losses)} complete trials"
-    if (losses <= np.sort(losses)[top_trials(len(losses)) - 1]).all():
+    if len(best_trials(losses)) == len(losses):
         return "the best trials are no better than the rest"
     return ""

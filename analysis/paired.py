@@ -1,12 +1,14 @@
 """Cells of a design, compared seed by seed."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ablate.analysis.t_interval import mean_interval
+from ablate.analysis.contrasts import contrasts
 
 
 def by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -36,68 +38,58 @@ def ladder(
         column: the column to compare.
 
     Returns:
-        A row per rung: `mean`, `gain` and `cost`, each with its t interval. Gain and cost are paired
-        differences over the seeds that both cells have. `gain` is NaN for the base, `cost` without a
-        leave-one-out design.
+        A row per rung: `mean`, `gain` and `cost`, each with its number of values and its t interval. The
+        intervals of the `means` means hold together with 95 %, and so do those of the `contrasts` gains and
+        costs, which are one family; `gain_holm` and `cost_holm` are p values against 0, adjusted over it.
+        Gain and cost are paired differences over the seeds that both cells have. `gain` is NaN for the base,
+        `cost` without a leave-one-out design.
     """
     values = by_seed(table, column)
     trials = table[table["role"] == "seed"].drop_duplicates("cell").set_index("cell")
     rungs = [name for name in (*steps, reference) if name in values]
-    rows: list[dict[str, Any]] = []
-    for below, rung in zip([None, *rungs], rungs, strict=False):
-        without = f"all but: {rung}"
-        row = {
-            "rung": rung,
-            "n": int(values[rung].notna().sum()),
-            **_with_interval(("mean", "low", "high"), values[rung]),
-            **_with_interval(
-                ("gain", "gain_low", "gain_high"), values[rung] - values[below] if below else [np.nan]
-            ),
-            **_with_interval(
-                ("cost", "cost_low", "cost_high"),
-                values["all"] - values[without] if without in values else [np.nan],
-            ),
-        }
-        rows.append(row | {key: trials.loc[rung, key] for key in ("arm", "learning_rate") if key in trials})
-    return pd.DataFrame(rows)
+    gains = {rung: values[rung] - values[below] for below, rung in pairwise(rungs)}
+    without = {rung: f"all but: {rung}" for rung in rungs}
+    costs = {rung: values["all"] - values[cell] for rung, cell in without.items() if cell in values}
+    means = contrasts([values[rung] for rung in rungs]).set_axis(rungs).rename(columns={"contrasts": "means"})
+    family = contrasts([*gains.values(), *costs.values()])
+    parts = [means.drop(columns="holm")]
+    for name, rows, of in (("gain", family[: len(gains)], gains), ("cost", family[len(gains) :], costs)):
+        names = {"mean": name} | {key: f"{name}_{key}" for key in ("low", "high", "n", "holm")}
+        parts.append(rows.rename(columns=names)[[*names.values()]].set_axis(list(of)).reindex(rungs))
+    parts.append(pd.DataFrame({"contrasts": family["contrasts"].max() if len(family) else 0}, index=rungs))
+    parts.append(trials.loc[rungs, [key for key in ("arm", "learning_rate") if key in trials]])
+    return pd.concat(parts, axis=1).rename_axis("rung").reset_index()
 
 
-def crossing(table: pd.DataFrame, before: str, after: str, column: str = "test_accuracy") -> pd.DataFrame:
-    """What more data and another arm gain, alone and together: a 2 x 2 factorial, paired over seeds.
+def crossing(
+    table: pd.DataFrame, pairs: Sequence[tuple[str, str]], column: str = "test_accuracy"
+) -> pd.DataFrame:
+    """What more data and another arm gain, alone and together: 2 x 2 factorials, paired over seeds.
 
     Args:
         table: a row per trial, with arm, seed, images and the column.
-        before: an arm.
-        after: another arm, such as the same precision with another recipe.
+        pairs: arms to cross with data: one, and another, such as the same precision with another recipe.
         column: the column to compare.
 
     Returns:
-        A row per comparison with `before` at the fewest images (bought_by, images, n, mean, low, high): more
-        data, the other arm, both, and the interaction: both, beyond the sum of the two. Only seeds that have
-        all four corners count. Empty where the arms share fewer than two sizes.
+        Four rows per pair, each a comparison with its first arm, `arm`, at the fewest images: `bought_by`
+        more data, the other arm, both, and the interaction: both, beyond the sum of the two. `images`: from
+        the fewest to the most that both arms have. Only the `n` seeds that have all four corners count.
+        `mean`, `low`, `high`, `holm` and `contrasts` as in `contrasts.contrasts`: all rows are one family. A
+        pair that shares fewer than two sizes has no row.
     """
-    rows = table[table["arm"].isin([before, after])]
-    values = rows.pivot_table(column, "seed", ["arm", "images"])
-    no_arm = pd.DataFrame()
-    sizes = sorted({*values.get(before, no_arm).columns} & {*values.get(after, no_arm).columns})
-    if len(sizes) < 2:
-        return pd.DataFrame(columns=["bought_by", "images", "n", "mean", "low", "high"])
-    least, most = sizes[0], sizes[-1]
-    values = values[[(before, least), (before, most), (after, least), (after, most)]].dropna()
-    start, data, other, both = (values[key].to_numpy(float) for key in values)  # each (seeds,)
-    gains = {
-        "data": data - start,
-        after: other - start,
-        "both": both - start,
-        "both, beyond the sum": both - data - other + start,
-    }
-    about = {"images": f"{least} to {most}", "n": len(values)}
-    return pd.DataFrame(
-        {"bought_by": name, **about, **_with_interval(("mean", "low", "high"), gain)}
-        for name, gain in gains.items()
-    )
-
-
-def _with_interval(names: tuple[str, str, str], values: Any) -> dict[str, float]:
-    """The mean and its t interval under these three names."""
-    return dict(zip(names, mean_interval(values), strict=True))
+    about: list[dict[str, Any]] = []
+    gains: list[NDArray[np.float64]] = []
+    values, no_arm = table.pivot_table(column, "seed", ["arm", "images"]), pd.DataFrame()
+    for before, after in pairs:
+        sizes = sorted({*values.get(before, no_arm).columns} & {*values.get(after, no_arm).columns})
+        if len(sizes) < 2:
+            continue
+        least, most = sizes[0], sizes[-1]
+        corners = values[[(before, least), (before, most), (after, least), (after, most)]].dropna()
+        start, data, other, both = (corners[key].to_numpy(float) for key in corners)  # each (seeds,)
+        gains += [data - start, other - start, both - start, both - data - other + start]
+        names = ("data", after, "both", "both, beyond the sum")
+        about += [{"bought_by": name, "images": f"{least} to {most}", "arm": before} for name in names]
+    head = pd.DataFrame(about, columns=["bought_by", "images", "arm"])
+    return pd.concat([head, contrasts(gains)], axis=1)

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import special
 
 from ablate.analysis.pairs import Pairs
-from ablate.analysis.t_interval import CONFIDENCE, Floats, estimate
+from ablate.analysis.t_interval import Floats, estimate, simultaneous
 from ablate.analysis.trend import trend
 
 ESTIMATE = ("{}", "{}_low", "{}_high", "{}_p")
@@ -36,7 +36,7 @@ def scales(pairs: Pairs, notes: list[str]) -> pd.DataFrame:
         gaps["loss"] = pairs.loss[1] - pairs.loss[0]
     else:
         notes.append("the gap in loss is left out, because some trials have no finite loss")
-    confidence = 1 - (1 - CONFIDENCE) / (2 * len(gaps))
+    confidence = simultaneous(2 * len(gaps))
 
     def cells(values: Floats) -> tuple[float, ...]:
         return estimate(values, confidence) or (np.nan,) * len(ESTIMATE)

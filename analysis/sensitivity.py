@@ -1,17 +1,19 @@
 """What each layer group costs: quantized alone, and added last."""
 
 import re
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ablate.analysis.contrasts import contrasts
 from ablate.analysis.paired import by_seed
-from ablate.analysis.t_interval import mean_interval
 
-COLUMNS = ("precision", "group", "how", "n")
 CELL = re.compile(r"(\w+): (all but|only|all)(?: (.+))?")  # "binary: only head"
 SIGN = {"accuracy": -1, "loss": 1}  # of a change that is a cost
+# fmt: off
+COLUMNS = ("precision", "group", "how", "n", "contrasts", "accuracy_cost", "accuracy_low", "accuracy_high",
+           "accuracy_holm", "loss_n", "loss_contrasts", "loss_cost", "loss_low", "loss_high", "loss_holm")
+# fmt: on
 
 
 def sensitivities(table: pd.DataFrame) -> pd.DataFrame:
@@ -24,27 +26,28 @@ def sensitivities(table: pd.DataFrame) -> pd.DataFrame:
         Two rows per precision and group: `how` is "alone" (all other groups are full) and "last" (all others
         have the precision already). The first row of a precision, `how` "all", is that of all groups
         together. `accuracy_cost` is a share, `loss_cost` in nats; a positive cost means worse. They are means
-        over the `n` paired seeds with t intervals; an unbounded end is NaN.
+        over the `n` and `loss_n` paired seeds. `accuracy_low`, `accuracy_high`: t intervals that hold
+        together with 95 %, over all `contrasts` costs in accuracy; `accuracy_holm`: p values against 0,
+        adjusted over them. The `loss_contrasts` costs in loss are another family. An unbounded end is NaN.
     """
     seeds = {metric: by_seed(table, metric) for metric in SIGN}  # each (seeds, cells)
-    rows: list[dict[str, Any]] = []
+    rows, pairs = [], []
     for cell in seeds["accuracy"]:
         if (parts := CELL.fullmatch(cell)) is None:
             continue
         precision, which, group = parts.groups()
-        how, before, after = {
+        how, *pair = {
             "all": ("all", "full", cell),
             "only": ("alone", "full", cell),
             "all but": ("last", cell, f"{precision}: all"),
         }[which]
-        costs = {metric: SIGN[metric] * (seeds[metric][after] - seeds[metric][before]) for metric in SIGN}
-        row = {"precision": precision, "group": group or "", "how": how, "n": int(costs["accuracy"].count())}
-        for metric, cost in costs.items():
-            row |= dict(zip(_columns(metric), mean_interval(cost), strict=True))
-        rows.append(row)
-    columns = [*COLUMNS, *(name for metric in SIGN for name in _columns(metric))]
-    return pd.DataFrame(rows, columns=columns).replace([np.inf, -np.inf], np.nan)
-
-
-def _columns(metric: str) -> tuple[str, str, str]:
-    return f"{metric}_cost", f"{metric}_low", f"{metric}_high"
+        rows.append({"precision": precision, "group": group or "", "how": how})
+        pairs.append(pair)
+    costs = [pd.DataFrame(rows, columns=["precision", "group", "how"])]
+    for metric, sign in SIGN.items():
+        cells = seeds[metric]
+        family = contrasts([sign * (cells[after] - cells[before]) for before, after in pairs])
+        costs.append(family.rename(columns={"mean": "cost"}).add_prefix(f"{metric}_"))
+    whole = pd.concat(costs, axis=1)
+    whole = whole.rename(columns={"accuracy_n": "n", "accuracy_contrasts": "contrasts"})
+    return whole[list(COLUMNS)].replace([np.inf, -np.inf], np.nan)

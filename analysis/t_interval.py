@@ -13,7 +13,7 @@ ROUNDING = 1e-12  # values that differ by less count as equal
 
 
 class Estimate(NamedTuple):
-    """A mean, its t interval (95 % by default), and its two-sided p value against 0."""
+    """A mean, its t interval, and its two-sided p value against 0."""
 
     value: float
     low: float
@@ -34,18 +34,35 @@ def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
-def t_interval(center: Number, error: Number, freedom: float) -> tuple[Number, Number]:
-    """The 95 % t interval of estimates.
+def simultaneous(contrasts: int) -> float:
+    """The confidence of each of several intervals that together hold with 95 % (Bonferroni; Dunn 1961).
+
+    It holds whatever the correlation of the contrasts.
+
+    Args:
+        contrasts: how many intervals there are.
+
+    Returns:
+        The probability that one of them covers its truth.
+    """
+    return 1 - (1 - CONFIDENCE) / max(contrasts, 1)
+
+
+def t_interval(
+    center: Number, error: Number, freedom: float, confidence: float = CONFIDENCE
+) -> tuple[Number, Number]:
+    """The t interval of estimates.
 
     Args:
         center: the estimates, a number or (k,).
         error: their standard errors, of the same shape.
         freedom: degrees of freedom.
+        confidence: the probability that an interval covers its truth.
 
     Returns:
         The lower and the upper ends, of the same shape.
     """
-    half = t_quantile(freedom) * error
+    half = t_quantile(freedom, confidence) * error
     return center - half, center + half
 
 
@@ -54,7 +71,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
 
     Args:
         values: (n,); values that are not finite are left out.
-        confidence: of the interval.
+        confidence: the probability that the interval covers the truth.
 
     Returns:
         Mean, lower end, upper end. The ends are infinite for one value, and all three are NaN for none.
@@ -66,8 +83,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     mean = float(finite.mean())
     if len(finite) == 1:
         return mean, -np.inf, np.inf
-    half = t_quantile(len(finite) - 1, confidence) * _standard_error(finite)
-    return mean, mean - half, mean + half
+    return mean, *t_interval(mean, _standard_error(finite), len(finite) - 1, confidence)
 
 
 def estimate(values: Floats, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -75,7 +91,7 @@ def estimate(values: Floats, confidence: float = CONFIDENCE) -> Estimate | None:
 
     Args:
         values: (n,), finite.
-        confidence: of the interval.
+        confidence: the probability that the interval covers the truth.
 
     Returns:
         The estimate; None where there are fewer than two values or all are equal, because there is no noise

@@ -34,5 +34,6 @@ def draw(info: ImportanceInfo, title: str, path: Path) -> None:
             axes.set_xlabel("importance (%)")
             axes.set_title(axis_of(objective).label.partition(" (")[0], fontsize=7)
         canvas = grid[0, 0].figure
-        canvas.legend(grid[0, 0].lines, ["the most that chance shows"], fontsize=6, loc="outside lower right")
+        bound = "what chance exceeds in 1 of 20 panels, over all parameters together"
+        canvas.legend(grid[0, 0].lines, [bound], fontsize=6, loc="outside lower right")
         canvas.suptitle(textwrap.fill(title, columns * LETTERS), fontsize=7)

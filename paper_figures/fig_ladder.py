@@ -15,6 +15,8 @@ from ablate.paper_figures.style import LONGEST, figure, set_title
 def draw(info: LadderInfo, title: str, path: Path) -> None:
     """Write path.pdf and path.png; the reference is a vertical line too.
 
+    Gains and costs whose interval includes 0 are grey.
+
     Args:
         info: Of the ladder.
         title: Above the left panel.
@@ -46,7 +48,8 @@ def _draw_accuracies(axes: Any, info: LadderInfo) -> None:
             if np.isfinite(rung["gain_low"]):
                 text += f" ± {rung['gain'] - rung['gain_low']:.1f}"
             right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
-            axes.annotate(text, (1.0, place), fontsize=7, **right)
+            colour = "black" if rung["gain_clear"] else GREY
+            axes.annotate(text, (1.0, place), fontsize=7, color=colour, **right)
     if info.reference in set(info.rungs["rung"]):
         top = info.rungs.loc[info.rungs["rung"] == info.reference, "mean"].iloc[0]
         axes.axvline(top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
@@ -57,7 +60,8 @@ def _draw_costs(axes: Any, info: LadderInfo) -> None:
     axes.axvline(0, color=GREY, linewidth=0.6)
     for place, rung in _places(info):
         if np.isfinite(rung["cost"]):
-            _draw_interval(axes, place, rung["cost"], rung["cost_low"], rung["cost_high"], VERMILLION)
+            colour = VERMILLION if rung["cost_clear"] else GREY
+            _draw_interval(axes, place, rung["cost"], rung["cost_low"], rung["cost_high"], colour)
     axes.set_xlabel("points lost at the top\nwithout this step alone")
 
 

@@ -30,4 +30,4 @@ def draw(info: SensitivityInfo, title: str, path: Path) -> None:
         named(grid[1].xaxis, info.groups, rotation=60, ha="right", rotation_mode="anchor")
         legend(grid[0], lines, fontsize=7)
         set_title(grid[0], title, 2 * LETTERS)
-        thin(grid[1])
+        thin(grid[1], "x")

@@ -11,7 +11,7 @@ class ImportanceInfo:
 
     Args:
         by_objective: A row a parameter (parameter, importance, chance, clear), the most important first.
-            `clear` (bool): the importance is more than `chance`, the most that chance shows.
+            `clear` (bool): the importance is more than `chance`, its bound over all parameters together.
         ranking: Parameters by their mean importance over the objectives, the least important first.
     """
 

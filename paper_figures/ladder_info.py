@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-IN_PERCENT = ["mean", "low", "high", "gain", "gain_low", "cost", "cost_low", "cost_high"]
+IN_PERCENT = ["mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class LadderInfo:
 
     Args:
         rungs: A row a rung that has a paired trial, the base first (rung, mean, low, high, gain, gain_low,
-            cost, cost_low, cost_high); accuracies in percent, gains and costs in points.
+            gain_high, cost, cost_low, cost_high, gain_clear, cost_clear); accuracies in percent, gains and
+            costs in points. Clear (bool) are those whose interval excludes 0.
         seeds: Accuracies of the seeds in percent, by rung.
         reference: The rung that is no step of the ladder, if any.
     """
@@ -33,4 +34,6 @@ def ladder_info(rungs: pd.DataFrame, seeds: pd.DataFrame, reference: str | None 
     """
     known = rungs.dropna(subset="mean")
     in_percent = known[["rung"]].assign(**{name: 100 * known[name] for name in IN_PERCENT})
+    for name in ("gain", "cost"):
+        in_percent[f"{name}_clear"] = (known[f"{name}_low"] > 0) | (known[f"{name}_high"] < 0)
     return LadderInfo(in_percent, {rung: 100 * seeds[rung].dropna() for rung in known["rung"]}, reference)

@@ -66,10 +66,18 @@ def named(axis: Any, names: Sequence[str], size: float = 6, **style: Any) -> Non
     axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **style)
 
 
-def thin(axes: Any) -> None:
-    """Hide every second name at an axis, or more, where they are closer than their letters are high."""
+def thin(axes: Any, which: str = "xy") -> None:
+    """Hide every second name at an axis, or more, where they are closer than their letters are high.
+
+    Args:
+        axes: With names at 0, 1, ...
+        which: Of its axes have names, "x", "y" or "xy".
+    """
     axes.figure.draw_without_rendering()
-    for axis, pixels in ((axes.xaxis, axes.bbox.width), (axes.yaxis, axes.bbox.height)):
+    for name, pixels in (("x", axes.bbox.width), ("y", axes.bbox.height)):
+        if name not in which:
+            continue
+        axis = getattr(axes, f"{name}axis")
         labels, (low, high) = axis.get_ticklabels(), axis.get_view_interval()
         points = 72 / axes.figure.dpi * pixels / abs(high - low)  # from one name to the next
         step = math.ceil(1.4 * labels[0].get_fontsize() / points)

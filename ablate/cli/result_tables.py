@@ -68,11 +68,13 @@ def confirmed(path: Path) -> Table:
     Args:
         path: A run's `tables/confirmed.csv`.
     """
+    rows = pd.read_csv(path, dtype={"trial_id": str})
     title = (
         "Confirmed: one seed and validation images in the search; means over further seeds, 95 % intervals"
+        + _simultaneous(rows, "means")
     )
     table = plain_table("trial", "search", "validation", "test", "seeds", title=title)
-    for row in pd.read_csv(path, dtype={"trial_id": str}).to_dict("records"):
+    for row in rows.to_dict("records"):
         means = [_interval(row, name) for name in ("accuracy", "test_accuracy")]
         off = "" if row["on_front"] else " (no longer on the front)"
         table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, str(row["n"]))
@@ -93,6 +95,7 @@ def sensitivities(path: Path) -> Table:
     precisions = list(dict.fromkeys(costs["precision"]))
     columns = [(how, precision) for how in ("alone", "last") for precision in precisions]
     title = "Cost in points of validation accuracy; alone: all others full, last: all others quantized"
+    title += f"; 95 % intervals{_simultaneous(costs, 'contrasts')}"
     headings = (f"{precision}, {how}" for how, precision in columns)
     table = plain_table("layer group", *headings, title=title)
     for group in dict.fromkeys(costs["group"]):
@@ -127,6 +130,12 @@ def _cost(row: dict[str, Any]) -> str:
     if pd.isna(row["accuracy_high"]):
         return cost
     return f"{cost} ±{100 * (row['accuracy_high'] - row['accuracy_cost']):.1f}"
+
+
+def _simultaneous(rows: pd.DataFrame, family: str) -> str:
+    """Over how many intervals 95 % hold; "" for a table of an older version, or without intervals."""
+    size = int(rows[family].max()) if family in rows and len(rows) else 0
+    return f", simultaneous over {size} {family}" if size else ""
 
 
 def _interval(row: dict[str, Any], name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.t_interval import mean_interval
+from ablate.analysis.t_interval import mean_interval, simultaneous
 from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.runs.ledger import trial_of
@@ -25,7 +25,8 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     Returns:
         `search_accuracy` is that of the one seed, on validation, by which the search chose the setting.
         `accuracy` (validation) and `test_accuracy` are means over the `n` seeds that had no part in the
-        choice, with t intervals. NaN where a value is unknown or unbounded.
+        choice, with t intervals; those of the `means` settings with two seeds or more hold together with
+        95 %. NaN where a value is unknown or unbounded.
     """
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
@@ -34,15 +35,18 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     for record in records:
         if not is_searched(record) and record["status"] == "complete" and _setting(record) in by_setting:
             by_setting[_setting(record)][1].append(record)
+    means = sum(len(confirmed) > 1 for _, confirmed in by_setting.values())
     rows = [
-        _row(study, searched, confirmed, searched["trial_id"] in on_front)
+        _row(study, searched, confirmed, searched["trial_id"] in on_front, means)
         for searched, confirmed in by_setting.values()
         if confirmed or searched["trial_id"] in on_front
     ]
     return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
-def _row(study: StudySpec, searched: Record, confirmed: list[Record], on_front: bool) -> dict[str, Any]:
+def _row(
+    study: StudySpec, searched: Record, confirmed: list[Record], on_front: bool, means: int
+) -> dict[str, Any]:
     row = {
         "trial_id": searched["trial_id"],
         "on_front": on_front,
@@ -50,11 +54,11 @@ def _row(study: StudySpec, searched: Record, confirmed: list[Record], on_front: 
         **{name: value_of(searched, name) for name in study.objectives if name != "accuracy"},
         "search_accuracy": searched["accuracy"],
         "n": len(confirmed),
+        "means": means,
     }
     for name in ("accuracy", "test_accuracy"):
-        mean, low, high = mean_interval(
-            np.array([value_of(record, name) for record in confirmed], dtype=float)
-        )
+        values = np.array([value_of(record, name) for record in confirmed], dtype=float)
+        mean, low, high = mean_interval(values, simultaneous(means))
         row.update({name: mean, f"{name}_low": low, f"{name}_high": high})
     return row
 

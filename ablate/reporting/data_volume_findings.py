@@ -172,11 +172,11 @@ def _verdict(result: DataVolume) -> dict[str, Any]:
 def _bought(records: pd.DataFrame) -> pd.DataFrame:
     """What data and recipe buy, for arms of equal weights: each against the first of its kind."""
     column = "test_accuracy" if records["test_accuracy"].notna().all() else "accuracy"
-    tables = []
+    pairs = []
     for _, kind in records.groupby("weights", sort=False):
         before, *others = dict.fromkeys(kind["arm"])
-        tables += [paired.crossing(kind, before, arm, column).assign(arm=before) for arm in others]
-    return pd.concat(tables) if tables else pd.DataFrame()
+        pairs += [(before, arm) for arm in others]
+    return paired.crossing(records, pairs, column)
 
 
 def _scaling(results: RunResults, title: str, trials: ArmTrials) -> Finding:

@@ -1,11 +1,15 @@
 """What a designed study shows: its cells, the costs of layer groups, the steps of a ladder."""
 
+import numpy as np
 import pandas as pd
 
 from ablate.analysis import paired
+from ablate.analysis.contrasts import RULE, contrasts, excludes_zero
 from ablate.analysis.sensitivity import sensitivities
-from ablate.analysis.t_interval import mean_interval
+from ablate.analysis.t_interval import estimate, simultaneous, t_quantile
 from ablate.reporting.run_results import Finding, RunResults
+
+COST = ["accuracy_cost", "accuracy_low", "accuracy_high"]
 
 
 def cells(results: RunResults) -> Finding:
@@ -18,17 +22,48 @@ def cells(results: RunResults) -> Finding:
         return Finding(title, notes=(note,), tables={"design": table}, applies=False)
     column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
     seeds = paired.by_seed(table, column)
-    rows = [(cell, int(seeds[cell].notna().sum()), *mean_interval(seeds[cell])) for cell in seeds]
-    means = pd.DataFrame(rows, columns=["cell", "n", "mean", "low", "high"])
+    means = contrasts([seeds[cell] for cell in seeds]).rename(columns={"contrasts": "means"})
+    means = means.drop(columns="holm").assign(cell=seeds.columns)[["cell", *means.columns.drop("holm")]]
     if means["mean"].isna().all():
         return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
+    sentence = f"{_best_cell(seeds, means)} ({column.replace('_', ' ')})."
+    return Finding(title, sentence, _left_out(table, column), {"cells": means, "design": table})
+
+
+def _best_cell(seeds: pd.DataFrame, means: pd.DataFrame) -> str:
+    """The cell with the highest mean, by seeds (seeds, cells), and how many others it is above."""
     best = means.loc[means["mean"].idxmax()]
-    if len(means) > 1:
-        start = f"The best of {len(means)} cells is {best['cell']}:"
-    else:
-        start = "The design has one cell:"
-    sentence = f"{start} {best['mean']:.1%} on {best['n']} seeds."
-    return Finding(title, sentence, (), {"cells": means, "design": table})
+    reached = f"{best['mean']:.1%} on {best['n']} seeds"
+    if len(means) == 1:
+        return f"The design has one cell: {reached}"
+    others = seeds.drop(columns=best["cell"])
+    pairs = len(means) * (len(means) - 1) // 2  # which cell is the best was not known beforehand
+    differences = [(seeds[best["cell"]] - others[cell]).dropna().to_numpy(float) for cell in others]
+    found = [estimate(values, simultaneous(pairs)) for values in differences]
+    above = sum(each is not None and each.low > 0 for each in found)
+    return (
+        f"The highest of {len(means)} means is that of {best['cell']}: {reached}, above {above} of the "
+        f"{len(found)} others by paired 95 % intervals, simultaneous over all {pairs} pairs"
+    )
+
+
+def _joint(contrasts: int, one: str, what: str, seeds: float) -> str:
+    """A note on the intervals of a family of contrasts, paired over so many seeds."""
+    if contrasts == 0:
+        return f"with fewer than two paired seeds no {one} has an interval: noise alone may make it"
+    wider = t_quantile(seeds - 1, simultaneous(contrasts)) / t_quantile(seeds - 1)
+    return (
+        f"95 % intervals are simultaneous over {contrasts} {what}; with {seeds:.0f} seeds each is "
+        f"{wider:.1f} times as wide as it would be alone; {RULE}"
+    )
+
+
+def _left_out(table: pd.DataFrame, column: str) -> tuple[str, ...]:
+    """A note on the complete paired trials without a value in the column."""
+    trials = table[(table["role"] == "seed") & (table["status"] == "complete")].drop_duplicates("trial_id")
+    if lacking := int(trials[column].isna().sum()):
+        return (f"left out, with their pairs: {lacking} of {len(trials)} trials without {column}",)
+    return ()
 
 
 def sensitivity(results: RunResults) -> Finding:
@@ -38,34 +73,47 @@ def sensitivity(results: RunResults) -> Finding:
         return Finding(title, notes=("the study does not take layer groups one at a time",), applies=False)
     if table is None or (costs := sensitivities(table)).dropna(subset="accuracy_cost").empty:
         return Finding(title, notes=("no two trials to hold against each other have ended yet",))
-    groups = costs["group"].nunique() - 1  # one of the names is "", for all groups together
     known = costs.dropna(subset="accuracy_cost").groupby("precision", sort=False)
-    clauses = [_costs_of_precision(str(precision), rows, groups) for precision, rows in known]
-    sentence = ". ".join(filter(None, clauses))
-    notes = []
-    if costs["n"].max() == 1:
-        notes.append("with one seed no cost has an interval: noise alone may make it")
+    clauses = [_costs_of_precision(str(precision), rows) for precision, rows in known]
+    notes = [*_left_out(table, "accuracy")]
+    notes.append(_joint(costs["contrasts"].max(), "cost", "costs in accuracy", costs["n"].max()))
     if n_unknown := int(costs["accuracy_cost"].isna().sum()):
         notes.append(f"{n_unknown} of {len(costs)} costs are not known yet")
+    sentence = ". ".join(filter(None, clauses))
     return Finding(title, f"{sentence}." if sentence else "", tuple(notes), {"sensitivity": costs})
 
 
-def _costs_of_precision(precision: str, rows: pd.DataFrame, groups: int) -> str:
-    """The clause about one precision; "" where none of its groups can be compared."""
-    alone = rows[rows["how"] == "alone"].sort_values("accuracy_cost")
-    together = rows[rows["how"] == "all"]
-    parts = []
-    if len(together):
-        parts.append(f"{100 * together['accuracy_cost'].iloc[0]:.1f} points in all")
-    if len(alone) > 1:
-        least, most = (
-            f"{row['group']} ({100 * row['accuracy_cost']:.1f})" for _, row in alone.iloc[[0, -1]].iterrows()
-        )
-        part = f"alone most in {most} and least in {least}"
-        if len(alone) == groups:
-            part += f"; the costs alone sum to {100 * alone['accuracy_cost'].sum():.1f}"
-        parts.append(part)
-    return f"{precision.capitalize()} costs {', '.join(parts)}" if parts else ""
+def _costs_of_precision(precision: str, rows: pd.DataFrame) -> str:
+    """The clause about one precision, from its known costs; "" where nothing of it can be said."""
+    whole = rows.loc[rows["how"] == "all", COST].to_numpy()  # a row or none
+    parts = [f"{precision} costs {_points(*costs)} in all" for costs in whole]
+    for how, groups in rows[rows["how"] != "all"].groupby("how", sort=False):
+        if told := _told_from_zero(groups.set_index("group")[COST], "costs"):
+            parts.append(f"{precision} {how}, {told}")
+    clause = "; ".join(parts)
+    return clause[:1].upper() + clause[1:]
+
+
+def _told_from_zero(estimates: pd.DataFrame, what: str) -> str:
+    """How many differ from 0, and which of them is the largest; "" where none has an interval.
+
+    estimates: a row an estimate, under its name: the value, and the ends of its interval.
+    """
+    tested = estimates[np.isfinite(estimates.iloc[:, 1])]
+    sure = tested[excludes_zero(tested.iloc[:, 1], tested.iloc[:, 2])]
+    if tested.empty:
+        return ""
+    clause = f"{len(sure) or 'none'} of {len(tested)} {what} can be told from 0"
+    if sure.empty:
+        return clause
+    largest = sure.iloc[:, 0].abs().idxmax()
+    return f"{clause}, by the largest estimate {largest}: {_points(*sure.loc[largest])}"
+
+
+def _points(value: float, low: float, high: float) -> str:
+    """A difference of accuracies, and its interval where there is one."""
+    text = f"{100 * value:+.1f} points"
+    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f})" if np.isfinite(low) else text
 
 
 def ladder(results: RunResults) -> Finding:
@@ -82,11 +130,13 @@ def ladder(results: RunResults) -> Finding:
     known = rungs.dropna(subset="mean")
     if (known["rung"] == reference).all():
         return Finding(title, notes=("no rung has a paired trial yet",))
-    notes: tuple[str, ...] = ()
-    if rungs["n"].max() == 1:
-        notes = ("with one paired seed no gain has an interval: noise alone may make it",)
+    notes = [*_left_out(table, "test_accuracy")]
+    pairs = rungs[["gain_n", "cost_n"]].max().max()
+    notes.append(_joint(rungs["contrasts"].max(), "gain", "gains and costs", pairs))
+    if means := rungs["means"].max():
+        notes.append(f"those of the means are simultaneous over {means} means")
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
-    return Finding(title, _ladder_sentence(known, reference), notes, tables)
+    return Finding(title, _ladder_sentence(known, reference), tuple(notes), tables)
 
 
 def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
@@ -94,8 +144,12 @@ def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
     first, last = steps.iloc[0], steps.iloc[-1]
     sentence = f"From {first['rung']} at {first['mean']:.1%} to {last['rung']} at {last['mean']:.1%}"
     if reference in set(rungs["rung"]):
-        sentence += f"; {reference} reaches {rungs.set_index('rung').loc[reference, 'mean']:.1%}"
-    if steps["gain"].notna().any():
-        best = steps.loc[steps["gain"].idxmax()]
-        sentence += f"; the largest step is {best['rung']} ({100 * best['gain']:+.1f} points)"
+        top = rungs.set_index("rung").loc[reference]
+        sentence += f"; {reference} reaches {top['mean']:.1%}"
+        if np.isfinite(top["gain_low"]):
+            sentence += f", {_points(*top[['gain', 'gain_low', 'gain_high']])} from there"
+    named = steps.set_index("rung")
+    for before, name in (("", "gain"), ("left out alone at the top, ", "cost")):
+        if told := _told_from_zero(named[[name, f"{name}_low", f"{name}_high"]], f"{name}s"):
+            sentence += f"; {before}{told}"
     return f"{sentence}."

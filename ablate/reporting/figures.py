@@ -81,7 +81,11 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
 
 def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     rungs, seeds = finding.tables["ladder"], finding.tables["ladder_seeds"]
-    title = f"{subject}, {rungs['n'].max()} paired seeds, mean and 95 % interval"
+    title = f"{subject}, one paired seed"
+    if rungs["n"].max() > 1:
+        title = f"{subject}, {rungs['n'].max()} paired seeds; 95 % intervals, simultaneous over "
+        title += f"{rungs['means'].max()} means and over {rungs['contrasts'].max()} contrasts"
+        title += "\ngrey numbers and costs: not told from 0"
     reference = run.study.reference.name if run.study.reference else None
     fig_ladder.draw(ladder_info(rungs, seeds, reference), title, to / "ladder")
     yield to / "ladder"
@@ -89,7 +93,8 @@ def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path
 
 def _sensitivity(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     costs, seeds = finding.tables["sensitivity"], finding.tables["sensitivity"]["n"].max()
-    paired = f"{seeds} paired seeds, 95 % intervals" if seeds > 1 else "one seed"
+    joint = f"95 % intervals, simultaneous over {costs['contrasts'].max()} contrasts"
+    paired = f"{seeds} paired seeds, {joint}" if seeds > 1 else "one seed"
     title = f"{subject}: cost of a layer group, {paired}"
     fig_sensitivity.draw(sensitivity_info(costs), title, to / "sensitivity")
     yield to / "sensitivity"
@@ -143,9 +148,12 @@ def _confusion_differences(
         title, pairs = f"{name} less {baseline}{subset}", None  # of the first seed
         if "confused_more" in tables:
             pairs = tables["confused_more"][tables["confused_more"]["model"] == name]
-            seeds = pairs["seed"].nunique()
+            seeds, tested = (
+                pairs["seed"].nunique(),
+                tables["confused_more"].groupby(["model", "class", "other"]),
+            )
             repeated = f"on each of {seeds} seeds" if seeds > 1 else "of one seed"
-            title += f"; framed: p < 5 % over the images, {repeated}"
+            title += f"; framed: p < 5 % over the images, by Holm over {tested.ngroups} pairs, {repeated}"
         path = to / f"confusion_{slug}_less_{baseline_slug}"
         fig_confusion.draw_difference(matrix, pairs, title, path)
         yield path

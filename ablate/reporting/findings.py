@@ -5,7 +5,13 @@ import json
 from pathlib import Path
 
 from ablate.files import write_atomic
-from ablate.reporting import confusion_findings, data_volume_findings, design_findings, search_findings
+from ablate.reporting import (
+    confusion_findings,
+    data_volume_findings,
+    design_findings,
+    importance_findings,
+    search_findings,
+)
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
@@ -29,8 +35,8 @@ def findings(run: Run) -> dict[str, Finding]:
         "front": search_findings.front(results),
         "confirmed": search_findings.confirmed(results),
         "progress": search_findings.progress(results),
-        "layers": search_findings.layers(results),
-        "parameters": search_findings.parameters(results),
+        "layers": importance_findings.layers(results),
+        "parameters": importance_findings.parameters(results),
         "confusion": confusion_findings.confusion(results),
         "failures": search_findings.failures(results),
     }

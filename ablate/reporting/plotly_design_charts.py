@@ -9,7 +9,7 @@ from ablate.config.objectives import AXES
 from ablate.formatting import natural_sort_key
 from ablate.paper_figures.gap_info import ArmGap, gap_info
 from ablate.paper_figures.ladder_info import LadderInfo, ladder_info
-from ablate.paper_figures.palette import BLUE
+from ablate.paper_figures.palette import BLACK, BLUE, GREY
 from ablate.paper_figures.scaling_info import Y_LABEL, ErrorCurve, scaling_info
 from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.reporting.plotly_panel import (
@@ -29,7 +29,9 @@ from ablate.reporting.run_results import Finding
 
 def sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
     """What each layer group costs, a panel a condition of the other groups."""
-    info, panels = sensitivity_info(finding.tables["sensitivity"]), []
+    table, panels = finding.tables["sensitivity"], []
+    info, contrasts = sensitivity_info(table), table["contrasts"].max()
+    joint = f"; 95 % intervals, simultaneous over {contrasts} contrasts" if contrasts else ""
     for condition, by_precision in info.costs.items():
         known = {precision: rows.dropna(subset="cost") for precision, rows in by_precision.items()}
         traces = [
@@ -43,7 +45,8 @@ def sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
         }
         y = {"title": {"text": "cost (points)"}, "zeroline": True}
         if traces:
-            panels.append(Panel(f"Cost in accuracy, {condition}", traces, {"xaxis": x, "yaxis": y}, 380))
+            title = f"Cost in accuracy, {condition}{joint}"
+            panels.append(Panel(title, traces, {"xaxis": x, "yaxis": y}, 380))
     return panels
 
 
@@ -131,12 +134,16 @@ def _gap(name: str, arm: ArmGap, shift: float) -> Plain:
 
 def ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
     """Accuracy rung by rung, the base on top."""
-    info = ladder_info(finding.tables["ladder"], finding.tables["ladder_seeds"])
+    table = finding.tables["ladder"]
+    info = ladder_info(table, finding.tables["ladder_seeds"])
     names = list(info.rungs["rung"])
     places = [len(names) - 1 - i for i in range(len(names))]
     ticks = ["<br>".join(textwrap.wrap(escaped(name), 22)) for name in names]
     y = {**named_rows(names), "tickvals": places, "ticktext": ticks}
     title = "Test accuracy rung by rung; above each its gain over the rung before, in points"
+    if (means := table["means"].max()) > 0:
+        title += f"; 95 % intervals, simultaneous over {means} means; grey: a gain that, over "
+        title += f"{table['contrasts'].max()} gains and costs, cannot be told from 0"
     layout = {"xaxis": {"title": {"text": "test accuracy (%)"}}, "yaxis": y}
     return [Panel(title, _rungs(info, places), layout, 130 + 44 * len(names))]
 
@@ -159,6 +166,7 @@ def _rungs(info: LadderInfo, places: list[int]) -> list[Plain]:
         "mode": "markers+text",
         "name": "mean, 95 % interval",
         "text": ["" if np.isnan(gain) else f"  {gain:+.1f}" for gain in rungs["gain"]],
+        "textfont": {"color": [BLACK if clear else GREY for clear in rungs["gain_clear"]]},
         "textposition": "top center",
         "hovertemplate": "%{x:.1f} %<extra></extra>",
         "cliponaxis": False,

@@ -54,7 +54,7 @@ def parameters(finding: Finding, objectives: list[str]) -> list[Panel]:
             "x": numbers(rows["chance"]),
             "y": places,
             "mode": "markers",
-            "name": "what chance alone would show",
+            "name": "what chance exceeds in 1 of 20 panels, over all parameters",
             "marker": {"symbol": "line-ns-open", "size": 14, "color": BLACK, "line": {"width": 2}},
             "hoverinfo": "skip",
         }
@@ -74,7 +74,8 @@ def layers(finding: Finding, objectives: list[str]) -> list[Panel]:
         x.update(zeroline=True, rangemode="tozero")
         layout = {"xaxis": x, "yaxis": named_rows(groups)}
         traces = _effects(rows, groups, 1 / AXES[name].unit)
-        panels.append(Panel(COLUMNS[name], traces, layout, 150 + 24 * len(groups), False))
+        title = f"{COLUMNS[name]}; 95 % intervals, simultaneous over {len(rows)} effects"
+        panels.append(Panel(title, traces, layout, 150 + 24 * len(groups), False))
     return panels
 
 

@@ -1,9 +1,9 @@
-"""What the trials of a run show: the front and its growth, what matters, what failed."""
+"""What the trials of a run show: the front and its growth, what failed."""
 
 import numpy as np
 import pandas as pd
 
-from ablate.analysis import importance, layer_effects, pareto
+from ablate.analysis import pareto
 from ablate.analysis.front_uncertainty import front_probability
 from ablate.analysis.hypervolume import hypervolume_over_trials, reference_point
 from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
@@ -13,10 +13,6 @@ from ablate.reporting.run_results import Finding, RunResults
 
 MAX_STANDARD_ERRORS = 3.0  # of the accuracy: a trial further below the front is not on it by chance
 MAX_PREDICTIONS = 5000  # trials whose predictions are read
-CONFOUNDED = (
-    "the cells of the design are held against each other; "
-    "over all of its trials, what changes together is not told apart"
-)
 
 
 def front(results: RunResults) -> Finding:
@@ -142,52 +138,6 @@ def progress(results: RunResults) -> Finding:
         logarithmic = [COLUMNS[name] for name, log in zip(names, logs, strict=True) if log]
         note += f"; {' and '.join(logarithmic)} on a log scale"
     return Finding(title, sentence, (note,), {"hypervolume": table})
-
-
-def parameters(results: RunResults) -> Finding:
-    """Which parameters set the best trials apart."""
-    title = "Which parameter matters?"
-    if _is_confounded(results):
-        return Finding(title, notes=(CONFOUNDED,), applies=False)
-    study = results.run.study
-    result = importance.by_parameter(results.complete, study.directions, study.seed)
-    clear = result.table[result.table["importance"] > result.table["chance"]]
-    clauses = []
-    for name, rows in clear.groupby("objective", sort=False):
-        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-        clauses.append(f"{name}: {', '.join(rows['parameter'].head(3))}{more}")
-    sentence = ""
-    if clauses:
-        differences = "; ".join(clauses)
-        sentence = f"Beyond chance (1 in 20 for each), the best tenth of the trials differ in {differences}."
-    return Finding(title, sentence, (result.note,) if result.note else (), {"parameters": result.table})
-
-
-def layers(results: RunResults) -> Finding:
-    """What each precision of each layer group adds to each objective."""
-    title = "What does each layer group cost?"
-    if _is_confounded(results):
-        return Finding(title, notes=(CONFOUNDED,), applies=False)
-    first_objective = results.run.study.objectives[0]
-    result = layer_effects.by_layer(results.complete, results.run.study.objectives)
-    effects = result.table[result.table["objective"] == first_objective]
-    loss = SIGN[results.directions[0]]  # the sign of an effect that costs
-    costly = effects[(effects["low"] * loss > 0) & (effects["high"] * loss > 0)]
-    sentence = ""
-    if len(costly):
-        worst = costly.loc[(costly["effect"] * loss).idxmax()]
-        unit, scale = (" points", 100) if first_objective == "accuracy" else ("", 1)
-        low, effect, high = (f"{scale * worst[key]:+.3g}" for key in ("low", "effect", "high"))
-        sentence = (
-            f"The dearest in {first_objective} is {worst['group']} as {worst['precision']}: {effect}{unit} "
-            f"({low} to {high}, 95 %, on its own), by an additive model of {len(results.complete)} trials."
-        )
-    return Finding(title, sentence, (result.note,) if result.note else (), {"layers": result.table})
-
-
-def _is_confounded(results: RunResults) -> bool:
-    design = results.run.study.design
-    return bool(design) and "factorial" not in design
 
 
 def failures(results: RunResults) -> Finding:

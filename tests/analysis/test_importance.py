@@ -4,27 +4,34 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.importance import PedAnovaImportanceEvaluator
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.multitest import multipletests
 
+from ablate.analysis.covariates import covariates
 from ablate.analysis.importance import by_parameter
 from ablate.analysis.layer_effects import by_layer
-from ablate.analysis.parameters import parameters
+from ablate.analysis.parameters import parameters, precisions
+from ablate.analysis.ped_anova import PRIOR_WEIGHT, _cut, best_trials, divergences
 from ablate.runs import ledger
 from ablate.runs.record import FIELDS
 
-REAL = Path(__file__).parents[2] / "results" / "layers_bits" / "ledger.jsonl"
+RESULTS = Path(__file__).parents[2] / "results"
+REAL = RESULTS / "layers_bits" / "ledger.jsonl"
 GROUPS = ["block0.fc1", "block0.fc2", "head"]
+MANY = [*GROUPS, *(f"block{i}.fc1" for i in range(1, 17))]
 KINDS = ["full", "binary", "ternary"]
 ACCURACY = {"accuracy": "max"}
 
 
 def record(kinds, accuracy, size_bytes=1.0, status="complete", fraction=1.0, recipe=None, **fields):
     layers = {
-        group: {"weights": kind, **fields}
-        for group, kind in zip(GROUPS, kinds, strict=False)
-        if kind != "full"
+        group: {"weights": kind, **fields} for group, kind in zip(MANY, kinds, strict=False) if kind != "full"
     }
     spec = {"layers": layers, "recipe": recipe or {"epochs": 2}, "fraction": fraction}
     return {"spec": spec, "status": status, "accuracy": accuracy, "size_bytes": size_bytes}
@@ -110,8 +117,8 @@ def test_what_matters_is_found_and_what_does_not_is_no_more_than_chance():
         assert set(shares.index[:3]) == {
             f"{group}.weights" for group in GROUPS
         }  # the smallest have none at full
-    assert all(above.count(cause) >= 9 for cause in causes)
-    assert sum(name not in causes for name in above) <= stats.binom.ppf(0.999, 30, 0.05)
+    assert above.count("block0.fc1.weights") == 10 and above.count("activation_bits") >= 7
+    assert sum(name not in causes for name in above) <= stats.binom.ppf(0.999, 10, 0.05)
 
 
 def test_importance_is_of_being_good_not_of_being_bad():
@@ -134,15 +141,49 @@ def test_five_trials_at_the_least_are_the_best_ones():
     ]  # of the two best, fraction would be first
 
 
-def test_where_nothing_matters_one_in_twenty_is_above_chance():
+def test_where_nothing_matters_one_table_in_twenty_has_a_row_above_chance():
+    """19 groups of noise. With a bound for each row, most tables have such a row."""
     above = []
-    for seed in range(40):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
-        records = table([record(rng.choice(KINDS, 3), rng.random()) for _ in range(25)])
+        records = table([record(rng.choice(KINDS, 19), rng.random()) for _ in range(80)])
         found = by_parameter(records, ACCURACY, seed).table
-        above += list(found["importance"] > found["chance"])
-    assert len(above) == 120
-    assert stats.binom.cdf(sum(above), 120, 0.05) < 0.999 and sum(above) > 0
+        assert len(found) == 19
+        above.append((found["importance"] > found["chance"]).any())
+    assert sum(above) <= stats.binom.ppf(0.999, 60, 0.05)
+
+
+def test_a_parameter_with_many_values_does_not_widen_the_bound_of_one_with_two():
+    rng = np.random.default_rng(0)
+    rows = [
+        record([rng.choice(KINDS[:2])], rng.random(), fraction=float(rng.integers(1, 11))) for _ in range(200)
+    ]
+    chance = by_parameter(table(rows), ACCURACY).table.set_index("parameter")["chance"]
+    assert chance["fraction"] > 2 * chance["block0.fc1.weights"]
+
+
+def test_divergences_against_optuna():
+    points = parameters(made_up(60)).assign(rare=pd.Series([None] * 50 + ["a", "b"] * 5, dtype=object))
+    losses = np.random.default_rng(0).normal(size=(3, 60)).round(1)  # with ties
+    for each in losses:
+        best = best_trials(each)
+        (found,) = divergences(points, best[None])
+        scaled = found * (len(best) / 60) ** 2  # Optuna's share of the best trials
+        assert dict(zip(points, scaled, strict=True)) == pytest.approx(by_optuna(points, each), rel=1e-6)
+
+
+def by_optuna(points, losses):
+    """Pearson divergences by Optuna, of categorical parameters; numbers are cut as ours are."""
+    choices = {name: _cut(points[name]) for name in points}
+    axes = {name: CategoricalDistribution(sorted(set(v.dropna()), key=str)) for name, v in choices.items()}
+    study = optuna.create_study()
+    for i in range(len(points)):
+        params = {name: values[i] for name, values in choices.items() if values[i] is not None}
+        distributions = {name: axes[name] for name in params}
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=losses[i]))
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=len(best_trials(losses)) / len(losses))
+    evaluator._prior_weight = PRIOR_WEIGHT
+    return evaluator.evaluate(study, list(points))
 
 
 @pytest.mark.long
@@ -180,16 +221,105 @@ def test_a_single_group_is_a_two_sample_t_interval():
     assert found.note == ""
 
 
-def test_the_layers_intervals_cover_the_truth():
+def test_the_layers_intervals_cover_the_truth_together():
     truth = {("block0.fc1", "binary"): -0.3, ("block0.fc1", "ternary"): -0.3}
     inside = []
     for seed in range(100):
-        rows = by_layer(made_up(40, seed=seed), ACCURACY).table.itertuples()
-        inside += [row.low <= truth.get((row.group, row.precision), 0) <= row.high for row in rows]
-    assert len(inside) == 600
-    assert (
-        0.92 < np.mean(inside) < 0.975
-    )  # 6 a study, so not independent: 95 % within about 3 standard errors
+        found = by_layer(made_up(40, seed=seed), ACCURACY).table
+        assert len(found) == 6 and (found["contrasts"] == 6).all()
+        rows = found.itertuples()
+        inside.append(all(row.low <= truth.get((row.group, row.precision), 0) <= row.high for row in rows))
+    assert stats.binom.ppf(0.001, 100, 0.95) <= sum(inside)
+
+
+def test_effects_are_those_of_ordinary_least_squares_with_adjusted_intervals():
+    rng = np.random.default_rng(0)
+    kinds = rng.choice(["full", "binary"], (30, 2))
+    accuracy = 0.6 - 0.1 * (kinds[:, 0] == "binary") + rng.normal(0, 0.02, 30)
+    found = by_layer(table(list(map(record, kinds, accuracy))), ACCURACY).table
+    fit = OLS(accuracy, np.column_stack([np.ones(30), kinds == "binary"])).fit()
+    np.testing.assert_allclose(found["effect"], fit.params[1:])
+    np.testing.assert_allclose(found[["low", "high"]], fit.conf_int(0.05 / 2)[1:])
+    np.testing.assert_allclose(found["holm"], multipletests(fit.pvalues[1:], method="holm")[1])
+
+
+def bits_beside_block_0(together, n=200):
+    """No layer matters; 2 bits cost 10 points, and go with block 0 with a probability."""
+    rng, records = np.random.default_rng(0), []
+    for _ in range(n):
+        kinds = rng.choice(["full", "binary"], 3)
+        bits = 2 if (kinds[0] == "binary") == (rng.random() < together) else 8
+        records.append(record(kinds, 0.6 - 0.1 * (bits == 2) + rng.normal(0, 0.02), activation_bits=bits))
+    return table(records)
+
+
+def test_what_goes_with_a_layer_is_not_laid_at_its_door():
+    records = bits_beside_block_0(0.9)
+    accuracy, quantized = records["accuracy"], precisions(list(records["spec"]))["block0.fc1"] == "binary"
+    assert accuracy[quantized].mean() - accuracy[~quantized].mean() < -0.06  # as it looks alone
+    found = by_layer(records, ACCURACY)
+    assert found.covariates == ("activation_bits",) and found.note == ""
+    row = found.table.set_index("group").loc["block0.fc1"]
+    assert row["low"] < 0 < row["high"] and abs(row["effect"]) < 0.02
+
+
+def test_what_always_goes_with_a_layer_is_not_told_apart_from_it():
+    records = bits_beside_block_0(1.0)
+    found = by_layer(records[records["spec"].map(lambda spec: bool(spec["layers"]))], ACCURACY)
+    assert found.note == (
+        "accuracy: the trials cannot tell apart the effects of block0.fc1 binary, activation_bits"
+    )
+    assert list(found.table["group"]) == ["block0.fc2", "head"] and (found.table["contrasts"] == 2).all()
+
+
+def test_a_quantized_layer_is_judged_at_the_average_of_its_own_fields():
+    """Two groups with bits of their own; 2 bits of the first cost 10 points, being quantized nothing."""
+    rng, records = np.random.default_rng(0), []
+    for _ in range(300):
+        kinds, bits = rng.choice(["full", "binary"], 2), rng.choice([2, 8], 2, p=[0.25, 0.75])
+        accuracy = 0.6 - 0.1 * (kinds[0] == "binary" and bits[0] == 2) + rng.normal(0, 0.01)
+        row = record(kinds, accuracy, activation_bits=8)
+        for group, own in zip(GROUPS, bits, strict=False):
+            if group in row["spec"]["layers"]:
+                row["spec"]["layers"][group]["activation_bits"] = int(own)
+        records.append(row)
+    found = by_layer(table(records), ACCURACY)
+    assert found.covariates == ("block0.fc1.activation_bits", "block0.fc2.activation_bits")
+    effects = found.table.set_index("group")["effect"]
+    assert effects["block0.fc1"] == pytest.approx(-0.025, abs=0.006)
+    assert effects["block0.fc2"] == pytest.approx(0, abs=0.006)
+
+
+def test_rates_words_and_flags_of_the_recipe_are_covariates():
+    rng, records = np.random.default_rng(0), []
+    for _ in range(200):
+        kinds = rng.choice(["full", "binary"], 2)
+        rate = float(10 ** rng.normal(-3 + (kinds[0] == "binary"), 0.5))
+        clip = [None, 0.5, 1.0][rng.integers(3)]
+        recipe = {"learning_rate": rate, "clip_norm": clip, "augment": bool(rng.random() < 0.5)}
+        accuracy = 0.6 - 0.05 * np.log10(rate / 1e-3) ** 2 + 0.05 * (clip is None) + rng.normal(0, 0.01)
+        records.append(record(kinds, accuracy, recipe=recipe, fraction=float(rng.choice([0.1, 1.0]))))
+    found = by_layer(table(records), ACCURACY)
+    assert found.covariates == (
+        "fraction",
+        "recipe.augment",
+        "recipe.clip_norm",
+        "recipe.learning_rate",
+    )
+    assert ((found.table["low"] < 0) & (found.table["high"] > 0)).all()
+    assert (found.table["high"] - found.table["low"]).max() < 0.02  # the noise, not the rate's 5 points
+
+
+def test_bits_and_beta_halve_the_residuals_of_a_real_search():
+    records = pd.DataFrame(
+        ledger.read(RESULTS / "search_table_random" / "ledger.jsonl"), columns=list(FIELDS)
+    )
+    kinds, accuracy = precisions(list(records["spec"])), records["accuracy"].to_numpy(float)
+    layers = np.column_stack([np.ones(len(records)), pd.get_dummies(kinds, drop_first=True, dtype=float)])
+    both = np.column_stack([layers, *(column for _, column in covariates(records))])
+    plain, adjusted = (np.sqrt(OLS(accuracy, design).fit().mse_resid) for design in (layers, both))
+    assert (100 * plain, 100 * adjusted) == pytest.approx((7.9, 3.6), abs=0.05)
+    assert {name for name, _ in covariates(records)} == {"activation_bits", "beta_multiplier"}
 
 
 def test_bytes_add_up_exactly():
@@ -240,7 +370,7 @@ NO_NOISE = "leave nothing to estimate the noise from"
     (made_up(19), "19 complete trials are too few; 20 or more", ""),
     (CONSTANT, "the best trials are no better than the rest", "it is the same in all 30"),
     (EQUAL, "nothing varies in the 30", "no layer group has two"),
-    (made_up(7), "7 complete trials are too few", f"7 complete trials {NO_NOISE}; 8 that differ"),
+    (made_up(7), "7 complete trials are too few", f"7 complete trials {NO_NOISE}; 11 that differ"),
 ])  # fmt: skip
 def test_too_little_gives_a_reason_and_no_number(records, parameter, layer):
     for find, reason in ((by_parameter, parameter), (by_layer, layer)):

@@ -104,11 +104,40 @@ def test_a_ladder_whose_reference_has_not_ended_is_drawn(tmp_path):
         {"rung": ["base", "better"], "mean": [0.4, 0.5], "low": [0.3, 0.4], "high": [0.5, 0.6]}
     )
     rungs = rungs.assign(
-        gain=[np.nan, 0.1], gain_low=[np.nan, 0.05], cost=np.nan, cost_low=np.nan, cost_high=np.nan
+        gain=[np.nan, 0.1],
+        gain_low=[np.nan, 0.05],
+        gain_high=[np.nan, 0.15],
+        cost=np.nan,
+        cost_low=np.nan,
+        cost_high=np.nan,
     )
     seeds = pd.DataFrame({"base": [0.35, 0.45], "better": [0.45, 0.55]})
     fig_ladder.draw(ladder_info(rungs, seeds, "full"), "", tmp_path / "ladder")
     assert (tmp_path / "ladder.pdf").exists()
+
+
+def test_a_ladder_marks_what_can_be_told_from_nothing():
+    ends = {"gain_low": [np.nan, -0.1, 0.05], "gain_high": [np.nan, 0.3, 0.15]}
+    costs = {
+        "cost": [np.nan, 0.2, 0.1],
+        "cost_low": [np.nan, 0.1, -np.inf],
+        "cost_high": [np.nan, 0.3, np.inf],
+    }
+    rungs = pd.DataFrame({"rung": ["base", "one", "two"], "mean": 0.5, "low": 0.4, "high": 0.6, "gain": 0.1})
+    seeds = pd.DataFrame(0.5, index=[0], columns=["base", "one", "two"])
+    info = ladder_info(rungs.assign(**ends, **costs), seeds)
+    assert list(info.rungs["gain_clear"]) == [False, False, True]
+    assert list(info.rungs["cost_clear"]) == [False, True, False]
+
+
+def test_costs_with_wide_intervals_keep_the_numbers_of_their_axis(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
+    costs = pd.DataFrame({"how": "alone", "group": ["a", "b"], "precision": "binary", "accuracy_cost": 0.1})
+    fig_sensitivity.draw(sensitivity_info(costs.assign(accuracy_high=1.0)), "title", tmp_path / "sensitivity")
+    seen[0].draw_without_rendering()
+    labels = seen[0].axes[-1].get_yticklabels()
+    assert len(labels) > 2 and all(label.get_visible() for label in labels)
 
 
 def test_labels_hide_neither_points_nor_each_other(tmp_path):

@@ -10,8 +10,12 @@ import pytest
 
 from ablate.analysis import paired
 from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
+from ablate.analysis.contrasts import RULE
 from ablate.config.study_spec import StudySpec
+from ablate.reporting import design_findings
 from ablate.reporting.findings import findings
+from ablate.reporting.run_results import RunResults
+from ablate.runs import ledger
 from ablate.runs.ledger import append
 from ablate.runs.record import blank_record
 from ablate.runs.run import create_run, load_run
@@ -247,9 +251,8 @@ def test_what_data_and_recipe_buy_adds_up():
         for (arm, images), value in corner.items()
         for seed in range(3)
     ]
-    found = paired.crossing(
-        pd.DataFrame(rows, columns=["arm", "images", "seed", "test_accuracy"]), "old", "new"
-    )
+    table = pd.DataFrame(rows, columns=["arm", "images", "seed", "test_accuracy"])
+    found = paired.crossing(table, [("old", "new")])
     assert dict(zip(found["bought_by"], found["mean"].round(9), strict=True)) == {
         "data": 0.3,
         "new": 0.1,
@@ -268,24 +271,142 @@ def test_a_pair_of_classes_that_is_confused_more_often():
     assert found.loc[("cat", "dog"), "p"] == pytest.approx(
         2 * 0.5**8
     )  # exact binomial: 8 of 8, on both sides
-    assert found.loc[("cat", "dog"), "holm"] == pytest.approx(6 * 0.5**8)
     assert found.loc[("cat", "ship"), ["confused", "baseline_confused", "p"]].tolist() == [2, 2, 1]
 
 
 def test_what_repeats_is_sure_on_every_seed_and_in_one_direction():
     pairs = {
-        ("cat", "dog"): [(9, 1, True)] * 2,
-        ("cat", "ship"): [(9, 1, True), (1, 9, True)],
-        ("dog", "ship"): [(9, 1, True), (9, 8, False)],
+        ("cat", "dog"): [(9, 1, 1e-6)] * 2,
+        ("cat", "ship"): [(9, 1, 1e-6), (1, 9, 1e-6)],
+        ("dog", "ship"): [(9, 1, 1e-6), (9, 8, 0.5)],
     }
     rows = [("m", seed, *pair, *row) for pair, seeds in pairs.items() for seed, row in enumerate(seeds)]
-    columns = ["model", "seed", "class", "other", "confused", "baseline_confused", "sure"]
+    columns = ["model", "seed", "class", "other", "confused", "baseline_confused", "p"]
     found = repeated(pd.DataFrame(rows, columns=columns))
     assert found.groupby(["class", "other"], sort=False)["repeated"].unique().tolist() == [
         [True],
         [False],
         [False],
     ]
+    assert found["holm"].iloc[0] == pytest.approx(6e-6) and list(found["sure"]) == [True] * 5 + [False]
+    assert list(found["holm_every_seed"]) == pytest.approx([3e-6] * 2 + [1] * 4)
+
+
+def test_confusions_are_adjusted_over_models_and_seeds_too():
+    """A p of 0.004 is sure among the 10 pairs of one model, but not among those of two models."""
+    rows = [(model, 0, i, j, 9, 1, 0.5) for model in ("a", "b") for i in range(5) for j in range(i)]
+    changes = pd.DataFrame(
+        rows, columns=["model", "seed", "class", "other", "confused", "baseline_confused", "p"]
+    )
+    changes.loc[0, "p"] = 0.004
+    assert repeated(changes[changes["model"] == "a"])["sure"].sum() == 1
+    both = repeated(changes)
+    assert both["sure"].sum() == both["repeated"].sum() == 0 and (both["contrasts"] == 20).all()
+
+
+def lose_the_test_accuracy(path, line):
+    """Take it out of one record of a run's ledger."""
+    records = ledger.read(path / "ledger.jsonl")
+    records[line] |= {"test_accuracy": None, "test_loss": None}
+    (path / "ledger.jsonl").unlink()
+    for record in records:
+        ledger.append(path / "ledger.jsonl", record)
+
+
+def test_one_test_accuracy_that_is_missing_is_left_out_and_counted(simulated):
+    path = simulated(0.1, 0.0, seeds=3)
+    whole = design_findings.cells(RunResults(load_run(path)))
+    lose_the_test_accuracy(path, 7)
+    found = design_findings.cells(RunResults(load_run(path)))
+    counts = found.tables["cells"]["n"]
+    assert sorted(counts) == [2] + [3] * (len(counts) - 1) and len(whole.tables["cells"]) == len(counts)
+    complete = len(load_run(path).records)
+    assert found.notes == (f"left out, with their pairs: 1 of {complete} trials without test_accuracy",)
+    assert "(test accuracy)" in found.sentence and whole.notes == ()
+
+
+def test_the_best_cell_is_above_those_that_it_can_be_told_from(simulated):
+    found = design_findings.cells(RunResults(load_run(simulated(0.1, 0.03))))
+    means = found.tables["cells"]
+    assert list(means.columns) == ["cell", "n", "mean", "low", "high", "means"]
+    n, best = len(means), means.loc[means["mean"].idxmax(), "cell"]
+    start = re.escape(f"The highest of {n} means is that of {best}: ")
+    above = re.match(
+        rf"{start}.* above (\d+) of the {n - 1} others .* all {n * (n - 1) // 2} pairs", found.sentence
+    )
+    assert (means["means"] == n).all() and 10 <= int(above[1]) < n - 1
+
+
+def climbed(path, seeds, lost=0, gains=(0.1, 0.0, 0.0)):
+    """A made-up run of a ladder of three steps with these gains; the first records lack a test accuracy."""
+    changes = {"one": ("augment", False), "two": ("ema", 0.99), "three": ("warmup", 0.25)}
+    steps = [{"name": name, "recipe": dict([change])} for name, change in changes.items()]
+    space = {"description": "d", "layer": {"weights": "binary"}}
+    design = ["ladder", "leave-one-out"]
+    study = StudySpec(question="?", space=space, design=design, steps=steps, base="bottom", seeds=seeds)
+    run = create_run(path, study, {"classes": ["cat", "dog"], "layer_groups": ["block0.fc1"]})
+    planned, random = Design(study, ["block0.fc1"]), np.random.default_rng(0)
+    for i, spec in enumerate(iter(planned.ask, None)):
+        taken = [getattr(spec.recipe, field) == value for field, value in changes.values()]
+        accuracy = 0.4 + np.dot(taken, gains) + random.normal(0, 0.005)
+        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
+        record |= {"accuracy": accuracy, "test_accuracy": None if i < lost else accuracy}
+        append(run.path / "ledger.jsonl", record)
+        planned.tell(record)
+    return RunResults(load_run(path))
+
+
+def test_a_ladder_says_which_gains_can_be_told_from_nothing(tmp_path):
+    found = design_findings.ladder(climbed(tmp_path, 6))
+    rungs = found.tables["ladder"].set_index("rung")
+    assert (rungs["contrasts"] == 6).all() and (rungs["means"] == 4).all()
+    assert "1 of 3 gains can be told from 0, by the largest estimate one: +" in found.sentence
+    assert found.notes == (
+        "95 % intervals are simultaneous over 6 gains and costs; with 6 seeds each is 1.6 times as wide as "
+        f"it would be alone; {RULE}",
+        "those of the means are simultaneous over 4 means",
+    )
+
+
+def test_a_ladder_of_noise_names_no_step(tmp_path):
+    found = design_findings.ladder(climbed(tmp_path, 4, gains=(0.0, 0.0, 0.0)))
+    assert "none of 3 gains can be told from 0" in found.sentence and "largest" not in found.sentence
+
+
+def costly(path, cost):
+    """A made-up sensitivity of two groups on four seeds: the first costs this much, the second nothing."""
+    space = {"description": "d", "layer": {"weights": {"each": ["full", "binary"]}}}
+    study = StudySpec(question="?", space=space, design="sensitivity", seeds=4)
+    run = create_run(path, study, {"classes": ["cat", "dog"], "layer_groups": ["a", "b"]})
+    planned, random = Design(study, ["a", "b"]), np.random.default_rng(0)
+    while spec := planned.ask():
+        accuracy = 0.6 - cost * ("a" in spec.layers) + random.normal(0, 0.002)
+        record = blank_record(spec, trial_id(spec)) | {"status": "complete", "images": 10, "size_bytes": 1}
+        record |= {"accuracy": accuracy, "loss": 1 - accuracy}
+        append(run.path / "ledger.jsonl", record)
+        planned.tell(record)
+    return design_findings.sensitivity(RunResults(load_run(path)))
+
+
+def test_a_sensitivity_names_only_costs_that_can_be_told_from_nothing(tmp_path):
+    found = costly(tmp_path / "some", 0.2)
+    assert re.match(r"Binary costs \+\d+\.\d points \(\+", found.sentence)
+    for how in ("alone", "last"):
+        assert (
+            f"binary {how}, 1 of 2 costs can be told from 0, by the largest estimate a: +" in found.sentence
+        )
+    assert found.notes[0].startswith("95 % intervals are simultaneous over 5 costs in accuracy; with 4 seeds")
+    nothing = costly(tmp_path / "none", 0.0).sentence
+    assert "binary alone, none of 2 costs can be told from 0" in nothing and "largest" not in nothing
+
+
+def test_a_ladder_leaves_a_missing_test_accuracy_out_with_its_pairs(tmp_path):
+    found = design_findings.ladder(climbed(tmp_path, 6, lost=1))
+    rungs = found.tables["ladder"].set_index("rung")
+    assert (
+        rungs.loc["bottom", "n"] == 5 and rungs.loc["one", "gain_n"] == 5 and rungs.loc["two", "gain_n"] == 6
+    )
+    assert found.notes[0] == "left out, with their pairs: 1 of 36 trials without test_accuracy"
 
 
 def test_examples_are_the_first_of_their_class():

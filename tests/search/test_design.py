@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import run_ablate
+from scipy import stats
 
 from ablate.analysis import paired
 from ablate.analysis.t_interval import mean_interval
@@ -286,9 +287,10 @@ def test_the_ladder_is_paired_by_seed():
     rungs = paired.ladder(table, ["base", *(step["name"] for step in STEPS)], "fp").set_index("rung")
     assert list(rungs.index) == ["base", "AdamW", "absmean", "smoothing", "fp"] and (rungs["n"] == 3).all()
     assert np.isnan(rungs.loc["base", "gain"]) and rungs.loc["AdamW", "gain"] == pytest.approx(0.1)
-    absmean = rungs.loc["absmean"]  # gains 0, 0.001 and 0.002: t with 2 degrees of freedom is 4.3027
-    assert absmean["gain"] == pytest.approx(0.001)
-    assert absmean["gain_high"] == pytest.approx(0.001 + 4.302653 * 0.001 / 3**0.5, rel=1e-6)
+    absmean = rungs.loc["absmean"]  # gains 0, 0.001 and 0.002
+    assert absmean["gain"] == pytest.approx(0.001) and absmean["contrasts"] == 7
+    t = stats.t.ppf(1 - 0.05 / 2 / 7, 2)  # Bonferroni over 4 gains and 3 costs
+    assert absmean["gain_high"] == pytest.approx(0.001 + t * 0.001 / 3**0.5, rel=1e-6)
     assert rungs.loc["smoothing", "cost"] == pytest.approx(0.01) and rungs.loc[
         "AdamW", "cost"
     ] == pytest.approx(0.1)
