@@ -6,6 +6,7 @@ from ablate.analysis import paired
 from ablate.analysis.sensitivity import sensitivities
 from ablate.analysis.t_interval import mean_interval
 from ablate.reporting.run_results import Finding, RunResults
+from ablate.reporting.tuning_notes import tuning_notes
 
 
 def cells(results: RunResults) -> Finding:
@@ -28,7 +29,7 @@ def cells(results: RunResults) -> Finding:
     else:
         start = "The design has one cell:"
     sentence = f"{start} {best['mean']:.1%} on {best['n']} seeds."
-    return Finding(title, sentence, (), {"cells": means, "design": table})
+    return Finding(title, sentence, tuning_notes(table), {"cells": means, "design": table})
 
 
 def sensitivity(results: RunResults) -> Finding:
@@ -82,9 +83,9 @@ def ladder(results: RunResults) -> Finding:
     known = rungs.dropna(subset="mean")
     if (known["rung"] == reference).all():
         return Finding(title, notes=("no rung has a paired trial yet",))
-    notes: tuple[str, ...] = ()
+    notes = tuning_notes(table)
     if rungs["n"].max() == 1:
-        notes = ("with one paired seed no gain has an interval: noise alone may make it",)
+        notes = ("with one paired seed no gain has an interval: noise alone may make it", *notes)
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
     return Finding(title, _ladder_sentence(known, reference), notes, tables)
 
