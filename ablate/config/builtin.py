@@ -93,7 +93,9 @@ def load(
 
 def _is_of_run(path: Path) -> bool:
     """Whether a file is a run's, which stands beside what the run has written before it."""
-    return path.name == "study.toml" and any((path.parent / name).exists() for name in ("ledger.jsonl", "provenance.json"))
+    return path.name == "study.toml" and any(
+        (path.parent / name).exists() for name in ("ledger.jsonl", "provenance.json")
+    )
 
 
 def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) -> Path:

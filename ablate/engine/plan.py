@@ -103,7 +103,9 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     search = proposer_of(study, searched, records, count)
     if isinstance(search, Design):
         if study.trials not in (search.least, StudySpec.model_fields["trials"].default):
-            raise BadInput(f"trials must be the design's {search.least}, but got {study.trials}; leave it out")
+            raise BadInput(
+                f"trials must be the design's {search.least}, but got {study.trials}; leave it out"
+            )
         study = study.model_copy(update={"trials": search.least})
     left_out = tuple(dict.fromkeys(unquantizable.unquantizable(model).values()))
     planned = Plan(study, groups, dataset, search, count, left_out, notices)

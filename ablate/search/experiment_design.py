@@ -15,7 +15,7 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Tuned, cells_of
-from ablate.search.tuning import Tuning, cell_trial, tuning_seeds
+from ablate.search.tuning import Tuning, cell_trial
 
 COLUMNS = (  # of a record, in the table
     "trial_id",
@@ -80,11 +80,10 @@ class Design:
         """
         tunings: dict[str, TrialSpec] = {}
         paired: dict[frozenset[str], TrialSpec] = {}
-        seeds = tuning_seeds(self.study)
         for cell in self.cells.values():
-            specs = (cell_trial(cell, tuned, seed) for tuned in cell.tunings for seed in seeds)
-            tunings |= {key_of(spec): spec for spec in specs}
-            paired[Tuning(self.study, cell).kind] = cell.spec.model_copy(update={"test": self._tests})
+            tuning = Tuning(self.study, cell)
+            tunings |= {key_of(spec): spec for _, spec in tuning.trials}
+            paired[tuning.kind] = cell.spec.model_copy(update={"test": self._tests})
         return [*tunings.values(), *(spec for spec in paired.values() for _ in self._seeds)]
 
     @cached_property
@@ -95,7 +94,7 @@ class Design:
     @property
     def size(self) -> int:
         """How many trials the design has, as far as the records say; see `may_grow`."""
-        return len(self._tried) + len(self._seeds) * len({*self._kinds.values()})
+        return len(self._tried) + self.study.seeds * len({*self._kinds.values()})
 
     @property
     def may_grow(self) -> bool:
@@ -151,7 +150,7 @@ class Design:
             role "seed" also say how sure the choice is: `edge` as of `Tuning.edge`, and `lead`, `lead_low`,
             `lead_high` as of `Tuning.lead`.
         """
-        sure = {
+        sure: dict[str, dict[str, Any]] = {
             name: {"edge": tuning.edge, **dict(zip(LEAD, tuning.lead(self.records), strict=True))}
             for name, tuning in self._tunings.items()
         }

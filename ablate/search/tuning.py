@@ -1,4 +1,4 @@
-"""How a cell's tuned fields are chosen: on seeds of their own, and on a grid that goes on beyond its edges."""
+"""How a cell's tuned fields are chosen: on seeds of their own, on a grid that grows beyond its edges."""
 
 import itertools
 import math

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from ablate.config.study_spec import StudySpec, load_study
 from ablate.cli.live_view import progress
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine.controller import Driver
 from ablate.engine.plan import plan
 from ablate.engine.resume import _extended
@@ -44,10 +44,16 @@ def test_a_design_is_counted_as_it_grows(tiny_vit, tmp_path):
     driver = Driver(run, planned, [], Resources(concurrency=1), "", None)
     counts = [(driver.state["trials"], driver.state["may_grow"])]
     driver.state |= {"spent": 0.0, "done": 0, "running": []}
-    assert planned.study.trials == 3 and "0/at least 3 trials done" in str(progress(driver.state).renderables[0])
+    assert planned.study.trials == 3 and "0/at least 3 trials done" in str(
+        progress(driver.state).renderables[0]
+    )
     while (proposal := driver.ask()) is not None:
         name, spec = proposal
-        results = {"status": "complete", "accuracy": 0.5 + (spec.recipe.learning_rate == 0.1), "size_bytes": 1}
+        results = {
+            "status": "complete",
+            "accuracy": 0.5 + (spec.recipe.learning_rate == 0.1),
+            "size_bytes": 1,
+        }
         records.append(blank_record(spec, name) | results)
         append(run.path / "ledger.jsonl", records[-1])
         driver.tell(records[-1])

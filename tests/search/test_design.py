@@ -123,9 +123,7 @@ def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
     assert design.cells["absmean"].spec == design.cells["all but: smoothing"].spec
     specs = run(design)
     # "all" is the top rung, and "all but: smoothing" the one below it: 7 cells of their own
-    assert (
-        design.least == 2 * (2 * 3 + 3) + 5 * (3 * 3 + 3) and design.ask() is None and not design.waits
-    )
+    assert design.least == 2 * (2 * 3 + 3) + 5 * (3 * 3 + 3) and design.ask() is None and not design.waits
     assert len(specs) == design.size == design.least + 2 * 3  # SGD's rate is the highest: one more is tried
     assert len({spec.model_dump_json() for spec in specs}) == len(specs)
 
@@ -362,7 +360,7 @@ def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
     assert design[design["role"] == "seed"]["test_accuracy"].notna().all()
     assert design[design["role"] == "tune"]["test_accuracy"].isna().all()
     assert (tmp_path / "run" / "figures" / "ladder.png").stat().st_size > 10_000
-    # The best of two rates lies on an edge, so that each of the five cells has tried one more with both seeds.
+    # The best of two rates lies on an edge, so that each of five cells has tried one more with both seeds.
     assert (design[design["role"] == "tune"].groupby("cell").size() == 6).all()
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     assert state["trials"] == state["done"] == 40 and state["status"] == "finished" and not state["may_grow"]

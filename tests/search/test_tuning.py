@@ -94,7 +94,7 @@ def further(field, grid, side, limit=3):
     ],
 )
 def test_what_lies_beyond_an_edge(field, grid, lower, upper):
-    if isinstance(grid[0], str) or isinstance(grid[0], bool):
+    if isinstance(grid[0], str | bool):
         assert not any(edges({field: grid}, {field: value}, 3) for value in grid)
         return
     if len(grid) > 2:
@@ -160,7 +160,9 @@ def test_a_trial_that_fails_beyond_the_edge_ends_the_extension():
 
 
 def test_a_choice_that_fails_on_one_seed_counts_as_minus_one_there():
-    assert score([{"accuracy": 0.9}, {"accuracy": None}, {"accuracy": float("nan")}]) == pytest.approx(-1.1 / 3)
+    assert score([{"accuracy": 0.9}, {"accuracy": None}, {"accuracy": float("nan")}]) == pytest.approx(
+        -1.1 / 3
+    )
 
     def answer(spec):
         return None if (spec.recipe.learning_rate, spec.seed) == (0.03, 3) else peak(0.03)(spec)
@@ -183,7 +185,7 @@ def test_where_every_trial_fails_nothing_is_extended():
 
 @pytest.mark.parametrize("workers", [1, 2, 7, 50])
 def test_neither_workers_nor_the_order_of_their_trials_matter(workers):
-    """Equal to one trial at a time: the trials, the table, and a design that is told them in another order."""
+    """As one trial at a time: the trials, the table, and a design that is told them in another order."""
     alone = Design(study(), GROUPS)
     expected = {json.dumps(record["spec"]) for record in run(alone, peak(0.5, noise=1e-4))}
     design, draw = Design(study(), GROUPS), random.Random(workers)
