@@ -48,4 +48,4 @@ def tuning_notes(table: pd.DataFrame) -> tuple[str, ...]:
 
 def _named(cells: Sequence[str]) -> str:
     more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
-    return ", ".join(cells[:SHOWN]) + more
+    return "; ".join(cells[:SHOWN]) + more  # a cell's name may have commas
