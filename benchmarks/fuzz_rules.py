@@ -180,6 +180,8 @@ STUDY = {
     "points": optional(whole(2)),
     "seeds": whole(1, 10_000),
     "tune": TUNE,
+    "tuning_seeds": whole(1, 1000),
+    "grid_extension": whole(0, 10),
     "base": lambda v: text(v) and v != "",
     "steps": listed(table(STEP, "name")),
     "reference": optional(table(STEP, "name")),

@@ -11,7 +11,7 @@ from ablate.analysis import bounds
 from ablate.cli import result_tables
 from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
 from ablate.runs.record import Record
-from ablate.runs.state import RunningRow, State, progress_of, seconds_left
+from ablate.runs.state import RunningRow, State, at_least, progress_of, seconds_left
 
 
 class StudyView:
@@ -77,7 +77,7 @@ def progress(state: State) -> Group:
     """
     counts = state["counts"]
     parts = [
-        f"{state['done']}/{state['trials']} trials done",
+        f"{state['done']}/{at_least(state)}{state['trials']} trials done",
         f"{len(state['running'])} running",
         f"{counts['failed']} failed",
     ]
@@ -114,7 +114,7 @@ def record_line(record: Record, number: int, state: State) -> str:
         number: Its place in the ledger, from 1.
         state: The run's state.
     """
-    head = f"[{number}/{state['trials']}] {record['trial_id']}"
+    head = f"[{number}/{at_least(state)}{state['trials']}] {record['trial_id']}"
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
     outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'] or 0)}"

@@ -137,6 +137,8 @@ def _describe_cost(result: dict[str, Any], study: StudySpec, resources: Resource
         )
     views = f"{result['image_views']:,} image views (an evaluated image counts as a third)"
     trials = f"{result['trials']} trials, {views}"
+    if result["may_grow"]:
+        trials = f"At least {trials}, and more where a tuned choice lies on the edge of its grid"
     minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
     rate = f"at {result['images_per_second_of_a_cpu']} images a second per CPU"
     lines.append(f"{trials}: {minutes} on {result['cpus']} CPUs, {rate}")

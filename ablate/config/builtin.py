@@ -2,7 +2,9 @@
 
 import codecs
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ablate.config.trial_spec import S, checked
@@ -54,7 +56,13 @@ def absolute_data(name: str, folder: Path) -> str:
     return IMAGEFOLDER + str((folder / Path(path).expanduser()).absolute())
 
 
-def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, name: str) -> S:
+def load(
+    spec: type[S],
+    folder: Literal["search_spaces", "studies"],
+    kind: str,
+    name: str,
+    of_older_runs: Mapping[str, Any] = MappingProxyType({}),
+) -> S:
     """Load a spec from TOML.
 
     Args:
@@ -62,6 +70,7 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
         folder: Of the built-in files.
         kind: What it is, for the messages.
         name: Of a built-in file, or the path of one's own. Paths in a file are relative to it.
+        of_older_runs: Values of the fields that a file lacks where it is the study.toml of a run.
 
     Returns:
         The spec.
@@ -78,7 +87,15 @@ def load(spec: type[S], folder: Literal["search_spaces", "studies"], kind: str, 
         reason = error.strerror if isinstance(error, OSError) else str(error).partition(";")[0]
         rule = f"{kind} {short_repr(name)} must be one that can be read"
         raise BadInput(f"{rule}, but: {reason}; mend the file") from None
-    return checked(spec, {"name": path.stem, **data}, path.name)
+    missing = of_older_runs if _is_of_run(path) else {}
+    return checked(spec, {"name": path.stem, **missing, **data}, path.name)
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether a file is a run's, which stands beside what the run has written before it."""
+    return path.name == "study.toml" and any(
+        (path.parent / name).exists() for name in ("ledger.jsonl", "provenance.json")
+    )
 
 
 def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) -> Path:

@@ -22,7 +22,8 @@ def study_faults(study: "StudySpec") -> list[str]:
         *_step_faults(study),
         *(_rung_faults(study, study.early_stopping) if study.early_stopping else ()),
     ]
-    if study.seed + (study.seeds if study.design else study.confirm) >= 2**32:
+    more = study.seeds + study.tuning_seeds - 1 if study.design else study.confirm
+    if study.seed + more >= 2**32:
         faults.append(f"seed must leave room below 2^32 for the further ones, but got {study.seed}")
     return faults
 

@@ -33,7 +33,8 @@ class StudySpec(Spec):
             space's.
         described: The descriptions of users' own objectives, with which a run can be read where they cannot
             be imported. `with_descriptions` fills them in before the study is written.
-        trials: Of a search. A design has as many as its cells and seeds.
+        trials: Of a search. A design has as many as its cells and seeds, and more where a tuned choice lies
+            on the edge of its list.
         hours: After this time no trial starts; None: no limit.
         seed: Of the search and of each trial.
         recipe: How each trial is trained.
@@ -46,8 +47,13 @@ class StudySpec(Spec):
         points: Of a factorial whose factors have two choices each: a regular fraction of so many points, a
             power of two above the number of factors, that keeps the main effects apart. None: all points.
         seeds: Of a design: how often each cell is trained, with the paired seeds seed, seed + 1, ...
-        tune: Choices for fields of the recipe. They are made for each cell by its validation on one more
-            seed.
+        tune: Choices for fields of the recipe. Each cell takes the one of the best mean validation accuracy
+            over the tuning seeds; a failed trial counts as -1.
+        tuning_seeds: How often each choice is trained, with the seeds directly after the paired ones. Runs of
+            older versions have 1.
+        grid_extension: While the best choice of a number is the lowest or the highest of its list, the next
+            value beyond is tried, so many at most; 0: none. `epochs` and the other lengths of a trial keep
+            their list. Runs of older versions have 0.
         base: What the base point is called.
         steps: Of the design.
         reference: One more cell: all steps, and this one.
@@ -82,6 +88,8 @@ class StudySpec(Spec):
     points: Annotated[int, Field(ge=2, le=2**16)] | None = None
     seeds: int = Field(1, ge=1, le=10_000)
     tune: dict[str, tuple[Value, ...]] = Field({})
+    tuning_seeds: int = Field(3, ge=1, le=1000)
+    grid_extension: int = Field(3, ge=0, le=10)
     base: str = Field("base", min_length=1)
     steps: tuple[Step, ...] = ()
     reference: Step | None = None
@@ -165,13 +173,17 @@ class StudySpec(Spec):
         return self
 
 
+# What versions did that had no such fields: their runs go on, and are asked again, as they began.
+OLDER = {"tuning_seeds": 1, "grid_extension": 0}
+
+
 def load_study(name: str) -> StudySpec:
     """Load a study.
 
     Args:
-        name: Of a built-in one, or the path of a TOML file.
+        name: Of a built-in one, or the path of a TOML file, which may be a run's study.toml.
 
     Raises:
         BadInput: There is none, or it has faults; the message lists them.
     """
-    return load(StudySpec, "studies", "study", name)
+    return load(StudySpec, "studies", "study", name, of_older_runs=OLDER)

@@ -24,6 +24,7 @@ from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
 from ablate.runs.state import State
 from ablate.search.confirmation import confirmations, is_searched
+from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
 from ablate.training.trial import trial_id
@@ -73,6 +74,7 @@ class Driver:
             "started": time.time(),
             "before": len(records),
             "trials": self.study.trials + len(records) - self.n_proposed,
+            "may_grow": False,
             "concurrency": resources.concurrency,
             "dashboard": dashboard,
             "address": resources.address,
@@ -83,20 +85,22 @@ class Driver:
             "waiting": 0,
             "deaths": 0,
         }
+        self._count_trials()
         self._learn(records)
 
     def ask(self) -> Proposal | None:
         """The next trial. Those that the run's earlier driver left unfinished come first."""
         if self.study.hours is not None and self.state["spent"] > self.study.hours * 3600:
             return None
-        if self.exhausted or self.n_proposed >= self.study.trials:
+        over = self.exhausted or self.n_proposed >= self.study.trials
+        if over and not self.study.design:  # a design may have grown, and ends by itself
             return self._confirm()
         while self.unfinished:
             if self.search.requeue(spec := self.unfinished.pop(0)):
                 self.n_proposed += 1
                 return self._named(spec)
         if (next_spec := self.search.ask()) is None:
-            self.exhausted = not self.search.waits
+            self.exhausted = not (self.search.waits or self.study.design)
             return self._confirm()
         self.n_proposed += 1
         return self._named(next_spec)
@@ -133,12 +137,18 @@ class Driver:
         """
         if self.is_searched(record):
             self.search.tell(record)
+            self._count_trials()
         self.confirming.pop(record["trial_id"], None)
         self.records.append(record)
         self._learn([record])
         if record["train_seconds"] is not None:
             self.metrics.observe(record["train_seconds"])
         return [row["trial_id"] for row in self.front]
+
+    def _count_trials(self) -> None:
+        """A design grows where a grid is extended, and shrinks where cells choose the same."""
+        if isinstance(self.search, Design):
+            self.state |= {"trials": self.search.size, "may_grow": self.search.may_grow}
 
     def should_prune(self, name: str, spec: TrialSpec, so_far: Record) -> str:
         """Decide whether a trial ends after the epoch that it reports.

@@ -23,6 +23,7 @@ from ablate.runs.record import arm
 from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
 from ablate.search.parameter_space import Points
+from ablate.search.tuning import tuning_seeds
 from ablate.training import trial
 from ablate.training.optim import length, steps_of
 from ablate.training.trainer import train
@@ -38,9 +39,10 @@ def estimate(plan: Plan) -> dict[str, Any]:
 
     The time is the number of image views divided by the rate of the anchors' first training steps, which are
     timed now on one thread. An evaluated image counts as a third of a trained one. Where a search varies the
-    length of its trials, the mean over the ends or choices counts. Three things are left out: the training of
+    length of its trials, the mean over the ends or choices counts. Four things are left out: the training of
     teachers (one more training for each recipe that is distilled, whatever the number of trials); early
-    stopping (every trial counts with all of its rungs); and `compile` (the timed steps are not compiled).
+    stopping (every trial counts with all of its rungs); `compile` (the timed steps are not compiled); and the
+    trials by which a design grows where a tuned choice lies on the edge of its grid.
 
     Args:
         plan: The study's plan.
@@ -63,6 +65,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "anchors": anchors,
         "points": None if plan.search.size == math.inf else plan.search.size,
         "trials": plan.study.trials,
+        "may_grow": isinstance(plan.search, Design) and plan.search.may_grow,
         "image_views": round(views),
         "images_per_second_of_a_cpu": _short(rate),
         **_fraction(plan),
@@ -85,10 +88,13 @@ def _views(plan: Plan) -> Iterator[float]:
     kinds = _kinds(plan)
     views = [_views_of_trial(plan, spec) for spec in kinds]
     yield from views if isinstance(plan.search, Design) else [statistics.mean(views)] * plan.study.trials
+    tuning = tuning_seeds(plan.study)  # the other trials stand for all seeds
     checkpoints = {
-        (spec.fraction, spec.recipe.full_epochs): _views_of_checkpoint(plan, spec) for spec in kinds
+        (spec.fraction, spec.recipe.full_epochs, spec.seed): _views_of_checkpoint(plan, spec)
+        * (1 if spec.seed in tuning else plan.study.seeds)
+        for spec in kinds
     }
-    yield plan.study.seeds * sum(checkpoints.values())
+    yield sum(checkpoints.values())
 
 
 def _anchor(plan: Plan, spec: TrialSpec, seconds: float = SECONDS) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Plan:
 
     Attributes:
         study: The study, with what was open decided: bf16, flips, absolute paths, a design's number of
-            trials.
+            trials before a grid is extended.
         groups: Each layer group of the model and its layers.
         dataset: The images.
         search: Proposes the trials.
@@ -102,9 +102,11 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     count = Counter(model, preprocess, groups)
     search = proposer_of(study, searched, records, count)
     if isinstance(search, Design):
-        if study.trials not in (search.size, StudySpec.model_fields["trials"].default):
-            raise BadInput(f"trials must be the design's {search.size}, but got {study.trials}; leave it out")
-        study = study.model_copy(update={"trials": search.size})
+        if study.trials not in (search.least, StudySpec.model_fields["trials"].default):
+            raise BadInput(
+                f"trials must be the design's {search.least}, but got {study.trials}; leave it out"
+            )
+        study = study.model_copy(update={"trials": search.least})
     left_out = tuple(dict.fromkeys(unquantizable.unquantizable(model).values()))
     planned = Plan(study, groups, dataset, search, count, left_out, notices)
     if not planned.anchors:

@@ -77,8 +77,7 @@ def resume_study(
 def _extended(run: Run, trials: int | None, hours: float | None) -> StudySpec:
     """The run's study with other limits."""
     if trials is not None and run.study.design:
-        rule = f"--trials extends a search, but the trials of a design are its {run.study.trials}"
-        raise BadInput(f"{rule}; leave it out")
+        raise BadInput("--trials extends a search, but the trials of a design are its own; leave it out")
     limits = {"trials": trials, "hours": hours}
     changed = {name: limit for name, limit in limits.items() if limit is not None}
     study = checked(StudySpec, {**dict(run.study), **changed}, "options")
@@ -87,7 +86,7 @@ def _extended(run: Run, trials: int | None, hours: float | None) -> StudySpec:
     if trials_left and study.hours is not None and spent >= study.hours * 3600:
         spent_hours = f"the {spent / 3600:.2g} that the run has spent"
         raise BadInput(f"--hours must be above {spent_hours}, but got {study.hours:g}; give more")
-    if study.trials < recorded:
+    if study.trials < recorded and not study.design:  # one that is tuned may have grown
         raise BadInput(f"--trials must be at least the {recorded} trials that are recorded, but got {trials}")
     return study
 

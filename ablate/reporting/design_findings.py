@@ -8,6 +8,7 @@ from ablate.analysis.contrasts import RULE, contrasts, excludes_zero
 from ablate.analysis.sensitivity import sensitivities
 from ablate.analysis.t_interval import estimate, simultaneous, t_quantile
 from ablate.reporting.run_results import Finding, RunResults
+from ablate.reporting.tuning_notes import tuning_notes
 
 COST = ["accuracy_cost", "accuracy_low", "accuracy_high"]
 
@@ -27,7 +28,8 @@ def cells(results: RunResults) -> Finding:
     if means["mean"].isna().all():
         return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
     sentence = f"{_best_cell(seeds, means)} ({column.replace('_', ' ')})."
-    return Finding(title, sentence, _left_out(table, column), {"cells": means, "design": table})
+    notes = (*_left_out(table, column), *tuning_notes(table))
+    return Finding(title, sentence, notes, {"cells": means, "design": table})
 
 
 def _best_cell(seeds: pd.DataFrame, means: pd.DataFrame) -> str:
@@ -130,7 +132,7 @@ def ladder(results: RunResults) -> Finding:
     known = rungs.dropna(subset="mean")
     if (known["rung"] == reference).all():
         return Finding(title, notes=("no rung has a paired trial yet",))
-    notes = [*_left_out(table, "test_accuracy")]
+    notes = [*_left_out(table, "test_accuracy"), *tuning_notes(table)]
     pairs = rungs[["gain_n", "cost_n"]].max().max()
     notes.append(_joint(rungs["contrasts"].max(), "gain", "gains and costs", pairs))
     if means := rungs["means"].max():

@@ -23,7 +23,7 @@ from ablate.reporting.plotly_charts import charts
 from ablate.reporting.plotly_panel import Panel
 from ablate.reporting.run_results import Finding
 from ablate.runs.run import Run
-from ablate.runs.state import ENDED
+from ablate.runs.state import ENDED, at_least
 
 HERE = Path(__file__).parent
 SEARCHED = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")
@@ -143,7 +143,7 @@ def _state(run: Run) -> str:
     """How far the run is, as of its last heartbeat."""
     records, state = run.records, run.state
     planned = max(state.get("trials", run.study.trials), len(records))
-    text = f"{run.path.name}: {len(records):,} of {planned:,} trials recorded"
+    text = f"{run.path.name}: {len(records):,} of {at_least(state)}{planned:,} trials recorded"
     by_status = records["status"].value_counts()
     statuses = [name for name in ("complete", "failed", "pruned") if name in by_status]
     if statuses:

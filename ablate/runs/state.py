@@ -36,6 +36,7 @@ class State(TypedDict, total=False):
     before: int  # records when the driver began
     done: int  # records now
     trials: int  # records when the run is over
+    may_grow: bool  # whether these are the least, since a design may extend the grids of what it tunes
     counts: dict[str, int]  # records by status
     running: list[RunningRow]
     unfinished: list[dict[str, Any]]  # specs of the trials that have begun and have no record
@@ -47,6 +48,11 @@ class State(TypedDict, total=False):
     dashboard: str
     address: str | None
     storage: str | None
+
+
+def at_least(state: State) -> str:
+    """Return what to say before a run's number of trials: "at least " where its design may grow, else ""."""
+    return "at least " if state.get("may_grow") else ""
 
 
 def how_to_go_on(state: State) -> str:

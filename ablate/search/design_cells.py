@@ -110,7 +110,7 @@ def _variants(study: StudySpec) -> Iterator[tuple[str, Sequence[Step]]]:
 def _check_count(study: StudySpec, cells: Iterable[Cell]) -> None:
     """Raises BadInput where a design has too many trials."""
     tunings = (math.prod(map(len, cell.tune.values())) for cell in cells)
-    count = sum(study.seeds + (n if n > 1 else 0) for n in tunings)
+    count = sum(study.seeds + (study.tuning_seeds * n if n > 1 else 0) for n in tunings)
     if count > MAX_TRIALS:
         rule = f"a design must have {MAX_TRIALS:,} trials at most, but got {count:,}"
         raise BadInput(f"{rule}; take fewer seeds, cells or tunings")

@@ -2,19 +2,20 @@
 
 import heapq
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
-from ablate.config.trial_spec import Recipe, TrialSpec
+from ablate.config.trial_spec import TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
-from ablate.search.design_cells import Cell, Tuned, cells_of
+from ablate.search.design_cells import Tuned, cells_of
+from ablate.search.tuning import Tuning, cell_trial
 
 COLUMNS = (  # of a record, in the table
     "trial_id",
@@ -28,13 +29,15 @@ COLUMNS = (  # of a record, in the table
     "test_accuracy",
     "test_loss",
 )
+LEAD = ("lead", "lead_low", "lead_high")
 
 
 class Design:
     """The trials of a designed study, with the interface of `searcher.Search`.
 
-    What it proposes is a function of the study and of the records. Tuning has one seed beyond the paired ones
-    and never sees the test set. The paired trials are tested at their end, except those of a sensitivity
+    What it proposes is a function of the study and of the records, in whatever order. Tuning has seeds beyond
+    the paired ones and never sees the test set; it goes on beyond a grid on whose edge the best choice lies,
+    and only then a cell's paired trials begin. These are tested at their end, except those of a sensitivity
     design: a search may go on from them.
 
     Args:
@@ -55,42 +58,48 @@ class Design:
     def __init__(self, study: StudySpec, groups: list[str], records: Iterable[Record] = ()) -> None:
         self.study, self.groups = study, groups
         self.cells = cells_of(study, groups)
-        self.records: dict[str, Record] = {}
-        self._proposed: set[str] = set()
+        self.records: dict[str, Record] = {_key(record): record for record in records}
+        self._proposed = {*self.records}
         self._pending: set[str] = set()
-        self._tuning_keys = {name: [*map(key_of, self._tuning(cell))] for name, cell in self.cells.items()}
-        self._unfinished = {name: {*keys} for name, keys in self._tuning_keys.items()}  # tunings of a cell
+        self._tunings = {name: Tuning(study, cell) for name, cell in self.cells.items()}
+        self._tried: set[str] = set()  # keys of all tunings
+        self._kinds: dict[str, frozenset[str]] = {}  # equal for cells that share their paired trials
+        self._unfinished: dict[str, set[str]] = {}  # tunings of a cell
         self._waiting: dict[str, list[str]] = defaultdict(list)  # key of a tuning -> cells that wait for it
-        for name, unfinished in self._unfinished.items():
-            for key in unfinished:
-                self._waiting[key].append(name)
         # What can be proposed, as (seed, cell, tuning, name): tunings first (seed -1), then seed after seed.
         self._place = {name: i for i, name in enumerate(self.cells)}
-        self._queue = []
-        for name, keys in self._tuning_keys.items():
-            tunings = [(-1, self._place[name], k, name) for k in range(len(keys))]
-            self._queue += tunings or self._paired(name)
-        heapq.heapify(self._queue)
-        for record in records:
-            self.tell(record)
+        self._queue: list[tuple[int, int, int, str]] = []
+        for name in self.cells:
+            self._advance(name)
 
     @property
     def planned(self) -> list[TrialSpec]:
-        """The design's trials, the paired ones without seeds and tuned values; equal cells share theirs."""
+        """The trials before any grid is extended.
+
+        Equal cells share theirs. The paired ones are without seeds and tuned values.
+        """
         tunings: dict[str, TrialSpec] = {}
         paired: dict[frozenset[str], TrialSpec] = {}
         for cell in self.cells.values():
-            specs = [_trial(cell.spec, tuned, self._seeds.stop, test=False) for tuned in cell.choices]
-            keys = [key_of(spec) for spec in specs]
-            if cell.tunings:
-                tunings |= dict(zip(keys, specs, strict=True))
-            paired[frozenset(keys)] = cell.spec.model_copy(update={"test": self._tests})
+            tuning = Tuning(self.study, cell)
+            tunings |= {key_of(spec): spec for _, spec in tuning.trials}
+            paired[tuning.kind] = cell.spec.model_copy(update={"test": self._tests})
         return [*tunings.values(), *(spec for spec in paired.values() for _ in self._seeds)]
+
+    @cached_property
+    def least(self) -> int:
+        """How many trials the design has before any grid is extended."""
+        return len(self.planned)
 
     @property
     def size(self) -> int:
-        """How many trials the design has."""
-        return len(self.planned)
+        """How many trials the design has, as far as the records say; see `may_grow`."""
+        return len(self._tried) + self.study.seeds * len({*self._kinds.values()})
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether a grid may still be extended."""
+        return any(tuning.may_grow for tuning in self._tunings.values())
 
     @property
     def waits(self) -> bool:
@@ -106,10 +115,11 @@ class Design:
         """The next trial; None when none is left, or none before a pending tuning has ended."""
         while self._queue:
             seed, _, k, name = heapq.heappop(self._queue)
-            cell = self.cells[name]
-            spec = (
-                self._tuning(cell)[k] if seed < 0 else self._paired_trial(cell, self._best(name) or {}, seed)
-            )
+            tuning = self._tunings[name]
+            if seed < 0:
+                _, spec = tuning.trial(k)
+            else:
+                spec = self._paired_trial(name, tuning.chosen or {}, seed)
             if (key := key_of(spec)) not in self._proposed:
                 self._proposed.add(key)
                 self._pending.add(key)
@@ -118,15 +128,14 @@ class Design:
 
     def tell(self, record: Record) -> None:
         """Take in how a trial ended."""
-        key = key_of(effective(trial_of(record)))
+        key = _key(record)
         self._proposed.add(key)
         self._pending.discard(key)
         self.records[key] = record
         for name in self._waiting.pop(key, ()):
             self._unfinished[name].discard(key)
             if not self._unfinished[name]:
-                for row in self._paired(name):
-                    heapq.heappush(self._queue, row)
+                self._advance(name)
 
     def requeue(self, spec: TrialSpec) -> bool:
         """Whether a trial that an earlier driver had pending is proposed here: no, `ask` will propose it."""
@@ -137,29 +146,35 @@ class Design:
 
         Returns:
             A row a trial: cell, step (the cell's name without the space's choices), role ("tune" or "seed"),
-            the tuned fields, and what its record says, if there is one.
+            the tuned fields, and what its record says, if there is one. Where something is tuned, the rows of
+            role "seed" also say how sure the choice is: `edge` as of `Tuning.edge`, and `lead`, `lead_low`,
+            `lead_high` as of `Tuning.lead`.
         """
+        sure: dict[str, dict[str, Any]] = {
+            name: {"edge": tuning.edge, **dict(zip(LEAD, tuning.lead(self.records), strict=True))}
+            for name, tuning in self._tunings.items()
+        }
         rows = []
         for cell, role, tuned, spec in self._rows():
             record: Mapping[str, Any] = self.records.get(key_of(spec), {}) if spec else {}
             head = {"cell": cell, "step": self.cells[cell].step, "role": role}
-            rows.append(head | tuned | {column: record.get(column) for column in COLUMNS})
+            how_sure = sure[cell] if role == "seed" else {"edge": ""}
+            rows.append(head | tuned | how_sure | {column: record.get(column) for column in COLUMNS})
         tuned_fields = dict.fromkeys(field for cell in self.cells.values() for field in cell.tune)
-        return pd.DataFrame(rows, columns=["cell", "step", "role", *tuned_fields, *COLUMNS])
+        choice = ("edge", *LEAD) if any(cell.tunings for cell in self.cells.values()) else ()
+        return pd.DataFrame(rows, columns=["cell", "step", "role", *tuned_fields, *choice, *COLUMNS])
 
     def _rows(self) -> Iterator[tuple[str, str, Tuned, TrialSpec | None]]:
         """(cell, role, tuned fields, trial): each cell's tunings, then seed after seed all cells.
 
         The trial is None where the cell's tuning has not ended.
         """
-        for name, cell in self.cells.items():
-            for tuned, spec in zip(cell.tunings, self._tuning(cell), strict=True):
-                yield name, "tune", tuned, spec
-        best = {name: self._best(name) for name in self.cells}
+        for name, tuning in self._tunings.items():
+            yield from ((name, "tune", tuned, spec) for tuned, spec in tuning.trials)
         for seed in self._seeds:
-            for name, cell in self.cells.items():
-                chosen = best[name]
-                paired = None if chosen is None else self._paired_trial(cell, chosen, seed)
+            for name, tuning in self._tunings.items():
+                chosen = tuning.chosen
+                paired = None if chosen is None else self._paired_trial(name, chosen, seed)
                 yield name, "seed", chosen or {}, paired
 
     @property
@@ -170,29 +185,24 @@ class Design:
     def _tests(self) -> bool:
         return "sensitivity" not in self.study.design
 
-    def _paired(self, name: str) -> list[tuple[int, int, int, str]]:
-        return [(seed, self._place[name], 0, name) for seed in self._seeds]
+    def _advance(self, name: str) -> None:
+        """Queue what a cell has next: its tunings or, once they have led to a choice, its paired trials."""
+        tuning, place = self._tunings[name], self._place[name]
+        tuning.advance(self.records)
+        keys = [key for of_choice in tuning.keys for key in of_choice]
+        self._tried |= {*keys}
+        self._kinds[name] = tuning.kind
+        left = {key: k for k, key in enumerate(keys) if key not in self.records}
+        self._unfinished[name] = {*left}
+        for key in left:
+            self._waiting[key].append(name)
+        tunings = [(-1, place, k, name) for k in left.values()]
+        for row in tunings or [(seed, place, 0, name) for seed in self._seeds]:
+            heapq.heappush(self._queue, row)
 
-    def _tuning(self, cell: Cell) -> list[TrialSpec]:
-        """The trials that choose what is tuned, with the seed after the paired ones."""
-        return [_trial(cell.spec, tuned, self._seeds.stop, test=False) for tuned in cell.tunings]
-
-    def _paired_trial(self, cell: Cell, chosen: Tuned, seed: int) -> TrialSpec:
-        return _trial(cell.spec, chosen, seed, test=self._tests)
-
-    def _best(self, name: str) -> Tuned | None:
-        """The choice of the best validation accuracy, the first of equals; None before all tunings ended."""
-        cell = self.cells[name]
-        if not cell.tunings:
-            return cell.choices[0]
-        records = [self.records.get(key) for key in self._tuning_keys[name]]
-        accuracies = [record["accuracy"] for record in records if record]
-        if len(accuracies) < len(records):
-            return None
-        scores = [-1.0 if accuracy is None or math.isnan(accuracy) else accuracy for accuracy in accuracies]
-        return cell.tunings[scores.index(max(scores))]
+    def _paired_trial(self, name: str, chosen: Tuned, seed: int) -> TrialSpec:
+        return cell_trial(self.cells[name], chosen, seed, test=self._tests)
 
 
-def _trial(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool) -> TrialSpec:
-    recipe = Recipe.model_validate(spec.recipe.model_dump() | tuned)
-    return effective(spec.model_copy(update={"recipe": recipe, "seed": seed, "test": test}))
+def _key(record: Record) -> str:
+    return key_of(effective(trial_of(record)))

@@ -49,6 +49,7 @@ def designed(tiny_vit, tmp_path_factory):
         {"name": "one bit", "layer": {"weights": "binary"}},
     ]
     fields = {"question": "?", "model": str(tiny_vit), "design": ["arms"], "seeds": 2, "steps": steps}
+    fields |= {"tuning_seeds": 1, "grid_extension": 0}
     space = {"description": "d", "groups": ["block*"], "fraction": 0.02, "layer": {"weights": "full"}}
     recipe = {"epochs": 1, "bf16": False, "augment": False}
     study = checked(StudySpec, fields | {"space": space, "recipe": recipe}, "study")

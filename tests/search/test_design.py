@@ -18,6 +18,7 @@ from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
 
 GROUPS = ["block0.attention", "block0.fc1", "head"]
+ONE_SEED = {"tuning_seeds": 1, "grid_extension": 0}
 STEPS = [
     {"name": "AdamW", "recipe": {"optimizer": "adamw"}, "tune": {"learning_rate": [1e-3, 2e-3, 4e-3]}},
     {"name": "absmean", "layer": {"beta": "absmean"}},
@@ -123,9 +124,8 @@ def test_a_ladder_has_its_rungs_and_what_they_share_is_trained_once():
     assert design.cells["absmean"].spec == design.cells["all but: smoothing"].spec
     specs = run(design)
     # "all" is the top rung, and "all but: smoothing" the one below it: 7 cells of their own
-    assert (
-        len(specs) == design.size == 2 * (2 + 3) + 5 * (3 + 3) and design.ask() is None and not design.waits
-    )
+    assert design.least == 2 * (2 * 3 + 3) + 5 * (3 * 3 + 3) and design.ask() is None and not design.waits
+    assert len(specs) == design.size == design.least + 2 * 3  # SGD's rate is the highest: one more is tried
     assert len({spec.model_dump_json() for spec in specs}) == len(specs)
 
 
@@ -168,10 +168,10 @@ def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
     assert len(run(design)) == 512 and len(written) == 2 * 512
 
 
-def test_each_cell_is_tuned_on_a_seed_of_its_own_and_tested_with_the_others():
+def test_each_cell_is_tuned_on_seeds_of_its_own_and_tested_with_the_others():
     specs = run(Design(study(design="ladder"), GROUPS))
     tuning, paired_ones = [s for s in specs if not s.test], [s for s in specs if s.test]
-    assert {s.seed for s in tuning} == {3} and {s.seed for s in paired_ones} == {0, 1, 2}
+    assert {s.seed for s in tuning} == {3, 4, 5} and {s.seed for s in paired_ones} == {0, 1, 2}
     assert specs[: len(tuning)] == tuning  # what waits for a tuning comes later
     assert {(s.recipe.optimizer, s.recipe.learning_rate) for s in paired_ones} == {
         ("sgd", 0.1),
@@ -184,7 +184,7 @@ def test_a_step_that_only_tunes_has_trials_of_its_own():
         {"name": "low", "tune": {"learning_rate": [0.1, 0.2]}},
         {"name": "high", "tune": {"learning_rate": [1.0, 2.0]}},
     ]
-    design = Design(study(design="arms", steps=steps, seeds=1), GROUPS)
+    design = Design(study(design="arms", steps=steps, seeds=1, **ONE_SEED), GROUPS)
     specs = run(design)
     assert [spec.recipe.learning_rate for spec in specs if not spec.test] == [0.1, 0.2, 1.0, 2.0]
     assert len(specs) == design.size == 6
@@ -205,14 +205,14 @@ def test_cells_that_differ_in_what_they_tune_share_what_coincides(first, second,
         {"name": str(i), "tune": {"learning_rate": rates} if rates else {}}
         for i, rates in enumerate((first, second))
     ]
-    design = Design(study(design="arms", steps=steps, seeds=2, tune={}), GROUPS)
-    assert design.size == most and len(run(design)) == trained
+    design = Design(study(design="arms", steps=steps, seeds=2, tune={}, **ONE_SEED), GROUPS)
+    assert design.size == design.least == most and len(run(design)) == trained == design.size
 
 
 def test_it_waits_for_a_tuning_under_way():
     design = Design(study(design="arms", steps=STEPS[:1]), GROUPS)
-    pending = [design.ask() for _ in range(3)]
-    assert design.ask() is None and design.waits and len(design.pending) == 3
+    pending = [design.ask() for _ in range(9)]
+    assert design.ask() is None and design.waits and len(design.pending) == 9
     failed = [blank_record(spec, "x") for spec in pending]
     for record in failed:
         design.tell(record)
@@ -283,7 +283,7 @@ def test_the_ladder_is_paired_by_seed():
     )
     run(design)
     table = design.table()
-    assert len(table) == 9 * 3 + 2 * 2 + 7 * 3 and not table["accuracy"].isna().any()
+    assert len(table) == 9 * 3 + 2 * 3 * 3 + 7 * 3 * 3 and not table["accuracy"].isna().any()
     rungs = paired.ladder(table, ["base", *(step["name"] for step in STEPS)], "fp").set_index("rung")
     assert list(rungs.index) == ["base", "AdamW", "absmean", "smoothing", "fp"] and (rungs["n"] == 3).all()
     assert np.isnan(rungs.loc["base", "gain"]) and rungs.loc["AdamW", "gain"] == pytest.approx(0.1)
@@ -314,6 +314,8 @@ model = "{model}"
 design = ["ladder", "leave-one-out"]
 seeds = 2
 tune = {{ learning_rate = [1e-3, 1e-2] }}
+tuning_seeds = 2
+grid_extension = 1
 [recipe]
 epochs = 1
 bf16 = false
@@ -348,10 +350,10 @@ def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
 
     plan = json.loads(ablate("study", "ladder.toml", "--dry-run", "--json").stdout)
     assert (
-        plan["trials"] == 5 * 4
+        plan["trials"] == 5 * 6 and plan["may_grow"]
     )  # base, absmean, no warm-up (= all), all but absmean, full; all but no warm-up = absmean
     refused = ablate("study", "ladder.toml", "--trials", "3", code=2).stderr
-    assert refused.startswith("ablate: trials must be the design's 20") and refused.count("\n") == 1
+    assert refused.startswith("ablate: trials must be the design's 30") and refused.count("\n") == 1
     ablate("study", "ladder.toml", "--out", "run")
     design, ladder = (
         pd.read_csv(tmp_path / "run" / "tables" / f"{name}.csv") for name in ("design", "ladder")
@@ -360,4 +362,11 @@ def test_a_ladder_is_trained_and_drawn(tiny_vit, tmp_path):
     assert design[design["role"] == "seed"]["test_accuracy"].notna().all()
     assert design[design["role"] == "tune"]["test_accuracy"].isna().all()
     assert (tmp_path / "run" / "figures" / "ladder.png").stat().st_size > 10_000
-    assert "the trials of a design are its 20" in ablate("resume", "run", "--trials", "30", code=2).stderr
+    # The best of two rates lies on an edge, so that each of five cells has tried one more with both seeds.
+    assert (design[design["role"] == "tune"].groupby("cell").size() == 6).all()
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert state["trials"] == state["done"] == 40 and state["status"] == "finished" and not state["may_grow"]
+    assert "the trials of a design are its own" in ablate("resume", "run", "--trials", "50", code=2).stderr
+    ledger = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    ablate("resume", "run")  # a design that has grown is over, too
+    assert (tmp_path / "run" / "ledger.jsonl").read_bytes() == ledger
