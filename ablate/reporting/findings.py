@@ -5,7 +5,13 @@ import json
 from pathlib import Path
 
 from ablate.files import write_atomic
-from ablate.reporting import confusion_findings, data_volume_findings, design_findings, search_findings
+from ablate.reporting import (
+    confusion_findings,
+    data_volume_findings,
+    design_findings,
+    scaling_findings,
+    search_findings,
+)
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
@@ -25,7 +31,7 @@ def findings(run: Run) -> dict[str, Finding]:
         "sensitivity": design_findings.sensitivity(results),
         "cells": design_findings.cells(results),
         "volume": data_volume_findings.volume(results),
-        "scaling": data_volume_findings.scaling(results),
+        "scaling": scaling_findings.scaling(results),
         "front": search_findings.front(results),
         "confirmed": search_findings.confirmed(results),
         "progress": search_findings.progress(results),
