@@ -16,6 +16,7 @@ from scipy import optimize
 from ablate.analysis.laws import Columns, Law, log_loss
 
 Array = NDArray[np.float64]
+NEAR = 1e-6  # a parameter closer to a bound is on it
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Problem:
         """Log residuals (S, n) of the parameters theta (S, k), and the predictions' gradients (S, n, k)."""
         predicted, gradient = log_loss(self.law, theta, self.x)
         return self.log_y - predicted, gradient
+
+    def on_bounds(self, theta: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which of the parameters theta (k,) are on their lower and on their upper bounds, each (k,)."""
+        return theta <= self.low + NEAR, theta >= self.high - NEAR
 
 
 def huber(residual: Array, delta: float) -> Array:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ablate.analysis.laws import EXPONENTS, LARGEST_EXPONENT, Array, Columns, Law, columns
+from ablate.analysis.laws import EXPONENTS, FLOORS, LARGEST_EXPONENT, SIGNED, Array, Columns, Law, columns
 
 TINY = np.log(1e-6)
 
@@ -23,7 +23,8 @@ def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
     least, most = np.log(loss.min()), np.log(loss.max())
     limits = {
         **dict.fromkeys(EXPONENTS, (0.0, LARGEST_EXPONENT)),
-        **dict.fromkeys(("E", "delta"), (least + TINY, most)),
+        **dict.fromkeys(SIGNED, (-LARGEST_EXPONENT, LARGEST_EXPONENT)),
+        **dict.fromkeys((*FLOORS, "delta"), (least + TINY, most)),
         "rho": (TINY, -TINY),
         "gamma": (np.log(0.1), np.log(1000.0)),
     }
@@ -35,8 +36,8 @@ def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
 def starts(law: Law, x: Columns, loss: Array) -> Array:
     """A grid of parameter vectors to start from.
 
-    Exponents, precisions and floors vary. The coefficients of the other terms are such that each of these
-    terms makes up what the floor leaves of the mean loss.
+    Exponents, precisions and floors vary, the two floors of a pair together. The coefficients of the other
+    terms are such that each of these terms makes up what the floor leaves of the mean loss.
 
     Args:
         law: the law, with k parameters.
@@ -48,15 +49,16 @@ def starts(law: Law, x: Columns, loss: Array) -> Array:
     """
     grid = {
         **dict.fromkeys(EXPONENTS, (0.1, 0.35, 0.7, 1.5)),
+        **dict.fromkeys(SIGNED, (-0.7, -0.1, 0.1, 0.7)),
         "E": (0.05, 0.5, 0.9),  # as a share of the least loss
         "gamma": tuple(np.log((0.5, 2.0, 8.0))),
         "rho": tuple(np.log((0.1, 0.5, 1.5))),
     }
     axes = np.meshgrid(*(grid.get(name, (0.0,)) for name in law.parameters), indexing="ij")
     theta = np.stack([axis.ravel() for axis in axes], axis=1)  # (S, k)
-    share = theta[:, law.parameters.index("E")] if "E" in law.parameters else np.zeros(len(theta))
+    share = theta[:, law.parameters.index("E")].copy() if "E" in law.parameters else np.zeros(len(theta))
     for name, log_factor, _ in law.terms(columns(law, theta), x):
-        part = share * loss.min() if name == "E" else (1 - share) * np.exp(np.log(loss).mean())
+        part = share * loss.min() if name in FLOORS else (1 - share) * np.exp(np.log(loss).mean())
         middle = np.array([row[np.isfinite(row)].mean() for row in np.atleast_2d(log_factor)])
         theta[:, law.parameters.index(name)] = np.log(part) - middle
     return np.clip(theta, *bounds(law, x, loss))

@@ -6,6 +6,12 @@ they are. So a parameter vector theta (k,) has the logarithms of coefficients.
 
 Predictors: N parameters of the model, D training images, P bits per weight. Where a law describes a
 full-precision and a quantized curve together, `quantized` is 0 on the first and 1 on the second.
+
+In the published laws of quantization-aware training D is the data processed, repetitions included. At one N,
+one width and one group size they are `gap_constant` (Kumar et al. 2024, arXiv 2411.04330) and `gap_power`
+(Chen et al. 2025, arXiv 2505.14302). The law of Dremov et al. 2025 (arXiv 2509.22935) is left out: it tells a
+full-precision phase from the quantized phase after it, so trials of one model, one width and one phase cannot
+fit its terms. They are not written down here either, because they were not checked against the paper.
 """
 
 from collections.abc import Callable
@@ -20,6 +26,8 @@ Columns = dict[str, Array]
 Term = tuple[str, Array, Columns]
 
 EXPONENTS = {"alpha", "beta", "beta_q", "gamma_D"}
+SIGNED = {"gamma_D"}  # the exponents that may be below 0; coefficients and the other exponents may not
+FLOORS = ("E", "E_q")  # what is left of the error when the data have no end
 LARGEST_EXPONENT = 5.0
 
 
@@ -77,7 +85,7 @@ def _multiplied(p: Columns, x: Columns) -> Term:
     return "B", -p["beta"] * data, {"beta": -data, "rho": -p["beta"] * x["quantized"]}
 
 
-def _growing(p: Columns, x: Columns) -> Term:
+def _power_gap(p: Columns, x: Columns) -> Term:
     """k D^gamma_D on the quantized curve: Chen et al. 2025, arXiv 2505.14302, at one N and one group size."""
     return "k", p["gamma_D"] * x["D"] + _only(x["quantized"]), {"gamma_D": x["D"]}
 
@@ -130,13 +138,40 @@ LAWS: dict[str, Law] = {
             _power(p, x, "B_q", "beta_q", x["quantized"]),
         ],
     ),
-    "gap_growing": Law(
+    "gap_floors": Law(
+        "full: E + B/D^beta; quantized: E_q + B_q/D^beta_q",
+        ("E", "B", "beta", "E_q", "B_q", "beta_q"),
+        _PAIR,
+        lambda p, x: [
+            _floor(x, where=1 - x["quantized"]),
+            _power(p, x, where=1 - x["quantized"]),
+            _floor(x, "E_q", where=x["quantized"]),
+            _power(p, x, "B_q", "beta_q", x["quantized"]),
+        ],
+    ),
+    "gap_power": Law(
         "full: E + B/D^beta; quantized: the same + k D^gamma_D",
         ("E", "B", "beta", "k", "gamma_D"),
         _PAIR,
-        lambda p, x: [_floor(x), _power(p, x), _growing(p, x)],
+        lambda p, x: [_floor(x), _power(p, x), _power_gap(p, x)],
     ),
 }
+
+
+def natural(name: str, value: float) -> float:
+    """A parameter on its natural scale.
+
+    Args:
+        name: of the parameter.
+        value: as in theta; infinite where nothing bounds it.
+
+    Returns:
+        The exponent, or the coefficient. Where nothing bounds the parameter from below, that is 0, or -inf
+        for an exponent of either sign.
+    """
+    if name in SIGNED:
+        return float(value)
+    return float(max(value, 0.0) if name in EXPONENTS else np.exp(value))
 
 
 def transformed(predictors: Columns) -> Columns:

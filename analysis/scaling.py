@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ablate.analysis.descent import Problem, descend, huber, objective, polish, psi
-from ablate.analysis.intervals import ROUNDING, bootstrap, profile
+from ablate.analysis.descent import Problem, descend, huber, objective, polish
+from ablate.analysis.fit_flags import flat, point_flags, rejected
+from ablate.analysis.intervals import bootstrap, profile
+from ablate.analysis.lack_of_fit import LackOfFit, lack_of_fit
 from ablate.analysis.law_bounds import starts
-from ablate.analysis.laws import EXPONENTS, LAWS, log_loss, transformed
+from ablate.analysis.laws import LAWS, log_loss, natural, transformed
 from ablate.analysis.scaling_problem import Refused, checked, to_problem
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
-NEAR = 1e-6  # a parameter closer to a bound is on it
 FINALISTS = 5  # of the starts; only these are polished
 
 
@@ -26,8 +27,10 @@ class Fit:
         law: its name in `laws.LAWS`.
         equation: as published.
         parameters: on the natural scale, named as published.
-        intervals: bootstrap percentiles; an end is 0 or infinite where the points do not bound the parameter.
+        intervals: bootstrap percentiles; an end is infinite where the points do not bound the parameter, or 0
+            where it cannot be below 0.
         profile: likelihood-ratio intervals, likewise.
+        lack_of_fit: see `lack_of_fit`; None where it cannot be tested.
         flags: what is doubtful, in sentences.
         residuals: (n,), log loss - log prediction.
         objective: the sum of their Huber losses.
@@ -42,6 +45,7 @@ class Fit:
     parameters: dict[str, float]
     intervals: dict[str, Interval]
     profile: dict[str, Interval]
+    lack_of_fit: LackOfFit | None
     flags: tuple[str, ...]
     residuals: Array
     objective: float
@@ -79,6 +83,7 @@ def fit(
     predictors: Mapping[str, ArrayLike],
     loss: ArrayLike,
     *,
+    blocks: ArrayLike | None = None,
     huber_delta: float = 1e-3,
     samples: int = 1000,
     confidence: float = 0.95,
@@ -93,13 +98,14 @@ def fit(
         law: a name in `laws.LAWS`.
         predictors: what the law needs of "N", "D", "P" and "quantized", each (n,).
         loss: (n,), an error or a loss, above 0.
+        blocks: (n,), the seed of each point, for the test of lack of fit.
         huber_delta: residuals of the log loss beyond it count by their size instead of their square.
         samples: of the bootstrap; 0 leaves it out.
         confidence: of the intervals.
         seed: of the bootstrap.
 
     Returns:
-        The fit. Its `flags` say what is doubtful.
+        The fit. Its `flags` say what is doubtful, also where lack of fit rejects the law.
 
     Raises:
         Refused: the law cannot be fitted to these points, or an option is out of its range.
@@ -108,22 +114,24 @@ def fit(
         got = f"{huber_delta}, {confidence}, {samples}"
         raise Refused(f"`huber_delta > 0`, `0 < confidence < 1` and `samples >= 0` must hold, but got {got}")
     problem = to_problem(law, predictors, loss, huber_delta)
-    theta = _best(problem)
+    theta = best(problem)
     k, freedom = len(theta), len(problem.log_y) - len(theta)
     drawn, unbounded = np.empty((0, k)), np.tile((-np.inf, np.inf), (k, 1))
     if freedom and samples:
         drawn = bootstrap(problem, theta, samples, seed)
     percentiles = np.quantile(drawn, _tails(confidence), axis=0).T if len(drawn) else unbounded  # (k, 2)
     profiles = _intervals(problem, profile(problem, theta, confidence) if freedom else unbounded)
+    test = lack_of_fit(problem, theta, blocks)
     residual = problem.residuals(theta[None])[0][0]
     named = zip(problem.law.parameters, theta, strict=True)
     return Fit(
         law=law,
         equation=LAWS[law].equation,
-        parameters={name: float(_natural(name, value)) for name, value in named},
+        parameters={name: natural(name, value) for name, value in named},
         intervals=_intervals(problem, percentiles),
         profile=profiles,
-        flags=(*_flags(problem, theta), *(_flat(profiles) if freedom else [])),
+        lack_of_fit=test,
+        flags=(*point_flags(problem, theta), *(flat(profiles) if freedom else []), *rejected(test)),
         residuals=residual,
         objective=float(huber(residual, huber_delta).sum()),
         huber_delta=huber_delta,
@@ -133,57 +141,26 @@ def fit(
     )
 
 
-def _best(problem: Problem) -> Array:
-    """The best parameters (k,) over the grid of starts."""
+def best(problem: Problem) -> Array:
+    """The point estimate of a fit, without intervals.
+
+    Args:
+        problem: the law and n points.
+
+    Returns:
+        (k,), the parameters of the least objective over the grid of starts.
+    """
     theta, value = descend(problem, starts(problem.law, problem.x, np.exp(problem.log_y)))
     polished = [polish(problem, theta[i]) for i in np.argsort(value, kind="stable")[:FINALISTS]]
     return min(polished, key=lambda theta: objective(problem, theta)[0])
 
 
-def _flags(problem: Problem, theta: Array) -> list[str]:
-    """What is doubtful about the point estimate theta (k,)."""
-    n, k = len(problem.log_y), len(theta)
-    flags = []
-    if n == k:
-        no_noise = "no point is left to estimate the noise from, and no interval is bounded"
-        flags.append(f"as many points as parameters ({k}): {no_noise}")
-    elif n < 2 * k:
-        flags.append(f"too few points ({n} for {k} parameters): the intervals are rough")
-    at_low, at_high = theta <= problem.low + NEAR, theta >= problem.high - NEAR
-    for name, low, high in zip(problem.law.parameters, at_low, at_high, strict=True):
-        if low or high:
-            flags.append(f"{name} is on its {'lower' if low else 'upper'} bound")
-    residual, gradient = problem.residuals(theta[None])
-    pull = psi(residual[0], problem.delta)[:, None] * gradient[0]  # (n, k)
-    moving = (np.abs(pull.sum(axis=0)) > 1e-3 * np.abs(pull).sum(axis=0)) & ~at_low & ~at_high
-    if moving.any() and np.abs(residual).max() > ROUNDING:
-        names = ", ".join(np.array(problem.law.parameters)[moving])
-        flags.append(f"the fit failed: it did not converge in {names}")
-    return flags
-
-
-def _flat(profiles: Mapping[str, Interval]) -> list[str]:
-    """The parameters whose profile has an open end."""
-    sides = {(True, True): "from below or above", (True, False): "from below", (False, True): "from above"}
-    open_ends = {name: (low == 0, high == np.inf) for name, (low, high) in profiles.items()}
-    return [
-        f"flat profile: the points do not bound {name} {sides[ends]}"
-        for name, ends in open_ends.items()
-        if any(ends)
-    ]
-
-
 def _intervals(problem: Problem, ends: Array) -> dict[str, Interval]:
-    """Intervals on the natural scale from the ends (k, 2) as fitted; 0 or infinite for an end on a bound."""
-    low = np.where(ends[:, 0] <= problem.low + NEAR, -np.inf, ends[:, 0])
-    high = np.where(ends[:, 1] >= problem.high - NEAR, np.inf, ends[:, 1])
+    """Intervals on the natural scale from the ends (k, 2) as fitted; an end on a bound is none."""
+    low = np.where(problem.on_bounds(ends[:, 0])[0], -np.inf, ends[:, 0])
+    high = np.where(problem.on_bounds(ends[:, 1])[1], np.inf, ends[:, 1])
     pairs = zip(problem.law.parameters, low, high, strict=True)
-    return {name: (float(_natural(name, a)), float(_natural(name, b))) for name, a, b in pairs}
-
-
-def _natural(name: str, value: float) -> float:
-    """A parameter on its natural scale, which has no values below 0."""
-    return max(value, 0.0) if name in EXPONENTS else float(np.exp(value))
+    return {name: (natural(name, a), natural(name, b)) for name, a, b in pairs}
 
 
 def _tails(confidence: float) -> Interval:

@@ -1,12 +1,18 @@
-"""Error against the volume of training data: each arm's seeds, the law that fits them, and its band."""
+"""Error against the volume of training data: each arm's seeds, and the law that fits them with its band.
+
+Where lack of fit rejects the law, the means and their intervals are drawn instead.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ablate.labels import shortened
 from ablate.paper_figures.scaling_info import X_LABEL, Y_LABEL, ErrorCurve
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, plain, set_title, sizes
+
+MOST_INSIDE = 4  # names that the axes have room for
 
 
 def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
@@ -17,27 +23,42 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
         title: Above the axes.
         path: Of the files, without their endings.
     """
-    lines = {}
-    with figure(path) as axes:
+    lines, below = {}, {}
+    if len(curves) > MOST_INSIDE:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+    with figure(path, 2.6 + 0.14 * len(curves) * bool(below)) as axes:
         for arm, marker in markers(curves).items():
-            colour, trials, band = curves[arm].colour, curves[arm].trials, curves[arm].band
+            colour, trials = curves[arm].colour, curves[arm].trials
             dots = {"color": colour, "markersize": 2.5, "alpha": 0.5, "markeredgewidth": 0}
             axes.plot(trials["images"], trials["error"], marker, **dots)
             mean = trials.groupby("images")["error"].mean()
             lines[arm] = axes.plot(mean.index, mean, marker, color=colour, markersize=4.5)[0]
-            axes.plot(band["images"], band["error"], color=colour, linewidth=1)
-            fill = {"color": colour, "alpha": 0.15, "linewidth": 0}
-            axes.fill_between(band["images"], band["low"], band["high"], **fill)
+            _draw_curve(axes, curves[arm])
         axes.set(xscale="log", yscale="log", xlabel=X_LABEL, ylabel=Y_LABEL)
         set_title(axes, title)
-        texts = legend(axes, lines, fontsize=6).get_texts()
+        texts = legend(axes, lines, fontsize=6, **below).get_texts()
         for text, (arm, curve) in zip(texts, curves.items(), strict=True):
             text.set_text(shortened(arm, LONGEST))
             if curve.equation:
                 text.set_parse_math(True)
-                text.set_text(text.get_text().replace("$", r"\$") + f": ${_math(curve.equation)}$")
+                verdict = " rejected" if curve.rejected else ""
+                name = text.get_text().replace("$", r"\$")
+                text.set_text(f"{name}: ${_math(curve.equation)}${verdict}")
         sizes(axes.xaxis, pd.concat([curve.trials["images"] for curve in curves.values()]))
         plain(axes.yaxis)
+
+
+def _draw_curve(axes: Any, curve: ErrorCurve) -> None:
+    """The law with its band; where it is rejected, the means, joined by segments, with their intervals."""
+    band, colour = curve.band, curve.colour
+    if curve.rejected:
+        ends = [band["error"] - band["low"], band["high"] - band["error"]]
+        axes.errorbar(
+            band["images"], band["error"], ends, color=colour, linewidth=0.8, linestyle=":", capsize=2
+        )
+        return
+    axes.plot(band["images"], band["error"], color=colour, linewidth=1)
+    axes.fill_between(band["images"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
 
 
 def _math(equation: str) -> str:

@@ -17,14 +17,17 @@ class ErrorCurve:
     Args:
         colour: Of the arm.
         trials: A row a trial (images, error); errors in percent.
-        band: A row a size (images, error, low, high), in percent; no rows where no law fits.
-        equation: Of the law; "" where none fits.
+        band: A row a size (images, error, low, high), in percent: the law and its band, or the means and
+            their intervals where the law is rejected; no rows where no law can be fitted.
+        equation: Of the law; "" where none can be fitted.
+        rejected: Whether lack of fit rejects the law.
     """
 
     colour: str
     trials: pd.DataFrame
     band: pd.DataFrame
     equation: str
+    rejected: bool = False
 
 
 def scaling_info(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame) -> dict[str, ErrorCurve]:
@@ -32,19 +35,21 @@ def scaling_info(points: pd.DataFrame, bands: pd.DataFrame, laws: pd.DataFrame) 
 
     Args:
         points: A row a trial (arm, images, error); errors as shares.
-        bands: A row an arm and size (arm, images, error, low, high), none for an arm that no law fits.
-        laws: A row an arm, law and parameter, with the `equation`.
+        bands: A row an arm and size (arm, images, error, low, high), none for an arm without a law.
+        laws: A row an arm, law and parameter, with the `equation` and whether it is `rejected`.
 
     Returns:
         A curve for each arm, in the order of the points.
     """
-    equations = laws.drop_duplicates("arm").set_index("arm")["equation"] if len(laws) else {}
+    known = laws.drop_duplicates("arm").set_index("arm") if len(laws) else pd.DataFrame()
+    equations, rejected = known.get("equation", {}), known.get("rejected", {})
     return {
         arm: ErrorCurve(
             colour=colour,
             trials=_in_percent(points[points["arm"] == arm], ["error"]),
             band=_in_percent(bands[bands["arm"] == arm], ["error", "low", "high"]),
             equation=str(equations.get(arm, "")),
+            rejected=bool(rejected.get(arm, False)),
         )
         for arm, colour in colours(points["arm"]).items()
     }

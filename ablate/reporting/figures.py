@@ -110,7 +110,12 @@ def _volume(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path
 def _scaling(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     tables = finding.tables
     curves = scaling_info(tables["points"], tables["bands"], tables["laws"])
-    title = f"{subject}, {tables['points']['seed'].nunique()} seeds; 95 % bands by bootstrap"
+    title = f"{subject}, {tables['points']['seed'].nunique()} seeds"
+    kinds = {curve.rejected for curve in curves.values() if len(curve.band)}
+    if False in kinds:
+        title += "; laws with 95\u00a0% bands by bootstrap"
+    if True in kinds:
+        title += "; where lack of fit rejects the law, means with 95\u00a0% intervals"
     fig_scaling.draw(curves, title, to / "scaling")
     yield to / "scaling"
 

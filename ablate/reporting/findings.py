@@ -10,6 +10,7 @@ from ablate.reporting import (
     data_volume_findings,
     design_findings,
     importance_findings,
+    scaling_findings,
     search_findings,
 )
 from ablate.reporting.run_results import Finding, RunResults
@@ -31,7 +32,7 @@ def findings(run: Run) -> dict[str, Finding]:
         "sensitivity": design_findings.sensitivity(results),
         "cells": design_findings.cells(results),
         "volume": data_volume_findings.volume(results),
-        "scaling": data_volume_findings.scaling(results),
+        "scaling": scaling_findings.scaling(results),
         "front": search_findings.front(results),
         "confirmed": search_findings.confirmed(results),
         "progress": search_findings.progress(results),

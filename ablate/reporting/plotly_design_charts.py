@@ -72,33 +72,41 @@ def scaling(finding: Finding, objectives: list[str]) -> list[Panel]:
         "xaxis": axis_layout(AXES["images"], points["images"]),
         "yaxis": logarithmic({"title": {"text": Y_LABEL}}, points["error"]),
     }
-    title = "Error against training images: trials, the fitted law, and its 95 % band"
+    title = (
+        "Error against training images: trials, and the fitted law with its 95 % band; means with 95 % "
+        "intervals where lack of fit rejects the law"
+    )
     return [Panel(title, traces, layout, 420)]
 
 
 def _error_curve(arm: str, curve: ErrorCurve) -> list[Plain]:
-    trials, fit, traces = curve.trials, curve.band, []
-    if len(fit):
-        traces += band(fit["images"], fit["low"], fit["high"], curve.colour)
-        line = {
-            "x": numbers(fit["images"]),
-            "y": numbers(fit["error"]),
-            "mode": "lines",
-            "hoverinfo": "skip",
-            "line": {"color": curve.colour, "width": 2},
-            "showlegend": False,
-        }
-        traces.append(line)
+    trials, fit, name = curve.trials, curve.band, escaped(arm)
+    line = {
+        "x": numbers(fit["images"]),
+        "y": numbers(fit["error"]),
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "line": {"color": curve.colour, "width": 2},
+        "showlegend": False,
+    }
+    traces = [line]
+    if curve.rejected:
+        name += ": law rejected"
+        line["line"] = {"color": curve.colour, "width": 1, "dash": "dot"}
+        low = {"symmetric": False, "arrayminus": numbers(fit["error"] - fit["low"])}
+        line["error_y"] = {**interval(fit["error"], fit["high"]), **low, "width": 4}
+    else:
+        traces = [*band(fit["images"], fit["low"], fit["high"], curve.colour), line]
     dots = {
         "x": numbers(trials["images"]),
         "y": numbers(trials["error"]),
         "mode": "markers",
-        "name": escaped(arm),
+        "name": name,
         "marker": {"color": curve.colour, "size": 6, "opacity": 0.55},
         "legendgroup": arm,
         "hovertemplate": "%{x:,} images: %{y:.1f} %<extra>%{fullData.name}</extra>",
     }
-    return [*traces, dots]
+    return [*(traces if len(fit) else []), dots]
 
 
 def volume(finding: Finding, objectives: list[str]) -> list[Panel]:
