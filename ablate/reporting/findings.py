@@ -5,7 +5,13 @@ import json
 from pathlib import Path
 
 from ablate.files import write_atomic
-from ablate.reporting import confusion_findings, data_volume_findings, design_findings, search_findings
+from ablate.reporting import (
+    confusion_findings,
+    data_volume_findings,
+    design_findings,
+    front_findings,
+    search_findings,
+)
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
@@ -26,8 +32,8 @@ def findings(run: Run) -> dict[str, Finding]:
         "cells": design_findings.cells(results),
         "volume": data_volume_findings.volume(results),
         "scaling": data_volume_findings.scaling(results),
-        "front": search_findings.front(results),
-        "confirmed": search_findings.confirmed(results),
+        "front": front_findings.front(results),
+        "confirmed": front_findings.confirmed(results),
         "progress": search_findings.progress(results),
         "layers": search_findings.layers(results),
         "parameters": search_findings.parameters(results),
