@@ -1,30 +1,32 @@
-"""What the front of a run shows: its members, how sure their places are, and whether further seeds agree."""
+"""What the front of a run shows: its members, its curve, how sure both are, and what further seeds say."""
 
 import numpy as np
 import pandas as pd
 
 from ablate.analysis import pareto
-from ablate.analysis.front_uncertainty import front_probability
-from ablate.config.objectives import SIGN
+from ablate.analysis.fitted_front import FrontFit, SizeEstimate
+from ablate.analysis.mean_draws import mean_intervals
+from ablate.config.objectives import COLUMNS, TABLE, cell
+from ablate.errors import BadInput
 from ablate.formatting import describe_bounds, describe_layers
 from ablate.reporting import confirmation_table
+from ablate.reporting.front_measurements import Measurements, measure
 from ablate.reporting.run_results import Finding, RunResults
 
-MAX_STANDARD_ERRORS = 3.0  # of the accuracy: a trial further below the front is not on it by chance
-MAX_PREDICTIONS = 5000  # trials whose predictions are read
+LOSS, LOSS_TEXT = 0.01, "1 point"  # of accuracy, below the best of the fitted curve
 
 
 def front(results: RunResults) -> Finding:
-    """The Pareto front, its knee, and how sure each trial's place on it is."""
+    """The Pareto front, its knee, its fitted curve, and how probable each setting's place on it is."""
     title, study = "Which trials does no other beat?", results.run.study
     if not len(results.points):
         bounds = f" and {describe_bounds(study.within)}" if study.within else ""
         return Finding(title, notes=(f"there is no complete trial with every objective{bounds}",))
-    trials = results.complete
+    trials, measured = results.complete, measure(results)
     on_front = pareto.front(results.points, results.directions)
     on_stairs = pareto.front(results.points[:, :2], results.directions[:2])
-    probability, notes = _front_probability(results)
-    knee = pareto.knee(results.points, results.directions)
+    probability, unsure = _front_probability(measured)
+    knee = pareto.knee(results.scaled, results.directions)
     columns = ["trial_id", "arm", "seed", "fraction", *dict.fromkeys(["accuracy", *study.objectives])]
     table = trials[columns].assign(
         layers=[describe_layers(spec) for spec in trials["spec"]],
@@ -36,7 +38,10 @@ def front(results: RunResults) -> Finding:
     )
     chosen = pareto.front_of(trials, study.directions)
     sentence = _front_sentence(results, len(on_front), knee, trials.loc[chosen.index[0]])
-    return Finding(title, sentence, tuple(notes), {"trials": table, "front": chosen})
+    curve = _fitted(measured)
+    sentence = f"{sentence} {curve.sentence}".rstrip()
+    tables = {"trials": table, "front": chosen, **curve.tables}
+    return Finding(title, sentence, (unsure, *curve.notes), tables)
 
 
 def _front_sentence(results: RunResults, on_front: int, knee: int | None, best: pd.Series) -> str:
@@ -57,33 +62,71 @@ def _front_sentence(results: RunResults, on_front: int, knee: int | None, best: 
     return f"{sentence}; the best in {names[0]} is {best['trial_id']} ({describe_layers(best['spec'])})."
 
 
-def _front_probability(results: RunResults) -> tuple["pd.Series[float]", list[str]]:
-    """How often each trial is on the front when the validation images are resampled.
+def _front_probability(measured: Measurements) -> tuple["pd.Series[float]", str]:
+    """How probable it is that the setting of each complete trial is on the front; NaN where it is not known.
 
-    NaN where that is not known; then a note says why.
+    Returns:
+        (n,) by complete trial, and a note that says over what, or why not.
     """
-    trials, points = results.complete, results.points
-    unknown = pd.Series(np.nan, index=trials.index)
-    if results.run.study.objectives[0] != "accuracy" or len(points) > MAX_PREDICTIONS:
-        limits = f"for accuracy as the first objective and up to {MAX_PREDICTIONS} trials"
-        return unknown, [f"how sure the front is, is said {limits}"]
-    costs = points[:, 1:] * [SIGN[direction] for direction in results.directions[1:]]  # (n, objectives - 1)
-    # (n,): the best accuracy among the trials that cost no more
-    stairs = np.array([points[(costs <= cost).all(axis=1), 0].max() for cost in costs])
-    first = results.predicted(trials.loc[0, "trial_id"])
-    images = len(first[1]) if first is not None else 1
-    # The standard deviation of a difference of two accuracies is below sqrt(0.5 / images).
-    near = np.flatnonzero(points[:, 0] >= stairs - MAX_STANDARD_ERRORS * np.sqrt(0.5 / images))
-    correct = []  # (near, images)
-    for trial in trials.loc[near, "trial_id"]:
-        if (predictions := results.predicted(trial)) is None:
-            reason = "the predictions of its trials are not there"
-            return unknown, [f"how sure the front is cannot be said: {reason}"]
-        logits, labels = predictions
-        correct.append(logits.argmax(axis=1) == labels)
-    probability = unknown.fillna(0.0)
-    probability.loc[near] = front_probability(np.array(correct), points[near, 1:], results.directions)
-    return probability, []
+    results, seeds = measured.results, measured.trials.shape[1]
+    ways = results.run.study.directions
+    others = [name for name in ways if name != "accuracy"]
+    ids, unknown = results.complete["trial_id"], pd.Series(np.nan, index=results.complete.index)
+    if "accuracy" not in ways or any(TABLE[name].known != "counted" for name in others):
+        return unknown, "how probable a place on the front is, is said for accuracy beside what is counted"
+    if seeds < 2:
+        reason = "one seed tells nothing about the noise between seeds"
+        return unknown, f"how probable a place on the front is, is not said: {reason}"
+    scores = measured.scores(np.arange(len(measured.settings)))
+    directions = [ways[name] for name in ("accuracy", *others)]
+    found = pareto.front_probability(scores, measured.settings[others], directions)
+    of_setting = dict(zip(measured.settings["trial_id"], found, strict=True))
+    for seed in measured.trials:
+        of_setting |= dict(zip(measured.trials[seed], found, strict=True))
+    over = f"{len(found)} settings ({measured.how}{' and its images' if scores.shape[2] > 1 else ''})"
+    return ids.map(of_setting), f"front_probability is of a trial's setting, among {over}"
+
+
+def _fitted(measured: Measurements) -> Finding:
+    """The curve through the front over accuracy and the first objective that is a cost in ratios."""
+    ways, settings = measured.results.run.study.directions, measured.settings
+    cost = next((name for name in ways if TABLE[name].in_ratios and ways[name] == "min"), None)
+    if cost is None or "accuracy" not in ways:
+        return Finding("")
+    members = pareto.front(settings[["accuracy", cost]].to_numpy(dtype=float), ["max", "min"])
+    scores = measured.scores(members)
+    low, high = mean_intervals(scores)
+    points = settings.iloc[members][["trial_id", "arm", cost]]
+    points = points.assign(accuracy=scores.mean(axis=(1, 2)), low=low, high=high)
+    covered = {"measured_on": measured.split}
+    covered |= dict(zip(("measured_seeds", "measured_images"), scores.shape[1:], strict=True))
+    tables = {"front_points": points.assign(**covered)}
+    over = f"{len(members)} settings on the front of accuracy and {COLUMNS[cost]} ({measured.how})"
+    try:
+        fit = pareto.fit(settings[cost].iloc[members], scores, loss=LOSS)
+    except BadInput as error:
+        return Finding("", "", (f"no curve is drawn through the {over}: {error}",), tables)
+    sizes = [("knee", *fit.knee), (f"within {LOSS_TEXT} of the best", *fit.within_loss)]
+    ends = pd.DataFrame(sizes, columns=["at", cost, f"{cost}_low", f"{cost}_high"])
+    tables |= {"front_fit": fit.curve.rename(columns={"size": cost}).assign(**covered), "front_sizes": ends}
+    notes = (f"the curve is fitted to the {over}", *measured.notes, *fit.notes)
+    return Finding("", _curve_sentence(measured.how, cost, fit), notes, tables)
+
+
+def _curve_sentence(how: str, cost: str, fit: FrontFit) -> str:
+    def text(size: SizeEstimate) -> str:
+        if np.isnan(size.low):
+            return cell(cost, size.value)
+        low, high = (cell(cost, end) if np.isfinite(end) else "open" for end in (size.low, size.high))
+        return f"{cell(cost, size.value)} ({low} to {high}, 95 %)"
+
+    clauses = [f"has its knee at {text(fit.knee)}"] if np.isfinite(fit.knee.value) else []
+    loss = f"within {LOSS_TEXT} of its best"
+    if np.isfinite(fit.within_loss.value):
+        clauses.append(f"is {loss} from {text(fit.within_loss)} on")
+    else:
+        clauses.append(f"is {loss} at every {COLUMNS[cost]}")
+    return f"The curve through it ({how}) {' and '.join(clauses)}."
 
 
 def _labels(trials: pd.DataFrame) -> list[str]:

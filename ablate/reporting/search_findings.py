@@ -5,7 +5,7 @@ import pandas as pd
 
 from ablate.analysis import importance, layer_effects
 from ablate.analysis.hypervolume import hypervolume_over_trials, reference_point
-from ablate.config.objectives import COLUMNS, SIGN, TABLE, cell
+from ablate.config.objectives import COLUMNS, SIGN, cell
 from ablate.reporting.run_results import Finding, RunResults
 
 CONFOUNDED = (
@@ -23,9 +23,7 @@ def progress(results: RunResults) -> Finding:
     if not np.ptp(points, axis=0).any():
         note = f"all {len(points)} complete trials are alike, and a course needs two that differ"
         return Finding(title, notes=(note,))
-    positive = (points > 0).all(axis=0)
-    logs = np.array([TABLE[name].in_ratios for name in names]) & positive
-    scaled = np.where(logs, np.log(np.where(logs, points, 1.0)), points)
+    logs, scaled = results.in_ratios, results.scaled
     reference = reference_point(scaled, results.directions)
     volumes = hypervolume_over_trials(scaled, reference, results.directions)
     total = volumes[-1]
