@@ -29,7 +29,7 @@ def draw(info: ParetoInfo, title: str, path: Path) -> None:
         title: Above the axes.
         path: Of the files, without their endings.
     """
-    with figure(path) as axes:
+    with figure(path, 3.0 if info.curve else 2.6) as axes:
         _draw_trials(axes, info)
         if info.curve:
             _draw_curve(axes, info.curve)
@@ -82,14 +82,14 @@ def _draw_legend(axes: Any, info: ParetoInfo) -> Any:
     names = ["the best", "the others"] if info.x is TRIAL else ["on the front", "beaten"]
     handles: list[Any] = [Line2D([], [], color="none", **mark) for mark in marks]
     names = names[: len(handles)]
-    if curve := info.curve:
-        line = Line2D([], [], **LINE)
-        handles += [
-            Line2D([], [], **STEPS),
-            (Patch(**BAND), line) if curve.is_joined and curve.has_band else line,
-        ]
-        names += ["steps of the front", curve.name]
-    return axes.legend(handles, names, loc="best", fontsize=7)
+    if (curve := info.curve) is None:
+        return axes.legend(handles, names, loc="best", handletextpad=0.1)
+    line = Line2D([], [], **LINE)
+    handles.append(Line2D([], [], **STEPS))
+    handles.append((Patch(**BAND), line) if curve.is_joined and curve.has_band else line)
+    style = {"ncols": 2, "fontsize": 7, "columnspacing": 1, "handlelength": 1.5}
+    names += ["steps of the front", curve.name]
+    return axes.figure.legend(handles, names, loc="outside lower center", **style)
 
 
 def _draw_label(
@@ -112,7 +112,7 @@ def _draw_label(
 
     def hidden(offset: tuple[float, float, str]) -> float:
         place = box(offset)
-        outside = not axes.bbox.fully_containsx(place.x0) or not axes.bbox.fully_containsx(place.x1)
+        outside = not (axes.bbox.fully_contains(*place.p0) and axes.bbox.fully_contains(*place.p1))
         return place.count_contains(places) + 10 * (place.count_overlaps(taken) + outside)
 
     sides = ((1, "left"), (-1, "right"))

@@ -83,8 +83,14 @@ def _front_probability(measured: Measurements) -> tuple["pd.Series[float]", str]
     of_setting = dict(zip(measured.settings["trial_id"], found, strict=True))
     for seed in measured.trials:
         of_setting |= dict(zip(measured.trials[seed], found, strict=True))
-    over = f"{len(found)} settings ({measured.how}{' and its images' if scores.shape[2] > 1 else ''})"
-    return ids.map(of_setting), f"front_probability is of a trial's setting, among {over}"
+    over = f"{_settings(len(found))} ({measured.how}{' and its images' if scores.shape[2] > 1 else ''})"
+    return ids.map(
+        of_setting
+    ), f"the probability of a place on the front is that of a trial's setting, among {over}"
+
+
+def _settings(number: int) -> str:
+    return f"{number} setting{'' if number == 1 else 's'}"
 
 
 def _fitted(measured: Measurements) -> Finding:
@@ -101,11 +107,11 @@ def _fitted(measured: Measurements) -> Finding:
     covered = {"measured_on": measured.split}
     covered |= dict(zip(("measured_seeds", "measured_images"), scores.shape[1:], strict=True))
     tables = {"front_points": points.assign(**covered)}
-    over = f"{len(members)} settings on the front of accuracy and {COLUMNS[cost]} ({measured.how})"
+    over = f"{_settings(len(members))} on the front of accuracy and {COLUMNS[cost]} ({measured.how})"
     try:
         fit = pareto.fit(settings[cost].iloc[members], scores, loss=LOSS)
     except BadInput as error:
-        return Finding("", "", (f"no curve is drawn through the {over}: {error}",), tables)
+        return Finding("", "", (f"no curve is drawn through the {over}: {error}", *measured.notes), tables)
     sizes = [("knee", *fit.knee), (f"within {LOSS_TEXT} of the best", *fit.within_loss)]
     ends = pd.DataFrame(sizes, columns=["at", cost, f"{cost}_low", f"{cost}_high"])
     tables |= {"front_fit": fit.curve.rename(columns={"size": cost}).assign(**covered), "front_sizes": ends}
@@ -117,8 +123,11 @@ def _curve_sentence(how: str, cost: str, fit: FrontFit) -> str:
     def text(size: SizeEstimate) -> str:
         if np.isnan(size.low):
             return cell(cost, size.value)
-        low, high = (cell(cost, end) if np.isfinite(end) else "open" for end in (size.low, size.high))
-        return f"{cell(cost, size.value)} ({low} to {high}, 95 %)"
+        if np.isinf(size[1:]).all():
+            return f"{cell(cost, size.value)} (its interval is open)"
+        low, high = (cell(cost, end) if np.isfinite(end) else "open" for end in size[1:])
+        alone = " over images alone" if fit.seeds == 1 else ""
+        return f"{cell(cost, size.value)} ({low} to {high}, 95 %{alone})"
 
     clauses = [f"has its knee at {text(fit.knee)}"] if np.isfinite(fit.knee.value) else []
     loss = f"within {LOSS_TEXT} of its best"

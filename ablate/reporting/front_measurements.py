@@ -10,6 +10,8 @@ from ablate.reporting.confirmation_table import setting_of
 from ablate.reporting.run_results import RunResults
 
 MAX_PREDICTIONS = 1000  # trials whose predictions are read at once
+SAME = "these are the accuracies by which the front was chosen, and they are too high by an unknown amount"
+SAME_SEEDS = "the front was chosen by validation images with the same seeds, whose luck remains"
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,18 @@ def measure(results: RunResults) -> Measurements:
     """
     complete, records = results.complete, results.run.records
     if results.run.study.design:
-        note = "the settings were chosen by validation images with the same seeds, whose luck remains"
-        return _paired(results, complete, complete, "seeds", note)
+        return _paired(results, complete, complete, "seeds")
     fresh = records[records["spec"].map(lambda spec: spec["test"]).astype(bool)]
     if results.run.study.confirm and (fresh["status"] == "complete").any():
         found = _paired(results, complete, fresh[fresh["status"] == "complete"], "further seeds")
         if len(found.settings):
             return found
     own = complete[["trial_id", "accuracy"]]
-    note = (
-        "the curve is fitted to the accuracies by which the front was chosen and is too high by an unknown "
-        "amount; `confirm` measures it with further seeds"
-    )
-    how = "validation accuracy of its own trials"
+    how, note = "validation accuracy of its own trials", f"{SAME}; `confirm` measures them with further seeds"
     return Measurements(results, complete, own[["trial_id"]], own[["accuracy"]], "validation", how, (note,))
 
 
-def _paired(
-    results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, kind: str, *notes: str
-) -> Measurements:
+def _paired(results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, kind: str) -> Measurements:
     """The settings that have all seeds which most settings have.
 
     Args:
@@ -89,7 +84,6 @@ def _paired(
         chosen: The trials by which the run chose.
         measured: The trials that measure the settings, which may be the same.
         kind: Of the seeds, in words.
-        notes: On the choice.
     """
     tested = measured["test_accuracy"].notna()
     split, column = ("test", "test_accuracy") if tested.any() else ("validation", "accuracy")
@@ -101,11 +95,14 @@ def _paired(
     known = accuracy[accuracy.index.isin(settings.index)]
     seeds = known.columns[known.notna().mean() > 0.5]
     kept = settings.index[settings.index.isin(known[seeds].dropna().index)] if len(seeds) else []
+    notes = []
+    if measured is chosen:
+        notes.append(SAME_SEEDS if split == "test" else SAME)
     if lost := len(known) - len(kept):
-        notes = (*notes, f"left out of the curve: {lost} of {len(known)} settings, which lack a seed")
+        notes.append(f"left out: {lost} of {len(known)} settings, which lack a seed")
     ids = trials.pivot(index="setting", columns="seed", values="trial_id").loc[kept, seeds]
     how = f"{split} accuracy over {len(seeds)} {kind}"
-    return Measurements(results, settings.loc[kept], ids, known.loc[kept, seeds], split, how, notes)
+    return Measurements(results, settings.loc[kept], ids, known.loc[kept, seeds], split, how, tuple(notes))
 
 
 def _with_setting(records: pd.DataFrame) -> pd.DataFrame:
