@@ -8,11 +8,12 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
-from ablate.analysis.mean_draws import TAILS, as_scores, draw_means
+from ablate.analysis.mean_draws import TAILS, as_scores, draw_means, mean_intervals
 from ablate.analysis.t_interval import ROUNDING, Floats
 from ablate.errors import BadInput
 
 MIN_SIZES = 3
+MIN_SEEDS = 3  # for the intervals of sizes: those of two seeds hold in less than 9 of 10 cases
 GRID = 100  # sizes at which the curve is given, beside the measured ones
 
 
@@ -66,7 +67,10 @@ def fit(
     Give it fresh scores, of other seeds and images than those by which the members were chosen: the largest
     of many noisy scores are too high, and neither the curve nor its band knows by how much.
 
-    The band and the intervals are percentiles over draws of `mean_draws.draw_means`, each fitted anew.
+    The band is the same fit of the ends of the 95 % intervals of the means, by `mean_draws.draw_means`: where
+    the means rise it is these intervals, and else it is no less sure (Chernozhukov et al. 2009, Biometrika
+    96(3)). The intervals of sizes are percentiles over the draws, each fitted anew. How often they hold:
+    benchmarks/front_calibration.py.
 
     Args:
         sizes: (n,), positive, or another cost that counts in ratios; equal sizes share their mean score.
@@ -91,26 +95,24 @@ def fit(
     nodes, place, counts = np.unique(np.log(x), return_inverse=True, return_counts=True)  # (k,), (n,), (k,)
     if len(nodes) < MIN_SIZES:
         raise BadInput(f"a fitted front needs {MIN_SIZES} different sizes or more, but got {len(nodes)}")
-    averaging = (place[:, None] == np.arange(len(nodes))) / counts  # (n, k)
+    averaging = (place == np.arange(len(nodes))[:, None]) / counts[:, None]  # (k, n)
+    means = np.tensordot(averaging, values, axes=1)  # (k, seeds, images)
 
-    def fitted(means: Floats) -> Floats:  # (B, n) to (B, k)
-        rows = [isotonic_regression(row, weights=counts).x for row in means @ averaging]
-        return np.array(rows).round(12)
+    def fitted(heights: Floats) -> Floats:  # (k,) to (k,)
+        return isotonic_regression(heights, weights=counts).x.round(12)
 
-    best = fitted(values.mean(axis=(1, 2))[None])[0]  # (k,)
-    _, seeds, images = values.shape
-    draws = fitted(draw_means(values, samples, seed)) if seeds > 1 or images > 1 else None
+    best, ends = fitted(means.mean(axis=(1, 2))), mean_intervals(means, samples, seed)
     grid = np.union1d(np.linspace(nodes[0], nodes[-1], GRID), nodes)
-    low = high = np.full(len(grid), np.nan)
-    if draws is not None:
-        curves = np.array([np.interp(grid, nodes, row) for row in draws])
-        low, high = np.quantile(curves, TAILS, axis=0)
-    columns = {"size": np.exp(grid), "accuracy": np.interp(grid, nodes, best), "low": low, "high": high}
-    knee = _estimate(_knee(nodes, best), None if draws is None else [_knee(nodes, row) for row in draws])
-    found = None if draws is None else [_within(nodes, row, loss) for row in draws]
-    within = _estimate(_within(nodes, best, loss), found)
-    notes = _notes(seeds, images, knee, within, loss)
-    return FrontFit(pd.DataFrame(columns), knee, loss, within, seeds, images, notes)
+    lines = {"accuracy": best, "low": fitted(ends[0]), "high": fitted(ends[1])}
+    curve = pd.DataFrame({name: np.interp(grid, nodes, line) for name, line in lines.items()})
+    _, seeds, images = values.shape
+    draws = []
+    if seeds >= MIN_SEEDS or (seeds == 1 and images > 1):
+        draws = [fitted(row) for row in draw_means(means, samples, seed)]
+    knee = _estimate(_knee(nodes, best), [_knee(nodes, row) for row in draws])
+    within = _estimate(_within(nodes, best, loss), [_within(nodes, row, loss) for row in draws])
+    curve.insert(0, "size", np.exp(grid))
+    return FrontFit(curve, knee, loss, within, seeds, images, _notes(seeds, images, knee, within, loss))
 
 
 def _knee(nodes: Floats, values: Floats) -> float:
@@ -132,10 +134,10 @@ def _within(nodes: Floats, values: Floats, loss: float) -> float:
     return float(nodes[i - 1] + share * (nodes[i] - nodes[i - 1]))
 
 
-def _estimate(value: float, draws: list[float] | None) -> SizeEstimate:
+def _estimate(value: float, draws: list[float]) -> SizeEstimate:
     """The size of a log size and of its draws. A draw without one counts as beyond both ends."""
     size = float(np.exp(value)) if np.isfinite(value) else np.nan
-    if draws is None or np.isnan(value):
+    if not draws or np.isnan(value):
         return SizeEstimate(size, np.nan, np.nan)
     ends = []
     for tail, beyond in zip(TAILS, (-np.inf, np.inf), strict=True):
@@ -153,6 +155,8 @@ def _notes(seeds: int, images: int, knee: SizeEstimate, within: SizeEstimate, lo
         notes.append("the band of the fitted front covers images alone: one seed tells nothing about others")
     elif images == 1:
         notes.append("the band of the fitted front covers seeds alone: the score of each image is not there")
+    if 1 < seeds < MIN_SEEDS:
+        notes.append(f"the sizes on the fitted front have no intervals: {seeds} seeds are too few")
     if np.isnan(knee.value):
         notes.append("the fitted front has no knee: it bends nowhere above the line through its ends")
     elif np.isinf([knee.low, knee.high]).any():

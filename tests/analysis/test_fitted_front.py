@@ -95,13 +95,20 @@ def test_a_band_covers_what_was_measured_and_says_so():
 
 
 def test_an_end_beyond_the_measured_sizes_is_open():
-    scores = np.array([[0.595, 0.58], [0.6, 0.6], [0.601, 0.602]])
+    scores = np.array([[0.595, 0.58, 0.59], [0.6, 0.6, 0.6], [0.601, 0.602, 0.601]])
     found = fit([1, 10, 100], scores)
     assert found.within_loss.low == -np.inf and found.within_loss.high < 100
     assert "may be below the smallest one measured" in " ".join(found.notes)
-    found = fit([1, 10, 100], [[0.5, 0.52], [0.58, 0.54], [0.58, 0.6]])
+    found = fit([1, 10, 100], [[0.5, 0.52, 0.51], [0.58, 0.54, 0.55], [0.58, 0.6, 0.59]])
     assert (found.knee.low, found.knee.high) == (-np.inf, np.inf)
     assert "the interval of the knee is open" in " ".join(found.notes)
+
+
+def test_two_seeds_are_too_few_for_the_intervals_of_sizes():
+    scores = [[0.5, 0.52], [0.58, 0.57], [0.58, 0.6]]
+    found = fit([1, 10, 100], scores)
+    assert np.isfinite(found.knee.value) and np.isnan(found.knee[1:] + found.within_loss[1:]).all()
+    assert "2 seeds are too few" in " ".join(found.notes) and found.curve["low"].notna().all()
 
 
 def test_the_band_covers_the_truth():
