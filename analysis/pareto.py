@@ -1,5 +1,8 @@
 """Pareto fronts, under the name that users import: `from ablate.analysis import pareto`."""
 
+from ablate.analysis.fitted_front import FrontFit as FrontFit
+from ablate.analysis.fitted_front import SizeEstimate as SizeEstimate
+from ablate.analysis.fitted_front import fit as fit
 from ablate.analysis.front_uncertainty import attainment as attainment
 from ablate.analysis.front_uncertainty import front_probability as front_probability
 from ablate.analysis.hypervolume import hypervolume as hypervolume

@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from ablate.paper_figures.palette import GREY
+from ablate.paper_figures.front_curve import FrontCurve
+from ablate.paper_figures.palette import BLUE, GREY
 from ablate.paper_figures.pareto_info import TRIAL, ParetoInfo
 from ablate.paper_figures.style import figure, plain, set_title
+
+STEPS: dict[str, Any] = {"color": GREY, "linewidth": 0.8}
+LINE: dict[str, Any] = {"color": BLUE, "linewidth": 1}
+BAND: dict[str, Any] = {"color": BLUE, "linewidth": 0, "alpha": 0.15}
 
 
 def draw(info: ParetoInfo, title: str, path: Path) -> None:
@@ -23,8 +29,10 @@ def draw(info: ParetoInfo, title: str, path: Path) -> None:
         title: Above the axes.
         path: Of the files, without their endings.
     """
-    with figure(path) as axes:
+    with figure(path, 3.0 if info.curve else 2.6) as axes:
         _draw_trials(axes, info)
+        if info.curve:
+            _draw_curve(axes, info.curve)
         axes.set(xscale="log" if info.log_x else "linear", xlabel=info.x.label, ylabel=info.y.label)
         set_title(axes, title)
         axes.margins(0.1)
@@ -40,8 +48,7 @@ def draw(info: ParetoInfo, title: str, path: Path) -> None:
 def _draw_trials(axes: Any, info: ParetoInfo) -> None:
     beaten, front = info.trials[~info.trials["front"]], info.trials[info.trials["front"]]
     steps = "steps-pre" if info.drops_before_points else "steps-post"
-    stairs = {"color": GREY, "linewidth": 0.8, "drawstyle": steps, "zorder": 1}
-    axes.plot(info.stairs["x"], info.stairs["y"], **stairs)
+    axes.plot(info.stairs["x"], info.stairs["y"], drawstyle=steps, zorder=1, **STEPS)
     axes.scatter(beaten["x"], beaten["y"], s=14, color=GREY, marker="x", linewidths=0.8)
     marks: dict[str, Any] = {"s": 26, "edgecolors": "black", "linewidths": 0.5, "zorder": 2}
     if info.colour is None:
@@ -51,6 +58,16 @@ def _draw_trials(axes: Any, info: ParetoInfo) -> None:
     points = axes.scatter(front["x"], front["y"], c=front["colour"], cmap="cividis", norm=norm, **marks)
     bar = axes.figure.colorbar(points, label=info.colour.label)
     plain(bar.ax.yaxis)
+
+
+def _draw_curve(axes: Any, curve: FrontCurve) -> None:
+    rows = curve.rows
+    if curve.is_joined:
+        axes.fill_between(rows["x"], rows["low"], rows["high"], zorder=0, **BAND)
+        axes.plot(rows["x"], rows["y"], zorder=1, **LINE)
+    else:
+        ends = [rows["y"] - rows["low"], rows["high"] - rows["y"]]
+        axes.errorbar(rows["x"], rows["y"], ends, fmt="_", capsize=3, markersize=8, zorder=3, **LINE)
 
 
 def _draw_legend(axes: Any, info: ParetoInfo) -> Any:
@@ -63,8 +80,16 @@ def _draw_legend(axes: Any, info: ParetoInfo) -> Any:
     cross: dict[str, Any] = {"marker": "x", "markeredgecolor": GREY, "markersize": 4}
     marks = [circle] if info.trials["front"].all() else [circle, cross]
     names = ["the best", "the others"] if info.x is TRIAL else ["on the front", "beaten"]
-    handles = [Line2D([], [], color="none", **mark) for mark in marks]
-    return axes.legend(handles, names[: len(handles)], loc="best", handletextpad=0.1)
+    handles: list[Any] = [Line2D([], [], color="none", **mark) for mark in marks]
+    names = names[: len(handles)]
+    if (curve := info.curve) is None:
+        return axes.legend(handles, names, loc="best", handletextpad=0.1)
+    line = Line2D([], [], **LINE)
+    handles.append(Line2D([], [], **STEPS))
+    handles.append((Patch(**BAND), line) if curve.is_joined and curve.has_band else line)
+    style = {"ncols": 2, "fontsize": 7, "columnspacing": 1, "handlelength": 1.5}
+    names += ["steps of the front", curve.name]
+    return axes.figure.legend(handles, names, loc="outside lower center", **style)
 
 
 def _draw_label(
@@ -87,7 +112,7 @@ def _draw_label(
 
     def hidden(offset: tuple[float, float, str]) -> float:
         place = box(offset)
-        outside = not axes.bbox.fully_containsx(place.x0) or not axes.bbox.fully_containsx(place.x1)
+        outside = not (axes.bbox.fully_contains(*place.p0) and axes.bbox.fully_contains(*place.p1))
         return place.count_contains(places) + 10 * (place.count_overlaps(taken) + outside)
 
     sides = ((1, "left"), (-1, "right"))

@@ -1,11 +1,12 @@
 """What a figure of the Pareto front shows, in print (`fig_pareto`) and on the report page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from ablate.config.objectives import OBJECTIVES, Axis
+from ablate.paper_figures.front_curve import FrontCurve, front_curve
 from ablate.paper_figures.palette import axis_of, is_logarithmic
 
 TRIAL = Axis("trial", "trial")
@@ -24,6 +25,7 @@ class ParetoInfo:
         stairs: (x, y) by x: the front over the first two objectives, or the best so far, trial by trial.
         drops_before_points: Whether a step of the stairs changes y before it changes x. What a point attains
             lies on its worse side, so this is so where x is maximised.
+        curve: What was measured of the front beside its trials, or None.
     """
 
     x: Axis
@@ -33,13 +35,16 @@ class ParetoInfo:
     trials: pd.DataFrame
     stairs: pd.DataFrame
     drops_before_points: bool
+    curve: FrontCurve | None = None
 
     @property
     def log_x(self) -> bool:
         return is_logarithmic(self.x, self.trials["x"])
 
 
-def pareto_info(trials: pd.DataFrame, objectives: Sequence[str]) -> ParetoInfo:
+def pareto_info(
+    trials: pd.DataFrame, objectives: Sequence[str], tables: Mapping[str, pd.DataFrame] = {}
+) -> ParetoInfo:
     """Compute what a figure of the front shows.
 
     Args:
@@ -47,6 +52,7 @@ def pareto_info(trials: pd.DataFrame, objectives: Sequence[str]) -> ParetoInfo:
             (bool: on the front over all objectives), `stairs` (bool: on the front over the first two) and
             `label` (text beside the point, or "").
         objectives: One to three are drawn.
+        tables: Of the finding "front", for the curve.
     """
     numbered = trials.assign(trial=trials.index + 1)
     y, x = axis_of(objectives[0]), axis_of(objectives[1]) if len(objectives) > 1 else TRIAL
@@ -67,4 +73,5 @@ def pareto_info(trials: pd.DataFrame, objectives: Sequence[str]) -> ParetoInfo:
         trials=shown,
         stairs=stairs,
         drops_before_points=OBJECTIVES.get(x.name) == "max",
+        curve=front_curve(tables, x, y),
     )

@@ -85,7 +85,7 @@ def test_exported_names():
         ),
         ("ablate.data", ["Dataset", "Split", "load"]),
         ("ablate.models", ["load", "load_with_report", "preprocess"]),
-        ("ablate.analysis.pareto", ["front", "front_of", "hypervolume", "attainment", "knee"]),
+        ("ablate.analysis.pareto", ["front", "front_of", "hypervolume", "attainment", "knee", "fit"]),
         ("ablate.analysis.scaling", ["fit"]),
         ("ablate.analysis.hypothesis", ["data_volume"]),
     ],

@@ -24,8 +24,8 @@ from ablate.models import locating
 from ablate.profiling.latency import LatencyTable
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
+from ablate.reporting.front_findings import confirmed, front
 from ablate.reporting.run_results import RunResults
-from ablate.reporting.search_findings import confirmed, front
 from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on

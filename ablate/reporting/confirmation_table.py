@@ -31,10 +31,10 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
     for record in filter(is_searched, records):
-        by_setting[_setting(record)] = (record, [])
+        by_setting[setting_of(record)] = (record, [])
     for record in records:
-        if not is_searched(record) and record["status"] == "complete" and _setting(record) in by_setting:
-            by_setting[_setting(record)][1].append(record)
+        if not is_searched(record) and record["status"] == "complete" and setting_of(record) in by_setting:
+            by_setting[setting_of(record)][1].append(record)
     means = sum(len(confirmed) > 1 for _, confirmed in by_setting.values())
     rows = [
         _row(study, searched, confirmed, searched["trial_id"] in on_front, means)
@@ -63,6 +63,6 @@ def _row(
     return row
 
 
-def _setting(record: Record) -> str:
+def setting_of(record: Record) -> str:
     """The same text for a trial of the search and for those that confirm it."""
     return effective(trial_of(record).model_copy(update={"seed": 0, "test": False})).model_dump_json()

@@ -66,7 +66,8 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
     title += f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
     if run.study.within:
         title += f"\n{describe_bounds(run.study.within)}"
-    fig_pareto.draw(pareto_info(trials, run.study.objectives), title, to / "pareto")
+    info = pareto_info(trials, run.study.objectives, finding.tables)
+    fig_pareto.draw(info, title, to / "pareto")
     yield to / "pareto"
     front = finding.tables["front"].drop_duplicates("trial_id").head(MAX_TRIALS)
     specs = run.records.drop_duplicates("trial_id").set_index("trial_id")["spec"][front["trial_id"]]

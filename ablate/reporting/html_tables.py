@@ -72,7 +72,8 @@ def _shown_tables(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
     if not finding or name == "progress":
         return {}
     if name == "front":
-        return {"front": _front(tables["trials"])}
+        sizes = {"front_sizes": tables["front_sizes"]} if "front_sizes" in tables else {}
+        return {"front": _front(tables["trials"]), **sizes}
     if name == "confusion":
         table = tables["confusion"]
         wrong = table[(table["label"] != table["predicted"]) & (table["count"] > 0)]
@@ -115,9 +116,14 @@ def _style(column: str, values: pd.Series) -> str:
 
 
 def _heading(table: str, column: str) -> str:
-    if table == "front" and column in COLUMNS:
-        return COLUMNS[column]
+    if table.startswith("front") and (name := _objective(column)) in COLUMNS:
+        return COLUMNS[name] + column.removeprefix(name).replace("_", " ")
     return column.replace("_", " ") + (" (%)" if column in PERCENT.get(table, ()) else "")
+
+
+def _objective(column: str) -> str:
+    """The objective of a column, which may be an end of its interval."""
+    return column.removesuffix("_low").removesuffix("_high")
 
 
 def _cell(table: str, column: str, value: Any, style: str, index: Any) -> Cell:
@@ -128,8 +134,8 @@ def _cell(table: str, column: str, value: Any, style: str, index: Any) -> Cell:
 def _text(table: str, column: str, value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unbounded" if value in (math.inf, -math.inf) else ""
-    if table == "front" and column in COLUMNS:
-        return cell(column, value)
+    if table.startswith("front") and (name := _objective(column)) in COLUMNS:
+        return cell(name, value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

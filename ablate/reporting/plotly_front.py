@@ -10,7 +10,7 @@ import pandas as pd
 from ablate.config.objectives import COLUMNS, cell
 from ablate.paper_figures.palette import BLACK, BLUE, GREY, VERMILLION
 from ablate.paper_figures.pareto_info import TRIAL, ParetoInfo, pareto_info
-from ablate.reporting.plotly_panel import Panel, Plain, axis_layout, escaped, numbers
+from ablate.reporting.plotly_panel import Panel, Plain, axis_layout, band, escaped, half_widths, numbers
 from ablate.reporting.run_results import Finding
 
 MAX_TRIALS = 5000  # a browser draws no more without a pause
@@ -46,9 +46,9 @@ def front(finding: Finding, objectives: list[str]) -> list[Panel]:
     the last trace is the ring about the pinned trial.
     """
     trials = shown_trials(finding.tables["trials"])
-    info = pareto_info(trials, objectives)
+    info = pareto_info(trials, objectives, finding.tables)
     axes = {"xaxis": axis_layout(info.x, info.trials["x"]), "yaxis": axis_layout(info.y, info.trials["y"])}
-    traces = [*_stairs(info), *_marks(info, _hover_texts(trials, objectives)), PINNED]
+    traces = [*_stairs(info), *_curve(info), *_marks(info, _hover_texts(trials, objectives)), PINNED]
     layout = {
         **axes,
         "annotations": _labels(info, axes),
@@ -71,7 +71,23 @@ def _stairs(info: ParetoInfo) -> list[Plain]:
         return []
     line = {"color": GREY, "width": 1, "shape": "vh" if info.drops_before_points else "hv"}
     places = {"x": numbers(info.stairs["x"]), "y": numbers(info.stairs["y"])}
-    return [{**places, "showlegend": False, "mode": "lines", "hoverinfo": "skip", "line": line}]
+    legend = {"name": "steps of the front", "showlegend": True}
+    return [{**places, **legend, "mode": "lines", "hoverinfo": "skip", "line": line}]
+
+
+def _curve(info: ParetoInfo) -> list[Plain]:
+    """The curve in its band, or means with their intervals."""
+    if (curve := info.curve) is None:
+        return []
+    rows = curve.rows
+    trace = {"x": numbers(rows["x"]), "y": numbers(rows["y"]), "name": curve.name, "showlegend": True}
+    trace |= {"hoverinfo": "skip"}
+    if curve.is_joined:
+        edges = band(rows["x"], rows["low"], rows["high"], BLUE) if curve.has_band else []
+        return [*edges, {**trace, "mode": "lines", "line": {"color": BLUE, "width": 2}}]
+    ends = half_widths(rows["high"] - rows["y"]) | {"arrayminus": numbers(rows["y"] - rows["low"])}
+    marker = {"symbol": "line-ew-open", "size": 10, "color": BLUE}
+    return [{**trace, "mode": "markers", "marker": marker, "error_y": {**ends, "symmetric": False}}]
 
 
 def _marks(info: ParetoInfo, texts: "pd.Series[str]") -> list[Plain]:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis import bounds
+from ablate.config.objectives import TABLE
 from ablate.runs.run import Run
 from ablate.search.experiment_design import Design
 
@@ -59,6 +60,17 @@ class RunResults:
     def points(self) -> NDArray[np.float64]:
         """(n, objectives) of the complete trials."""
         return self.complete[list(self.run.study.objectives)].to_numpy(dtype=float)
+
+    @property
+    def in_ratios(self) -> NDArray[np.bool_]:
+        """(objectives,): whether one counts in ratios and all of its values have a logarithm."""
+        asked = [TABLE[name].in_ratios for name in self.run.study.objectives]
+        return np.array(asked) & (self.points > 0).all(axis=0)
+
+    @property
+    def scaled(self) -> NDArray[np.float64]:
+        """The points (n, objectives), with the logarithm of what counts in ratios."""
+        return np.where(self.in_ratios, np.log(np.where(self.in_ratios, self.points, 1.0)), self.points)
 
     @cached_property
     def design(self) -> pd.DataFrame | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis.front_uncertainty import attainment, front_probability
+from ablate.analysis.front_uncertainty import attainment
 from ablate.analysis.hypervolume import hypervolume, hypervolume_over_trials, reference_point
 from ablate.analysis.pareto import front, front_of, knee
 from ablate.errors import BadInput
@@ -167,43 +167,6 @@ def test_points_that_are_no_points_are_refused():
             front(points, ["max", "min"])
     with pytest.raises(BadInput, match=r"\(n, 2\)"):
         hypervolume([[1, 2]], [1], ["max", "min"])
-
-
-def draws(seeds, images):
-    """Every way to draw seeds and images with replacement, each as likely as any other."""
-    by_seed = itertools.product(range(seeds), repeat=seeds)
-    return itertools.product(
-        map(list, by_seed), list(map(list, itertools.product(range(images), repeat=images)))
-    )
-
-
-@pytest.mark.parametrize("shape", [(3, 1, 4), (3, 3, 1), (3, 2, 3)])
-def test_front_probability_against_all_draws(shape):
-    scores = np.random.default_rng(2).integers(0, 2, shape)
-    others = [[1], [1], [2]]
-    on, n = np.zeros(3), 0
-    for s, i in draws(*shape[1:]):
-        accuracy = scores[:, s][:, :, i].mean(axis=(1, 2))
-        on[front(np.column_stack([accuracy.round(9), others]), ["max", "min"])] += 1
-        n += 1
-    assert 0 < on[0] < n or 0 < on[2] < n  # else there is nothing to find out
-    found = front_probability(scores, others, ["max", "min"], samples=4000)
-    assert found == pytest.approx(on / n, abs=4 * np.sqrt(0.25 / 4000))
-    assert found.tolist() == front_probability(scores, others, ["max", "min"], samples=4000).tolist()
-
-
-def test_front_probability_of_what_is_certain():
-    right = np.random.default_rng(0).random((3, 1000)) < [[0.9], [0.9], [0.2]]
-    right[1] = right[0]  # a twin: both stay, in every draw
-    assert front_probability(right, [[5], [5], [6]], ["max", "min"], samples=50).tolist() == [1, 1, 0]
-    assert front_probability(right, [[5], [5], [4]], ["max", "min"], samples=50).tolist() == [
-        1,
-        1,
-        1,
-    ]  # the smallest
-    assert front_probability(~right, np.empty((3, 0)), ["min"], samples=50).tolist() == [1, 1, 0]
-    with pytest.raises(BadInput, match="scores must be finite"):
-        front_probability(np.empty((3, 0)), [[1], [1], [1]], ["max", "min"])
 
 
 def records(rows):
