@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ablate.analysis.t_interval import Floats, estimate
+from ablate.formatting import images_of
 
 # (arm, seed, images) -> (N,) booleans: whether the trial classifies each of the same N test images correctly
 Correctness = Mapping[tuple[str, Any, int], ArrayLike]
@@ -27,7 +28,7 @@ class Pairs:
         loss: (2, S, K); None where a loss is missing.
         correct: (2, S, K, N), 0 or 1 for each test image; None where it is not known.
         table: a row per size, also for sizes that are left out.
-        measured_on: the split of the accuracies.
+        measured_on: the images of the accuracies.
         notes: what was left out, and why.
     """
 
@@ -135,6 +136,10 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
         rows = rows[rows["status"] == "complete"]
     tested = {name: f"test_{name}" in rows and rows[f"test_{name}"].notna().all() for name in COLUMNS[3:]}
     measured = {name: rows.get(f"test_{name}" if tested[name] else name) for name in tested}
+    parts = {*rows["test"]} if "test" in rows and tested["accuracy"] else {tested["accuracy"]}
+    if len(parts) > 1:
+        notes.append("the trials were tested on different images: pass those of one study only")
+        return nothing
     rows = rows.assign(**measured)[COLUMNS].reset_index(drop=True)
     numbers = COLUMNS[2:]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
@@ -148,7 +153,7 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
         return nothing
     missing = [name for name in dict.fromkeys(arms) if not (rows["arm"] == name).any()]
     notes += [f"there is no complete trial of {name}" for name in missing]
-    return rows, "the test set" if tested["accuracy"] else "the validation set"
+    return rows, images_of(parts.pop() if parts else False)
 
 
 def _correct(

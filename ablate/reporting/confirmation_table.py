@@ -25,14 +25,16 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     Returns:
         `search_accuracy` is that of the one seed, on validation, by which the search chose the setting.
         `accuracy` (validation) and `test_accuracy` are means over the `n` seeds that had no part in the
-        choice, with t intervals. NaN where a value is unknown or unbounded.
+        choice and are tested on what `study.test` says, with t intervals. NaN where a value is unknown or
+        unbounded.
     """
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
     for record in filter(is_searched, records):
         by_setting[_setting(record)] = (record, [])
     for record in records:
-        if not is_searched(record) and record["status"] == "complete" and _setting(record) in by_setting:
+        tested = record["spec"]["test"] == study.test and record["status"] == "complete"
+        if tested and _setting(record) in by_setting:
             by_setting[_setting(record)][1].append(record)
     rows = [
         _row(study, searched, confirmed, searched["trial_id"] in on_front)

@@ -5,6 +5,7 @@ import pandas as pd
 from ablate.analysis import paired
 from ablate.analysis.sensitivity import sensitivities
 from ablate.analysis.t_interval import mean_interval
+from ablate.formatting import images_of
 from ablate.reporting.run_results import Finding, RunResults
 
 
@@ -16,7 +17,8 @@ def cells(results: RunResults) -> Finding:
     if "sensitivity" in results.run.study.design:
         note = "what its cells cost is said by layer group"
         return Finding(title, notes=(note,), tables={"design": table}, applies=False)
-    column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
+    tested = bool(table["test_accuracy"].notna().any())
+    column, images = "test_accuracy" if tested else "accuracy", images_of(tested and results.run.study.test)
     seeds = paired.by_seed(table, column)
     rows = [(cell, int(seeds[cell].notna().sum()), *mean_interval(seeds[cell])) for cell in seeds]
     means = pd.DataFrame(rows, columns=["cell", "n", "mean", "low", "high"])
@@ -27,7 +29,7 @@ def cells(results: RunResults) -> Finding:
         start = f"The best of {len(means)} cells is {best['cell']}:"
     else:
         start = "The design has one cell:"
-    sentence = f"{start} {best['mean']:.1%} on {best['n']} seeds."
+    sentence = f"{start} {best['mean']:.1%} of {images}, on {best['n']} seeds."
     return Finding(title, sentence, (), {"cells": means, "design": table})
 
 
@@ -86,7 +88,8 @@ def ladder(results: RunResults) -> Finding:
     if rungs["n"].max() == 1:
         notes = ("with one paired seed no gain has an interval: noise alone may make it",)
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
-    return Finding(title, _ladder_sentence(known, reference), notes, tables)
+    sentence = f"{_ladder_sentence(known, reference)}; all on {images_of(study.test)}."
+    return Finding(title, sentence, notes, tables)
 
 
 def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
@@ -98,4 +101,4 @@ def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
     if steps["gain"].notna().any():
         best = steps.loc[steps["gain"].idxmax()]
         sentence += f"; the largest step is {best['rung']} ({100 * best['gain']:+.1f} points)"
-    return f"{sentence}."
+    return sentence

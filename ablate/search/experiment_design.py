@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
-from ablate.config.trial_spec import Recipe, TrialSpec
+from ablate.config.trial_spec import Half, Recipe, TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Cell, Tuned, cells_of
@@ -34,8 +34,8 @@ class Design:
     """The trials of a designed study, with the interface of `searcher.Search`.
 
     What it proposes is a function of the study and of the records. Tuning has one seed beyond the paired ones
-    and never sees the test set. The paired trials are tested at their end, except those of a sensitivity
-    design: a search may go on from them.
+    and never sees the test images. The paired trials are tested at their end, on what `StudySpec.test` says,
+    except those of a sensitivity design: a search may go on from them.
 
     Args:
         study: The study, with a design.
@@ -137,15 +137,17 @@ class Design:
 
         Returns:
             A row a trial: cell, step (the cell's name without the space's choices), role ("tune" or "seed"),
-            the tuned fields, and what its record says, if there is one.
+            test (what it is tested on, as in its spec), the tuned fields, and what its record says, if there
+            is one.
         """
         rows = []
         for cell, role, tuned, spec in self._rows():
             record: Mapping[str, Any] = self.records.get(key_of(spec), {}) if spec else {}
-            head = {"cell": cell, "step": self.cells[cell].step, "role": role}
+            test = role == "seed" and self._tests
+            head = {"cell": cell, "step": self.cells[cell].step, "role": role, "test": test}
             rows.append(head | tuned | {column: record.get(column) for column in COLUMNS})
         tuned_fields = dict.fromkeys(field for cell in self.cells.values() for field in cell.tune)
-        return pd.DataFrame(rows, columns=["cell", "step", "role", *tuned_fields, *COLUMNS])
+        return pd.DataFrame(rows, columns=["cell", "step", "role", "test", *tuned_fields, *COLUMNS])
 
     def _rows(self) -> Iterator[tuple[str, str, Tuned, TrialSpec | None]]:
         """(cell, role, tuned fields, trial): each cell's tunings, then seed after seed all cells.
@@ -167,8 +169,8 @@ class Design:
         return range(self.study.seed, self.study.seed + self.study.seeds)
 
     @property
-    def _tests(self) -> bool:
-        return "sensitivity" not in self.study.design
+    def _tests(self) -> bool | Half:
+        return "sensitivity" not in self.study.design and self.study.test
 
     def _paired(self, name: str) -> list[tuple[int, int, int, str]]:
         return [(seed, self._place[name], 0, name) for seed in self._seeds]
@@ -193,6 +195,6 @@ class Design:
         return cell.tunings[scores.index(max(scores))]
 
 
-def _trial(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool) -> TrialSpec:
+def _trial(spec: TrialSpec, tuned: Tuned, seed: int, *, test: bool | Half) -> TrialSpec:
     recipe = Recipe.model_validate(spec.recipe.model_dump() | tuned)
     return effective(spec.model_copy(update={"recipe": recipe, "seed": seed, "test": test}))

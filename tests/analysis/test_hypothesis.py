@@ -154,12 +154,16 @@ def test_the_test_set_is_used_where_every_trial_has_it():
     result = data_volume(records, arm="binary", **QUICK)
     assert (
         result.verdict == "shrinks"
-        and "Measured on the test set; bands by a bootstrap over seeds alone." in str(result)
+        and "Measured on the test images; bands by a bootstrap over seeds alone." in str(result)
     )
+    for test, images in (("A", "half A of the test images"), (True, "the test images")):
+        assert f"Measured on {images}; " in str(data_volume(records.assign(test=test), arm="binary", **QUICK))
+    mixed = data_volume(records.assign(test=["A", *[True] * (len(records) - 1)]), arm="binary", **QUICK)
+    assert mixed.gaps.empty and any("were tested on different images" in note for note in mixed.notes)
     records.loc[0, "test_accuracy"] = None
     result = data_volume(records, arm="binary", **QUICK)
     assert (
-        result.verdict == "inconclusive" and "the validation set" in result.basis
+        result.verdict == "inconclusive" and "the validation images" in result.basis
     )  # on which all are the same
     tuning = pd.DataFrame(
         [{"arm": "full", "seed": 0, "images": 200, "accuracy": 0.9, "role": "tune", "status": "complete"}]

@@ -163,7 +163,8 @@ def test_a_runs_arms_with_their_tested_accuracies(told, designed):
         tested = records[(records["arm"] == arm) & records["test_accuracy"].notna()]
         (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit in place of ViT-B/16, {cell}"]
         accuracy = row["cells"]["accuracy"]
-        assert row["beside"] == beside and accuracy["source"] == "measured" and accuracy["split"] == "test"
+        assert row["beside"] == beside and accuracy["source"] == "measured"
+        assert accuracy["split"] == "test, half A"
         assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(
             tested["test_accuracy"].mean()
         )
