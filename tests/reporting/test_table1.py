@@ -368,7 +368,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
     some = fail(tested[0])
     (row,) = [row for row in some.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
-    assert "(test, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
+    assert "(test, half A, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
     (line,) = [
         line
         for line in csv.DictReader(io.StringIO(table1_render.typeset(some, "csv")))
