@@ -34,6 +34,24 @@ def describe_bounds(within: dict[str, float]) -> str:
     )
 
 
+def images_of(test: bool | str) -> str:
+    """What an accuracy is measured on, in a sentence: "the test images", "half A of the test images", ...
+
+    Args:
+        test: As in TrialSpec; False means the validation images.
+    """
+    if isinstance(test, str):
+        return f"half {test} of the test images"
+    return "the test images" if test else "the validation images"
+
+
+def split_name(test: bool | str) -> str:
+    """The same in a column: "validation", "test", "test, half A", "test, half B"."""
+    if isinstance(test, str):
+        return f"test, half {test}"
+    return "test" if test else "validation"
+
+
 def natural_sort_key(name: str) -> list[Any]:
     """A sort key that puts "block2" before "block10"."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ablate.analysis.t_interval import Floats
+from ablate.formatting import images_of
 
 # (arm, seed, images) -> (N,) booleans: whether the trial classifies each of the same N test images correctly
 Correctness = Mapping[tuple[str, Any, int], ArrayLike]
@@ -27,7 +28,7 @@ class Pairs:
         loss: (2, S, K); None where a loss is missing.
         correct: (2, S, K, N), 0 or 1 for each test image; None where it is not known.
         table: a row per size, also for sizes that are left out.
-        measured_on: the split of the accuracies.
+        measured_on: the images of the accuracies.
         notes: what was left out, and why.
     """
 
@@ -138,6 +139,10 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
             notes.append(f"left out: {_trials(untested)} without a test accuracy")
         rows = rows[~untested]
     measured = {name: rows.get(f"test_{name}" if tested else name) for name in COLUMNS[3:]}
+    parts = {*rows["test"]} if "test" in rows and tested else {bool(tested)}
+    if len(parts) > 1:
+        notes.append("the trials were tested on different images: pass those of one study only")
+        return nothing
     rows = rows.assign(**measured)[COLUMNS].reset_index(drop=True)
     numbers = COLUMNS[2:]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
@@ -152,7 +157,7 @@ def _complete(records: pd.DataFrame, arms: Sequence[str], notes: list[str]) -> t
         return nothing
     missing = [name for name in dict.fromkeys(arms) if not (rows["arm"] == name).any()]
     notes += [f"there is no complete trial of {name}" for name in missing]
-    return rows, "the test set" if tested else "the validation set"
+    return rows, images_of(parts.pop() if parts else False)
 
 
 def _correct(

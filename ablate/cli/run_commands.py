@@ -52,6 +52,8 @@ def report(
     page = report(loaded, out)
     tables = tables_of(loaded, page).name
     print_line(f"The report is {relative_path(page)}, its tables are beside it in {tables}/")
+    if loaded.tested:
+        print_line(loaded.tested)
 
 
 @app.command()
@@ -83,6 +85,8 @@ def figures(
         for name, finding in results.items():
             if finding.sentence:
                 print_line(one_line(f"{name}: {finding.sentence}"))
+        if run.tested:
+            print_line(run.tested)
 
 
 @app.command()

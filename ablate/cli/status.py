@@ -94,6 +94,8 @@ def outcome(run: Run, as_json: bool) -> None:
     for name, table in tables.items():
         if (path := run.path / "tables" / f"{name}.csv").exists():
             console.print(table(path))
+    if run.tested:
+        print_line(run.tested)
     written = [name for name in OUTPUTS if (run.path / name).exists()]
     print_line(f"In {relative_path(run.path)}: {', '.join(written)}")
 
@@ -104,7 +106,7 @@ def _print_outcome_as_json(run: Run, counts: dict[str, int]) -> None:
     front = pareto.front_of(run.searched, run.study.directions, run.study.within)
     # Not `to_json`, which rounds numbers.
     rows = front.astype(object).where(front.notna(), None).to_dict("records")
-    result = {"run": str(run.path), "state": run.state, "trials": counts}
+    result = {"run": str(run.path), "state": run.state, "trials": counts, "tested": run.tested}
     print_json(result | {"within": run.study.within, "front": rows})
 
 

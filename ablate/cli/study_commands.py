@@ -90,6 +90,15 @@ class SearchOptions:
             rich_help_panel=SEARCH,
         ),
     ] = None
+    final: Annotated[
+        bool | None,
+        typer.Option(
+            "--final",
+            help="Test on half B of the test images, which is held back, and not on half A.",
+            show_default=False,
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
     early_stopping: Annotated[
         int | None,
         typer.Option(

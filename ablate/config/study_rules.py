@@ -37,10 +37,14 @@ def _description_faults(study: "StudySpec") -> list[str]:
 
 
 def _search_faults(study: "StudySpec") -> list[str]:
+    faults = []
+    if study.final and not study.confirm:
+        rule = "final opens half B of the test images, but a search tests nothing without confirm"
+        faults.append(f"{rule}; give --confirm 3, say, or leave final out")
     if study.seeds > 1 or study.tune or study.steps or study.reference:
         rule = "seeds, tune, steps and reference are parts of a design"
-        return [f"{rule}; say which, as in design = ['ladder']"]
-    return []
+        faults.append(f"{rule}; say which, as in design = ['ladder']")
+    return faults
 
 
 def _design_faults(study: "StudySpec") -> list[str]:
@@ -53,6 +57,9 @@ def _design_faults(study: "StudySpec") -> list[str]:
         faults.append("confirm is for a search; a design has seeds, which are tested")
     if "sensitivity" in study.design and (len(study.design) > 1 or study.reference):
         faults.append("a sensitivity design stands alone, without a reference")
+    if "sensitivity" in study.design and study.final:
+        rule = "final opens half B of the test images, but a sensitivity design tests nothing"
+        faults.append(f"{rule}; leave it out")
     axes = (*study.space.layer.values(), *study.space.recipe.values(), study.space.fraction)
     if "ladder" in study.design and any(map(varies, axes)):
         rule = "a ladder has one cell a rung: the values of its space must be fixed"

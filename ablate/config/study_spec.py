@@ -1,6 +1,6 @@
 """A question that trials can answer: what is searched or compared, by which rules, at what cost."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from ablate.config.own_objectives import describe, register
 from ablate.config.samplers import SamplerName
 from ablate.config.search_space import SpaceSpec, load_space
 from ablate.config.study_rules import study_faults
-from ablate.config.trial_spec import Positive, Recipe, Spec, Value
+from ablate.config.trial_spec import Half, Positive, Recipe, Spec, Value
 from ablate.errors import BadInput, join_faults
 from ablate.plugins import is_plugin
 
@@ -67,6 +67,8 @@ class StudySpec(Spec):
         max_size_bytes: Trials whose packed model is larger are not trained.
         max_latency_ms: The same, by the sum of the layers' latencies at batch 1.
         min_accuracy: Validation accuracy that a member of the front has at least.
+        final: Whether trials are tested on half B of the test images, which is held back, and not on half A.
+            None, in a run of a version without halves: on all of them.
     """
 
     name: str = ""
@@ -102,6 +104,7 @@ class StudySpec(Spec):
     max_size_bytes: Annotated[int, Field(ge=1)] | None = None
     max_latency_ms: Positive | None = None
     min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    final: bool | None = False
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +163,13 @@ class StudySpec(Spec):
             "accuracy": self.min_accuracy,
         }
         return {name: bound for name, bound in bounds.items() if bound is not None}
+
+    @property
+    def test(self) -> Literal[True] | Half:
+        """What its tested trials are tested on, as in TrialSpec."""
+        if self.final is None:
+            return True
+        return "B" if self.final else "A"
 
     @property
     def timed(self) -> bool:

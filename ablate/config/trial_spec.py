@@ -24,6 +24,7 @@ from ablate.labels import one_line
 Value = bool | int | float | str
 # The words of pydantic's messages.
 KINDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+Half = Literal["A", "B"]  # of the test images
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -173,7 +174,8 @@ class TrialSpec(Spec):
         fraction: Of the training images, above 0 and at most 1.
         recipe: How the model is fine-tuned.
         seed: Of every random draw.
-        test: Whether the trained model is evaluated on the test images as well, once, at the end.
+        test: What the trained model is evaluated on as well, once, at the end: "A" or "B", a half of the test
+            images, B being held back for final studies; or True, all of them, as in versions without halves.
     """
 
     model: str = "vit-micro"
@@ -182,7 +184,7 @@ class TrialSpec(Spec):
     fraction: float = Field(1.0, gt=0, le=1)
     recipe: Recipe = Recipe()
     seed: int = Field(0, ge=0, lt=2**32)
-    test: bool = False
+    test: bool | Half = False
 
 
 S = TypeVar("S", bound=Spec)

@@ -4,10 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.config.trial_spec import Half
+from ablate.data.halves import halves, pixel_keys
 from ablate.data.mirrored import mirrored_classes
 
 # sha256 of the datasets that have a name, whose classes are known not to be mirror images of each other
@@ -36,11 +39,13 @@ class Dataset:
         classes: Names of the classes; a label is an index into them.
         train: What is trained on.
         validation: What trials are compared on.
-        test: What a finished comparison is reported on.
+        test: What a finished comparison is reported on, half A of it unless a study is final.
         digest: sha256 of all pixels and labels, in the order of the splits.
         notes: What a user should know of the data, a line each.
         at_decoding: Whether a model's image processor resized and cropped each image from its own size.
         covered: Whether images were scaled until they cover one size, and cropped in the middle.
+        test_keys: A hash of each test image at its own size, in hexadecimal digits, where the size in `test`
+            depends on the model. Empty: the hash is that of the pixels in `test`.
     """
 
     classes: list[str]
@@ -51,6 +56,27 @@ class Dataset:
     notes: tuple[str, ...] = ()
     at_decoding: bool = False
     covered: bool = False
+    test_keys: tuple[str, ...] = ()
+
+    def tested(self, test: Literal[True] | Half) -> Split:
+        """The images that a trial is tested on: a half of the test images or, for True, all of them."""
+        if test is True:
+            return self.test
+        members = self.halves[test]
+        return Split(self.test.images[members], self.test.labels[members])
+
+    @cached_property
+    def halves(self) -> dict[Half, NDArray[np.int64]]:
+        """Indices of the test images of each half; `data.halves` says how they are cut."""
+        return halves(self.test.labels, self._keys())
+
+    @cached_property
+    def digest_of_b(self) -> str:
+        """sha256 of the images of half B, the same for every model, order and training set."""
+        return hashlib.sha256("".join(sorted(self._keys()[self.halves["B"]])).encode()).hexdigest()
+
+    def _keys(self) -> NDArray[np.str_]:
+        return np.array(self.test_keys, dtype="U64") if self.test_keys else pixel_keys(self.test.images)
 
     @cached_property
     def mirrored(self) -> tuple[tuple[str, str], ...]:

@@ -46,6 +46,7 @@ class Contents(NamedTuple):
         notes: What a user should know, a line each.
         at_decoding: Whether the model's image processor resized and cropped the images.
         covered: Whether images were scaled until they cover one size, and cropped in the middle.
+        test_keys: A hash of each test image at its own size.
     """
 
     classes: list[str]
@@ -53,6 +54,7 @@ class Contents(NamedTuple):
     notes: tuple[str, ...]
     at_decoding: bool
     covered: bool
+    test_keys: tuple[str, ...]
 
 
 class _Decoded(NamedTuple):
@@ -92,6 +94,7 @@ def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
         decoded.notes,
         decoded.at_decoding,
         decoded.covered,
+        decoded.test_keys,
     )
 
 
@@ -142,7 +145,8 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
         print(f"{folder}: {note}", file=sys.stderr)
     at_decoding = fit.processor is not None
     covered = not at_decoding and set(sizes) != {fit.size}
-    return Contents(listed.classes, _arrays(images, splits), notes, at_decoding, covered)
+    test_keys = tuple(keys[path].hex() for path, _ in splits["test"])
+    return Contents(listed.classes, _arrays(images, splits), notes, at_decoding, covered, test_keys)
 
 
 def fitted(path: Path, fit: Fit | image_size.Size) -> NDArray[np.uint8] | str:

@@ -19,6 +19,7 @@ from ablate.execution.metrics import Metrics
 from ablate.execution.monitoring import METRICS
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.running_trial import RunningRows
+from ablate.runs import openings
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
@@ -56,7 +57,7 @@ class Driver:
         view: View | None,
     ) -> None:
         self.run, self.study, self.records, self.view = run, run.study, list(records), view
-        self.search, self.dataset = planned.search, planned.dataset
+        self.search, self.dataset, self.asked = planned.search, planned.dataset, planned.study
         self.n_proposed = sum(map(self.is_searched, records))
         self.exhausted, self.stopped, self.trials_begun = False, False, False
         self.confirming: dict[str, TrialSpec] = {}  # by trial id, those that run
@@ -141,6 +142,8 @@ class Driver:
         self.confirming.pop(record["trial_id"], None)
         self.records.append(record)
         self._learn([record])
+        if record["spec"]["test"] == "B" and record["test_accuracy"] is not None:
+            openings.add(self.asked, self.dataset, self.run.path)
         if record["train_seconds"] is not None:
             self.metrics.observe(record["train_seconds"])
         return [row["trial_id"] for row in self.front]

@@ -146,7 +146,8 @@ def _views_of_trial(plan: Plan, spec: TrialSpec) -> float:
     n = math.ceil(spec.fraction * len(dataset.train))
     steps, epochs = length(recipe, n)
     validations = (1 + len(divisors)) * max(1, math.ceil(epochs / recipe.validate_every))
-    evaluated = validations * len(dataset.validation) + spec.test * len(dataset.test)
+    tested = {False: 0, True: len(dataset.test)} | {half: len(rows) for half, rows in dataset.halves.items()}
+    evaluated = validations * len(dataset.validation) + tested[spec.test]
     trained = steps * n / steps_of(n, recipe.batch_size) * (1 + sum(1 / divisor for divisor in divisors))
     return trained + evaluated / EVALUATED_PER_TRAINED
 

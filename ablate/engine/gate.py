@@ -7,6 +7,7 @@ from ablate.config import builtin
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.data.datasets import Dataset
 from ablate.engine.plan import Plan, plan
+from ablate.errors import BadInput
 from ablate.models import checkpoints
 from ablate.models.image_processors import TOLERANCE
 from ablate.quantization.round_trip import check_round_trip
@@ -59,6 +60,7 @@ def gate(planned: Plan) -> list[Check]:
         BadInput: Something is not what the study needs.
     """
     study, dataset = planned.study, planned.dataset
+    _check_final(study, dataset)
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
     check_round_trip(model, preprocess)
@@ -73,10 +75,21 @@ def gate(planned: Plan) -> list[Check]:
     ]
 
 
+def _check_final(study: StudySpec, dataset: Dataset) -> None:
+    """Raise BadInput where half B has no image, or where a new study would be tested on both halves."""
+    if study.final is None:
+        raise BadInput('final must be true or false, but got "none", which runs of older versions have')
+    if study.final and not len(dataset.halves["B"]):
+        rule = f"final needs half B of the test images, but that of {study.data!r} is empty"
+        raise BadInput(f"{rule}: each class has one test image, which is in A; add some, or leave final out")
+
+
 def _sizes(dataset: Dataset) -> str:
     splits = (dataset.train, dataset.validation, dataset.test)
     train, validation, test = (f"{len(split):,}" for split in splits)
-    return f"{train} to train on, {validation} to validate, {test} to test; {len(dataset.classes)} classes"
+    halves = " and ".join(f"{len(rows):,} in half {half}" for half, rows in dataset.halves.items())
+    classes = len(dataset.classes)
+    return f"{train} to train on, {validation} to validate, {test} to test ({halves}); {classes} classes"
 
 
 def _processor(model: str) -> str:

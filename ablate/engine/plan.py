@@ -19,6 +19,7 @@ from ablate.models import checkpoints, layer_groups, loading, locating, unquanti
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
+from ablate.runs import openings
 from ablate.runs.record import Record, arm
 from ablate.search.confirmation import is_searched
 from ablate.search.experiment_design import Design
@@ -107,6 +108,8 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
                 f"trials must be the design's {search.least}, but got {study.trials}; leave it out"
             )
         study = study.model_copy(update={"trials": search.least})
+    if study.final and (opened := openings.notice(study, dataset)):
+        notices += (opened,)
     left_out = tuple(dict.fromkeys(unquantizable.unquantizable(model).values()))
     planned = Plan(study, groups, dataset, search, count, left_out, notices)
     if not planned.anchors:

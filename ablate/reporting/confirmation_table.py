@@ -25,15 +25,16 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     Returns:
         `search_accuracy` is that of the one seed, on validation, by which the search chose the setting.
         `accuracy` (validation) and `test_accuracy` are means over the `n` seeds that had no part in the
-        choice, with t intervals; those of the `means` settings with two seeds or more hold together with
-        95 %. NaN where a value is unknown or unbounded.
+        choice and are tested on what `study.test` says, with t intervals; those of the `means` settings with
+        two seeds or more hold together with 95 %. NaN where a value is unknown or unbounded.
     """
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
     for record in filter(is_searched, records):
         by_setting[setting_of(record)] = (record, [])
     for record in records:
-        if not is_searched(record) and record["status"] == "complete" and setting_of(record) in by_setting:
+        tested = record["spec"]["test"] == study.test and record["status"] == "complete"
+        if tested and setting_of(record) in by_setting:
             by_setting[setting_of(record)][1].append(record)
     means = sum(len(confirmed) > 1 for _, confirmed in by_setting.values())
     rows = [

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis.confusion import changed, confusions, differences, examples, repeated
+from ablate.formatting import images_of, split_name
 from ablate.reporting.run_results import Finding, RunResults
 
 MAX_CLASSES = 50  # whose pairs are tested one by one
@@ -39,8 +40,9 @@ def confusion(results: RunResults) -> Finding:
         changes = list(_changes(results, split, compared, baseline, others))
         if changes:
             tables["confused_more"] = repeated(pd.concat(changes, ignore_index=True))
+    test = split == "test" and results.run.study.test
     shown = [examples(logits, labels, results.classes).assign(model=n) for n, logits in logits_of.items()]
-    tables["examples"] = pd.concat(shown).assign(split=split)
+    tables["examples"] = pd.concat(shown).assign(split=split_name(test))
     models = matrices.groupby("model", sort=False)
     clauses = "; ".join(f"{name} {_worst_confusion(rows)}" for name, rows in models)
     ids = ", ".join(f"{name} is {trial}" for name, trial in trials.items())
@@ -49,7 +51,7 @@ def confusion(results: RunResults) -> Finding:
         for name, trial in trials.items()
         if name not in predictions
     ]
-    sentence = f"On the {len(labels):,} {split} images, {clauses}."
+    sentence = f"On {images_of(test)} ({len(labels):,}), {clauses}."
     return Finding(title, sentence, (f"each model is one trial: {ids}", *missing), tables)
 
 

@@ -7,6 +7,7 @@ from ablate.analysis import paired
 from ablate.analysis.contrasts import RULE, contrasts, excludes_zero
 from ablate.analysis.sensitivity import sensitivities
 from ablate.analysis.t_interval import estimate, simultaneous, t_quantile
+from ablate.formatting import images_of
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.reporting.tuning_notes import tuning_notes
 
@@ -21,13 +22,14 @@ def cells(results: RunResults) -> Finding:
     if "sensitivity" in results.run.study.design:
         note = "what its cells cost is said by layer group"
         return Finding(title, notes=(note,), tables={"design": table}, applies=False)
-    column = "test_accuracy" if table["test_accuracy"].notna().any() else "accuracy"
+    tested = bool(table["test_accuracy"].notna().any())
+    column, images = "test_accuracy" if tested else "accuracy", images_of(tested and results.run.study.test)
     seeds = paired.by_seed(table, column)
     means = contrasts([seeds[cell] for cell in seeds]).rename(columns={"contrasts": "means"})
     means = means.drop(columns="holm").assign(cell=seeds.columns)[["cell", *means.columns.drop("holm")]]
     if means["mean"].isna().all():
         return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
-    sentence = f"{_best_cell(seeds, means)} ({column.replace('_', ' ')})."
+    sentence = f"{_best_cell(seeds, means)}; all on {images}."
     notes = (*_left_out(table, column), *tuning_notes(table))
     return Finding(title, sentence, notes, {"cells": means, "design": table})
 
@@ -138,7 +140,8 @@ def ladder(results: RunResults) -> Finding:
     if means := rungs["means"].max():
         notes.append(f"those of the means are simultaneous over {means} means")
     tables = {"ladder": rungs, "ladder_seeds": paired.by_seed(table, "test_accuracy").reset_index()}
-    return Finding(title, _ladder_sentence(known, reference), tuple(notes), tables)
+    sentence = f"{_ladder_sentence(known, reference)}; all on {images_of(study.test)}."
+    return Finding(title, sentence, tuple(notes), tables)
 
 
 def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
@@ -154,4 +157,4 @@ def _ladder_sentence(rungs: pd.DataFrame, reference: str | None) -> str:
     for before, name in (("", "gain"), ("left out alone at the top, ", "cost")):
         if told := _told_from_zero(named[[name, f"{name}_low", f"{name}_high"]], f"{name}s"):
             sentence += f"; {before}{told}"
-    return f"{sentence}."
+    return sentence

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ablate.analysis.confusion import most_confused
 from ablate.errors import BadInput
-from ablate.formatting import describe_bounds, format_bytes, natural_sort_key
+from ablate.formatting import describe_bounds, format_bytes, images_of, natural_sort_key, split_name
 from ablate.labels import shortened
 from ablate.paper_figures import (
     fig_confusion,
@@ -31,6 +31,7 @@ from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
+TESTED = ("ladder", "volume", "scaling")  # figures of test accuracies
 MAX_TRIALS = 30  # of a layer map
 MAX_CLASSES = 50  # of a confusion matrix whose names can be read on a page
 MAX_EXAMPLES = 40  # images that a page holds
@@ -52,11 +53,12 @@ def draw(run: Run, findings: dict[str, Finding], to: Path | None = None) -> list
     """
     folder = to or run.path / "figures"
     model, data = (shortened(Path(name).name, 40) for name in (run.study.model, run.study.data))
+    subject, tested = f"{model} on {data}", f", {images_of(run.study.test)}"
     return [
         path
         for name, draw_figures in FIGURES.items()
         if findings.get(name)
-        for path in draw_figures(run, findings[name], f"{model} on {data}", folder)
+        for path in draw_figures(run, findings[name], subject + tested * (name in TESTED), folder)
     ]
 
 
@@ -137,7 +139,8 @@ def _confusion(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[P
         subset = f"; the {len(classes)} of {len(results.classes):,} classes that are confused most"
     for name, rows in tables["confusion"].groupby("model", sort=False):
         path = to / f"confusion_{names[str(name)]}"
-        fig_confusion.draw(confusion_info(rows, classes), f"{subject}: {name}{subset}", path)
+        split = tables["examples"]["split"].iloc[0]
+        fig_confusion.draw(confusion_info(rows, classes), f"{subject} ({split}): {name}{subset}", path)
         yield path
     yield from _confusion_differences(tables, names, classes, subset, to)
     yield from _examples(results, tables["examples"], names, to)
@@ -180,12 +183,13 @@ def _examples(results: RunResults, examples: pd.DataFrame, names: dict[str, str]
         return
     if dataset.digest != results.digest:
         return
-    images = getattr(dataset, examples["split"].iloc[0]).images
+    is_validation = examples["split"].iloc[0] == split_name(False)
+    images = (dataset.validation if is_validation else dataset.tested(study.test)).images
     for (name, right), rows in examples.groupby(["model", "right"], sort=False):
         kind = "right" if right else "wrong"
         path = to / f"examples_{kind}_{names[str(name)]}"
         classes = "each class" if len(rows) <= MAX_EXAMPLES else f"each of {MAX_EXAMPLES} classes"
-        title = f"{name}: the first image of {classes} that it gets {kind}"
+        title = f"{name}: the first image of {classes} that it gets {kind} ({examples['split'].iloc[0]})"
         fig_examples.draw(rows.head(MAX_EXAMPLES), images, title, path)
         yield path
 

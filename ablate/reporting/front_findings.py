@@ -8,7 +8,7 @@ from ablate.analysis.fitted_front import FrontFit, SizeEstimate
 from ablate.analysis.mean_draws import mean_intervals
 from ablate.config.objectives import COLUMNS, TABLE, cell
 from ablate.errors import BadInput
-from ablate.formatting import describe_bounds, describe_layers
+from ablate.formatting import describe_bounds, describe_layers, images_of
 from ablate.reporting import confirmation_table
 from ablate.reporting.front_measurements import Measurements, measure
 from ablate.reporting.run_results import Finding, RunResults
@@ -152,7 +152,7 @@ def _labels(trials: pd.DataFrame) -> list[str]:
 
 
 def confirmed(results: RunResults) -> Finding:
-    """The members of the front with further seeds, on the test set."""
+    """The members of the front with further seeds, on test images."""
     title, study = "Does the front hold with other seeds?", results.run.study
     if not study.confirm or not len(results.points):
         note = "there is no front to confirm" if study.confirm else "the study asks for no confirmation"
@@ -160,5 +160,6 @@ def confirmed(results: RunResults) -> Finding:
     on_front = results.complete["trial_id"][pareto.front(results.points, results.directions)]
     rows = confirmation_table.table(study, results.run.records.to_dict("records"), on_front)
     done = f"{int((rows['n'] >= study.confirm).sum())} of {len(rows)} settings"
-    sentence = f"{done} have their {study.confirm} further seeds; the search chose by another one."
+    tested = f"They are tested on {images_of(study.test)}."
+    sentence = f"{done} have their {study.confirm} further seeds; the search chose by another one. {tested}"
     return Finding(title, sentence, tables={"confirmed": rows})

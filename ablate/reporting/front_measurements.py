@@ -56,9 +56,9 @@ class Measurements:
 def measure(results: RunResults) -> Measurements:
     """The settings of a run and their accuracies.
 
-    A search whose front was confirmed has that of the further seeds on the test set, which had no part in the
-    choice. A design has that of its paired seeds, on the test set if they were tested. Any other run has
-    that of its own trials.
+    A search whose front was confirmed has that of the further seeds on the test images, which had no part in
+    the choice. A design has that of its paired seeds, on the test images if they were tested. Any other run
+    has that of its own trials.
 
     Args:
         results: Of a run with complete trials.
@@ -66,7 +66,7 @@ def measure(results: RunResults) -> Measurements:
     complete, records = results.complete, results.run.records
     if results.run.study.design:
         return _paired(results, complete, complete, "seeds")
-    fresh = records[records["spec"].map(lambda spec: spec["test"]).astype(bool)]
+    fresh = records[records["spec"].map(lambda spec: spec["test"] == results.run.study.test)]
     if results.run.study.confirm and (fresh["status"] == "complete").any():
         found = _paired(results, complete, fresh[fresh["status"] == "complete"], "further seeds")
         if len(found.settings):

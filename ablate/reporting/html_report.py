@@ -107,6 +107,7 @@ def _page(run: Run, findings: dict[str, Finding], tables: str) -> str:
         name=run.path.name,
         question=run.study.question,
         state=_state(run),
+        tested=run.tested,
         verdict=_verdict(findings, answer),
         sections=[
             _section(name, findings[name], panels[name], name == answer)

@@ -3,14 +3,13 @@
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch import nn
 
 from ablate.config.canonical import asked
 from ablate.errors import BadInput
-from ablate.formatting import describe_layers
+from ablate.formatting import describe_layers, split_name
 from ablate.models import loading
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling.macs import Cost
@@ -116,7 +115,6 @@ def _arm(results: RunResults, arm: list[Record], name: str) -> Arm:
     def build() -> tuple[nn.Module, Preprocess]:
         return trial.build(spec, results.classes).eval(), loading.preprocess(spec.model)
 
-    split: Literal["test", "validation"] = "test" if spec.test else "validation"
     values = [_number(record, "test_accuracy" if spec.test else "accuracy") for record in records]
     sd = statistics.stdev(values) if len(values) > 1 else None
     is_one_bit = any(layer.weights == "binary" for layer in spec.layers.values())
@@ -137,7 +135,14 @@ def _arm(results: RunResults, arm: list[Record], name: str) -> Arm:
         instead=instead,
         cost=cost,
         size_bytes=int(_number(first, "size_bytes")),
-        accuracy=Cell(statistics.mean(values), "measured", n=len(values), sd=sd, split=split, failed=failed),
+        accuracy=Cell(
+            statistics.mean(values),
+            "measured",
+            n=len(values),
+            sd=sd,
+            split=split_name(spec.test),
+            failed=failed,
+        ),
     )
 
 

@@ -26,7 +26,7 @@ class Cell:
         printed: The paper's own digits.
         n: Calls that were timed, or seeds.
         sd: Standard deviation over the seeds.
-        split: On whose images an accuracy was measured.
+        split: On which images an accuracy was measured, as `formatting.split_name` names them.
         failed: Seeds whose training failed; they are not among the n.
     """
 
@@ -35,7 +35,7 @@ class Cell:
     printed: str | None = None
     n: int | None = None
     sd: float | None = None
-    split: Literal["test", "validation"] | None = None
+    split: str | None = None
     failed: int | None = None
 
 

@@ -14,6 +14,7 @@ import tomli_w
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.errors import BadInput, write_error
 from ablate.files import write_atomic
+from ablate.formatting import images_of
 from ablate.runs import ledger
 from ablate.runs.locks import owner
 from ablate.runs.record import FIELDS
@@ -36,8 +37,12 @@ class Run:
 
     @cached_property
     def study(self) -> StudySpec:
-        """The study as it was resolved. Raises BadInput where study.toml cannot be read."""
-        return load_study(str(self.path / "study.toml"))
+        """The study as it was resolved. Raises BadInput where study.toml cannot be read.
+
+        A run without `final` is of a version without halves of the test images: it goes on testing on all.
+        """
+        study = load_study(str(self.path / "study.toml"))
+        return study if "final" in study.model_fields_set else study.model_copy(update={"final": None})
 
     @cached_property
     def records(self) -> pd.DataFrame:
@@ -52,6 +57,15 @@ class Run:
         """The records of the search, or of the design, without those that confirm its front."""
         tested = self.records["spec"].map(lambda spec: spec["test"]).astype(bool)
         return self.records if self.study.design else self.records[~tested]
+
+    @property
+    def tested(self) -> str:
+        """Which images the test accuracies of the records are of, as a sentence; "" where there are none."""
+        specs = self.records.loc[self.records["test_accuracy"].notna(), "spec"]
+        if not (parts := dict.fromkeys(spec["test"] for spec in specs)):
+            return ""
+        opened = ", which this run opened" if "B" in parts else ""
+        return f"Test accuracies are of {' and of '.join(map(images_of, parts))}{opened}."
 
     @property
     def state(self) -> State:
@@ -145,7 +159,8 @@ def create_run(path: Path, study: StudySpec, provenance: dict[str, Any]) -> Run:
 
 def write_study(path: Path, study: StudySpec) -> None:
     """Replace study.toml in one step."""
-    fields = study.model_dump(exclude=None if study.described else {"described"})  # unknown to older versions
+    off: dict[str, Any] = {"described": {}, "final": None}  # older versions do not know these fields
+    fields = study.model_dump(exclude={name for name, value in off.items() if getattr(study, name) == value})
     write_atomic(path / "study.toml", tomli_w.dumps(_toml(fields)).encode())
 
 

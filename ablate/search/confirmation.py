@@ -13,7 +13,7 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
     """The trials that confirm a front. They are tested, which a search's own trials never are.
 
     Args:
-        study: The study; `confirm` says with how many seeds after its own.
+        study: The study; `confirm` says with how many seeds after its own, `test` on which test images.
         front: Records of the front's trials.
 
     Yields:
@@ -21,7 +21,7 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
     """
     for seed in range(study.seed + 1, study.seed + 1 + study.confirm):
         for member in front:
-            yield effective(trial_of(member).model_copy(update={"seed": seed, "test": True}))
+            yield effective(trial_of(member).model_copy(update={"seed": seed, "test": study.test}))
 
 
 def is_searched(record: Record) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
-from ablate.config.trial_spec import TrialSpec
+from ablate.config.trial_spec import Half, TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Tuned, cells_of
@@ -36,9 +36,9 @@ class Design:
     """The trials of a designed study, with the interface of `searcher.Search`.
 
     What it proposes is a function of the study and of the records, in whatever order. Tuning has seeds beyond
-    the paired ones and never sees the test set; it goes on beyond a grid on whose edge the best choice lies,
-    and only then a cell's paired trials begin. These are tested at their end, except those of a sensitivity
-    design: a search may go on from them.
+    the paired ones and never sees the test images; it goes on beyond a grid on whose edge the best choice
+    lies, and only then a cell's paired trials begin. These are tested at their end, on what `StudySpec.test`
+    says, except those of a sensitivity design: a search may go on from them.
 
     Args:
         study: The study, with a design.
@@ -146,9 +146,9 @@ class Design:
 
         Returns:
             A row a trial: cell, step (the cell's name without the space's choices), role ("tune" or "seed"),
-            the tuned fields, and what its record says, if there is one. Where something is tuned, the rows of
-            role "seed" also say how sure the choice is: `edge` as of `Tuning.edge`, and `lead`, `lead_low`,
-            `lead_high` as of `Tuning.lead`.
+            test (what it is tested on, as in its spec), the tuned fields, and what its record says, if there
+            is one. Where something is tuned, the rows of role "seed" also say how sure the choice is: `edge`
+            as of `Tuning.edge`, and `lead`, `lead_low`, `lead_high` as of `Tuning.lead`.
         """
         sure: dict[str, dict[str, Any]] = {
             name: {"edge": tuning.edge, **dict(zip(LEAD, tuning.lead(self.records), strict=True))}
@@ -157,12 +157,13 @@ class Design:
         rows = []
         for cell, role, tuned, spec in self._rows():
             record: Mapping[str, Any] = self.records.get(key_of(spec), {}) if spec else {}
-            head = {"cell": cell, "step": self.cells[cell].step, "role": role}
+            test = role == "seed" and self._tests
+            head = {"cell": cell, "step": self.cells[cell].step, "role": role, "test": test}
             how_sure = sure[cell] if role == "seed" else {"edge": ""}
             rows.append(head | tuned | how_sure | {column: record.get(column) for column in COLUMNS})
         tuned_fields = dict.fromkeys(field for cell in self.cells.values() for field in cell.tune)
         choice = ("edge", *LEAD) if any(cell.tunings for cell in self.cells.values()) else ()
-        return pd.DataFrame(rows, columns=["cell", "step", "role", *tuned_fields, *choice, *COLUMNS])
+        return pd.DataFrame(rows, columns=["cell", "step", "role", "test", *tuned_fields, *choice, *COLUMNS])
 
     def _rows(self) -> Iterator[tuple[str, str, Tuned, TrialSpec | None]]:
         """(cell, role, tuned fields, trial): each cell's tunings, then seed after seed all cells.
@@ -182,8 +183,8 @@ class Design:
         return range(self.study.seed, self.study.seed + self.study.seeds)
 
     @property
-    def _tests(self) -> bool:
-        return "sensitivity" not in self.study.design
+    def _tests(self) -> bool | Half:
+        return "sensitivity" not in self.study.design and self.study.test
 
     def _advance(self, name: str) -> None:
         """Queue what a cell has next: its tunings or, once they have led to a choice, its paired trials."""

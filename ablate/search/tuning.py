@@ -10,7 +10,7 @@ from typing import Literal
 from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import effective, key_of
 from ablate.config.study_spec import StudySpec
-from ablate.config.trial_spec import Recipe, TrialSpec, Value, accepts
+from ablate.config.trial_spec import Half, Recipe, TrialSpec, Value, accepts
 from ablate.runs.record import Record
 from ablate.search.design_cells import Cell, Tuned
 
@@ -25,7 +25,7 @@ class Tuning:
     """The trials that choose what is tuned in a cell.
 
     They are as many for each choice as the study has tuning seeds, the seeds after the paired ones, and never
-    see the test set. While the best choice lies on the edge of a grid, the next value beyond it is tried.
+    see the test images. While the best choice lies on the edge of a grid, the next value beyond it is tried.
 
     Args:
         study: The study.
@@ -142,7 +142,7 @@ def tuning_seeds(study: StudySpec) -> range:
     return range(first, first + study.tuning_seeds)
 
 
-def cell_trial(cell: Cell, tuned: Tuned, seed: int, *, test: bool = False) -> TrialSpec:
+def cell_trial(cell: Cell, tuned: Tuned, seed: int, *, test: bool | Half = False) -> TrialSpec:
     """A trial of a cell, in its canonical form.
 
     Args:

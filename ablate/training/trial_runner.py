@@ -39,7 +39,7 @@ class Outcome:
     Attributes:
         record: The trial's record.
         predictions: "validation_logits" and "test_logits" (N, classes), "validation_labels" and "test_labels"
-            (N,).
+            (N,). The test images are those that the trial's spec names, in their order.
         weights: The packed model, by file name.
     """
 
@@ -230,7 +230,7 @@ class TrialRunner:
         labels = self.dataset.validation.labels
         self.outcome.predictions = {"validation_logits": last.logits, "validation_labels": labels}
         if self.spec.test:
-            test = self.dataset.test
+            test = self.dataset.tested(self.spec.test)
             tested = evaluate(self.model, test, self.preprocess, last.epoch)
             self.record.update({"test_accuracy": tested.accuracy, "test_loss": tested.loss})
             self.outcome.predictions.update({"test_logits": tested.logits, "test_labels": test.labels})

@@ -34,14 +34,14 @@ def test_a_trial_without_a_test_accuracy_is_left_out_and_counted():
     records = records.assign(test_accuracy=records["accuracy"], test_loss=1.0, accuracy=0.5)
     whole = data_volume(records, arm="binary", **QUICK)
     assert len(records) == 80 and whole.verdict == "shrinks"
-    assert whole.basis.startswith("Measured on the test set; intervals cover seeds alone")
+    assert whole.basis.startswith("Measured on the test images; intervals cover seeds alone")
     records.loc[0, "test_accuracy"] = None
     result = data_volume(records, arm="binary", **QUICK)
-    assert result.verdict == "shrinks" and result.seeds == 7 and "the test set" in result.basis
+    assert result.verdict == "shrinks" and result.seeds == 7 and "the test images" in result.basis
     assert "left out: 1 trial without a test accuracy" in result.notes
     assert "left out: seed 0, which lacks a trial" in result.notes
     nothing = data_volume(records.assign(test_accuracy=np.nan), arm="binary", **QUICK)
-    assert "the validation set" in nothing.basis and not any(
+    assert "the validation images" in nothing.basis and not any(
         "without a test" in note for note in nothing.notes
     )
 
@@ -158,6 +158,6 @@ def test_correctness_of_other_trials_is_refused():
 
 def test_accuracies_of_the_validation_set_are_used_where_no_trial_was_tested():
     assert (
-        "the validation set"
+        "the validation images"
         in data_volume(straight([-0.04, -0.05], [0.05, 0.06]), arm="binary", **QUICK).basis
     )

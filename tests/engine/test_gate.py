@@ -43,7 +43,9 @@ def test_everything_that_can_go_wrong_in_silence_is_checked(tiny_vit, tmp_path, 
         "layers",
         "packed model",
     }
-    assert found(checks, "images") == ["4,000 to train on, 1,000 to validate, 1,000 to test; 10 classes"]
+    assert found(checks, "images") == [
+        "4,000 to train on, 1,000 to validate, 1,000 to test (500 in half A and 500 in half B); 10 classes"
+    ]
     assert not list((tmp_path / "empty").iterdir())
 
 
@@ -94,7 +96,7 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     asked = study(tmp_path, tiny_vit, f"imagefolder:{tmp_path / 'pets'}")
     checks = check_study(asked)
     images = found(checks, "images")
-    assert images[0] == "4 to train on, 2 to validate, 2 to test; 2 classes"
+    assert images[0] == "4 to train on, 2 to validate, 2 to test (2 in half A and 0 in half B); 2 classes"
     assert any("notes.txt" in line for line in images)
     assert any("scaled up" in line for line in images)  # from 30 x 20 to the model's 32 x 32
     assert [check for check in checks if check.about == "checkpoint"]

@@ -164,7 +164,8 @@ def test_a_runs_arms_with_their_tested_accuracies(told, designed):
         tested = records[(records["arm"] == arm) & records["test_accuracy"].notna()]
         (row,) = [row for row in told["rows"] if row["name"] == f"tiny-vit in place of ViT-B/16, {cell}"]
         accuracy = row["cells"]["accuracy"]
-        assert row["beside"] == beside and accuracy["source"] == "measured" and accuracy["split"] == "test"
+        assert row["beside"] == beside and accuracy["source"] == "measured"
+        assert accuracy["split"] == "test, half A"
         assert accuracy["n"] == len(tested) == 2 and accuracy["value"] == pytest.approx(
             tested["test_accuracy"].mean()
         )
@@ -368,7 +369,7 @@ def test_failed_seeds_are_told(designed, tmp_path):
     some = fail(tested[0])
     (row,) = [row for row in some.rows if row.name == "tiny-vit in place of ViT-B/16, one bit"]
     assert row.cells["accuracy"].n == 1 and row.cells["accuracy"].failed == 1
-    assert "(test, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
+    assert "(test, half A, n 1, 1 failed)" in table1_render.typeset(some, "markdown")
     (line,) = [
         line
         for line in csv.DictReader(io.StringIO(table1_render.typeset(some, "csv")))

@@ -56,8 +56,17 @@ def test_members_are_paired_by_their_seeds_and_tested():
     assert [(arm(spec), spec.seed) for spec in specs] == [
         (a, seed) for seed in (8, 9, 10) for a in ("full", "fc1")
     ]
-    assert all(spec.test for spec in specs) and {spec.recipe for spec in specs} == {SPECS[0].recipe}
+    assert {spec.test for spec in specs} == {"A"} and {spec.recipe for spec in specs} == {SPECS[0].recipe}
     assert not list(confirmations(study(confirm=0), front))
+    assert {spec.test for spec in confirmations(study(final=True), front)} == {"B"}
+
+
+def test_what_was_tested_on_other_images_is_in_no_mean():
+    search = [record(SPECS[0], 0.6)]
+    own = [record(spec, 0.5, 0.7) for spec in confirmations(study(), search)]
+    other = [record(spec, 0.5, 0.1) for spec in confirmations(study(final=True), search)]
+    rows = table(study(), [*search, *own, *other], ["full-7"])
+    assert rows["n"].item() == 3 and rows["test_accuracy"].item() == pytest.approx(0.7)
 
 
 def test_the_table_tells_the_search_from_its_confirmation():
