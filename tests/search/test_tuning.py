@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ablate.config.builtin import names
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
@@ -282,6 +284,17 @@ def test_a_run_of_an_older_version_keeps_its_choices(name, tmp_path):
     assert set(design.table()["trial_id"]) == set(run.records["trial_id"])
     write_study(tmp_path, run.study)  # as `resume` does
     assert load_run(tmp_path).study == run.study == load_study(str(tmp_path / "study.toml"))
+
+
+def test_the_built_in_studies_say_how_many_trials_they_have_at_least():
+    groups = [f"block{i}.{part}" for i in range(6) for part in ("attention", "fc1", "fc2")] + ["head"]
+    designs = {name: Design(study, groups) for name in names("studies") if (study := load_study(name)).design}
+    told = {
+        name: int(found[1])
+        for name, design in designs.items()
+        if (found := re.search(r"at least (\d+) trials", design.study.cost))
+    }
+    assert told == {name: design.least for name, design in designs.items() if design.may_grow}
 
 
 def test_only_a_run_has_the_older_default(tmp_path):
