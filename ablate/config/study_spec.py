@@ -184,7 +184,7 @@ class StudySpec(Spec):
 
 
 # What versions did that had no such fields: their runs go on, and are asked again, as they began.
-OLDER = {"tuning_seeds": 1, "grid_extension": 0}
+OLDER = {"tuning_seeds": 1, "grid_extension": 0, "final": None}
 
 
 def load_study(name: str) -> StudySpec:

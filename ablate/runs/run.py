@@ -37,12 +37,8 @@ class Run:
 
     @cached_property
     def study(self) -> StudySpec:
-        """The study as it was resolved. Raises BadInput where study.toml cannot be read.
-
-        A run without `final` is of a version without halves of the test images: it goes on testing on all.
-        """
-        study = load_study(str(self.path / "study.toml"))
-        return study if "final" in study.model_fields_set else study.model_copy(update={"final": None})
+        """The study as it was resolved. Raises BadInput where study.toml cannot be read."""
+        return load_study(str(self.path / "study.toml"))
 
     @cached_property
     def records(self) -> pd.DataFrame:

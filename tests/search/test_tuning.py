@@ -60,7 +60,7 @@ def run(design, answer):
 
 def rates(records, test):
     """Each record's rate, of those that are tested or not."""
-    return [r["spec"]["recipe"]["learning_rate"] for r in records if r["spec"]["test"] == test]
+    return [r["spec"]["recipe"]["learning_rate"] for r in records if bool(r["spec"]["test"]) == test]
 
 
 def further(field, grid, side, limit=3):
