@@ -223,7 +223,7 @@ def test_the_page_answers_with_the_costs(measured):
     folder, _ = measured
     page = report(load_run(folder / "costs"), folder / "page.html").read_text()
     assert "What does each layer group cost, one at a time?" in page and "<p>Binary costs" in page
-    assert "ith one seed no cost has an interval" in page
+    assert "ith fewer than two paired seeds no cost has an interval" in page
     assert 'id="sensitivity-0"' in page and 'id="sensitivity-1"' in page
     shown = set(pd.read_csv(folder / "page_tables" / "confusion.csv")["model"])
     assert shown == {"full", "binary"}  # and not every cell
