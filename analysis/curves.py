@@ -14,6 +14,10 @@ from ablate.analysis.scaling_problem import Refused
 ARM_LAWS = ("power", "power_floor")
 GAP_LAWS = ("gap_shared", "gap_constant", "gap_free", "gap_floors", "gap_power")
 PUBLISHED_LAWS = ("gap_constant", "gap_power")  # of quantization-aware training, see `laws`
+LEFT_OUT = (
+    "the law of Dremov et al. 2025 (arXiv 2509.22935) is not fitted: it is about how training is divided "
+    "between a full-precision phase and a quantized one, and these trials have no full-precision phase"
+)
 UNIQUE, PROCESSED = "unique images", "images processed"  # what D is
 MIN_LENGTHS = 3  # of training, to fit a law in the images processed
 SAMPLES = 500  # of the bootstrap
@@ -77,9 +81,11 @@ def curves(records: pd.DataFrame, *, arms: Sequence[str], baseline: str) -> Curv
             _fit_published(rows, arm, baseline, pair)
     for reason, pairs in not_fitted.items():
         rows.notes.append(
-            f"{', '.join(pairs)}: the published laws of quantization-aware training, whose D is the images "
-            f"processed, are not fitted: {reason}"
+            f"{', '.join(pairs)}: the published laws of quantization-aware training (Kumar et al. 2024, Chen "
+            f"et al. 2025, Dremov et al. 2025), whose D is the images processed, are not fitted: {reason}"
         )
+    if any(row["data"] == PROCESSED for row in rows.laws):
+        rows.notes.append(LEFT_OUT)
     no_bands = pd.DataFrame(columns=["arm", "images", "error", "low", "high", "law"])
     return Curves(
         laws=pd.DataFrame(rows.laws),

@@ -45,7 +45,9 @@ def lack_of_fit(problem: Problem, theta: Array, blocks: ArrayLike | None = None)
     epsilon multiplies both degrees of freedom (Box 1954, Annals of Mathematical Statistics 25; estimated as
     by Greenhouse and Geisser 1959), because errors at two settings may still correlate or differ in spread.
 
-    benchmarks/lack_of_fit.py counts how often the tests reject laws that hold.
+    With the seeds' covariances in results/data_volume and results/data_volume_epochs, laws that hold are
+    rejected at 5 % in 2 to 5 % of studies with blocks, and in 0 to 9 % by the classical test
+    (benchmarks/lack_of_fit.py).
 
     Args:
         problem: the law and n points.

@@ -5,7 +5,7 @@
 Simulated studies: the laws fitted to results/data_volume and results/data_volume_epochs are the truth; the
 noise of the log error is Gaussian with the covariance of the seeds there, over sizes and, for a gap law, both
 arms (a tenth of it moved to the diagonal, because eight seeds cannot give ten dimensions). Prints a table and
-writes results/lack-of-fit.json; MINUTES minutes of one core.
+writes results/lack-of-fit.json; four minutes of one core.
 """
 
 import argparse

@@ -78,6 +78,7 @@ def test_published_laws_are_fitted_to_the_images_processed():
     delta = laws.set_index(["law", "parameter"]).loc[("gap_constant", "delta")]
     assert delta["value"] == pytest.approx(0.05, abs=0.01) and delta["low"] < delta["value"] < delta["high"]
     assert not any("published" in note for note in found.notes)
+    assert any(note.startswith("the law of Dremov et al. 2025") for note in found.notes)
 
 
 @pytest.mark.parametrize(
