@@ -319,11 +319,11 @@ def test_one_test_accuracy_that_is_missing_is_left_out_and_counted(simulated):
     assert sorted(counts) == [2] + [3] * (len(counts) - 1) and len(whole.tables["cells"]) == len(counts)
     complete = len(load_run(path).records)
     assert found.notes == (f"left out, with their pairs: 1 of {complete} trials without test_accuracy",)
-    assert "(test accuracy)" in found.sentence and whole.notes == ()
+    assert "all on half A of the test images" in found.sentence and whole.notes == ()
 
 
 def test_the_best_cell_is_above_those_that_it_can_be_told_from(simulated):
-    found = design_findings.cells(RunResults(load_run(simulated(0.1, 0.03))))
+    found = design_findings.cells(RunResults(load_run(simulated(0.1, 0.0))))  # at the end two are alike
     means = found.tables["cells"]
     assert list(means.columns) == ["cell", "n", "mean", "low", "high", "means"]
     n, best = len(means), means.loc[means["mean"].idxmax(), "cell"]
