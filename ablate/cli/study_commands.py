@@ -43,7 +43,7 @@ Study = Annotated[
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a study searches. None keeps the study's own value."""
+    """How a study searches. None keeps the study's own value, and so does False."""
 
     trials: Annotated[
         int | None, typer.Option(metavar="N", help="Number of trials.", rich_help_panel=SEARCH)
@@ -91,14 +91,13 @@ class SearchOptions:
         ),
     ] = None
     final: Annotated[
-        bool | None,
+        bool,
         typer.Option(
             "--final",
             help="Test on half B of the test images, which is held back, and not on half A.",
-            show_default=False,
             rich_help_panel=SEARCH,
         ),
-    ] = None
+    ] = False
     early_stopping: Annotated[
         int | None,
         typer.Option(
@@ -141,6 +140,8 @@ class SearchOptions:
     def overrides(self) -> dict[str, Any]:
         """The options that were given, except epochs, by the field of StudySpec that each replaces."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
+        if not self.final:
+            given.pop("final", None)
         given.pop("epochs", None)
         reduction, over = given.pop("early_stopping", None), given.pop("early_stopping_over", None)
         rule = {

@@ -56,9 +56,10 @@ class Run:
 
     @property
     def tested(self) -> str:
-        """Which images the test accuracies of the records are of, as a sentence; "" where there are none."""
+        """Which half the test accuracies of the records are of, as a sentence; "" where they are of none."""
         specs = self.records.loc[self.records["test_accuracy"].notna(), "spec"]
-        if not (parts := dict.fromkeys(spec["test"] for spec in specs)):
+        parts = dict.fromkeys(spec["test"] for spec in specs)
+        if all(part is True for part in parts):
             return ""
         opened = ", which this run opened" if "B" in parts else ""
         return f"Test accuracies are of {' and of '.join(map(images_of, parts))}{opened}."

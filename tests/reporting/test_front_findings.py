@@ -116,7 +116,7 @@ def test_further_seeds_measure_the_front_afresh(tmp_path):
     curve, points = finding.tables["front_fit"], finding.tables["front_points"].set_index("size_bytes")
     assert set(curve["measured_on"]) == {"test"} and set(curve["measured_seeds"]) == {3}
     assert "(test accuracy over 3 further seeds)" in finding.sentence and "too high" not in notes
-    fresh = run.records[run.records["spec"].map(lambda spec: spec["test"])]
+    fresh = run.records[run.records["spec"].map(lambda spec: bool(spec["test"]))]
     means = fresh.groupby("size_bytes")["test_accuracy"].mean()
     assert points["accuracy"].to_dict() == pytest.approx(means.to_dict()) and len(points) >= 5
     trials = finding.tables["trials"]

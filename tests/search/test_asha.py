@@ -167,9 +167,8 @@ def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
             **design,
         )
     )
-    trained, validated, tested = map(
-        len, (planned.dataset.train, planned.dataset.validation, planned.dataset.test)
-    )
+    trained, validated = len(planned.dataset.train), len(planned.dataset.validation)
+    tested = len(planned.dataset.tested("A"))
     # Of each fraction two rates on three seeds, and two paired trials.
     views = 8 * 3 * (0.1 + 0.5) * trained + 2 * (8 * validated + 2 * tested) / 3
     assert planned.study.trials == 16 and estimate(planned)["image_views"] == round(views)
