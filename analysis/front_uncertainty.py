@@ -45,7 +45,7 @@ def attainment(
 
 
 def front_probability(
-    scores: ArrayLike, others: ArrayLike, directions: Sequence[Direction], samples: int = 1000, seed: int = 0
+    scores: ArrayLike, others: ArrayLike, directions: Sequence[Direction], samples: int = 4000, seed: int = 0
 ) -> NDArray[np.float64]:
     """How probable it is that each point is on the front of the expected scores, over seeds and images.
 

@@ -73,10 +73,10 @@ def plain_draws(scores: np.ndarray, samples: int, seed: int = 0) -> np.ndarray:
 
 
 def probability(
-    scores: np.ndarray, costs: np.ndarray, draws: Callable[..., np.ndarray] = draw_means
+    scores: np.ndarray, costs: np.ndarray, seed: int, draws: Callable[..., np.ndarray] = draw_means
 ) -> np.ndarray:
     """(n,) as `pareto.front_probability` with these draws, where no two points are equal."""
-    drawn = draws(scores, SAMPLES)
+    drawn = draws(scores, SAMPLES, seed)
     others = ~np.eye(len(costs), dtype=bool)
     rivals = (costs <= costs[:, None]) & others  # (n, n)
     best = np.where(rivals, drawn[:, None], -np.inf).max(axis=2)  # (B, n) of those that cost no more
@@ -86,9 +86,10 @@ def probability(
 def two_equal(seeds: int, images: int | None, runs: int) -> dict[str, float]:
     """How often one of two equal points has a probability of .95 or more, by both kinds of draws."""
     random, found = np.random.default_rng(seeds), []
-    for _ in range(runs):
+    for i in range(runs):
         scores = draw(random, np.full(2, 0.6), seeds, images)
-        found.append([probability(scores, np.ones(2), draws).max() for draws in (draw_means, plain_draws)])
+        both = [probability(scores, np.ones(2), i, draws).max() for draws in (draw_means, plain_draws)]
+        found.append(both)
     t, plain = (np.array(found) >= 0.95).mean(axis=0)
     return {"t": float(t), "plain_bootstrap": float(plain)}
 
@@ -99,7 +100,7 @@ def many(name: str, seeds: int, runs: int) -> dict[str, float]:
     alike = len(set(zip(accuracies, costs, strict=True))) == 1  # each is tied: none is better
     on = np.isin(np.arange(6), [] if alike else pareto.front(np.column_stack([accuracies, costs]), WAYS))
     random = np.random.default_rng(seeds)
-    found = np.array([probability(draw(random, accuracies, seeds, None), costs) for _ in range(runs)])
+    found = np.array([probability(draw(random, accuracies, seeds, None), costs, i) for i in range(runs)])
     result = {"off_the_front_above_95": float((found[:, ~on] >= 0.95).mean()) if not on.all() else None}
     return result | {"on_the_front_below_05": float((found[:, on] <= 0.05).mean()) if on.any() else None}
 
@@ -109,12 +110,14 @@ def coverage(name: str, seeds: int, images: int | None, runs: int) -> dict[str, 
     truth, random = FRONTS[name], np.random.default_rng(seeds)
     true = pareto.fit(SIZES, truth)
     band, plain, knee, within, open_knees = [], [], [], [], 0  # the sizes are not given for two seeds
-    for _ in range(runs):
+    for i in range(runs):
         scores = draw(random, truth, seeds, images)
-        found = pareto.fit(SIZES, scores, samples=SAMPLES)
+        found = pareto.fit(SIZES, scores, samples=SAMPLES, seed=i)
         rows = found.curve.iloc[np.searchsorted(found.curve["size"], SIZES * (1 - 1e-9))]
         band.append((rows["low"] <= truth + 1e-9) & (truth <= rows["high"] + 1e-9))
-        curves = np.array([fitted_front.isotonic_regression(row).x for row in plain_draws(scores, SAMPLES)])
+        curves = np.array(
+            [fitted_front.isotonic_regression(row).x for row in plain_draws(scores, SAMPLES, i)]
+        )
         low, high = percentile_interval(curves, seeds)
         plain.append((low <= truth + 1e-9) & (truth <= high + 1e-9))
         if np.isfinite(true.knee.value) and not np.isnan(found.knee).any():
