@@ -66,7 +66,7 @@ def measure(results: RunResults) -> Measurements:
     complete, records = results.complete, results.run.records
     if results.run.study.design:
         return _paired(results, complete, complete, "seeds")
-    fresh = records[records["spec"].map(lambda spec: spec["test"] == results.run.study.test)]
+    fresh = records[records["spec"].map(lambda spec: spec["test"] == results.run.study.test).astype(bool)]
     if results.run.study.confirm and (fresh["status"] == "complete").any():
         found = _paired(results, complete, fresh[fresh["status"] == "complete"], "further seeds")
         if len(found.settings):
