@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from recompute import Seeds, Sentence, arm, change, hypervolume, less, percent, published, table1
+from recompute import Seeds, Sentence, arm, change, hypervolume, less, percent, published, records, table1
 
 Fields = Mapping[str, Any]
 FULL, BINARY, TERNARY = ({"weights": name} for name in ("full", "binary", "ternary"))
@@ -42,7 +42,7 @@ BY_PAPER = {**BINARY, "optimizer": "sgd", "norm": True}
 
 def sentences() -> Iterator[Sentence]:
     """All of them."""
-    for part in (ladder, data, final, backbones, micro, recipes, sizes, steps, searches, faults):
+    for part in (ladder, data, final, backbones, sensitivity, micro, recipes, sizes, steps, searches, faults):
         yield from part()
 
 
@@ -202,6 +202,27 @@ def backbones() -> Iterator[Sentence]:
     for document in ("docs/results.md", "docs/paper.md"):
         yield Sentence(document, run, ahead[0].of("points"))
         yield Sentence(document, run, f"{ahead[1]}")
+
+
+def sensitivity() -> Iterator[Sentence]:
+    def validated(*groups: str) -> Seeds:
+        """By seed, the accuracies with these layer groups binary and all others full."""
+        rows = [r for r in records("sensitivity") if {*r["spec"]["layers"]} == {*groups}]
+        return {row["seed"]: row["accuracy"] for row in rows if row["arm"] in ("full", "binary")}
+
+    groups = {group for row in records("sensitivity") for group in row["spec"]["layers"]}
+    full, contrasts = (
+        validated(),
+        2 * (1 + 2 * len(groups)),
+    )  # two precisions: all, and alone and last of each
+    alone = {group: less(full, validated(group), contrasts) for group in groups}
+    everything = less(full, validated(*groups), contrasts)
+    first = alone.pop("block0.attention")
+    words = f"costs {everything.of('points')}, and the first block's attention alone costs {first}"
+    yield Sentence("docs/results.md", "results/sensitivity", words)
+    yield Sentence("docs/results.md", "results/sensitivity", f"a table of {contrasts} contrasts")
+    most = max(each.mean for each in alone.values())
+    yield Sentence("docs/results.md", "results/sensitivity", f"alone as binary, are at most {most:.1f}")
 
 
 def micro() -> Iterator[Sentence]:

@@ -15,7 +15,8 @@ def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None
     """Write path.pdf and path.png.
 
     Sizes that were not kept are hollow. A gap within the margin, drawn in grey, is none. An arm whose
-    baseline has another recipe has a star.
+    baseline has another recipe has a star. The legend has the verdict, and the change of the gap in points over
+    the first and the second segment of the data axis.
 
     Args:
         arms: By name, as `gap_info` returns them.
@@ -34,7 +35,7 @@ def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None
         if not all(arm.same_recipe for arm in arms.values()):
             title += "\n* to full precision by another recipe: recipe and weights together"
         set_title(axes, title)
-        legend(axes, lines, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        legend(axes, lines, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.26))
         sizes(axes.xaxis, pd.concat([arm.sizes["images"] for arm in arms.values()]))
 
 
@@ -54,5 +55,5 @@ def _legend_text(name: str, arm: ArmGap) -> str:
     verdict, name = arm.verdict, shortened(name, LONGEST) + ("" if arm.same_recipe else "*")
     if pd.isna(verdict["first"]):
         return f"{name}: {verdict['verdict']}"
-    first, second = (f"{100 * float(verdict[key]):+.1f}" for key in ("first", "second"))
-    return f"{name}: {verdict['verdict']}, {first} and {second} points over the segments"
+    first, second = (f"{100 * float(verdict[key]):+z.1f}" for key in ("first", "second"))
+    return f"{name}: {verdict['verdict']} ({first}, {second})"

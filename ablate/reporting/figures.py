@@ -105,7 +105,7 @@ def _sensitivity(run: Run, finding: Finding, subject: str, to: Path) -> Iterator
 
 def _volume(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     gaps, verdicts = finding.tables["gaps"], finding.tables["verdicts"]
-    title = f"{subject}, {verdicts['seeds'].max()} paired seeds, 95 % intervals that hold together"
+    title = f"{subject}, {verdicts['seeds'].max()} paired seeds, simultaneous 95 % intervals"
     fig_gap.draw(gap_info(gaps, verdicts), verdicts["margin"].iloc[0], title, to / "gap")
     yield to / "gap"
 

@@ -118,7 +118,7 @@ def volume(finding: Finding, objectives: list[str]) -> list[Panel]:
     shift = (len(arms) - 1) / 2  # side by side
     traces = [_gap(name, arm, 1.02 ** (i - shift)) for i, (name, arm) in enumerate(arms.items())]
     y = {"title": {"text": "gap (points)"}, "zeroline": True, "rangemode": "tozero"}
-    title = "Gap to full precision against training images: mean, 95 % intervals that hold together"
+    title = "Gap to full precision against training images: mean, simultaneous 95 % intervals"
     if not verdicts["same_recipe"].all():
         title += " (* to another recipe: recipe and quantization together)"
     return [Panel(title, traces, {"xaxis": axis_layout(AXES["images"], gaps["images"]), "yaxis": y}, 420)]
