@@ -70,7 +70,7 @@ def fit(
     The band is the same fit of the ends of the 95 % intervals of the means, by `mean_draws.draw_means`: where
     the means rise it is these intervals, and else it is no less sure (Chernozhukov et al. 2009, Biometrika
     96(3)). The intervals of sizes are percentiles over the draws, each fitted anew; those of three seeds
-    hold in 92 % of cases (benchmarks/front_calibration.py).
+    hold in 93 % of cases (benchmarks/front_calibration.py).
 
     Args:
         sizes: (n,), positive, or another cost that counts in ratios; equal sizes share their mean score.
