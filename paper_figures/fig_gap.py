@@ -15,8 +15,8 @@ def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None
     """Write path.pdf and path.png.
 
     Sizes that were not kept are hollow. A gap within the margin, drawn in grey, is none. An arm whose
-    baseline has another recipe has a star. The legend has the verdict, and the change of the gap in points over
-    the first and the second segment of the data axis.
+    baseline has another recipe has a star. The legend has the verdict, and the change of the gap in points
+    over the first and the second segment of the data axis.
 
     Args:
         arms: By name, as `gap_info` returns them.
