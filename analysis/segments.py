@@ -11,6 +11,7 @@ from ablate.analysis.significance import minimum_detectable_effect
 from ablate.analysis.t_interval import ROUNDING, Floats, t_quantile
 from ablate.analysis.verdict_rules import Rules
 
+MANY_SEEDS = 8
 LEAST_DECADES = 0.49  # of a segment: half a decade, less the rounding of sizes such as 200 and 632
 COLUMNS = (
     "contrast",
@@ -45,7 +46,8 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
 
     Seeds and images are crossed random effects: the variance of the mean is that between seeds plus that
     between images less that of their interaction, which both contain (Cameron, Gelbach and Miller 2011, J.
-    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom by Satterthwaite 1946.
+    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom by Satterthwaite 1946; for fewer than
+    eight seeds those of the seeds alone, since Satterthwaite's then miss too often far out in the tails.
 
     Args:
         values: (S,), a value per seed.
@@ -67,7 +69,7 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
     variance = max(seeds + images - both, seeds, images)
     if variance <= ROUNDING**2:
         return None
-    freedom = variance**2 / (seeds**2 / (n - 1) + images**2 / (count - 1))
+    freedom = variance**2 / (seeds**2 / (n - 1) + images**2 / (count - 1)) if n >= MANY_SEEDS else n - 1.0
     return Mean(value, np.sqrt(variance), freedom)
 
 
@@ -96,11 +98,13 @@ def changes(pairs: Pairs, rules: Rules) -> pd.DataFrame:
         rules: the margins, and the confidence of each interval.
 
     Returns:
-        A row per contrast: "first", "second" and "whole" are changes of the gap from one size to another,
-        "between" its change from the smallest size to a size within a segment, and "gap" is the gap at the
-        largest size (its `from_images` is 0). `value`, `low`, `high` and `margin` are accuracies; `shows`
-        says what the interval shows: "falls", "rises", "stays" (within +-margin) or "", of the gap that the
-        arm is "behind", "ahead", or that there is "none". `smallest`: what this design finds with
+        A row per contrast: "first", "second" and "whole" are changes of the gap from one size to another;
+        "bend" is the change per decade over the second segment less that over the first; "gap" is the gap at
+        the largest size (its `from_images` is 0). These five are `rules.intervals`. "between" is the change
+        from the smallest size to one within a segment: it is not among them, and can only keep a verdict from
+        being "constant". `value`, `low`, `high` and `margin` are accuracies. `shows` says what the interval
+        shows: "falls", "rises", "stays" (within +-margin) or "", of the bend "bends", of the gap that the arm
+        is "behind", "ahead", or that there is "none". `smallest`: what would be told from 0 with
         `rules.power`. Empty where there are no two segments, or no noise in one of the
         contrasts.
     """
@@ -109,7 +113,8 @@ def changes(pairs: Pairs, rules: Rules) -> pd.DataFrame:
     if middle is not None and len(pairs.seeds) > 1:
         between = [("between", 0, k) for k in range(1, last) if k != middle]
         spans = [("first", 0, middle), ("second", middle, last), ("whole", 0, last), *between]
-        found = [*(_change(pairs, rules, *span) for span in spans), _gap(pairs, rules)]
+        changed = [_change(pairs, rules, *span) for span in spans]
+        found = [*changed, _bend(pairs, rules, middle), _gap(pairs, rules)]
         rows = [row for row in found if row]
         rows = rows if len(rows) == len(found) else []
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -117,12 +122,33 @@ def changes(pairs: Pairs, rules: Rules) -> pd.DataFrame:
 
 def gap_mean(pairs: Pairs, end: int, start: int | None = None) -> Mean | None:
     """The mean gap at a size, or its change from another size, by their indices."""
+    weights = np.zeros(len(pairs.images))
+    weights[end] = 1.0
+    if start is not None:
+        weights[start] = -1.0
+    return _weighted(pairs, weights)
 
-    def less(values: Floats) -> Floats:
-        return values[:, end] if start is None else values[:, end] - values[:, start]
 
-    cells = None if pairs.correct is None else less(pairs.correct[0] - pairs.correct[1])  # (S, N)
-    return mean_over(less(pairs.gap), cells)
+def _weighted(pairs: Pairs, weights: Floats) -> Mean | None:
+    """The mean of a weighted sum of the gaps, by weights (K,)."""
+    cells = None
+    if pairs.correct is not None:
+        cells = np.einsum("skn,k->sn", pairs.correct[0] - pairs.correct[1], weights)
+    return mean_over(pairs.gap @ weights, cells)
+
+
+def _bend(pairs: Pairs, rules: Rules, middle: int) -> dict[str, Any] | None:
+    x, weights = np.log10(pairs.images), np.zeros(len(pairs.images))
+    weights[[0, middle]] += np.array([1, -1]) / (x[middle] - x[0])
+    weights[[middle, -1]] += np.array([-1, 1]) / (x[-1] - x[middle])
+    mean = _weighted(pairs, weights)
+    about = {
+        "contrast": "bend",
+        "from_images": int(pairs.images[0]),
+        "to_images": int(pairs.images[-1]),
+    }
+    names = {"rises": "bends", "falls": "bends", "stays": "", "": ""}
+    return about | _judged(mean, np.nan, rules, names) if mean else None
 
 
 def _change(pairs: Pairs, rules: Rules, contrast: str, start: int, end: int) -> dict[str, Any] | None:
@@ -136,7 +162,8 @@ def _change(pairs: Pairs, rules: Rules, contrast: str, start: int, end: int) -> 
         "from_images": int(pairs.images[start]),
         "to_images": int(pairs.images[end]),
     }
-    return about | _judged(mean, margin, rules) if mean else None
+    names = {"falls": "", "rises": "", "stays": "stays", "": ""} if contrast == "between" else None
+    return about | _judged(mean, margin, rules, names) if mean else None
 
 
 def _segment_end(images: NDArray[np.int64], k: int) -> int:

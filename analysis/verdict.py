@@ -51,7 +51,7 @@ class DataVolume:
 
     @property
     def by_contrast(self) -> pd.DataFrame:
-        """The rows of `changes` that the verdict names: first, second, whole and gap."""
+        """The rows of `changes` that the verdict is read from: first, second, whole, bend and gap."""
         return self.changes[self.changes["contrast"] != "between"].set_index("contrast")
 
 
@@ -66,23 +66,26 @@ def _verdict(result: DataVolume) -> str:
         return "inconclusive"
     rows = result.by_contrast
     shows, second, gap = rows["shows"], rows.loc["second"], rows.loc["gap"]
-    segments = {shows["first"], shows["second"]} - {""}
-    falls = shows["whole"] == "falls" and second["high"] < second["margin"]
-    if falls and "rises" not in segments and max(-gap["low"], gap["high"]) < gap["margin"]:
+    segments = {shows["first"], shows["second"]}
+    whole, none = shows["whole"], max(-gap["low"], gap["high"]) < gap["margin"]
+    if whole == "falls" and none and "rises" not in segments and second["high"] < second["margin"]:
         return "closes"
-    if len(segments) == 2:
+    if {"falls", "rises"} <= segments:
         return "bent"
-    if falls:
+    goes_on = whole == shows["second"] and whole in ("falls", "rises")
+    if not goes_on and shows["bend"] == "bends":
+        return "bent"
+    if whole == "falls" and (goes_on or second["high"] < second["margin"]):
         return "shrinks"
-    if shows["whole"] == "rises" and second["low"] > -second["margin"]:
+    if whole == "rises" and (goes_on or second["low"] > -second["margin"]):
         return "grows"
-    changes = result.changes[result.changes["contrast"] != "gap"]
+    changes = result.changes[~result.changes["contrast"].isin(["gap", "bend"])]
     return "constant" if (changes["shows"] == "stays").all() else "inconclusive"
 
 
 def _sentence(result: DataVolume) -> str:
-    rules = result.rules
-    the_gap = f"the gap to {quoted(rules.baseline)}"
+    rules, baseline = result.rules, quoted(result.rules.baseline)
+    the_gap = f"the gap to {baseline}"
     if result.arm in rules.other_recipe:
         the_gap += ", in recipe and quantization together,"
     meaning = {
@@ -90,20 +93,23 @@ def _sentence(result: DataVolume) -> str:
         "closes": f"{the_gap} closes with data",
         "shrinks": f"{the_gap} shrinks with data, but is not shown to close",
         "grows": f"{the_gap} grows with data",
-        "bent": f"{the_gap} does not follow the data in one way",
-        "inconclusive": f"the trials do not settle how {the_gap} depends on the volume of data",
+        "bent": f"{the_gap} changes otherwise with few data than with many",
+        "inconclusive": f"{the_gap} is not shown to go one way over the whole range",
     }[result.verdict]
+    rows = result.by_contrast
+    if len(rows) and rows.loc["gap", "shows"] == "ahead" and result.verdict in ("shrinks", "grows"):
+        gains = "gains on" if result.verdict == "shrinks" else "falls back towards"
+        meaning = f"the arm {gains} {baseline} with data, and is ahead of it at the largest size"
     start = f"{result.arm}: {result.verdict}: {meaning}"
     if result.changes.empty:
         return f"{start}: {'; '.join(result.notes)}."
-    rows = result.by_contrast
     parts = [start, *(_change(rows.loc[name]) for name in ("first", "second"))]
     parts.append(f"{_points(rows.loc['whole'], '+')} in all")
     parts.append(f"at {rows.loc['gap', 'to_images']:,} images it is {_points(rows.loc['gap'])}")
     if result.verdict == "inconclusive":
         smallest = [f"{100 * rows.loc[name, 'smallest']:.1f}" for name in ("first", "second", "whole")]
         found = f"{smallest[0]} and {smallest[1]} points over the segments, and of {smallest[2]} in all"
-        parts.append(f"changes of {found}, are found with a power of {100 * rules.power:g} %")
+        parts.append(f"changes of {found}, would be told from 0 with a power of {100 * rules.power:g} %")
     return f"{'; '.join(parts)}."
 
 

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-CONTRASTS = 4  # of an arm: the gap's change over each segment and over both, and the gap at the largest size
+CONTRASTS = 5  # of an arm: first, second, whole, bend and gap, as in `segments.changes`
 VERDICTS = (
-    "All that is said is read from intervals that hold together in 95 % of studies. The verdict is the first "
-    "of these that they show: closes, the gap falls over the whole range, is none at the largest size, and "
-    "rises over no segment; bent, the segments disagree: over one it falls, rises or stays, and over the "
-    "other it does something else; shrinks, it falls over the whole range, and over the second segment it "
-    "does not rise by its margin; grows, it rises over the whole range, and over the second segment it does "
-    "not fall by its margin; constant, no change has a sign, and each is within its margin. Otherwise it is "
-    "inconclusive."
+    "The verdict is the first of these that the intervals show. Closes: the gap falls over the whole "
+    "range and rises over no segment, and the interval of the gap at the largest size lies within its "
+    "margin. Bent: it falls over one segment and rises over the other. Shrinks or grows: it falls, or "
+    "rises, over the whole range and over the second segment. Bent: its change per decade differs between "
+    "the segments. Shrinks or grows: it falls, or rises, over the whole range, and over the second "
+    "segment it does not turn back by its margin. Constant: no change has a sign, and each is within its "
+    "margin. Otherwise inconclusive."
 )
 
 
@@ -74,10 +74,12 @@ class Rules:
         return (
             f"Fixed beforehand: a size is left out where the mean accuracy of {quoted(self.baseline)} or of "
             f"the arm is within {near}. The sizes are cut into two segments at the one nearest the middle in "
-            f"log D. A gap within {points(self.margin)} at the largest size counts as none, and so does a "
-            f"change within {points(self.slope_margin)} per decade of images, if both are also within "
-            f"{100 * self.relative_margin:g} % of the error of {quoted(self.baseline)}. Intervals are t "
-            f"intervals over paired seeds, adjusted by Bonferroni over the {self.intervals} of {arms}."
+            f"log D. The margin is {points(self.margin)} for the gap at the largest size and "
+            f"{points(self.slope_margin)} per decade of images for a change, but never above "
+            f"{100 * self.relative_margin:g} % of the error of {quoted(self.baseline)}. A change stays "
+            f"where its interval holds 0 and lies within the margin; one whose interval excludes 0 has a sign, "
+            f"however small. Intervals are t intervals over paired seeds, simultaneous over the {self.intervals} of "
+            f"{arms} (Bonferroni, 95 %)."
         )
 
 

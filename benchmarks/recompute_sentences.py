@@ -118,8 +118,8 @@ def ladder() -> Iterator[Sentence]:
 
 def data() -> Iterator[Sentence]:
     def changes(study: str, full: Fields, low: Fields, arms: int) -> list[str]:
-        """Over the first and the second segment, and the gap at the end; four intervals an arm."""
-        family = 4 * arms
+        """Over the first and the second segment, and the gap at the end; five intervals an arm."""
+        family = 5 * arms
         spans = ((FEW, MIDDLE), (MIDDLE, MANY))
         found = [change(study, full, low, span, family) for span in spans]
         end = less(arm(study, {**full, "images": MANY}), arm(study, {**low, "images": MANY}), family)

@@ -53,6 +53,8 @@ SHAPES = {  # gaps (K,) in points
     "gap on its margin": [9.0, 7.0, 5.0, 3.0, 1.0],
     "change on its margin": [5.0, 4.5, 4.0, 3.5, 3.0],
     "turn on its margin": [6.0, 3.0, 2.0, 2.5, 3.0],
+    "falls by 0.4 a decade": [4.0, 3.8, 3.6, 3.4, 3.2],
+    "falls by 0.2 a decade": [4.0, 3.9, 3.8, 3.7, 3.6],
 }
 
 
@@ -135,7 +137,8 @@ def holds(result: DataVolume, truth: pd.DataFrame) -> bool:
         "closes": value["whole"] < 0 and small["gap"] and value["second"] < margin["second"],
         "shrinks": value["whole"] < 0 and value["second"] < margin["second"],
         "grows": value["whole"] > 0 and value["second"] > -margin["second"],
-        "constant": small.drop("gap").all(),
+        "constant": small.drop(["gap", "bend"]).all(),
+        "bent": abs(value["bend"]) > 1e-9,
     }
     said = {"falls": -1, "rises": 1}
     segments = [

@@ -66,7 +66,7 @@ def _verdict(result: DataVolume) -> dict[str, Any]:
     """The row of one arm in verdicts.csv."""
     rules, contrasts = result.rules, result.by_contrast
     estimates: dict[str, Any] = {}
-    for name in ("first", "second", "whole", "gap"):
+    for name in ("first", "second", "whole", "bend", "gap"):
         row = contrasts.loc[name] if name in contrasts.index else None
         for end, column in (("", "value"), ("_low", "low"), ("_high", "high"), ("_smallest", "smallest")):
             estimates[name + end] = None if row is None else row[column]

@@ -13,7 +13,7 @@ from ablate.reporting.run_results import Finding
 MAX_ROWS = 20  # of a table on the page; its file has all
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
 ENDS = ("", "_low", "_high", "_smallest")
-ESTIMATES = [name + end for name in ("first", "second", "whole", "gap") for end in ENDS]
+ESTIMATES = [name + end for name in ("first", "second", "whole", "bend", "gap") for end in ENDS]
 PERCENT = {  # columns of shares in [0, 1]
     "verdicts": ("margin", *ESTIMATES),
     "changes": ("value", "low", "high", "margin", "smallest", "error"),

@@ -99,8 +99,7 @@ def _sentence(laws: pd.DataFrame) -> str:
     sentences = [f"By the points, the law is {'; '.join(clauses)}."] if clauses else []
     for law, rows in laws[laws["rejected"].astype(bool)].groupby("law", sort=False):
         arms = ", ".join(map(verdict_rules.quoted, rows["arm"]))
-        tests = "; ".join(rejection(row) for _, row in rows.iterrows())
-        sentences.append(
-            f"No law fits {arms}: the closest, {law}, is rejected by lack of fit ({tests}, adjusted by Holm)."
-        )
+        tests = rejection(rows.iloc[0]) if len(rows) == 1 else f"p at most {rows['p_holm'].max():.2g}"
+        closest = f"the closest, {law}, is rejected by lack of fit ({tests}, adjusted by Holm)"
+        sentences.append(f"No law fits {arms}: {closest}.")
     return " ".join(sentences)

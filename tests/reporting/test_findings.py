@@ -36,7 +36,7 @@ def test_the_verdict_of_a_designed_run(shrinks):
     changes = volume.tables["changes"].set_index(["arm", "contrast"])
     assert verdicts.loc["binary", "whole"] == changes.loc[("binary", "whole"), "value"] < -0.05
     assert "binary: shrinks" in volume.sentence and "Fixed beforehand" in volume.notes[0]
-    assert (verdicts["whole_low"] < verdicts["whole"]).all() and (verdicts["intervals"] == 8).all()
+    assert (verdicts["whole_low"] < verdicts["whole"]).all() and (verdicts["intervals"] == 10).all()
 
 
 def test_the_curves_of_each_arm_go_through_their_points(shrinks):
