@@ -77,9 +77,9 @@ class Rules:
             f"log D. The margin is {points(self.margin)} for the gap at the largest size and "
             f"{points(self.slope_margin)} per decade of images for a change, but never above "
             f"{100 * self.relative_margin:g} % of the error of {quoted(self.baseline)}. A change stays "
-            f"where its interval holds 0 and lies within the margin; one whose interval excludes 0 has a sign, "
-            f"however small. Intervals are t intervals over paired seeds, simultaneous over the {self.intervals} of "
-            f"{arms} (Bonferroni, 95 %)."
+            f"where its interval holds 0 and lies within the margin; one whose interval excludes 0 has a "
+            f"sign, however small. Intervals are t intervals over paired seeds, simultaneous over the "
+            f"{self.intervals} of {arms} (Bonferroni, 95 %)."
         )
 
 

@@ -267,7 +267,7 @@ def recipes() -> Iterator[Sentence]:
     )
     yield Sentence("docs/results.md", f"results/{run}", f"add {gain[0]}, {gain[1]} and {gain[2]} points")
     yield Sentence(
-        "docs/results.md", f"results/{run}", f"leave the gaps at {after['binary']} and {after['ternary']}"
+        "docs/results.md", f"results/{run}", f"gaps are then {after['binary']} and {after['ternary']}"
     )
 
 
