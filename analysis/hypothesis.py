@@ -65,6 +65,8 @@ def data_volume_all(
     Raises:
         ValueError: an option is out of its range.
     """
+    if isinstance(arms, str) or resamples < 0:
+        raise ValueError(f"arms must be a list and `resamples >= 0` must hold, but got {arms!r}, {resamples}")
     tested, other = tuple(dict.fromkeys(arms)), tuple(other_recipe)
     rules = Rules(tested, baseline, margin, slope_margin, chance, relative_margin, other_recipe=other)
     above = chance + rules.near_chance
@@ -93,13 +95,15 @@ def judge(arm: str, pairs: Pairs, rules: Rules, resamples: int = 2000) -> DataVo
     """
     seeds, sizes = pairs.gap.shape
     notes = [*pairs.notes]
-    slopes = trend(pairs.images, pairs.gap) if seeds and sizes > 1 else np.array([])
+    complete = pairs.complete
+    slopes = trend(pairs.images, complete.gap) if complete.seeds and sizes > 1 else np.array([])
     slope = estimate(slopes)
     needed = pd.DataFrame()
     if resamples and slope:
-        needed = data_needed(pairs, resample(pairs, resamples))
+        needed = data_needed(complete, resample(complete, resamples))
     images = "" if pairs.correct is None else f" and {pairs.correct.shape[-1]:,} test images"
     only = "" if images else " alone: they say nothing of other images"
+    basis = f"Measured on {pairs.measured_on}; intervals cover seeds{images}{only}."
     table = changes(pairs, rules)
     return decide(
         DataVolume(
@@ -110,11 +114,11 @@ def judge(arm: str, pairs: Pairs, rules: Rules, resamples: int = 2000) -> DataVo
             seeds=seeds,
             changes=table,
             slope=slope,
-            slopes=pd.Series(slopes, index=pairs.seeds[: len(slopes)], name="slope"),
+            slopes=pd.Series(slopes, index=complete.seeds[: len(slopes)], name="slope"),
             gaps=_gaps(pairs, rules),
-            scales=scales(pairs, notes),
+            scales=scales(complete, notes),
             needed=needed,
-            basis=f"Measured on {pairs.measured_on}; intervals cover seeds{images}{only}.",
+            basis=basis if seeds else "Nothing can be compared.",
             notes=(*notes, *_limits(pairs, table, rules)),
         )
     )

@@ -1,7 +1,7 @@
 """The trials of two arms over the volume of training data, paired by their seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ COLUMNS = [*KEY, "accuracy", "loss"]
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """The trials that both arms have, of S seeds and K sizes. Arrays begin with the axis (baseline, arm).
+
+    They are NaN where a seed lacks a trial of either arm at a size.
 
     Attributes:
         images: (K,), ascending.
@@ -46,6 +48,18 @@ class Pairs:
         """(S, K), above 0 where the baseline is better."""
         return self.accuracy[0] - self.accuracy[1]
 
+    @property
+    def complete(self) -> "Pairs":
+        """The pairs of the seeds that have all sizes."""
+        rows = np.flatnonzero(np.isfinite(self.gap).all(axis=1))
+        return replace(
+            self,
+            seeds=[self.seeds[i] for i in rows],
+            accuracy=self.accuracy[:, rows],
+            loss=None if self.loss is None else self.loss[:, rows],
+            correct=None if self.correct is None else self.correct[:, rows],
+        )
+
 
 def pair(
     records: pd.DataFrame, *, arm: str, baseline: str, above: float, correctness: Correctness | None = None
@@ -60,7 +74,7 @@ def pair(
         correctness: of each trial's test images, where known.
 
     Returns:
-        The sizes that both arms have, with the seeds that have a trial of both arms at each of them.
+        The sizes that both arms have, with the seeds that have a trial of both arms at any of them.
     """
     notes: list[str] = []
     rows, measured_on = _complete(records, (baseline, arm), notes)
@@ -76,23 +90,27 @@ def pair(
     kept = sizes
     for name, table in zip((baseline, arm), accuracies, strict=True):
         kept = kept.intersection(_above_chance(table[sizes].mean(), above, name, notes))
-    seeds = full[kept].dropna().index.intersection(other[kept].dropna().index)
-    if lost := sorted(map(str, {*full.index, *other.index} - {*seeds})):
-        which = f"seeds {', '.join(lost)}, which lack" if len(lost) > 1 else f"seed {lost[0]}, which lacks"
-        notes.append(f"left out: {which} a trial")
-    accuracy, loss = (
-        np.stack([table.loc[seeds, kept].to_numpy(float) for table in tables])  # (2, S, K)
-        for tables in (accuracies, losses)
-    )
+    seeds = full.index.intersection(other.index)
+    full, other = (table.reindex(index=seeds, columns=sizes) for table in accuracies)
+    paired = full.notna() & other.notna()  # (S, sizes)
+    if lone := [f"{size:,}" for size in kept if not paired[size].any()]:
+        notes.append(f"left out: {' and '.join(lone)} images, at which no seed has a trial of both arms")
+    kept = kept[paired[kept].any().to_numpy(dtype=bool)]
+    seeds = seeds[paired[kept].any(axis=1).to_numpy(dtype=bool)]
+    notes += _without_pair(accuracies, paired.loc[seeds, kept])
+    full, other = full.where(paired).loc[seeds], other.where(paired).loc[seeds]
+    accuracy = np.stack([table[kept].to_numpy(float) for table in (full, other)])  # (2, S, K)
+    loss = np.stack([table.reindex(index=seeds, columns=kept).to_numpy(float) for table in losses])
+    loss = np.where(np.isnan(accuracy), np.nan, loss)
     correct = None
     if correctness is not None:
         correct = _correct(correctness, [baseline, arm], seeds, kept, accuracy, notes)
-    table = [_row(size, size in kept, *(values.loc[seeds, size] for values in accuracies)) for size in sizes]
+    table = [_row(size, size in kept, full[size], other[size]) for size in sizes]
     return Pairs(
         images=kept.to_numpy(dtype=np.int64),
         seeds=list(seeds),
         accuracy=accuracy,
-        loss=loss if np.isfinite(loss).all() else None,
+        loss=loss if (np.isfinite(loss) | np.isnan(accuracy)).all() else None,
         correct=correct,
         table=pd.DataFrame(table, columns=ROW),
         measured_on=measured_on,
@@ -170,15 +188,32 @@ def _correct(
 ) -> NDArray[np.float32] | None:
     """(2, S, K, N); None, with a note, where they are missing or do not match the accuracies (2, S, K)."""
     try:
-        correct = np.array(
-            [[[correctness[arm, seed, size] for size in sizes] for seed in seeds] for arm in arms], np.float32
-        )
-        if correct.size and np.abs(correct.mean(axis=3) - accuracy).max() < 1e-4:
+        cells = [
+            np.asarray(correctness[arms[a], seeds[s], sizes[k]], np.float32)
+            for a, s, k in np.argwhere(np.isfinite(accuracy))
+        ]
+        found = np.array(cells)  # (pairs of all arms, N)
+        if found.ndim != 2 or found.shape[1] < 2 or not np.isin(found, (0, 1)).all():
+            notes.append("test images are not resampled: correctness must be 0 or 1 for two images or more")
+            return None
+        correct = np.full((*accuracy.shape, found.shape[1]), np.nan, np.float32)
+        correct[np.isfinite(accuracy)] = found
+        if np.nanmax(np.abs(correct.mean(axis=3) - accuracy)) < 1e-4:
             return correct
         notes.append("test images are not resampled: their correctness does not match the accuracies")
     except (KeyError, ValueError, TypeError):
         notes.append("test images are not resampled: not every trial has predictions of the same images")
     return None
+
+
+def _without_pair(accuracies: Sequence[pd.DataFrame], paired: pd.DataFrame) -> list[str]:
+    """A note on the pairs that lack a trial, by the tables of both arms and the pairs (S, K) there are."""
+    seeds = accuracies[0].index.union(accuracies[1].index)
+    lacking = ~paired.reindex(seeds, fill_value=False)
+    if not (count := int(lacking.to_numpy().sum())):
+        return []
+    some = ", ".join(str(seed) for seed in seeds[lacking.any(axis=1).to_numpy()])
+    return [f"left out: {count} of {lacking.size} pairs, which lack a trial (of seed {some})"]
 
 
 def _trials(chosen: "pd.Series[bool]") -> str:

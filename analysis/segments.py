@@ -25,15 +25,17 @@ COLUMNS = (
     "smallest",
     "error",
     "freedom",
+    "seeds",
 )
 
 
 class Mean(NamedTuple):
-    """A mean over seeds and test images, its standard error, and the degrees of freedom of that."""
+    """A mean over seeds and test images, its standard error, the degrees of freedom of that, and the seeds."""
 
     value: float
     error: float
     freedom: float
+    seeds: int
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """The two-sided t interval with this confidence."""
@@ -61,7 +63,7 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
         return None
     seeds = float(values.var(ddof=1)) / n
     if cells is None:
-        return Mean(value, np.sqrt(seeds), n - 1) if seeds > ROUNDING**2 else None
+        return Mean(value, np.sqrt(seeds), n - 1, n) if seeds > ROUNDING**2 else None
     by_image, count = cells.mean(axis=0, dtype=float), cells.shape[1]
     images = float(by_image.var(ddof=1)) / count
     residual = cells - values[:, None] - by_image + value  # (S, N)
@@ -70,7 +72,7 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
     if variance <= ROUNDING**2:
         return None
     freedom = variance**2 / (seeds**2 / (n - 1) + images**2 / (count - 1)) if n >= MANY_SEEDS else n - 1.0
-    return Mean(value, np.sqrt(variance), freedom)
+    return Mean(value, np.sqrt(variance), freedom, n)
 
 
 def cut(images: NDArray[np.int64]) -> int | None:
@@ -130,11 +132,14 @@ def gap_mean(pairs: Pairs, end: int, start: int | None = None) -> Mean | None:
 
 
 def _weighted(pairs: Pairs, weights: Floats) -> Mean | None:
-    """The mean of a weighted sum of the gaps, by weights (K,)."""
+    """The mean of a weighted sum of the gaps, by weights (K,), over the seeds that have the sizes it needs."""
+    used = weights != 0
+    rows = np.isfinite(pairs.gap[:, used]).all(axis=1)
     cells = None
     if pairs.correct is not None:
-        cells = np.einsum("skn,k->sn", pairs.correct[0] - pairs.correct[1], weights)
-    return mean_over(pairs.gap @ weights, cells)
+        correct = pairs.correct[:, rows][:, :, used]
+        cells = np.einsum("skn,k->sn", correct[0] - correct[1], weights[used])
+    return mean_over(pairs.gap[rows][:, used] @ weights[used], cells)
 
 
 def _bend(pairs: Pairs, rules: Rules, middle: int) -> dict[str, Any] | None:
@@ -155,7 +160,7 @@ def _change(pairs: Pairs, rules: Rules, contrast: str, start: int, end: int) -> 
     mean = gap_mean(pairs, end, start)
     until = _segment_end(pairs.images, end)
     decades = float(np.log10(pairs.images[until] / pairs.images[start]))
-    error = float((1 - pairs.accuracy[0].mean(axis=0))[[start, until]].min())  # of the baseline
+    error = float((1 - np.nanmean(pairs.accuracy[0], axis=0))[[start, until]].min())  # of the baseline
     margin = min(rules.slope_margin * decades, rules.relative_margin * error)
     about = {
         "contrast": contrast,
@@ -174,7 +179,7 @@ def _segment_end(images: NDArray[np.int64], k: int) -> int:
 
 def _gap(pairs: Pairs, rules: Rules) -> dict[str, Any] | None:
     mean = gap_mean(pairs, len(pairs.images) - 1)
-    error = float(1 - pairs.accuracy[0][:, -1].mean())
+    error = float(1 - np.nanmean(pairs.accuracy[0][:, -1]))
     margin = min(rules.margin, rules.relative_margin * error)
     about = {"contrast": "gap", "from_images": 0, "to_images": int(pairs.images[-1])}
     names = {"rises": "behind", "falls": "ahead", "stays": "none", "": ""}
@@ -188,7 +193,7 @@ def _judged(mean: Mean, margin: float, rules: Rules, names: dict[str, str] | Non
     smallest = minimum_detectable_effect(mean.error, mean.freedom, 1 - rules.confidence, rules.power)
     shows = names[shows] if names else shows
     bounds = {"value": mean.value, "low": low, "high": high, "margin": margin, "shows": shows}
-    return {**bounds, "smallest": smallest, "error": mean.error, "freedom": mean.freedom}
+    return {**bounds, "smallest": smallest, "error": mean.error, "freedom": mean.freedom, "seeds": mean.seeds}
 
 
 def turns(pairs: Pairs, rules: Rules) -> list[tuple[int, int]]:

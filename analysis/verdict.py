@@ -94,9 +94,11 @@ def _sentence(result: DataVolume) -> str:
         "shrinks": f"{the_gap} shrinks with data, but is not shown to close",
         "grows": f"{the_gap} grows with data",
         "bent": f"{the_gap} changes otherwise with few data than with many",
-        "inconclusive": f"{the_gap} is not shown to go one way over the whole range",
+        "inconclusive": f"what {the_gap} does with data is not shown over the whole range",
     }[result.verdict]
     rows = result.by_contrast
+    if rows.empty:
+        meaning = f"the trials do not suffice to say what {the_gap} does with data"
     if len(rows) and rows.loc["gap", "shows"] == "ahead" and result.verdict in ("shrinks", "grows"):
         gains = "gains on" if result.verdict == "shrinks" else "falls back towards"
         meaning = f"the arm {gains} {baseline} with data, and is ahead of it at the largest size"

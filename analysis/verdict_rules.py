@@ -48,8 +48,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         margins = {name: getattr(self, name) for name in ("margin", "slope_margin", "relative_margin")}
-        if not (min(margins.values()) > 0 and 0 <= self.chance < 1):
-            rule = "`margin > 0`, `slope_margin > 0`, `relative_margin > 0` and `0 <= chance < 1` must hold"
+        if not (min(margins.values()) > 0 and max(margins.values()) <= 1 and 0 <= self.chance < 1):
+            rule = "`0 < margin <= 1`, for all three margins, and `0 <= chance < 1` must hold"
             got = ", ".join(f"{name}={value}" for name, value in {**margins, "chance": self.chance}.items())
             raise ValueError(f"{rule}, but got ({got})")
 

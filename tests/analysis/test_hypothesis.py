@@ -93,10 +93,13 @@ def test_margins_are_options():
     records = with_gap([0.08, 0.05, 0.02])
     assert data_volume(records, arm="binary", **QUICK).verdict == "shrinks"
     assert data_volume(records, arm="binary", margin=0.03, **QUICK).verdict == "closes"
-    with pytest.raises(ValueError, match=r"`margin > 0`.* must hold, but got \(margin=0,"):
+    with pytest.raises(ValueError, match=r"`0 < margin <= 1`.* must hold, but got \(margin=0,"):
         data_volume(records, arm="binary", margin=0)
-    with pytest.raises(ValueError, match="relative_margin=-1"):
-        data_volume(records, arm="binary", relative_margin=-1)
+    for option in ({"relative_margin": -1}, {"slope_margin": np.inf}, {"resamples": -1}):
+        with pytest.raises(ValueError, match="must hold, but got"):
+            data_volume(records, arm="binary", **option)
+    with pytest.raises(ValueError, match="arms must be a list"):
+        data_volume_all(records, arms="binary")
 
 
 def test_intervals_of_all_arms_hold_together():
@@ -145,7 +148,7 @@ BAD = {
     "no baseline": (GOOD[GOOD["arm"] == "binary"], "no complete trial of full"),
     "unpaired seeds": (
         GOOD[(GOOD["arm"] == "full") == ODD],
-        "seeds 0, 1, 2, 3, 4, 5, 6, 7, which lack a trial",
+        "200 and 2,000 and 20,000 images, at which no seed has a trial of both arms",
     ),
     "unpaired sizes": (
         GOOD[(GOOD["images"] == 200) == (GOOD["arm"] == "full")],

@@ -37,9 +37,11 @@ def test_a_trial_without_a_test_accuracy_is_left_out_and_counted():
     assert whole.basis.startswith("Measured on the test images; intervals cover seeds alone")
     records.loc[0, "test_accuracy"] = None
     result = data_volume(records, arm="binary", **QUICK)
-    assert result.verdict == "shrinks" and result.seeds == 7 and "the test images" in result.basis
+    assert result.verdict == "shrinks" and "the test images" in result.basis
     assert "left out: 1 trial without a test accuracy" in result.notes
-    assert "left out: seed 0, which lacks a trial" in result.notes
+    assert "left out: 1 of 40 pairs, which lack a trial (of seed 0)" in result.notes
+    assert dict(result.by_contrast["seeds"]) == {"first": 7, "second": 8, "whole": 7, "bend": 7, "gap": 8}
+    assert result.by_contrast.loc["second", "value"] == whole.by_contrast.loc["second", "value"]
     nothing = data_volume(records.assign(test_accuracy=np.nan), arm="binary", **QUICK)
     assert "the validation images" in nothing.basis and not any(
         "without a test" in note for note in nothing.notes
@@ -64,8 +66,8 @@ def test_seeds_and_sizes_without_their_pair_are_left_out():
     records.loc[pruned, ["status", "accuracy"]] = ["pruned", 0.5]
     result = data_volume(pd.concat([records[~gone], lone]), arm="binary", **QUICK)
     assert list(result.slopes.index) == [0, 1, 2, 4, 6, 7] and list(result.gaps["images"]) == [*SIZES]
-    assert result.verdict == "shrinks"
-    assert "left out: seeds 3, 5, which lack a trial" in result.notes
+    assert result.verdict == "shrinks" and list(result.gaps["seeds"]) == [7, 7, 8]
+    assert "left out: 2 of 24 pairs, which lack a trial (of seed 3, 5)" in result.notes
     assert "left out: 50,000 images, which only one arm has" in result.notes
 
 
@@ -85,7 +87,7 @@ def test_the_variance_over_seeds_and_images_is_that_of_crossed_effects():
 def test_without_images_it_is_the_t_interval():
     values = np.array([0.1, 0.3, 0.25, 0.2])
     found = mean_over(values)
-    assert found == (values.mean(), pytest.approx(stats.sem(values)), 3)
+    assert found == (values.mean(), pytest.approx(stats.sem(values)), 3, 4)
     low, high = found.interval(0.9)
     np.testing.assert_allclose((low, high), stats.t.interval(0.9, 3, values.mean(), stats.sem(values)))
     assert mean_over(values[:1]) is None and mean_over(np.full(4, 0.2)) is None
@@ -151,6 +153,9 @@ def test_correctness_of_other_trials_is_refused():
         "not every trial": {},
     }
     cases["the same images"] = correctness | {("full", 0, 200): np.ones(99)}
+    cases["must be 0 or 1 for two images or more"] = {
+        key: [right.mean()] * 9 for key, right in correctness.items()
+    }
     for reason, given in cases.items():
         result = data_volume(records, arm="binary", correctness=given, **QUICK)
         assert any(reason in note for note in result.notes) and "seeds alone" in result.basis
@@ -161,3 +166,13 @@ def test_accuracies_of_the_validation_set_are_used_where_no_trial_was_tested():
         "the validation images"
         in data_volume(straight([-0.04, -0.05], [0.05, 0.06]), arm="binary", **QUICK).basis
     )
+
+
+def test_each_seed_may_lack_another_size():
+    """Five seeds that each lack a trial at another size still have four pairs at each."""
+    records = with_gap([0.13, 0.11, 0.09, 0.07, 0.05], [200, 632, 2000, 6325, 20_000])
+    records = records[records["seed"] < 5]
+    lost = (records["arm"] == "binary") & (records["images"].rank(method="dense") - 1 == records["seed"])
+    result = data_volume(records[~lost], arm="binary", **QUICK)
+    assert list(result.gaps["seeds"]) == [4] * 5 and result.slope is None
+    assert result.verdict == "shrinks" and list(result.by_contrast["seeds"]) == [3, 3, 3, 2, 4]
