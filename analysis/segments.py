@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 class Mean(NamedTuple):
-    """A mean over seeds and test images, its standard error, the degrees of freedom of that, and the seeds."""
+    """A mean over seeds and test images, its standard error with its degrees of freedom, and the seeds."""
 
     value: float
     error: float
