@@ -20,6 +20,7 @@ LEFT_OUT = (
 )
 UNIQUE, PROCESSED = "unique images", "images processed"  # what D is
 MIN_LENGTHS = 3  # of training, to fit a law in the images processed
+NUMBERS = ("images", "error", "low", "high")  # of a band
 SAMPLES = 500  # of the bootstrap
 HUBER_DELTA = 0.02  # of the log error: about the noise of a seed, so that only outliers count by their size
 
@@ -86,7 +87,7 @@ def curves(records: pd.DataFrame, *, arms: Sequence[str], baseline: str) -> Curv
         )
     if any(row["data"] == PROCESSED for row in rows.laws):
         rows.notes.append(LEFT_OUT)
-    no_bands = pd.DataFrame(columns=["arm", "images", "error", "low", "high", "law"])
+    no_bands = pd.DataFrame(columns=["arm", *NUMBERS, "law"]).astype(dict.fromkeys(NUMBERS, float))
     return Curves(
         laws=pd.DataFrame(rows.laws),
         bands=pd.concat(rows.bands) if rows.bands else no_bands,

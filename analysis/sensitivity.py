@@ -28,7 +28,8 @@ def sensitivities(table: pd.DataFrame) -> pd.DataFrame:
         together. `accuracy_cost` is a share, `loss_cost` in nats; a positive cost means worse. They are means
         over the `n` and `loss_n` paired seeds. `accuracy_low`, `accuracy_high`: t intervals that hold
         together with 95 %, over all `contrasts` costs in accuracy; `accuracy_holm`: p values against 0,
-        adjusted over them. The `loss_contrasts` costs in loss are another family. An unbounded end is NaN.
+        adjusted over them. The `loss_contrasts` costs in loss are another family. An unbounded end
+        is NaN, and so is a cost whose other cell the table lacks.
     """
     seeds = {metric: by_seed(table, metric) for metric in SIGN}  # each (seeds, cells)
     rows, pairs = [], []
@@ -45,7 +46,7 @@ def sensitivities(table: pd.DataFrame) -> pd.DataFrame:
         pairs.append(pair)
     costs = [pd.DataFrame(rows, columns=["precision", "group", "how"])]
     for metric, sign in SIGN.items():
-        cells = seeds[metric]
+        cells = seeds[metric].reindex(columns=list({cell for pair in pairs for cell in pair}))
         family = contrasts([sign * (cells[after] - cells[before]) for before, after in pairs])
         costs.append(family.rename(columns={"mean": "cost"}).add_prefix(f"{metric}_"))
     whole = pd.concat(costs, axis=1)

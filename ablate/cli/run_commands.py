@@ -85,6 +85,8 @@ def figures(
         for name, finding in results.items():
             if finding.sentence:
                 print_line(one_line(f"{name}: {finding.sentence}"))
+        if run.records.empty:
+            print_line(f"{relative_path(run.path)}: no trial is recorded yet")
         if run.tested:
             print_line(run.tested)
 

@@ -62,7 +62,9 @@ def _arm_trials(results: RunResults) -> ArmTrials:
     if (table := results.design) is None:
         raise _NotApplicable("no trial is recorded")
     rows = table[(table["role"] == "seed") & (table["status"] == "complete")].reset_index(drop=True)
-    rows = rows.astype({"images": int})  # pandas makes floats of them where a trial has not ended
+    rows = rows.astype(
+        {"images": int, "seed": int}
+    )  # pandas makes floats of them where a trial has not ended
     step, weights = rows["step"], rows["arm"]
     rows = rows.assign(arm=step.where(step != "", weights), weights=weights).drop_duplicates("trial_id")
     if not results.classes:

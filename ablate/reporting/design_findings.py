@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ablate.analysis import paired
 from ablate.analysis.contrasts import RULE, contrasts, excludes_zero
@@ -30,25 +31,43 @@ def cells(results: RunResults) -> Finding:
     if means["mean"].isna().all():
         return Finding(title, "", ("no paired trial has ended yet",), {"design": table})
     sentence = f"{_best_cell(seeds, means)}; all on {images}."
-    notes = (*_left_out(table, column), *tuning_notes(table))
+    unknown = int(means["mean"].isna().sum())
+    lacking = (f"{unknown} of {len(means)} cells have no mean yet",) if unknown else ()
+    notes = (*lacking, *_left_out(table, column), *tuning_notes(table))
     return Finding(title, sentence, notes, {"cells": means, "design": table})
 
 
 def _best_cell(seeds: pd.DataFrame, means: pd.DataFrame) -> str:
     """The cell with the highest mean, by seeds (seeds, cells), and how many others it is above."""
-    best = means.loc[means["mean"].idxmax()]
-    reached = f"{best['mean']:.1%} on {best['n']} seeds"
-    if len(means) == 1:
-        return f"The design has one cell: {reached}"
-    others = seeds.drop(columns=best["cell"])
-    pairs = len(means) * (len(means) - 1) // 2  # which cell is the best was not known beforehand
+    known = means.dropna(subset="mean")
+    best = known.loc[known["mean"].idxmax()]
+    reached = f"{best['mean']:.1%} on {best['n']} {'seed' if best['n'] == 1 else 'seeds'}"
+    if len(known) == 1:
+        one = (
+            "The design has one cell"
+            if len(means) == 1
+            else f"Of {len(means)} cells only {best['cell']} has a mean"
+        )
+        return f"{one}: {reached}"
+    others = seeds[known["cell"]].drop(columns=best["cell"])
+    pairs = len(known) * (len(known) - 1) // 2  # which cell is the best was not known beforehand
     differences = [(seeds[best["cell"]] - others[cell]).dropna().to_numpy(float) for cell in others]
     found = [estimate(values, simultaneous(pairs)) for values in differences]
+    highest = f"The highest of {len(known)} means is that of {best['cell']}: {reached}"
+    if not any(found):
+        return f"{highest}; {_no_interval(differences, int(known['n'].max()))}"
     above = sum(each is not None and each.low > 0 for each in found)
-    return (
-        f"The highest of {len(means)} means is that of {best['cell']}: {reached}, above {above} of the "
-        f"{len(found)} others by paired 95 % intervals, simultaneous over all {pairs} pairs"
-    )
+    rule = f"by paired 95 % intervals, simultaneous over all {pairs} pairs"
+    return f"{highest}, above {above} of the {len(found)} others {rule}"
+
+
+def _no_interval(differences: list[NDArray[np.float64]], seeds: int) -> str:
+    """Why no difference of the best cell from another, by paired seeds, has an interval."""
+    if seeds == 1:
+        return "with one seed no two can be told apart"
+    if max(map(len, differences)) < 2:
+        return "with fewer than two paired seeds it can be told from no other"
+    return "its differences from the others are the same on all paired seeds, and leave no noise to judge by"
 
 
 def _joint(contrasts: int, one: str, what: str, seeds: float) -> str:

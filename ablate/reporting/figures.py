@@ -113,7 +113,8 @@ def _volume(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path
 def _scaling(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     tables = finding.tables
     curves = scaling_info(tables["points"], tables["bands"], tables["laws"])
-    title = f"{subject}, {tables['points']['seed'].nunique()} seeds"
+    seeds = tables["points"]["seed"].nunique()
+    title = f"{subject}, {seeds} seeds" if seeds > 1 else f"{subject}, one seed"
     kinds = {curve.rejected for curve in curves.values() if len(curve.band)}
     if False in kinds:
         title += "; laws with 95\u00a0% bands by bootstrap"

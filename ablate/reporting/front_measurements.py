@@ -83,7 +83,7 @@ def _paired(results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, k
         results: Of the run.
         chosen: The trials by which the run chose.
         measured: The trials that measure the settings, which may be the same.
-        kind: Of the seeds, in words.
+        kind: Of the seeds, in words, ending in "seeds".
     """
     tested = measured["test_accuracy"].notna()
     split, column = ("test", "test_accuracy") if tested.any() else ("validation", "accuracy")
@@ -101,7 +101,7 @@ def _paired(results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, k
     if lost := len(known) - len(kept):
         notes.append(f"left out: {lost} of {len(known)} settings, which lack a seed")
     ids = trials.pivot(index="setting", columns="seed", values="trial_id").loc[kept, seeds]
-    how = f"{split} accuracy over {len(seeds)} {kind}"
+    how = f"{split} accuracy over {len(seeds)} {kind.removesuffix('s') if len(seeds) == 1 else kind}"
     return Measurements(results, settings.loc[kept], ids, known.loc[kept, seeds], split, how, tuple(notes))
 
 

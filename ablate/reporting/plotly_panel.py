@@ -71,8 +71,9 @@ def axis_layout(axis: Axis, values: pd.Series) -> Plain:
 
 
 def logarithmic(layout: Plain, values: pd.Series) -> Plain:
-    """A logarithmic axis with plain numbers at its ticks; values that differ little leave it linear."""
-    decades = math.log10(values.max() / values.min())
+    """A logarithmic axis with plain numbers at its ticks; linear where the positive values differ little."""
+    positive = values[values > 0]
+    decades = math.log10(positive.max() / positive.min()) if len(positive) else 0
     if decades < 0.2:
         return layout
     # D1 puts a tick at every digit, D2 at 1, 2 and 5, 1 at each power of ten.

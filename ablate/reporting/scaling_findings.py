@@ -11,6 +11,8 @@ from ablate.analysis.curves import UNIQUE, curves
 from ablate.reporting.arm_trials import ArmTrials, finding_of_trials
 from ablate.reporting.run_results import Finding, RunResults
 
+MIN_SEEDS = 3  # below which the test of lack of fit has hardly any power
+
 
 def scaling(results: RunResults) -> Finding:
     """Which law error follows in the volume of data."""
@@ -22,18 +24,18 @@ def _scaling(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     points = points.merge(_lengths(results.run.records), on="trial_id", how="left")
     # The test of the data volume leaves out the same sizes.
     worst = 1 - 1 / len(results.classes) - verdict_rules.Rules.near_chance
-    families = []
+    families, seeds = [], dict[str, int]()
     for baseline, arms in trials.families.items():
         usable = _above_chance(points, baseline, arms, worst, notes)
+        seeds |= _seeds(usable, baseline, arms)
         families.append(curves(usable, arms=arms, baseline=baseline))
         notes += families[-1].notes
     tables = {
         name: pd.concat([getattr(family, name) for family in families])
         for name in ("laws", "bands", "choices")
     }
-    return Finding(
-        title, _sentence(tables["laws"]), tuple(dict.fromkeys(notes)), {**tables, "points": points}
-    )
+    sentence = _sentence(tables["laws"], seeds)
+    return Finding(title, sentence, tuple(dict.fromkeys(notes)), {**tables, "points": points})
 
 
 def _points(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -87,16 +89,41 @@ def _sizes(images: Iterable[int]) -> str:
     return " and ".join(f"{size:,}" for size in sorted(set(images)))
 
 
-def _sentence(laws: pd.DataFrame) -> str:
-    """The laws in unique images that the points support, and those that lack of fit rejects."""
+def _seeds(points: pd.DataFrame, baseline: str, arms: list[str]) -> dict[str, int]:
+    """The number of seeds of each arm, and of each pair of arm and baseline: that of the fewer."""
+    seeds = points.groupby("arm")["seed"].nunique().to_dict()
+    pairs = {f"{arm} and {baseline}": min(seeds.get(arm, 0), seeds.get(baseline, 0)) for arm in arms}
+    return {**seeds, **pairs}
+
+
+def _doubt(p: float, seeds: int) -> str:
+    """What the test of lack of fit cannot say of a law that it does not reject; "" where it has power."""
+    if seeds == 1:
+        return "with one seed its fit is not tested"
+    if np.isnan(p):
+        return "its fit is not tested"
+    return "with two seeds its lack of fit is hardly tested" if seeds < MIN_SEEDS else ""
+
+
+def _sentence(laws: pd.DataFrame, seeds: dict[str, int]) -> str:
+    """The laws in unique images that the points support, and those that lack of fit rejects.
+
+    seeds: how many an arm, or a pair of arms, has.
+    """
     if laws.empty:
         return ""
     laws = laws[(laws["data"] == UNIQUE) & (laws["law"] != "multiplier")].drop_duplicates(["arm", "law"])
-    clauses = []
-    for (law, equation), rows in laws[laws["chosen"].astype(bool)].groupby(["law", "equation"], sort=False):
-        arms = ", ".join(map(verdict_rules.quoted, rows["arm"]))
-        clauses.append(f"{law} ({equation}) for {arms}")
-    sentences = [f"By the points, the law is {'; '.join(clauses)}."] if clauses else []
+    chosen = laws[laws["chosen"].astype(bool)]
+    doubts = [_doubt(p, seeds[arm]) for arm, p in zip(chosen["arm"], chosen["p"], strict=True)]
+    sentences = []
+    for doubt, alike in chosen.groupby(np.array(doubts, dtype=object), sort=False):
+        clauses = []
+        for (law, equation), rows in alike.groupby(["law", "equation"], sort=False):
+            arms = ", ".join(map(verdict_rules.quoted, rows["arm"]))
+            clauses.append(f"{law} ({equation}) for {arms}")
+        start = "the closest law is" if doubt else "the law is"
+        sentences.append(f"By the points, {'; '.join([f'{start} {clauses[0]}', *clauses[1:]])}")
+        sentences[-1] += f"; {doubt}." if doubt else "."
     for law, rows in laws[laws["rejected"].astype(bool)].groupby("law", sort=False):
         arms = ", ".join(map(verdict_rules.quoted, rows["arm"]))
         tests = rejection(rows.iloc[0]) if len(rows) == 1 else f"p at most {rows['p_holm'].max():.2g}"

@@ -1,5 +1,6 @@
 """What a run shows, and what it does not."""
 
+import json
 import re
 import shutil
 import tracemalloc
@@ -7,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+from commands import run_ablate
 
 from ablate.analysis import paired
 from ablate.analysis.confusion import changed, confusions, differences, examples, most_confused, repeated
@@ -14,6 +16,8 @@ from ablate.analysis.contrasts import RULE
 from ablate.config.study_spec import StudySpec
 from ablate.reporting import design_findings
 from ablate.reporting.findings import findings
+from ablate.reporting.front_measurements import measure
+from ablate.reporting.plotly_panel import logarithmic
 from ablate.reporting.run_results import RunResults
 from ablate.runs import ledger
 from ablate.runs.ledger import append
@@ -92,6 +96,49 @@ def test_a_cell_whose_trials_have_not_ended_is_empty(simulated):
     (path / "ledger.jsonl").write_text("".join(line for line in records if '"arm":"full"' in line))
     cells = findings(load_run(path))["cells"].tables["cells"].set_index("cell")
     assert cells.loc["full, fraction 0.01", "n"] == 2 and cells.loc["binary, fraction 0.01", "n"] == 0
+
+
+def keep(path, condition):
+    lines = (path / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (path / "ledger.jsonl").write_text("".join(line for line in lines if condition(json.loads(line))))
+
+
+def test_only_cells_with_a_mean_are_compared(simulated):
+    path = simulated(0.1, 0.0, seeds=2)
+    keep(path, lambda record: record["arm"] == "full")
+    finding = findings(load_run(path))["cells"]
+    assert "highest of 5 means" in finding.sentence and "of the 4 others" in finding.sentence
+    assert "over all 10 pairs" in finding.sentence
+    assert "10 of 15 cells have no mean yet" in finding.notes
+
+
+def test_with_one_seed_no_interval_is_claimed(simulated):
+    found = findings(load_run(simulated(0.1, 0.0, seeds=1)))
+    sentence = found["cells"].sentence
+    assert "on 1 seed; with one seed no two can be told apart; all on" in sentence
+    assert "interval" not in sentence and "1 seeds" not in str([each.notes for each in found.values()])
+    assert measure(RunResults(load_run(simulated(0.1, 0.0, seeds=1)))).how == "test accuracy over 1 seed"
+
+
+def test_seeds_are_whole_numbers_while_trials_are_open(simulated):
+    path = simulated(0.1, 0.0, seeds=4)
+    keep(path, lambda record: record["seed"] > 1 or record["images"] < 20_000)
+    notes = " ".join(findings(load_run(path))["volume"].notes)
+    assert "seeds 0, 1" in notes and "0.0" not in notes
+
+
+def test_figures_of_an_empty_run_say_so(simulated):
+    path = simulated(0.1, 0.0, seeds=1)
+    (path / "ledger.jsonl").write_text("")
+    done = run_ablate(path.parent, "figures", path.name)
+    assert done.returncode == 0 and "run: no trial is recorded yet" in done.stdout
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_axis_of_zeros_is_linear():
+    axis = {"title": "error"}
+    assert logarithmic(axis, pd.Series([0.0, 0.0])) == axis
+    assert logarithmic(axis, pd.Series([0.0, 1.0, 50.0]))["type"] == "log"
 
 
 @pytest.mark.long

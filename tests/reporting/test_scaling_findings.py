@@ -8,7 +8,7 @@ import pytest
 from ablate.analysis import curves
 from ablate.paper_figures import fig_scaling
 from ablate.paper_figures.scaling_info import scaling_info
-from ablate.reporting import plotly_design_charts
+from ablate.reporting import figures, plotly_design_charts
 from ablate.reporting.run_results import RunResults
 from ablate.reporting.scaling_findings import scaling
 from ablate.runs.run import load_run
@@ -126,3 +126,47 @@ def test_a_rejected_law_is_not_drawn(rejected, tmp_path, monkeypatch):
     assert "binary: law rejected" in named and "full" in named
     [means] = [trace for trace in panel.data if "error_y" in trace]
     assert len(means["x"]) == 5 and len(means["error_y"]["arrayminus"]) == 5
+
+
+def test_an_arm_pair_without_a_law_leaves_the_others_drawn(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "SAMPLES", 20)
+    plain = [{**arm, "name": f"{arm['name']}, plain", "recipe": {"augment": False}} for arm in ARMS]
+    path = simulated(0.10, 0.03, seeds=3, arms=[*ARMS, *plain])
+    records = [json.loads(line) for line in (path / "ledger.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["crc32"]
+        if record["spec"]["recipe"]["augment"] is False:
+            record["test_accuracy"] = 0.1
+    (path / "ledger.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    run = load_run(path)
+    found = scaling(RunResults(run))
+    assert set(found.tables["bands"]["arm"]) == {"full", "binary"}
+    assert all(found.tables["bands"][name].dtype.kind == "f" for name in ("images", "error", "low", "high"))
+    [file] = figures.draw(run, {"scaling": found}, tmp_path)
+    assert file.with_name("scaling.pdf").exists()
+
+
+def test_a_run_without_any_law_is_drawn(run, tmp_path):
+    found = run(lambda record: record.update(test_accuracy=0.5))
+    tables = found.tables
+    fig_scaling.draw(
+        scaling_info(tables["points"], tables["bands"], tables["laws"]), "", tmp_path / "scaling"
+    )
+    assert (tmp_path / "scaling.pdf").exists()
+
+
+@pytest.mark.parametrize(
+    "seeds, doubt",
+    [(1, "with one seed its fit is not tested"), (2, "with two seeds its lack of fit is hardly tested")],
+)
+def test_a_law_that_is_hardly_tested_is_only_the_closest(run, seeds, doubt):
+    def by_a_power_law(record):
+        noise = 0.003 * ((7 * record["seed"] + record["images"] // 100) % 5 - 2)
+        gap = 1.2 if record["arm"] == "binary" else 1
+        record["test_accuracy"] = 1 - gap * 0.6 * (record["images"] / 200) ** -0.3 * (1 + noise)
+
+    found = run(by_a_power_law, seeds=seeds)
+    assert found.sentence.startswith("By the points, the closest law is ") and f"; {doubt}." in found.sentence
+    assert "points, the law is" not in found.sentence
+    sure = run(by_a_power_law, seeds=8).sentence
+    assert "tested" not in sure

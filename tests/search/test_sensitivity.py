@@ -76,6 +76,13 @@ def test_costs_are_paired_by_seed():
     assert costs["accuracy_low"].isna().all()  # the seeds' own levels cancel, and leave no noise
 
 
+def test_a_cost_without_its_other_cell_is_unknown():
+    table = pd.DataFrame({"role": "seed", "seed": [0, 1], "cell": "binary: only head"})
+    costs = sensitivities(table.assign(accuracy=0.5, loss=1.0))
+    assert costs["accuracy_cost"].isna().all() and costs["loss_cost"].isna().all()
+    assert list(costs["n"]) == [0] and list(costs["group"]) == ["head"]
+
+
 def test_costs_of_a_design_under_way():
     design = Design(study(seeds=1), GROUPS)
     for _ in range(3):
