@@ -6,7 +6,7 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ablate.analysis.mean_draws import as_scores, draw_means
+from ablate.analysis.mean_draws import as_floats, as_scores, draw_means
 from ablate.analysis.nondominated import front, signs, to_costs
 from ablate.config.objectives import Direction
 from ablate.errors import BadInput
@@ -56,7 +56,7 @@ def front_probability(
     Args:
         scores: (n, seeds) or (n, seeds, images), in the first objective, as accuracy or whether an image is
             classified correctly; seeds are paired.
-        others: (n, m - 1), the objectives that are counted and do not vary.
+        others: (n, m - 1), finite, the objectives that are counted and do not vary.
         directions: m.
         samples: draws.
         seed: of the random numbers.
@@ -66,15 +66,17 @@ def front_probability(
         tells nothing about the noise between seeds.
 
     Raises:
-        BadInput: scores have another shape or are not finite, or samples < 1.
+        BadInput: scores or others have another shape or are not finite, or samples < 1.
     """
     values = as_scores(scores)
     if samples < 1:
         raise BadInput(f"samples >= 1 must hold, but got {samples}")
-    costs = np.asarray(others, dtype=float).reshape(len(values), len(directions) - 1)
+    costs, shape = as_floats(others, "others"), (len(values), len(directions) - 1)
+    if costs.shape[:1] != shape[:1] or costs.size != shape[0] * shape[1] or not np.isfinite(costs).all():
+        raise BadInput(f"others must be finite and {shape}, but got {costs.shape}: {costs.tolist()}")
     if values.shape[1] == 1:
         return np.full(len(values), np.nan)
     on_front = np.zeros(len(values))
     for first in draw_means(values, samples, seed):
-        on_front[front(np.column_stack([first, costs]), directions)] += 1
+        on_front[front(np.column_stack([first, costs.reshape(shape)]), directions)] += 1
     return on_front / samples

@@ -9,6 +9,25 @@ from ablate.errors import BadInput
 TAILS = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 
 
+def as_floats(values: ArrayLike, name: str) -> Floats:
+    """Values as an array of numbers.
+
+    Args:
+        values: of any shape.
+        name: of the values, for the error.
+
+    Returns:
+        Of the same shape.
+
+    Raises:
+        BadInput: a value is not a number, or the rows have different lengths.
+    """
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{name} must be numbers, in rows of one length, but got {values!r}") from error
+
+
 def as_scores(scores: ArrayLike) -> Floats:
     """Scores with both axes of noise.
 
@@ -19,12 +38,12 @@ def as_scores(scores: ArrayLike) -> Floats:
         (n, seeds, images); an axis that is not given has length 1.
 
     Raises:
-        BadInput: the scores are empty, not finite or have more axes.
+        BadInput: the scores are empty, not finite, ragged or have more axes.
     """
-    values = np.asarray(scores, dtype=float)
+    values = as_floats(scores, "scores")
     if not 1 <= values.ndim <= 3 or not values.size or not np.isfinite(values).all():
         rule = "scores must be finite, (n,), (n, seeds) or (n, seeds, images)"
-        raise BadInput(f"{rule}, but got {np.shape(scores)}")
+        raise BadInput(f"{rule}, but got {values.shape}")
     return values.reshape(*values.shape, *[1] * (3 - values.ndim))
 
 

@@ -36,11 +36,11 @@ def front_curve(tables: Mapping[str, pd.DataFrame], x: Axis, y: Axis) -> FrontCu
         y: Axis of the accuracy.
 
     Returns:
-        None where the tables are over other axes.
+        None where the tables are empty or over other axes.
     """
     table = tables.get("front_fit", tables.get("front_points"))
     is_joined = "front_fit" in tables
-    if table is None or x.name not in table or y.name != "accuracy":
+    if table is None or table.empty or x.name not in table or y.name != "accuracy":
         return None
     if not is_joined and table["low"].isna().any():
         return None

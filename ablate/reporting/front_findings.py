@@ -74,6 +74,8 @@ def _front_probability(measured: Measurements) -> tuple["pd.Series[float]", str]
     ids, unknown = results.complete["trial_id"], pd.Series(np.nan, index=results.complete.index)
     if "accuracy" not in ways or any(TABLE[name].known != "counted" for name in others):
         return unknown, "how probable a place on the front is, is said for accuracy beside what is counted"
+    if not len(measured.settings):
+        return unknown, f"how probable a place on the front is, is not said: {measured.notes[0]}"
     if seeds < 2:
         reason = "one seed tells nothing about the noise between seeds"
         return unknown, f"how probable a place on the front is, is not said: {reason}"
@@ -99,6 +101,8 @@ def _fitted(measured: Measurements) -> Finding:
     cost = next((name for name in ways if TABLE[name].in_ratios and ways[name] == "min"), None)
     if cost is None or "accuracy" not in ways:
         return Finding("")
+    if not len(settings):
+        return Finding("", notes=(f"no curve is drawn through the front: {measured.notes[0]}",))
     members = pareto.front(settings[["accuracy", cost]].to_numpy(dtype=float), ["max", "min"])
     scores = measured.scores(members)
     low, high = mean_intervals(scores)

@@ -77,7 +77,7 @@ def measure(results: RunResults) -> Measurements:
 
 
 def _paired(results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, kind: str) -> Measurements:
-    """The settings that have all seeds which most settings have.
+    """The settings that have all seeds which most settings have; none where too few seeds are shared.
 
     Args:
         results: Of the run.
@@ -96,9 +96,11 @@ def _paired(results: RunResults, chosen: pd.DataFrame, measured: pd.DataFrame, k
     seeds = known.columns[known.notna().mean() > 0.5]
     kept = settings.index[settings.index.isin(known[seeds].dropna().index)] if len(seeds) else []
     notes = []
-    if measured is chosen:
+    if not len(kept):
+        notes.append(f"too few seeds are shared by the {len(known)} settings")
+    elif measured is chosen:
         notes.append(SAME_SEEDS if split == "test" else SAME)
-    if lost := len(known) - len(kept):
+    if (lost := len(known) - len(kept)) and len(kept):
         notes.append(f"left out: {lost} of {len(known)} settings, which lack a seed")
     ids = trials.pivot(index="setting", columns="seed", values="trial_id").loc[kept, seeds]
     how = f"{split} accuracy over {len(seeds)} {kind.removesuffix('s') if len(seeds) == 1 else kind}"

@@ -46,14 +46,40 @@ def test_the_curve_is_the_isotonic_fit_joined_in_log_size():
 
 
 def test_the_knee_and_the_size_for_a_loss():
-    found = fit([1, 10, 100], [0.5, 0.7, 0.71], loss=0.11)
+    found = fit([1, 10, 100, 1000], [0.5, 0.7, 0.705, 0.71], loss=0.11)
     assert found.knee.value == pytest.approx(10) and found.within_loss.value == pytest.approx(10**0.5)
     assert fit([1, 10, 100], [0.5, 0.7, 0.71], loss=0.01).within_loss.value == pytest.approx(10)
-    straight = fit([1, 10, 100], [0.5, 0.6, 0.7])
+    straight = fit([1, 10, 100, 1000], [0.5, 0.6, 0.7, 0.8])
     assert np.isnan(straight.knee).all() and "has no knee" in " ".join(straight.notes)
     flat = fit([1, 10, 100], [0.7, 0.65, 0.6])
     assert np.isnan(flat.within_loss.value) and "the smallest size" in " ".join(flat.notes)
     assert np.isnan(flat.knee.value)
+
+
+def test_of_three_sizes_no_knee_is_given():
+    found = fit([1, 10, 100], [[0.5, 0.51, 0.5], [0.7, 0.7, 0.71], [0.71, 0.72, 0.71]])
+    assert np.isnan(found.knee).all() and np.isfinite(found.within_loss.value)
+    assert [note for note in found.notes if "knee" in note] == [
+        "no knee is given: a knee needs 4 sizes or more, but there are 3"
+    ]
+
+
+def test_an_interval_without_width_is_that_of_the_sizes_beside_it():
+    sure = np.add.outer([0.1, 0.7, 0.72, 0.74], [0, 0.001, 0.002])
+    found = fit([1, 10, 100, 1000], sure)
+    assert found.knee == pytest.approx((10, 1, 100))
+    exact = np.tile([[0.25], [0.5], [0.625], [0.75]], 3)  # without noise
+    assert fit([1, 10, 100, 1000], exact, loss=0.25).within_loss == pytest.approx((10, 1, 100))
+    assert fit([1, 10, 100, 1000], exact, loss=0.0625).within_loss == pytest.approx((10**2.5, 100, 1000))
+    assert fit([1, 10, 100, 1000], exact, loss=1e-17).within_loss == pytest.approx((1000, 100, 1000))
+
+
+def test_sizes_that_differ_by_rounding_are_one():
+    with pytest.raises(BadInput, match="needs 3 different sizes or more, but got 1"):
+        fit([1, 1 + 1e-13, 1 + 2e-13], [0.1, 0.2, 0.3])
+    close, same = fit([1, 5, 5 * (1 + 1e-12), 9], [1, 2, 4, 5]), fit([1, 5, 5, 9], [1, 2, 4, 5])
+    assert close.curve.equals(same.curve)
+    assert at(fit([1, 5, 5 * (1 + 1e-8), 9], [1, 2, 4, 5]), 5)["accuracy"] == 2
 
 
 def test_what_is_no_front_is_refused():
@@ -66,6 +92,8 @@ def test_what_is_no_front_is_refused():
         ([], [], {}, "scores must be finite"),
         ([1, 2, 3], np.ones((3, 1, 1, 1)), {}, "scores must be finite"),
         ([1, 2, 3], [0.1, 0.2, 0.3], {"loss": 0}, "loss > 0"),
+        ([1, 2, 3], [[0.1, 0.2], [0.3], [0.4]], {}, "scores must be numbers, in rows of one length"),
+        (["a", "b", "c"], [0.1, 0.2, 0.3], {}, "sizes must be numbers"),
     ):
         with pytest.raises(BadInput, match=reason):
             fit(sizes, scores, **options)
@@ -99,14 +127,15 @@ def test_an_end_beyond_the_measured_sizes_is_open():
     found = fit([1, 10, 100], scores)
     assert found.within_loss.low == -np.inf and found.within_loss.high < 100
     assert "may be below the smallest one measured" in " ".join(found.notes)
-    found = fit([1, 10, 100], [[0.5, 0.52, 0.51], [0.58, 0.54, 0.55], [0.58, 0.6, 0.59]])
+    noisy = [[0.5, 0.52, 0.51], [0.56, 0.53, 0.54], [0.57, 0.56, 0.565], [0.58, 0.6, 0.59]]
+    found = fit([1, 10, 100, 1000], noisy)
     assert (found.knee.low, found.knee.high) == (-np.inf, np.inf)
     assert "the interval of the knee is open" in " ".join(found.notes)
 
 
 def test_two_seeds_are_too_few_for_the_intervals_of_sizes():
-    scores = [[0.5, 0.52], [0.58, 0.57], [0.58, 0.6]]
-    found = fit([1, 10, 100], scores)
+    scores = [[0.5, 0.52], [0.58, 0.57], [0.58, 0.59], [0.58, 0.6]]
+    found = fit([1, 10, 100, 1000], scores)
     assert np.isfinite(found.knee.value) and np.isnan(found.knee[1:] + found.within_loss[1:]).all()
     assert "2 seeds are too few" in " ".join(found.notes) and found.curve["low"].notna().all()
 
@@ -178,3 +207,10 @@ def test_the_probability_of_what_is_certain():
         front_probability(np.empty((3, 0)), [[1], [1], [1]], WAYS)
     with pytest.raises(BadInput, match="samples >= 1"):
         front_probability([[0.1, 0.2]], [[1]], WAYS, samples=0)
+
+
+def test_a_probability_needs_the_other_objectives_of_each_point():
+    for scores in ([[0.1, 0.2], [0.1, 0.3]], [0.1, 0.2]):  # with one seed as with two
+        for others in ([[1]], [[1], [np.nan]], [[1, 2], [3, 4]], [[1], [2, 3]], [["a"], ["b"]], [[1, 2]]):
+            with pytest.raises(BadInput, match="others must be"):
+                front_probability(scores, others, WAYS)

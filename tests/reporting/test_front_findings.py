@@ -138,6 +138,33 @@ def test_a_setting_that_lacks_a_seed_is_left_out(tmp_path):
     assert set(finding.tables["front_fit"]["measured_seeds"]) == {3}
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [(0, 0), (1, 1)],  # no seed is that of most settings
+        [(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (2, 2)],  # each seed is, and no setting has all
+    ],
+)
+def test_settings_that_share_too_few_seeds_have_no_curve(tmp_path, kept):
+    run = designed(tmp_path / "run", 3)
+    lines = (run.path / "ledger.jsonl").read_text().splitlines(keepends=True)
+    of = {
+        (len(record["spec"]["layers"]), record["seed"]): line
+        for line in lines
+        for record in [json.loads(line)]
+    }
+    (run.path / "ledger.jsonl").write_text("".join(of[each] for each in kept))
+    run = load_run(run.path)
+    finding, notes = found_in(run)
+    few = f"too few seeds are shared by the {len({layers for layers, _ in kept})} settings"
+    assert f"is not said: {few}" in notes and f"no curve is drawn through the front: {few}" in notes
+    assert set(finding.tables) == {"trials", "front"}
+    assert finding.tables["trials"]["front_probability"].isna().all()
+    assert few in report(run).read_text()
+    figures.draw(run, {"front": finding}, tmp_path / "figures")
+    assert (tmp_path / "figures" / "pareto.pdf").exists()
+
+
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_a_design_of_several_sizes_has_a_band(tmp_path, seeds):
     finding, notes = found_in(designed(tmp_path / "run", seeds))
