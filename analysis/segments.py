@@ -132,7 +132,7 @@ def gap_mean(pairs: Pairs, end: int, start: int | None = None) -> Mean | None:
 
 
 def _weighted(pairs: Pairs, weights: Floats) -> Mean | None:
-    """The mean of a weighted sum of the gaps, by weights (K,), over the seeds that have the sizes it needs."""
+    """The mean of a weighted sum of gaps, by weights (K,), over the seeds that have the sizes it needs."""
     used = weights != 0
     rows = np.isfinite(pairs.gap[:, used]).all(axis=1)
     cells = None
