@@ -124,7 +124,7 @@ def test_seeds_are_whole_numbers_while_trials_are_open(simulated):
     path = simulated(0.1, 0.0, seeds=4)
     keep(path, lambda record: record["seed"] > 1 or record["images"] < 20_000)
     notes = " ".join(findings(load_run(path))["volume"].notes)
-    assert "seeds 0, 1" in notes and "0.0" not in notes
+    assert "of seed 0, 1)" in notes and "0.0" not in notes
 
 
 def test_figures_of_an_empty_run_say_so(simulated):
