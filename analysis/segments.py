@@ -1,4 +1,4 @@
-"""The change of a gap over two segments of the data axis, with intervals that hold together."""
+"""The change of a gap over two segments of the data axis, with simultaneous intervals."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from ablate.analysis.significance import minimum_detectable_effect
 from ablate.analysis.t_interval import ROUNDING, Floats, t_quantile
 from ablate.analysis.verdict_rules import Rules
 
-MANY_SEEDS = 8
+MANY_SEEDS = 8  # from here on Satterthwaite's degrees of freedom cover as they should
 LEAST_DECADES = 0.49  # of a segment: half a decade, less the rounding of sizes such as 200 and 632
 COLUMNS = (
     "contrast",
@@ -48,8 +48,8 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
 
     Seeds and images are crossed random effects: the variance of the mean is that between seeds plus that
     between images less that of their interaction, which both contain (Cameron, Gelbach and Miller 2011, J.
-    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom by Satterthwaite 1946; for fewer than
-    eight seeds those of the seeds alone, since Satterthwaite's then miss too often far out in the tails.
+    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom are Satterthwaite's (1946). For fewer than eight seeds
+    they are those of the seeds alone, since intervals by Satterthwaite's then cover too seldom.
 
     Args:
         values: (S,), a value per seed.
@@ -107,8 +107,7 @@ def changes(pairs: Pairs, rules: Rules) -> pd.DataFrame:
         being "constant". `value`, `low`, `high` and `margin` are accuracies. `shows` says what the interval
         shows: "falls", "rises", "stays" (within +-margin) or "", of the bend "bends", of the gap that the arm
         is "behind", "ahead", or that there is "none". `smallest`: what would be told from 0 with
-        `rules.power`. Empty where there are no two segments, or no noise in one of the
-        contrasts.
+        `rules.power`. Empty where there are no two segments, or no noise in one of the contrasts.
     """
     middle, last = cut(pairs.images), len(pairs.images) - 1
     rows: list[dict[str, Any]] = []

@@ -24,7 +24,7 @@ class DataVolume:
             and decides nothing.
         slopes: by seed.
         gaps: a row per size: mean accuracies, and the gap with an interval (low, high); the intervals of all
-            kept sizes of all arms hold together.
+            kept sizes of all arms are simultaneous.
         scales: slope and gap in accuracy, logits, log error ratio and loss, above 0 where the arm is worse.
         needed: a row per size: how many times the data the arm needs.
         basis: the split that was measured on, and what the intervals cover.
