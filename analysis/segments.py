@@ -48,8 +48,8 @@ def mean_over(values: Floats, cells: Floats | None = None) -> Mean | None:
 
     Seeds and images are crossed random effects: the variance of the mean is that between seeds plus that
     between images less that of their interaction, which both contain (Cameron, Gelbach and Miller 2011, J.
-    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom are Satterthwaite's (1946). For fewer than eight seeds
-    they are those of the seeds alone, since intervals by Satterthwaite's then cover too seldom.
+    Bus. Econ. Stat. 29(2), eq. 2.11). Degrees of freedom are Satterthwaite's (1946). For fewer than eight
+    seeds they are those of the seeds alone, since intervals by Satterthwaite's then cover too seldom.
 
     Args:
         values: (S,), a value per seed.
