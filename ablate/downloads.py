@@ -1,6 +1,6 @@
 """Downloads with progress on standard error and a timeout of their own."""
 
-import sys
+import logging
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+log = logging.getLogger(__name__)
 TIMEOUT_S = 10  # without an answer
 CHUNK_BYTES = 1 << 20
 
@@ -37,7 +38,7 @@ def download(url: str, to: Path) -> None:
 
 @contextmanager
 def progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """Show the progress of a download on standard error: a bar on a terminal, else a line every tenth.
+    """Show the progress of a download: a bar on a terminal, else a line of the log every tenth.
 
     Args:
         text: What is downloaded.
@@ -59,7 +60,6 @@ def progress(text: str, total: int) -> Iterator[Callable[[int], Any]]:
         nonlocal last_tenth
         if total and (tenth := 10 * min(done, total) // total) > last_tenth:
             last_tenth = tenth
-            megabytes = f"{min(done, total) / 1e6:.0f} of {total / 1e6:.0f} MB"
-            print(f"  {text}: {megabytes}", file=sys.stderr, flush=True)
+            log.info("  %s: %.0f of %.0f MB", text, min(done, total) / 1e6, total / 1e6)
 
     yield print_tenth

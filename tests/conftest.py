@@ -59,6 +59,19 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def logged(caplog):
+    """A function that returns what the package has logged since it was last called, a line each."""
+    caplog.set_level("INFO", "ablate")
+
+    def read():
+        lines = "".join(f"{message}\n" for message in caplog.messages)
+        caplog.clear()
+        return lines
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `save_pretrained` folder: a random ViT of 2 blocks and width 32, with its image processor."""

@@ -37,14 +37,14 @@ def test_a_shortened_name_keeps_both_ends():
     )
 
 
-def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, capsys):
+def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, logged):
     (folder := tmp_path / ("x" * 60)).mkdir()
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(sys, "platform", "darwin")
     with ray_folder() as found:
         assert found == SHORT and os.environ["TMPDIR"] == str(SHORT.parent)
-    assert os.environ["TMPDIR"] == str(folder) and not capsys.readouterr().err
+    assert os.environ["TMPDIR"] == str(folder) and not logged()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_long_tmpdir_of_a_mac_is_replaced_in_silence(tmp_path, monkeypatch, 
         (".", "absolute"),
     ],
 )
-def test_ray_has_a_folder_whose_paths_it_takes(name, fault, monkeypatch, capsys):
+def test_ray_has_a_folder_whose_paths_it_takes(name, fault, monkeypatch, logged):
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         folder = Path(name.format(short))
         if name != "absent/x":
@@ -66,7 +66,7 @@ def test_ray_has_a_folder_whose_paths_it_takes(name, fault, monkeypatch, capsys)
         monkeypatch.setenv("TMPDIR", str(folder) if name != "absent/x" else f"{short}/absent")
         with ray_folder() as found:
             assert found == (SHORT if fault else folder / "ray") and os.environ["TMPDIR"] == str(found.parent)
-        said = capsys.readouterr().err
+        said = logged()
         assert os.environ["TMPDIR"] != str(SHORT.parent)
         assert said.count("\n") == bool(fault) and fault in said and said.startswith("TMPDIR " * bool(fault))
         monkeypatch.setenv("RAY_TMPDIR", short)  # which goes before

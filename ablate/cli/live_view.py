@@ -1,7 +1,6 @@
 """The progress of a study, live on a terminal or line by line on a pipe."""
 
 import shlex
-import time
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -118,8 +117,7 @@ def record_line(record: Record, number: int, state: State) -> str:
     if record["status"] != "complete":
         return f"{head} {record['status']}: {record['error']}"
     outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'] or 0)}"
-    elapsed = format_duration(time.time() - state["started"])
-    return f"{head} {outcome}, {describe_layers(record['spec'])} · {elapsed}"
+    return f"{head} {outcome}, {describe_layers(record['spec'])} · {format_duration(state['elapsed'])}"
 
 
 def _running_line(trial: RunningRow) -> str:

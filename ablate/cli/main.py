@@ -5,7 +5,6 @@ Heavy modules are imported where they are used: `ablate --help` imports neither 
 
 import os
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -13,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from ablate.cli import data_commands, model_commands, run_commands, study_commands
+from ablate.cli.streams import guard_streams
 from ablate.errors import DISK, AblateError, BadInput, Interrupted
 from ablate.labels import one_line
 
@@ -46,9 +46,7 @@ def main() -> NoReturn:
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # our own checks report what is wrong
-    _open_streams()
-    # Line by line on a pipe, and with any letters whatever the encoding.
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    output = guard_streams()
     try:
         code = app(standalone_mode=False) or SUCCESS
         if code == INTERRUPTED:
@@ -64,6 +62,9 @@ def main() -> NoReturn:
         cause = error.__cause__
         value = f", but got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
         code = _print_error(error.format_message() + value, BAD_INPUT)
+    output.flush()
+    if code == SUCCESS and output.lost:
+        code = _print_error(f"standard output cannot be written: {output.lost}", FAILURE)
     sys.exit(code)
 
 
@@ -73,17 +74,7 @@ def _exit_code(error: AblateError) -> int:
     return INTERRUPTED if isinstance(error, Interrupted) else FAILURE
 
 
-def _open_streams() -> None:
-    """Open /dev/null in place of closed standard streams, whose numbers the next opened files would get."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
 def _print_error(error: object, code: int) -> int:
     """Print an error on one line, and return the exit code."""
-    with suppress(OSError):  # standard error may be full; the exit code remains
-        print("ablate: " + one_line(" ".join(str(error).split())), file=sys.stderr)
+    print("ablate: " + one_line(" ".join(str(error).split())), file=sys.stderr)
     return code

@@ -22,6 +22,7 @@ from ablate.cli.options import (
     expand_options,
 )
 from ablate.cli.overrides import override_study, sensitivity_study
+from ablate.cli.streams import outlive_terminal
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
@@ -180,9 +181,8 @@ def study(
     if dry_run:
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
-    text = f"{spec.question}\n{space}: {spec.space.description}"
-    make_console(stderr=as_json).print(text, soft_wrap=True)
-    _run(_start(spec, out, known=known or []), ray, max_failed, as_json)
+    opening = f"{spec.question}\n{space}: {spec.space.description}"
+    _run(_start(spec, out, known=known or []), ray, max_failed, as_json, opening)
 
 
 @app.command()
@@ -276,13 +276,16 @@ def _start(spec: StudySpec, out: Path | None, **options: Any) -> Callable[..., "
     return start
 
 
-def _run(start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool) -> None:
+def _run(
+    start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool, opening: str = ""
+) -> None:
     """Run a study under a live view, and print its outcome."""
     if not 0 <= max_failed <= 1:
         rule = "--max-failed must be a share from 0 to 1"
         raise BadInput(f"{rule}, but got {max_failed:g}; 0.5 is half of the trials")
+    outlive_terminal(as_json)
     console = make_console(stderr=as_json)
-    console.print("Loading the model and starting Ray ...")
+    console.print(f"{opening}\nLoading the model and starting Ray ...".lstrip(), soft_wrap=True)
     resources = ray.resources()
     from ablate.cli.live_view import StudyView
     from ablate.cli.status import outcome

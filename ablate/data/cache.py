@@ -6,9 +6,9 @@ digests; only then does the file get its name.
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ablate.errors import BadInput, write_error
 
+log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.uint8]]
 
 # faults of the folder, and not of a source
@@ -126,7 +127,7 @@ def _download(dataset: Download) -> None:
         raise OSError(errno.ENOSPC, f"{needed} and {free / 1e6:.0f} MB are free")
     faults = []
     for source, get in dataset.sources.items():
-        print(f"Fetching {name}: {source}", file=sys.stderr, flush=True)
+        log.warning("Fetching %s: %s", name, source)
         try:
             return _download_from(get, dataset)
         except Exception as error:  # each source fails in its own ways, and the next may do better
@@ -134,7 +135,7 @@ def _download(dataset: Download) -> None:
                 raise
             reason = str(getattr(error, "reason", error)) or type(error).__name__  # URLError has one
             faults.append(f"{source}: {' '.join(reason.split())}")
-            print(f"  {faults[-1]}", file=sys.stderr, flush=True)
+            log.warning("  %s", faults[-1])
     rule = f"{name} must come from a source that answers"
     raise BadInput(f"{rule}, but {'; '.join(faults)}; try again with a network")
 
@@ -166,8 +167,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        waiting = f"Waiting for another process that fetches into {str(folder)!r} ..."
-        print(waiting, file=sys.stderr, flush=True)
+        log.warning("Waiting for another process that fetches into %r ...", str(folder))
         lock.acquire()
     try:
         yield

@@ -5,8 +5,8 @@
 """
 
 import hashlib
+import logging
 import re
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,6 +31,7 @@ from ablate.hardware import cpus, memory_bytes
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
     from ablate.models.preprocessing import Preprocess
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3) and labels (N,)
 
@@ -142,7 +143,7 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
         *splitting.notes(splits, keys, folder),
     )
     for note in notes:
-        print(f"{folder}: {note}", file=sys.stderr)
+        log.warning("%s: %s", folder, note)
     at_decoding = fit.processor is not None
     covered = not at_decoding and set(sizes) != {fit.size}
     test_keys = tuple(keys[path].hex() for path, _ in splits["test"])

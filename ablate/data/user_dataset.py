@@ -12,7 +12,7 @@ Without `validation` or `test`, each is a tenth of the training images, by the r
 """
 
 import hashlib
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ablate.data.folder_layout import SPLITS, Layout
 from ablate.errors import BadInput, join_faults, short_repr
 from ablate.plugins import load_plugin
 
+log = logging.getLogger(__name__)
 KEYS = ("classes", *SPLITS)
 ADVICE = "see 'Your own dataset' in docs/guide.md"
 
@@ -57,7 +58,7 @@ def load(name: str) -> Dataset:
     classes, splits = _checked(name, returned)
     whole, notes = _completed(name, classes, splits)
     for note in notes:
-        print(f"{name}: {note}", file=sys.stderr)
+        log.warning("%s: %s", name, note)
     train, validation, test = (whole[split] for split in SPLITS)
     return Dataset(classes, train, validation, test, digest_of((train, validation, test)), tuple(notes))
 

@@ -1,5 +1,6 @@
 """The study's side of the distribution: what runs next, what was learned, and what others see of it."""
 
+import logging
 import os
 import socket
 import time
@@ -30,6 +31,7 @@ from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
 from ablate.training.trial import trial_id
 
+log = logging.getLogger(__name__)
 View = Callable[[State, list[Record]], None]  # (state, records so far)
 
 
@@ -56,7 +58,10 @@ class Driver:
         dashboard: str,
         view: View | None,
     ) -> None:
-        self.run, self.study, self.records, self.view = run, run.study, list(records), view
+        self.run, self.study, self.records = run, run.study, list(records)
+        self.shows: list[Callable[[], None]] = [self._show_metrics]
+        if view:
+            self.shows.append(lambda: view(self.state, self.records))
         self.search, self.dataset, self.asked = planned.search, planned.dataset, planned.study
         self.n_proposed = sum(map(self.is_searched, records))
         self.exhausted, self.stopped, self.trials_begun = False, False, False
@@ -67,6 +72,7 @@ class Driver:
         self.metrics = Metrics(METRICS, run.path.name)
         self.unfinished = _unfinished(run)
         self.spent = run.state.get("spent", 0.0)  # seconds, by the run's earlier drivers
+        self.began = self.shown = time.monotonic()
         self.state: State = {
             "status": "running",
             "host": socket.gethostname(),
@@ -194,7 +200,7 @@ class Driver:
             deaths: How many workers have died.
         """
         self.state |= {"waiting": waiting, "deaths": deaths}
-        if time.time() - self.state["heartbeat"] >= 1:
+        if time.monotonic() - self.shown >= 1:
             self.show(running)
 
     def heartbeat(self) -> None:
@@ -202,10 +208,16 @@ class Driver:
         self.watch([], 0, 0)
 
     def show(self, running: RunningRows) -> None:
-        """Write the state file, and hand the state to the metrics and the view."""
+        """Write the state file, and hand the state to the metrics and the view.
+
+        Metrics, or a view, that fail are dropped, and the study goes on.
+        """
+        self.shown = time.monotonic()
+        elapsed = self.shown - self.began
         unfinished = [*self.unfinished, *self.confirming.values()]
         self.state |= {
-            "spent": self.spent + time.time() - self.state["started"],
+            "elapsed": elapsed,
+            "spent": self.spent + elapsed,
             "heartbeat": time.time(),
             "done": len(self.records),
             "running": running,
@@ -213,9 +225,13 @@ class Driver:
             "unfinished": [spec.model_dump() for spec in unfinished] + self.search.pending,
         }
         self.run.write_state(self.state)
-        self._show_metrics()
-        if self.view:
-            self.view(self.state, self.records)
+        for show in list(self.shows):
+            try:
+                show()
+            except (Exception, SystemExit) as error:  # SystemExit: from Rich, on a broken pipe
+                what = "The metrics" if show == self._show_metrics else "The view"
+                log.warning("%s failed and will not be updated: %s: %s", what, type(error).__name__, error)
+                self.shows.remove(show)
 
     def _show_metrics(self) -> None:
         state = self.state

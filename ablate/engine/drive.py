@@ -1,8 +1,8 @@
 """Drives a study whose run, plan and Ray are there: its stages, how it ends, and what it leaves."""
 
+import logging
 import shlex
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,11 +26,14 @@ from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.front_findings import confirmed, front
 from ablate.reporting.run_results import RunResults
+from ablate.runs.log import logged
 from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
 from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,19 @@ def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> R
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    say_if_slow(planned.study, session.resources)
-    for notice in planned.notices:
-        print(notice, file=sys.stderr)
-    driver = Driver(run, planned, records, session.resources, session.dashboard, session.view)
-    ended_by: BaseException | None = None
-    try:
-        _run_stages(driver, planned, session)
-    except BaseException as error:
-        ended_by = error
-        _raise_for_caller(driver, error)
-    finally:
-        _end(driver, *_status(driver, ended_by))
+    with logged(run.path):
+        say_if_slow(planned.study, session.resources)
+        for notice in planned.notices:
+            log.warning(notice)
+        driver = Driver(run, planned, records, session.resources, session.dashboard, session.view)
+        ended_by: BaseException | None = None
+        try:
+            _run_stages(driver, planned, session)
+        except BaseException as error:
+            ended_by = error
+            _raise_for_caller(driver, error)
+        finally:
+            _end(driver, *_status(driver, ended_by))
     return Run(run.path)
 
 
@@ -191,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 
 def say_if_slow(study: StudySpec, resources: Resources) -> None:
-    """Warn on stderr when a study uses bf16 = true and this CPU emulates it, as after a move.
+    """Warn when a study uses bf16 = true and this CPU emulates it, as after a move.
 
     Args:
         study: The study.
@@ -199,10 +203,9 @@ def say_if_slow(study: StudySpec, resources: Resources) -> None:
     """
     uses_bf16 = study.recipe.bf16 is True or True in values(study.space.recipe.get("bf16", False))
     if uses_bf16 and not resources.address and not native_bf16():
-        print(
+        log.warning(
             "The recipe says bf16 = true, but this CPU has no bfloat16 instructions: a trial will take many "
-            "times as long. Continue on a machine that has them, or start anew with bf16 = false.",
-            file=sys.stderr,
+            "times as long. Continue on a machine that has them, or start anew with bf16 = false."
         )
 
 

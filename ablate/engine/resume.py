@@ -42,7 +42,7 @@ def resume_study(
 
     Raises:
         BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has,
-            or the dataset or the model has changed.
+            or the study, the dataset or the model has changed.
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
@@ -68,8 +68,9 @@ def resume_study(
                     write_study(run.path, planned.study)
                     from ablate.engine.drive import Session, drive
                     from ablate.runs.provenance import add_resume
+                    from ablate.runs.same_study import study_fields
 
-                    add_resume(run.path, planned.contents)
+                    add_resume(run.path, planned.contents | {"study": study_fields(planned.study)})
                     session = Session(writer, storage, resources, dashboard, view)
                     return drive(Run(run.path), planned, records, session), torn
 
@@ -96,9 +97,11 @@ def _planned(
 ) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
     from ablate.runs.provenance import check_contents
+    from ablate.runs.same_study import check_same
     from ablate.training.checkpoint_store import Storage
 
     records = ledger.read(path / "ledger.jsonl")
+    check_same(path, study, records)
     planned = plan(study, records)
     check_contents(path, planned.contents)
     return planned, records, Storage.tried(storage) if storage else None

@@ -1,7 +1,7 @@
 """A study from its question to its front: joins the plan, the cluster and the run's folder."""
 
+import logging
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +18,11 @@ from ablate.execution.ray_cluster import HERE, Resources
 from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.run import Run, create_run
+from ablate.runs.same_study import study_fields
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
+
+log = logging.getLogger(__name__)
 
 
 def run_study(
@@ -64,7 +67,7 @@ def run_study(
             run = create_run(path, planned.study, provenance() | _contents(planned, checks))
             for check in checks:
                 if check.notable:
-                    print(f"{check.about.capitalize()}: {check.found}.", file=sys.stderr)
+                    log.warning("%s: %s.", check.about.capitalize(), check.found)
             with ray_cluster.writer_for(path) as writer:
                 session = Session(writer, storage, resources, dashboard, view)
                 return drive(run, planned, [record for record, _ in reused.values()], session)
@@ -87,4 +90,5 @@ def _contents(planned: Plan, checks: Sequence[Check]) -> dict[str, Any]:
         "classes": list(planned.dataset.classes),
         "layer_groups": planned.search.groups,
         "checks": [asdict(check) for check in checks],
+        "study": study_fields(planned.study),
     }

@@ -3,6 +3,7 @@
 The paths of sockets must be short and ASCII, which those in TMPDIR need not be.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107  # of an address of AF_UNIX
 LONGEST = "/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_TaskEventsHead"  # that Ray appends
 SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
@@ -19,7 +21,7 @@ SHORT = Path("/tmp/ray")  # Ray's own choice where nothing is set
 def ray_folder() -> Iterator[Path]:
     """Choose the folder of a Ray that starts in the `with` block: of RAY_TMPDIR or TMPDIR, else /tmp/ray.
 
-    A folder that Ray cannot use is replaced by /tmp/ray, and stderr says so. Processes of Ray keep sockets of
+    A folder that Ray cannot use is replaced by /tmp/ray, with a warning. Processes of Ray keep sockets of
     their own in TMPDIR, so within the block such a TMPDIR is /tmp.
 
     Yields:
@@ -31,7 +33,7 @@ def ray_folder() -> Iterator[Path]:
         if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray takes /tmp
             continue
         consequence = f"so Ray keeps its files in {str(SHORT)!r}"
-        print(f"{name} {fault}, {consequence}: {str(given[name])!r}", file=sys.stderr)
+        log.warning("%s %s, %s: %r", name, fault, consequence, str(given[name]))
     first = next(iter(given), None)
     originals = {name: os.environ[name] for name in faults}
     os.environ.update(dict.fromkeys(faults, str(SHORT.parent)))

@@ -15,6 +15,7 @@ from ablate.execution.ray_cluster import await_write
 from ablate.formatting import describe_layers
 from ablate.runs.state import progress_of
 
+log = logging.getLogger(__name__)
 # (spec, trial_id, state, threads=) -> a generator of epochs that returns an Outcome
 Steps = Callable[..., Generator[Any, None, Any]]
 
@@ -60,8 +61,8 @@ class TrialWorker(tune.Trainable):
         self.name, spec = new_config["trial_id"], TrialSpec.model_validate(new_config["spec"])
         state = self.storage.load(self.name) if self.storage else None
         self.epochs = self.steps(spec, self.name, state, threads=self.threads)
-        resumed = f"(after {progress_of(state)})" if state else ""
-        print(f"trial {self.name}: {describe_layers(new_config['spec'])}", resumed)
+        resumed = f" (after {progress_of(state)})" if state else ""
+        log.info("trial %s: %s%s", self.name, describe_layers(new_config["spec"]), resumed)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ class TrialWorker(tune.Trainable):
             "accuracy": epoch.accuracy,
             "slot": self.slot,
         }
-        print(f"trial {self.name}: {progress_of(report)}, accuracy {epoch.accuracy:.1%}")
+        log.info("trial %s: %s, accuracy %.1f %%", self.name, progress_of(report), 100 * epoch.accuracy)
         if self.early_stopping:
             ray.get(self.writer.note.remote(epoch.record))
         return report
@@ -92,7 +93,7 @@ class TrialWorker(tune.Trainable):
             self.storage.drop(self.name)
         faulthandler.cancel_dump_traceback_later()
         error = outcome.record["error"] or ""
-        print(f"trial {self.name}: {outcome.record['status']} {error}")
+        log.info("trial %s: %s %s", self.name, outcome.record["status"], error)
         if error and not error.startswith(NonFinite.__name__):
             # An error may have broken the process: after one of CUDA's, no CUDA call succeeds.
             raise RuntimeError("the next trial gets a fresh process")
@@ -106,7 +107,7 @@ class TrialWorker(tune.Trainable):
         try:
             self.storage.save(self.name, state)
         except OSError as error:  # the trial goes on without it
-            print(f"trial {self.name}: epoch {state['epoch']} could not be kept: {error}")
+            log.warning("trial %s: epoch %d could not be kept: %s", self.name, state["epoch"], error)
 
     def __repr__(self) -> str:
         return f"slot {self.slot}"

@@ -50,7 +50,7 @@ def check_contents(path: Path, contents: dict[str, str]) -> None:
     Raises:
         BadInput: A digest has changed.
     """
-    for name, before in _known(path).items():
+    for name, before in known(path).items():
         if contents.get(name, before) != before:
             kind = name.removesuffix("_sha256")
             change = f"sha256 {before[:12]} then, {contents[name][:12]} now"
@@ -58,14 +58,20 @@ def check_contents(path: Path, contents: dict[str, str]) -> None:
             raise BadInput(f"{rule}; put back what was there, or begin a new run")
 
 
-def add_resume(path: Path, contents: dict[str, str]) -> None:
-    """Add this process to "resumed" in a run's provenance.json, and the digests where it has none yet."""
-    known = _known(path)
-    known = {**contents, **known, "resumed": [*known.get("resumed", []), provenance()]}
-    write_atomic(path / "provenance.json", json.dumps(known, indent=1).encode())
+def add_resume(path: Path, contents: dict[str, Any]) -> None:
+    """Add this process to "resumed" in a run's provenance.json.
+
+    Args:
+        path: The run's folder.
+        contents: The digests and the study, which are added where the file has none.
+    """
+    before = known(path)
+    now = {**contents, **before, "resumed": [*before.get("resumed", []), provenance()]}
+    write_atomic(path / "provenance.json", json.dumps(now, indent=1).encode())
 
 
-def _known(path: Path) -> dict[str, Any]:
+def known(path: Path) -> dict[str, Any]:
+    """Return what a run's provenance.json holds; nothing where there is none that can be read."""
     try:
         return dict(json.loads((path / "provenance.json").read_text(encoding="utf-8-sig")))
     except (FileNotFoundError, ValueError):  # a half-copied folder

@@ -32,6 +32,7 @@ class State(TypedDict, total=False):
     run: str  # its folder
     started: float  # seconds since 1970, as the heartbeat
     heartbeat: float
+    elapsed: float  # seconds since the driver began, by a monotonic clock
     spent: float  # seconds, by all drivers of the run
     before: int  # records when the driver began
     done: int  # records now
@@ -90,4 +91,5 @@ def seconds_left(state: State) -> float | None:
     done = state["done"] - state["before"] + running
     if state["status"] != "running" or not done:
         return None
-    return (state["heartbeat"] - state["started"]) * ((state["trials"] - state["before"]) / done - 1)
+    elapsed = state.get("elapsed", state["heartbeat"] - state["started"])
+    return elapsed * ((state["trials"] - state["before"]) / done - 1)

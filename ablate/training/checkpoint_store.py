@@ -1,6 +1,7 @@
 """Stores the state of unfinished trials, so that they continue after a worker died."""
 
 import io
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,8 @@ import torch
 from pyarrow import ArrowInvalid, fs
 
 from ablate.errors import BadInput
+
+log = logging.getLogger(__name__)
 
 
 class Storage:
@@ -52,7 +55,7 @@ class Storage:
         except FileNotFoundError:
             return None
         except Exception as error:  # unreachable, truncated, or not a state: the trial starts again
-            print(f"trial {name}: its stored state cannot be read: {error}")
+            log.warning("trial %s: its stored state cannot be read: %s", name, error)
             return None
 
     def drop(self, name: str) -> None:

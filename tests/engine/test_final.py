@@ -108,7 +108,7 @@ def test_what_was_opened_is_said(both):
 
 
 @pytest.mark.long
-def test_a_complete_final_run_opens_nothing_again(both, capsys):
+def test_a_complete_final_run_opens_nothing_again(both, logged):
     folder = both[0]
     before = (
         (folder / "final" / "ledger.jsonl").read_bytes(),
@@ -120,7 +120,7 @@ def test_a_complete_final_run_opens_nothing_again(both, capsys):
         (folder / "cache" / "openings.jsonl").read_bytes(),
     )
     assert before == after
-    assert capsys.readouterr().err.count(f"opened before, by {folder / 'other'}") == 1
+    assert logged().count(f"opened before, by {folder / 'other'}") == 1
 
 
 @pytest.mark.parametrize(

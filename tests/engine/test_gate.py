@@ -84,7 +84,7 @@ def test_layers_without_effect_stay_full_with_the_reason(tmp_path):
     assert any("vision_model.head" in line and "never reaches the logits" in line for line in said)
 
 
-def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys):
+def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, logged):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_images_are_counted_and_the_head_is_explained(tiny_vit, tmp_path, capsys
     assert any("notes.txt" in line for line in images)
     assert any("scaled up" in line for line in images)  # from 30 x 20 to the model's 32 x 32
     assert [check for check in checks if check.about == "checkpoint"]
-    assert capsys.readouterr().err.count("notes.txt") == 1
+    assert logged().count("notes.txt") == 1
     assert not any(
         "notes.txt" in line or "scaled up" in line for line in status._describe_checks(checks, plan(asked))
     )  # said once

@@ -169,7 +169,7 @@ def test_what_a_library_in_c_prints_stays_out_of_the_json():
     assert done.stdout.split() == ["before", "{}"] and "within" in done.stderr
 
 
-def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys):
+def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, logged):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for capabilities, bf16, address, told in (
         ({"avx2": True}, True, None, True),
@@ -181,7 +181,7 @@ def test_bf16_that_this_cpu_has_no_instructions_for_is_told(monkeypatch, capsys)
         say_if_slow(
             StudySpec(question="?", space="layers_bits", recipe={"bf16": bf16}), Resources(address=address)
         )
-        assert ("no bfloat16 instructions" in capsys.readouterr().err) == told
+        assert ("no bfloat16 instructions" in logged()) == told
 
 
 @pytest.mark.slow

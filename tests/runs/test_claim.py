@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from threading import Thread, Timer
+from types import SimpleNamespace
 
 import pytest
 
@@ -244,3 +246,20 @@ def test_locks_where_open_files_have_none(tmp_path, monkeypatch):
             Timer(0.1, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
             with hold(tmp_path, role) as held:
                 assert held is not None
+
+
+@pytest.mark.parametrize("skew", [-3600, -90, 120, 7200], ids="{} s".format)
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_clock_of_another_host_may_be_another(tmp_path, monkeypatch, skew, alive):
+    """Its heartbeat goes on, or does not, whatever time it says."""
+    run = create_run(tmp_path, STUDY, {})
+    first = time.time() + skew
+    beats = iter([first, first + alive])
+    state = {"counts": {}, "pid": 1, "host": "elsewhere", "status": "running"}
+
+    def beat(seconds=0.0):
+        run.write_state(state | {"heartbeat": next(beats)})
+
+    beat()
+    monkeypatch.setattr("ablate.runs.run.time", SimpleNamespace(time=time.time, sleep=beat))
+    assert run.alive is alive

@@ -1,0 +1,89 @@
+"""Whether a run's study is still the one that its trials were made by.
+
+The study is recorded when the run begins. A run of an older version has its records alone.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ablate.config.canonical import asked
+from ablate.config.study_spec import OLDER, StudySpec
+from ablate.config.trial_spec import checked
+from ablate.errors import BadInput, short_repr
+from ablate.runs.ledger import trial_of
+from ablate.runs.provenance import known
+from ablate.runs.record import Record
+
+MAX_DIFFERENCES = 4  # that a message names
+# Texts and limits, which may change while a run goes on. The contents of model and data are compared by
+# `check_contents`: their folders may move.
+FREE = {"name", "question", "source", "cost", "expected", "command", "described", "model", "data"}
+FREE |= {"trials", "hours", "max_size_bytes", "max_latency_ms", "min_accuracy"}
+FREE |= {"space.name", "space.description"}
+TABLES = {"space.layer", "space.recipe", "tune"}  # of axes: an absent one is a difference
+
+
+def check_same(path: Path, study: StudySpec, records: Iterable[Record]) -> None:
+    """Check that a study, as RUN/study.toml has it now, is the one that the run's trials were made by.
+
+    Args:
+        path: The run's folder.
+        study: The study.
+        records: The run's records.
+
+    Raises:
+        BadInput: A field was changed; the message has it, before and after.
+    """
+    before = known(path).get("study")
+    found = _changes(_completed(before), study_fields(study)) if before else _changed_recipe(study, records)
+    if changes := list(islice(found, MAX_DIFFERENCES)):
+        rule = f"{str(path / 'study.toml')!r} must be the study that the run's trials were made by"
+        advice = "restore it, or take it as a new study with `ablate study STUDY --out RUN`"
+        raise BadInput(f"{rule}, but {'; '.join(changes)}; {advice}")
+
+
+def study_fields(study: StudySpec) -> dict[str, Any]:
+    """Return a study as plain data for provenance.json, by which `check_same` knows it again."""
+    return dict(json.loads(study.model_dump_json()))
+
+
+def _completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A recorded study with the fields that its version did not have yet, where this version can read it."""
+    ours = {name: value for name, value in fields.items() if name in StudySpec.model_fields}
+    with suppress(BadInput):
+        return study_fields(checked(StudySpec, OLDER | ours, "provenance.json"))
+    return fields
+
+
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Each field that differs. One that only another version has is left out."""
+    if name in FREE or before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = before | now if name in TABLES else [key for key in before if key in now]
+        for key in keys:
+            was, is_now = before.get(key, "absent"), now.get(key, "absent")
+            yield from _changes(was, is_now, f"{name}.{key}" if name else key)
+    else:
+        yield f"{name} was {short_repr(before)} and is {short_repr(now)}"
+
+
+def _changed_recipe(study: StudySpec, records: Iterable[Record]) -> Iterator[str]:
+    """The fields of the recipe that nothing in the study varies, and that a record has otherwise."""
+    steps = [*study.steps, *([study.reference] if study.reference else [])]
+    varied = {*study.space.recipe, *study.tune}.union(*({*step.recipe, *step.tune} for step in steps))
+    ours = {name: value for name, value in study.recipe.model_dump().items() if name not in varied}
+    seen = set()
+    for record in records:
+        spec = trial_of(record)
+        again = spec.model_copy(update={"recipe": spec.recipe.model_copy(update=ours)})
+        theirs, mine = (asked(each, exclude=set())["recipe"] for each in (spec, again))
+        for name in dict.fromkeys([*theirs, *mine]):
+            was, is_now = (recipe.get(name, "absent") for recipe in (theirs, mine))
+            if was != is_now and name not in seen:
+                seen.add(name)
+                yield f"recipe.{name} was {was!r} in trial {record['trial_id']} and is {is_now!r}"

@@ -1,0 +1,42 @@
+"""A study whose terminal disappears goes on and ends."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+import pytest
+from conftest import wait
+
+from ablate import load_run
+
+
+@pytest.mark.slow
+def test_a_study_outlives_its_terminal(tiny_study, tmp_path):
+    """The terminal is closed after the first trial: its processes get SIGHUP, and its writes EIO."""
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    out = tmp_path / "run"
+    terminal, theirs = pty.openpty()
+    study = subprocess.Popen(
+        [sys.executable, "-m", "ablate", "study", str(tmp_path / "tiny.toml"), "--out", str(out)],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # it gets SIGHUP
+    )
+    os.close(theirs)
+    os.set_blocking(terminal, False)
+
+    def recorded():
+        with contextlib.suppress(BlockingIOError):
+            os.read(terminal, 1 << 16)
+        ledger = out / "ledger.jsonl"
+        return ledger.exists() and b"\n" in ledger.read_bytes()
+
+    wait(recorded)
+    os.close(terminal)
+    assert study.wait() == 0
+    run = load_run(out)
+    assert run.state["status"] in ("finished", "exhausted") and len(run.records) == run.state["trials"]
