@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ablate.config.trial_spec import Spec
 from ablate.errors import AblateError, BadInput, WriteFailed
-from ablate.execution.ray_folder import free_space, ray_folder
+from ablate.execution.ray_folder import free_space, home_fault, ray_folder
 from ablate.hardware import cpus
 from ablate.runs.locks import owner
 from ablate.runs.writer import Writer
@@ -87,8 +87,9 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         AblateError: Ray does not start on this machine.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are in the ledger
-    if ray.is_initialized() and not resources.address:
-        yield _dashboard(ray.init(ignore_reinit_error=True)), _resolved(resources)
+    if ray.is_initialized():
+        _check_running(resources.address)
+        yield _dashboard(ray.init(ignore_reinit_error=True, logging_level="ERROR")), _resolved(resources)
         return
     local = {"include_dashboard": True, "dashboard_host": resources.dashboard_host, "num_cpus": cpus()}
     joined = {"runtime_env": {"py_modules": [str(PACKAGE)]}}
@@ -105,12 +106,22 @@ def connected(resources: Resources) -> Iterator[tuple[str, Resources]]:
         if resources.address:
             rule = f"--address must be that of a Ray cluster of this version, but {resources.address!r}"
             raise BadInput(f"{rule}: {reason}") from None
+        if fault := home_fault(error):
+            raise BadInput(fault) from None
         where = f" ({free_space(folder)})" if folder else ""
         raise AblateError(f"Ray did not start on this machine{where}: {reason}") from None
     try:
         yield _dashboard(context), _resolved(resources)
     finally:
         ray.shutdown()
+
+
+def _check_running(address: str | None) -> None:
+    """Raise BadInput where this process is connected to another Ray than the one at an address."""
+    running = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", running):
+        rule = f"--address must be the Ray that this process is connected to, {running}, but got {address!r}"
+        raise BadInput(f"{rule}; leave it out, or call ray.shutdown() before")
 
 
 def _dashboard(context: Any) -> str:

@@ -51,6 +51,19 @@ def free_space(folder: Path) -> str:
     return f"{where}; TMPDIR or RAY_TMPDIR names another folder"
 
 
+def home_fault(error: Exception) -> str:
+    """Say that Ray did not start because it cannot keep its key in the user's home folder; "" where it can.
+
+    Args:
+        error: What `ray.init` raised.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111, since Path.home() raises where there is none
+    if not isinstance(error, OSError) or not str(error.filename or "").startswith(home):
+        return ""
+    rule = f"HOME must be a folder that can be written, since Ray keeps a key there, but is {home!r}"
+    return f"{rule} ({error.strerror}: {str(error.filename)!r}); set HOME to another folder"
+
+
 def _fault(folder: Path) -> str:
     """Why Ray cannot keep its files in a folder; "" where it can."""
     if not folder.is_absolute():
