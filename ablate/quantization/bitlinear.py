@@ -7,11 +7,13 @@ exactly as the packed layer does.
 """
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
@@ -72,8 +74,14 @@ def straight_through(x: Tensor, value: Tensor, inside: Tensor | None = None) -> 
 def is_differentiated(*tensors: Tensor) -> bool:
     """Whether gradients to one of these tensors are recorded; never in an export, which computes values."""
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    wanted = wanted or forward_ad._current_level >= 0  # in forward mode, tensors do not say
     is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return wanted and not (is_traced or torch.compiler.is_exporting())
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which products keep their dtype; the meta device has no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -88,6 +96,8 @@ class BitLinear(nn.Linear):
         in_features: Of the input.
         out_features: Of the output.
         bias: Whether there is one.
+        device: Of its parameters.
+        dtype: Of its parameters.
         **fields: Those of `LayerSpec`; weights are "binary" by default.
 
     Attributes:
@@ -104,8 +114,16 @@ class BitLinear(nn.Linear):
     ramp: Tensor | None = None
     images: int | None = None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, **fields: Any) -> None:
-        super().__init__(in_features, out_features, bias)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
         self.spec = LayerSpec(**{"weights": "binary", **fields})
         if self.spec.weights == "full":
             rule = "BitLinear's weights must be binary, ternary, int4 or int8"
@@ -193,7 +211,7 @@ class BitLinear(nn.Linear):
         """
         spec, wanted = self.spec, x.dtype
         wide = torch.promote_types(self.weight.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device):
             x = self._normed(x.to(wide))
             weight, beta = quantize_weights(self.weight.to(wide), spec)  # (out, in), () or (out, 1)
             beta = beta.flatten()  # (1,) or (out,)
@@ -215,7 +233,7 @@ class BitLinear(nn.Linear):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         if prefix.endswith("base_layer."):  # inside PEFT's, whose save_pretrained writes the adapter alone
             fact = "the file of an adapter does not record that the model it was trained on is quantized"
-            warnings.warn(f"{fact}: quantize_ that model again before the adapter is loaded", stacklevel=2)
+            warnings.warn(f"{fact}: quantize_ that model again before the adapter is loaded", stacklevel=1)
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ from ablate.quantization.bitlinear import (
     BitLinear,
     carry_hooks,
     is_differentiated,
+    no_autocast,
     separate_images,
     straight_through,
 )
@@ -111,7 +112,7 @@ class IntegerLinear(nn.Module):
 
     def _exact(self, x: Tensor) -> Tensor:
         spec, wanted = self.spec, x.dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device):
             x = self._normed(x.to(torch.promote_types(wanted, torch.float32)))
             if spec.activation_bits is None:
                 y = F.linear(x, self.levels.to(x.dtype)) * self.beta
