@@ -58,7 +58,7 @@ def row(title: str, folder: Path) -> dict[str, str]:
 
 
 def outcome(title: str, kind: str, folder: Path) -> str:
-    """Whether it "works", "warns", or is "refused" by ablate or "refused by" a library; other faults raise."""
+    """Whether it "works" or "warns", is "refused" by ablate or "refused by" a library; other faults raise."""
     if kind not in USES[title].kinds:
         return "-"
     folder.mkdir()

@@ -123,10 +123,10 @@ def saved_by_trainer(model: Any, folder: Path) -> None:
     same(model.eval(), loaded, tolerance=1e-6)
 
 
-def adapted(model: Any) -> Any:
+def adapted(model: Any, *names: str) -> Any:
     import peft
 
-    config = peft.LoraConfig(target_modules=["q_proj", "fc1"], init_lora_weights=False)
+    config = peft.LoraConfig(target_modules=[*(names or ("q_proj", "fc1"))], init_lora_weights=False)
     return peft.get_peft_model(model, config)
 
 
@@ -139,7 +139,7 @@ def trained_adapter(model: Any, folder: Path) -> None:
 
 @use("LoRA, `save_pretrained`", "the file of the adapter does not record the quantization", needs="peft")
 def saved_adapter(model: Any, folder: Path) -> None:
-    adapted(model).save_pretrained(folder / "adapter")
+    adapted(model, "v_proj").save_pretrained(folder / "adapter")
 
 
 @use("LoRA, `merge_and_unload`", "most of the adapter would be lost", needs="peft")

@@ -13,13 +13,13 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
 from ablate.quantization.adapters import refuse_merging
+from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 Scale = Literal["token", "image", "tensor"]
@@ -42,41 +42,6 @@ def separate_images(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Ten
     if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:
         return x, spec.activation_scale
     return x.reshape(images, -1, x.shape[-1]), "image"
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Returns value; its gradient goes to x: x + (value - x).detach() without the rounding error.
-
-    With `inside`, a mask of x's shape, only the elements inside have a gradient.
-    """
-
-    generate_vmap_rule = True  # for torch.func
-
-    @staticmethod
-    def forward(x: Tensor, value: Tensor, inside: Tensor | None) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), None, None
-
-
-def straight_through(x: Tensor, value: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Return `value`, with a gradient that goes to x, or to its elements `inside` alone."""
-    return _StraightThrough.apply(x, value, inside)
-
-
-def is_differentiated(*tensors: Tensor) -> bool:
-    """Whether gradients to one of these tensors are recorded; never in an export, which computes values."""
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    wanted = wanted or forward_ad._current_level >= 0  # in forward mode, tensors do not say
-    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return wanted and not (is_traced or torch.compiler.is_exporting())
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -231,7 +196,9 @@ class BitLinear(nn.Linear):
             return (y if self.bias is None else y + self.bias).to(wanted)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        if prefix.endswith("base_layer."):  # inside PEFT's, whose save_pretrained writes the adapter alone
+        if prefix.startswith("base_model.model.") or prefix.endswith(
+            "base_layer."
+        ):  # PEFT writes the adapter alone
             fact = "the file of an adapter does not record that the model it was trained on is quantized"
             warnings.warn(f"{fact}: quantize_ that model again before the adapter is loaded", stacklevel=1)
         super()._save_to_state_dict(destination, prefix, keep_vars)

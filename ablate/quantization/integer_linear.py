@@ -13,14 +13,8 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.quantization.bitlinear import (
-    BitLinear,
-    carry_hooks,
-    is_differentiated,
-    no_autocast,
-    separate_images,
-    straight_through,
-)
+from ablate.quantization.bitlinear import BitLinear, carry_hooks, no_autocast, separate_images
+from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 
@@ -48,6 +42,13 @@ def _int8_is_slow() -> bool:
         integers = min(seconds(torch._int_mm, levels) for _ in range(5))
         floats = min(seconds(torch.mm, levels.float()) for _ in range(5))
     return integers > 3 * floats
+
+
+def check_sums(in_features: int, weights: str) -> None:
+    """Raises BadInput where the sums of a layer's products could leave int32."""
+    if in_features * 127 * TOP[weights] >= 2**31:
+        rule = f"in_features * 127 * {TOP[weights]} must be below 2^31"
+        raise BadInput(f"{rule}, but in_features={in_features}")
 
 
 class IntegerLinear(nn.Module):
@@ -80,9 +81,7 @@ class IntegerLinear(nn.Module):
         super().__init__()
         self.spec = spec
         self.out_features, self.in_features = levels.shape
-        if self.in_features * 127 * TOP[spec.weights] >= 2**31:
-            rule = f"in_features * 127 * {TOP[spec.weights]} must be below 2^31"
-            raise BadInput(f"{rule}, but in_features={self.in_features}")
+        check_sums(self.in_features, spec.weights)
         self.floats = not levels.is_cuda and _int8_is_slow()
         in_integers = spec.activation_bits is not None and not self.floats
         self.halved = spec.weights == "int8" and in_integers and _int8_saturates()

@@ -20,7 +20,7 @@ from ablate.errors import BadInput, short_repr
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
-from ablate.models.unquantizable import inside_fused, unfit
+from ablate.models.unquantizable import inside_fused
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
 from ablate.quantization.bitlinear import BitLinear, carry_hooks
@@ -30,8 +30,8 @@ from ablate.quantization.packed_files import JSON as JSON
 from ablate.quantization.packed_files import TENSORS as TENSORS
 from ablate.quantization.packed_files import read as read
 from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, sha256
+from ablate.quantization.packing_rules import check_packable, refuse_saving
 from ablate.quantization.quantizers import quantize_weights
-from ablate.quantization.recorded import record_of
 from ablate.quantization.wrappers import plain_names, unwrapped
 
 
@@ -65,7 +65,7 @@ def pack(
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
     _check_target(directory := Path(directory))
-    _check_packable(model := unwrapped(model))
+    check_packable(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
     layers = {name: module.spec for name, module in modules if isinstance(module, BitLinear)}
     tensors = _tensors(model, layers, dtype)
@@ -123,8 +123,9 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         BadInput: The files were not written by `pack`, or do not fit the model.
     """
     header, tensors = read(directory)
-    model = skeleton
-    if model is None:
+    if skeleton is not None:
+        model = unwrapped(skeleton)
+    else:
         if header.model is None:
             raise BadInput(f"{directory} holds a model that transformers has no class for; give its skeleton")
         model = from_config(**header.model.model_dump(), parameters=len(tensors))
@@ -133,9 +134,10 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         rule = f"{directory} lacks {unset[0]!r}, which the model computes when it is built"
         raise BadInput(f"{rule}; give a skeleton")
     image_by_image_(model, header.layers.values())
-    if hasattr(model, "save_pretrained"):
-        vars(model)["save_pretrained"] = _refuse_saving
-    return model.eval().requires_grad_(False)
+    for name in ("save_pretrained", "push_to_hub"):
+        if hasattr(model, name):
+            vars(model)[name] = refuse_saving
+    return (model if skeleton is None else skeleton).eval().requires_grad_(False)
 
 
 def load_preprocess(directory: str | Path) -> Preprocess:
@@ -144,33 +146,6 @@ def load_preprocess(directory: str | Path) -> Preprocess:
     if images is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
     return Preprocess(**images.model_dump())
-
-
-def _refuse_saving(*args: Any, **kwargs: Any) -> None:
-    rule = (
-        "a packed model has no weights that from_pretrained could load, so save_pretrained must not write it"
-    )
-    raise BadInput(f"{rule}; copy the folder of the packed model")
-
-
-def _check_packable(model: nn.Module) -> None:
-    """Raises BadInput for a model that is packed already, or whose layers are not what would be stored."""
-    if any(isinstance(module, IntegerLinear) for module in model.modules()):
-        raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
-    for key, value in model.state_dict().items():
-        if type(value) is not Tensor:
-            rule = f"tensors must be plain to be packed, but {key!r} is a {type(value).__name__}"
-            raise BadInput(
-                f"{rule}; gather or convert it first, and load it into a model that is not sharded"
-            )
-    quantized = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, BitLinear)]
-    for name, layer in quantized:
-        if why := unfit(layer):
-            raise BadInput(f"BitLinear {name!r} cannot be packed: {why}")
-    if record_of(model).get("layers") and not quantized:
-        rule = "the model's configuration records quantized layers, but none of them is quantized"
-        mend = "quantize_(model, recorded_precisions(model)), or delete model.config.quantization_config"
-        raise BadInput(f"{rule}; call {mend}")
 
 
 def _needs_skeleton(model: nn.Module, header: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:

@@ -110,6 +110,20 @@ def test_a_layer_from_a_machine_with_exact_int8_products_stays_exact(monkeypatch
     assert pickle.loads(stored).floats and not layer.floats
 
 
+def test_a_layer_that_could_not_be_loaded_is_not_packed(tmp_path):
+    with pytest.raises(BadInput, match=r"below 2\^31"):
+        pack(nn.Sequential(BitLinear(140_000, 1, weights="int8")), tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_skeleton_may_be_wrapped(tmp_path):
+    model = make("BitLinear")
+    pack(model, tmp_path)
+    skeleton = torch.compile(full(), backend="eager")
+    assert load_packed(tmp_path, skeleton) is skeleton
+    assert logits(skeleton._orig_mod, pixels()).equal(logits(model, pixels()))
+
+
 def test_as_nn_linear_it_takes_a_device_and_a_dtype():
     layer = BitLinear(4, 2, device="meta", dtype=torch.bfloat16)
     assert layer.weight.is_meta and layer.bias.dtype == torch.bfloat16
