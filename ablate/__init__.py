@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ablate.quantization.packed_model import load_packed as load_packed
     from ablate.quantization.packed_model import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
+    from ablate.quantization.recorded import recorded_precisions as recorded_precisions
     from ablate.runs.run import load_run as load_run
     from ablate.training.trial_runner import run_trial as run_trial
 
@@ -36,6 +37,7 @@ _MODULES = {
     "pack": "quantization.packed_model",
     "predict": "engine.predict",
     "quantize_": "quantization.quantize",
+    "recorded_precisions": "quantization.recorded",
     "run_study": "engine.run_study",
     "run_trial": "training.trial_runner",
 }

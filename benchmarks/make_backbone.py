@@ -223,6 +223,7 @@ def make(
         if len(rows) < epochs and time.perf_counter() - started >= 60 * minutes:
             print(f"stopped after {len(rows)} of {epochs} epochs; the same command goes on", flush=True)
             return
+    vars(model.config).pop("quantization_config", None)  # what is saved are the latent weights
     model.half().save_pretrained(out)
     size = {"height": SIDE, "width": SIDE}
     ViTImageProcessor(size=size, image_mean=PREPROCESS.mean, image_std=PREPROCESS.std).save_pretrained(out)

@@ -69,6 +69,7 @@ def test_exported_names():
         "pack",
         "predict",
         "quantize_",
+        "recorded_precisions",
         "run_study",
         "run_trial",
     ]

@@ -16,13 +16,15 @@ from ablate.quantization import packed_model
 def bench(
     directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0, compiled: bool = False
 ) -> list[dict[str, Any]]:
-    """Measure a packed model beside its twins in float32 and bfloat16, whose weights are random.
+    """Measure a packed model beside twins in full precision, whose weights are random.
+
+    Both are measured in float32 and in bfloat16: the packed model's integer products stay as they are.
 
     Args:
         directory: The folder of the packed model.
         batches: Images a call.
         seconds: To measure each for.
-        compiled: Whether each of the three is measured under torch.compile as well.
+        compiled: Whether each of the four is measured under torch.compile as well.
 
     Returns:
         Rows of a table: file sizes and bytes in memory (parameters and buffers), which are counted, and
@@ -34,12 +36,14 @@ def bench(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = packed_model.load_preprocess(directory).size
     twin = _twin(directory, device)
+    packed, disk = packed_model.load_packed(directory).to(device), _disk_bytes(directory)
     models = {
-        "packed": packed_model.load_packed(directory).to(device),
+        "packed": packed,
+        "packed, bfloat16": copy.deepcopy(packed).bfloat16(),
         "full, float32": twin,
         "full, bfloat16": copy.deepcopy(twin).bfloat16(),
     }
-    sizes = {name: memory_bytes(model) for name, model in models.items()} | {"packed": _disk_bytes(directory)}
+    sizes = {name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()}
     if compiled:
         for name, model in [*models.items()]:
             models[f"{name}, compiled"] = (copied := copy.deepcopy(model))

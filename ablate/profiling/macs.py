@@ -60,7 +60,7 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
         Those of the whole model, and by name those of each of its linear layers.
     """
     model = sharing_copy(model).eval()  # thop adds buffers
-    rules = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
+    rules: dict[type[nn.Module], Any] = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()
     with attention, torch.no_grad():

@@ -6,6 +6,8 @@ values and straight-through gradients; evaluation multiplies integer levels and 
 exactly as the packed layer does.
 """
 
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self
 
 import torch
@@ -16,6 +18,8 @@ from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
+from ablate.quantization.adapters import refuse_merging
+from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 Scale = Literal["token", "image", "tensor"]
@@ -40,21 +44,14 @@ def separate_images(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Ten
     return x.reshape(images, -1, x.shape[-1]), "image"
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Returns value; its gradient goes to x: x + (value - x).detach() without the rounding error.
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which products keep their dtype; the meta device has no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
-    With `inside`, a mask of x's shape, only the elements inside have a gradient.
-    """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, inside: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inside)
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), None, None
+def _at_least_float32(x: Tensor) -> Tensor:
+    """float16 as float32: it has neither the 1e-8 of ternary weights nor the inverse of a small gamma."""
+    return x.float() if x.dtype == torch.float16 else x
 
 
 class BitLinear(nn.Linear):
@@ -64,6 +61,8 @@ class BitLinear(nn.Linear):
         in_features: Of the input.
         out_features: Of the output.
         bias: Whether there is one.
+        device: Of its parameters.
+        dtype: Of its parameters.
         **fields: Those of `LayerSpec`; weights are "binary" by default.
 
     Attributes:
@@ -80,8 +79,16 @@ class BitLinear(nn.Linear):
     ramp: Tensor | None = None
     images: int | None = None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, **fields: Any) -> None:
-        super().__init__(in_features, out_features, bias)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
         self.spec = LayerSpec(**{"weights": "binary", **fields})
         if self.spec.weights == "full":
             rule = "BitLinear's weights must be binary, ternary, int4 or int8"
@@ -110,37 +117,56 @@ class BitLinear(nn.Linear):
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Fig. 7: LN, no learned parameters
-        normed = F.layer_norm(x, (self.in_features,), eps=1e-5) if self.spec.norm else x
-        if not self.training:
-            return self._exact(normed)
+        if self.spec.weights == "binary" and "weight_mask" in self._buffers:
+            rule = "binary weights are -1 or 1 and must not be pruned, but torch.nn.utils.prune was used"
+            raise BadInput(f"{rule}; make the layer ternary, or remove its pruning")
+        if self.training:
+            return self._rounded(x)
+        if not is_differentiated(x, self.weight):
+            return self._exact(x)
+        with torch.no_grad():
+            exact = self._exact(x)
+        return straight_through(self._rounded(x.to(self.weight.dtype)).to(exact.dtype), exact)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """De-quantized values in floating point: what training computes, and whose gradients count."""
+        normed = self._normed(x)
         value, weight = self._quantized_activations(normed), self._quantized_weight()
-        if self.ramp is not None:  # x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
+        if self.training and self.ramp is not None:
+            # x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
             value = torch.lerp(x.to(value.dtype), value, self.ramp.to(value.dtype))
             weight = torch.lerp(self.weight, weight, self.ramp.to(weight.dtype))
         return F.linear(value, weight, self.bias)
 
+    def _normed(self, x: Tensor) -> Tensor:
+        # Fig. 7: LN, no learned parameters
+        return F.layer_norm(x, (self.in_features,), eps=1e-5) if self.spec.norm else x
+
     def _quantized_weight(self) -> Tensor:
-        """Training: beta W~ in floating point, its gradient straight through to W."""
+        """beta W~ in floating point, its gradient straight through to W."""
         with torch.no_grad():
-            levels, beta = quantize_weights(self.weight, self.spec)
+            levels, beta = quantize_weights(_at_least_float32(self.weight), self.spec)
             clipped = self.spec.straight_through == "clipped" and TABLE[self.spec.weights].has_beta
             inside = self.weight.abs() <= beta if clipped else None  # arXiv 1602.02830 eq. 4, its 1 for beta
-            value = levels.mul_(beta)
-        return _StraightThrough.apply(self.weight, value, inside)
+            value = levels.mul_(beta).to(self.weight.dtype)
+        return straight_through(self.weight, value, inside)
 
     def _quantized_activations(self, x: Tensor) -> Tensor:
-        """Training: Quant(x) in floating point, its gradient straight through to x."""
+        """Quant(x) in floating point, its gradient straight through to x."""
         spec, bits = self.spec, self.spec.activation_bits
         if bits is None:
             return x
         with torch.no_grad():
-            levels, scale, offset = quantize_activations(x, bits, spec.signed, spec.activation_scale)
+            images = 1 if self.training else self.images  # training keeps the batch's scale
+            rows, per = separate_images(_at_least_float32(x), spec, images)
+            levels, scale, offset = quantize_activations(rows, bits, spec.signed, per)
             inside = None
             if spec.straight_through == "clipped":  # as the weights: no gradient beyond the outermost levels
-                inside = (x if spec.signed else x - offset).abs() <= max(1, 2 ** (bits - 1) - 1) * scale
+                most = max(1, 2 ** (bits - 1) - 1) * scale
+                inside = ((rows if spec.signed else rows - offset).abs() <= most).reshape(x.shape)
             value = levels.mul_(scale) if spec.signed else levels.mul_(scale).add_(offset)
-        return _StraightThrough.apply(x, value, inside)
+            value = value.reshape(x.shape).to(x.dtype)
+        return straight_through(x, value, inside)
 
     def _exact(self, x: Tensor) -> Tensor:
         """Evaluation, at least in float32: integer levels multiply exactly, scales and bias come after.
@@ -150,8 +176,8 @@ class BitLinear(nn.Linear):
         """
         spec, wanted = self.spec, x.dtype
         wide = torch.promote_types(self.weight.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(wide)
+        with no_autocast(x.device):
+            x = self._normed(x.to(wide))
             weight, beta = quantize_weights(self.weight.to(wide), spec)  # (out, in), () or (out, 1)
             beta = beta.flatten()  # (1,) or (out,)
             if spec.activation_bits is None:
@@ -169,9 +195,20 @@ class BitLinear(nn.Linear):
                 y = y.reshape(*x.shape[:-1], self.out_features)
             return (y if self.bias is None else y + self.bias).to(wanted)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if prefix.startswith("base_model.model.") or prefix.endswith(
+            "base_layer."
+        ):  # PEFT writes the adapter alone
+            fact = "the file of an adapter does not record that the model it was trained on is quantized"
+            warnings.warn(f"{fact}: quantize_ that model again before the adapter is loaded", stacklevel=1)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         return f"{super().extra_repr()}, {fields}"
+
+
+refuse_merging(BitLinear)
 
 
 def carry_hooks(old: nn.Module, new: nn.Module) -> None:

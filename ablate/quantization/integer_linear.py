@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.quantization.bitlinear import BitLinear, carry_hooks, separate_images
+from ablate.quantization.bitlinear import BitLinear, carry_hooks, no_autocast, separate_images
+from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
 
 
@@ -42,11 +44,19 @@ def _int8_is_slow() -> bool:
     return integers > 3 * floats
 
 
+def check_sums(in_features: int, weights: str) -> None:
+    """Raises BadInput where the sums of a layer's products could leave int32."""
+    if in_features * 127 * TOP[weights] >= 2**31:
+        rule = f"in_features * 127 * {TOP[weights]} must be below 2^31"
+        raise BadInput(f"{rule}, but in_features={in_features}")
+
+
 class IntegerLinear(nn.Module):
     """Computes what `BitLinear` does in evaluation, to the bit, by `torch._int_mm`: (..., in) -> (..., out).
 
     On a CPU on which that is slow (`floats`) the same integers are multiplied in float32, which holds their
-    sums exactly. Everything outside the product is float32. The weights are unpacked once, to int8 at a byte
+    sums exactly. Everything outside the product is float32, or float64 where the input is, in models of half
+    precision as well; the output has the input's dtype. The weights are unpacked once, to int8 at a byte
     each: unpacking in every call made ViT-B/16 slower by 30 % at batch 1 and saved 70 MiB
     (benchmarks/results/packed-*.json has both). With activation_bits=None they are float32 and the product is
     in floating point.
@@ -71,11 +81,10 @@ class IntegerLinear(nn.Module):
         super().__init__()
         self.spec = spec
         self.out_features, self.in_features = levels.shape
-        if self.in_features * 127 * TOP[spec.weights] >= 2**31:
-            rule = f"in_features * 127 * {TOP[spec.weights]} must be below 2^31"
-            raise BadInput(f"{rule}, but in_features={self.in_features}")
+        check_sums(self.in_features, spec.weights)
         self.floats = not levels.is_cuda and _int8_is_slow()
-        self.halved = spec.weights == "int8" and not self.floats and _int8_saturates()
+        in_integers = spec.activation_bits is not None and not self.floats
+        self.halved = spec.weights == "int8" and in_integers and _int8_saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
         if spec.activation_bits is None:
             levels = levels.float()
@@ -89,13 +98,23 @@ class IntegerLinear(nn.Module):
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        spec = self.spec
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            if spec.norm:
-                x = F.layer_norm(x, (self.in_features,), eps=1e-5)  # Fig. 7: LN, no learned parameters
+        if not is_differentiated(x):
+            return self._exact(x)
+        with torch.no_grad():
+            exact = self._exact(x)
+        weight = (self._integers().to(x.dtype) * self.beta.to(x.dtype)[:, None]).detach()  # (out, in)
+        return straight_through(F.linear(self._normed(x), weight).to(x.dtype), exact)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        # Fig. 7: LN, no learned parameters
+        return F.layer_norm(x, (self.in_features,), eps=1e-5) if self.spec.norm else x
+
+    def _exact(self, x: Tensor) -> Tensor:
+        spec, wanted = self.spec, x.dtype
+        with no_autocast(x.device):
+            x = self._normed(x.to(torch.promote_types(wanted, torch.float32)))
             if spec.activation_bits is None:
-                y = F.linear(x, self.levels) * self.beta
+                y = F.linear(x, self.levels.to(x.dtype)) * self.beta
             else:
                 rows, per = separate_images(x, spec, self.images)
                 levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, per)
@@ -103,10 +122,10 @@ class IntegerLinear(nn.Module):
                 if not spec.signed:
                     y += offset * self.row_sums  # undoes Fig. 5: eta * beta * rowsum(W~)
                 y = y.reshape(*x.shape[:-1], self.out_features)
-            return y if self.bias is None else y.add_(self.bias)
+            return (y if self.bias is None else y.add_(self.bias)).to(wanted)
 
     def _product(self, levels: Tensor) -> Tensor:
-        """float32 integers (..., in) times the weights: (..., out), exact, in int32 or in float32."""
+        """Floating-point integers (..., in) times the weights: (..., out), exact, in int32 or in floats."""
         if self.floats and not levels.is_cuda:
             return self._in_floats(levels)
         integers = levels.to(torch.int8)
@@ -122,12 +141,34 @@ class IntegerLinear(nn.Module):
 
     def _in_floats(self, levels: Tensor) -> Tensor:
         """float32 holds integers up to 2^24 exactly: the inputs are split so that no sum is larger."""
-        weights = self.levels[: self.out_features, : self.in_features].float()
+        weights = self._integers().to(levels.dtype)
         most = 2**24 // (127 * TOP[self.spec.weights]) - 1
         if self.in_features <= most:
             return F.linear(levels, weights)
         parts = zip(torch.split(levels, most, -1), torch.split(weights, most, -1), strict=True)
         return torch.stack([F.linear(x, w).int() for x, w in parts]).sum(0, dtype=torch.int32)
+
+    def _integers(self) -> Tensor:
+        """The weights (out, in) without the padding, their halves added up."""
+        levels = self.levels[:, : self.in_features]
+        if self.halved:
+            levels = levels + levels.roll(-self.out_features, 0)
+        return levels[: self.out_features]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the layer, but keep its dtypes: scales in half precision would change the numbers."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            now = self._buffers[name]
+            if value is not None and now is not None and now.dtype != value.dtype:
+                self._buffers[name] = value.to(now.device)
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the layer; on the machine that it comes from, products without halves may be exact."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.floats |= self.spec.weights == "int8" and not self.halved and _int8_saturates()
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())

@@ -15,6 +15,7 @@ from ablate.models.torchvision_models import Named
 
 FORMAT = 1  # version of the layout
 Dtype = Literal["float32", "float16", "bfloat16"]
+UNWRITTEN = {"dtype", "quantization_config"}  # of a configuration: the header says both by itself
 
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -126,14 +127,15 @@ def _stored(spec: LayerSpec) -> dict[str, Any]:
 
 
 def _architecture(model: nn.Module) -> dict[str, Any] | None:
-    """Class and configuration, without private keys and dtype; of a baseline, its name and labels."""
+    """Class and configuration, without the keys UNWRITTEN; of a baseline, its name and labels."""
     config = getattr(model, "config", None)
     if config is None:
         return None
     if isinstance(config, Named):
         labels = {str(i): label for i, label in config.id2label.items()}
         return {"name": config.name, "attention": "eager", "config": {"id2label": labels}}
-    public = {key: value for key, value in config.to_diff_dict().items() if key[0] != "_" and key != "dtype"}
+    fields = config.to_diff_dict().items()
+    public = {key: value for key, value in fields if key[0] != "_" and key not in UNWRITTEN}
     attention = "sdpa" if config._attn_implementation == "sdpa" else "eager"
     config = json.loads(json.dumps(public))  # labels get text for keys
     return {"name": type(model).__name__, "attention": attention, "config": config}

@@ -4,10 +4,12 @@
 `packed_files` reads both files.
 """
 
+import copy
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save
@@ -17,6 +19,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, short_repr
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
+from ablate.models.torchvision_models import Named
 from ablate.models.unquantizable import inside_fused
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
@@ -27,7 +30,9 @@ from ablate.quantization.packed_files import JSON as JSON
 from ablate.quantization.packed_files import TENSORS as TENSORS
 from ablate.quantization.packed_files import read as read
 from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, sha256
+from ablate.quantization.packing_rules import check_packable, refuse_saving
 from ablate.quantization.quantizers import quantize_weights
+from ablate.quantization.wrappers import plain_names, unwrapped
 
 
 def pack(
@@ -40,10 +45,11 @@ def pack(
     """Write a model to a folder as packed.json and model.safetensors.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
-    its bias.
+    its bias. A warning says where `load_packed` will need a skeleton.
 
     Args:
-        model: Its other tensors are stored as they are.
+        model: Its other tensors are stored as they are. DDP, DataParallel, AveragedModel and torch.compile
+            are looked through.
         directory: It is made where it does not exist.
         preprocess: The image processing that the model expects; it is stored beside the model.
         dtype: Of the stored tensors in floating point.
@@ -53,17 +59,22 @@ def pack(
 
     Raises:
         BadInput: A value is not finite, or would not be in `dtype`; or the folder has the file of a model
-            that `pack` did not write.
+            that `pack` did not write; or the model is sharded, has adapters or is packed already, or a
+            quantized layer is pruned or parametrized. Nothing is written then.
     """
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
     _check_target(directory := Path(directory))
-    if any(isinstance(module, IntegerLinear) for module in model.modules()):
-        raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
+    check_packable(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
     layers = {name: module.spec for name, module in modules if isinstance(module, BitLinear)}
-    data = _serialised(_tensors(model, layers, dtype))
-    header = header_of(model, layers, preprocess, dtype)
+    tensors = _tensors(model, layers, dtype)
+    short = plain_names(model, [*layers, *tensors])
+    tensors = {short[key]: value for key, value in tensors.items()}
+    header = header_of(model, {short[name]: spec for name, spec in layers.items()}, preprocess, dtype)
+    if why := _needs_skeleton(model, header, tensors):
+        warnings.warn(f"load_packed will need a skeleton of this model: {why}", stacklevel=2)
+    data = _serialised(tensors)
     files = {JSON: dumps(header | {"sha256": sha256(header, data)}), TENSORS: data}
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -112,8 +123,9 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         BadInput: The files were not written by `pack`, or do not fit the model.
     """
     header, tensors = read(directory)
-    model = skeleton
-    if model is None:
+    if skeleton is not None:
+        model = unwrapped(skeleton)
+    else:
         if header.model is None:
             raise BadInput(f"{directory} holds a model that transformers has no class for; give its skeleton")
         model = from_config(**header.model.model_dump(), parameters=len(tensors))
@@ -122,7 +134,10 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         rule = f"{directory} lacks {unset[0]!r}, which the model computes when it is built"
         raise BadInput(f"{rule}; give a skeleton")
     image_by_image_(model, header.layers.values())
-    return model.eval().requires_grad_(False)
+    for name in ("save_pretrained", "push_to_hub"):
+        if hasattr(model, name):
+            vars(model)[name] = refuse_saving
+    return (model if skeleton is None else skeleton).eval().requires_grad_(False)
 
 
 def load_preprocess(directory: str | Path) -> Preprocess:
@@ -131,6 +146,26 @@ def load_preprocess(directory: str | Path) -> Preprocess:
     if images is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
     return Preprocess(**images.model_dump())
+
+
+def _needs_skeleton(model: nn.Module, header: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
+    """Why `load_packed` could not build the model from its header alone; None where it can."""
+    kind, about = type(model), header["model"]
+    known = kind.__module__.partition(".")[0] == "transformers" or isinstance(
+        getattr(model, "config", None), Named
+    )
+    if about is None or not known:
+        return f"{kind.__name__} is neither an image classifier of transformers nor a model that goes by name"
+    packed = Header(**header, sha256="")
+    try:
+        built = from_config(
+            **copy.deepcopy(about), parameters=len(tensors)
+        )  # LeViT changes its configuration
+        _linear(built, packed)
+        _check_tensors(tensors, built, packed)
+    except BadInput as error:
+        return str(error)
+    return None
 
 
 def _check_target(directory: Path) -> None:
@@ -179,14 +214,10 @@ def _fill(
     model: nn.Module, header: Header, tensors: dict[str, Tensor], directory: str | Path, in_place: bool
 ) -> None:
     """Give a model its packed layers and its other tensors. Raises BadInput where they do not fit."""
-    # Earlier versions quantized layers that this one leaves full; they load as well.
-    fused = inside_fused(model)
-    modules = model.named_modules(remove_duplicate=False)
-    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
-    for name, spec in header.layers.items():
-        if name not in linear or spec.weights == "full":
-            rule = "packed layers must be linear layers of the model"
-            raise BadInput(f"{directory}: {rule}, but {name[:80]!r} is none")
+    try:
+        linear = _linear(model, header)
+    except BadInput as error:
+        raise BadInput(f"{directory}: {error}") from None
     _check_tensors(tensors, model, header)
     for name, spec in header.layers.items():
         old, (parent, _, child) = linear[name], name.rpartition(".")
@@ -202,6 +233,19 @@ def _fill(
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     # not strict: the names are checked, and IntegerLinear adds its own
     model.load_state_dict(rest, strict=False, assign=not in_place)
+
+
+def _linear(model: nn.Module, header: Header) -> dict[str, nn.Linear]:
+    """The linear layers of a model by name. Raises BadInput where the packed ones are not among them."""
+    # Earlier versions quantized layers that this one leaves full; they load as well.
+    fused = inside_fused(model)
+    modules = model.named_modules(remove_duplicate=False)
+    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
+    for name, spec in header.layers.items():
+        if name not in linear or spec.weights == "full":
+            rule = "packed layers must be linear layers of the model"
+            raise BadInput(f"{rule}, but {name[:80]!r} is none")
+    return linear
 
 
 def _check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header) -> None:

@@ -11,13 +11,19 @@ from ablate.models.layer_groups import linear_layers, match, unnormalised
 from ablate.models.unquantizable import unquantizable, unused
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
+from ablate.quantization.recorded import check_unrecorded, record_
+from ablate.quantization.wrappers import unwrapped
 
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
     """Replace linear layers by BitLinear, in place; they keep their weights and biases.
 
+    The configuration of a model of transformers records them, so that `save_pretrained` does;
+    `recorded_precisions` reads the record.
+
     Args:
-        model: Changed in place.
+        model: Changed in place. Inside DDP, DataParallel, AveragedModel or torch.compile, names are those of
+            the inner model.
         precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
             leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role.
 
@@ -26,8 +32,11 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
 
     Raises:
         BadInput: A pattern matches no linear layer, or one inside an attention module that would not call it;
-            or two patterns match the same layer. Nothing is replaced then.
+            or two patterns match the same layer; or the model is sharded, has adapters, or is quantized by
+            another library. Nothing is replaced then.
     """
+    model = unwrapped(model)
+    check_unrecorded(model)
     layers, chosen = linear_layers(model), resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
@@ -39,6 +48,7 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, replacements[id(module)])
     image_by_image_(model, chosen.values())
+    record_(model)
     return [*chosen]
 
 

@@ -47,7 +47,7 @@ def ternarize(w: Tensor, beta: Beta = "absmean", per: Per = "tensor") -> tuple[T
         trits: -1, 0 or +1, of w's shape and dtype.
         beta: 0-dimensional, or (out, 1) per channel.
     """
-    trits = (w / (_absmean(w, per) + 1e-8)).round_().clamp_(-1, 1)  # [10] eq. 1-3
+    trits = (w / (_absmean(w, per) + 1e-8)).round_().clamp_min_(-1).clamp_max_(1)  # [10] eq. 1-3
     return trits, _beta(w, trits, beta, per)
 
 
@@ -132,5 +132,5 @@ def quantize_activations(
         low, centred = 0, x - offset
     inverse = (q_b / gamma).nan_to_num()  # finite where gamma = 0: zeros then give levels 0
     # Fig. 4 and 5; [1] eq. 4-6: clipped to Qb - 1, since the paper's Qb - eps would round to Qb
-    levels = (centred * inverse).round_().clamp_(low, q_b - 1)
+    levels = (centred * inverse).round_().clamp_min_(low).clamp_max_(q_b - 1)  # torch.func has no clamp_
     return levels, gamma / q_b, offset

@@ -1,0 +1,36 @@
+"""Which models can be packed, and what a packed model refuses."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ablate.errors import BadInput
+from ablate.models.unquantizable import unfit
+from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.integer_linear import IntegerLinear, check_sums
+from ablate.quantization.recorded import record_of
+
+
+def refuse_saving(*args: Any, **kwargs: Any) -> None:
+    """Take the place of `save_pretrained` of a packed model. Raises BadInput."""
+    rule = "save_pretrained must not write a packed model, which has no weights for from_pretrained"
+    raise BadInput(f"{rule}; copy the folder of the packed model")
+
+
+def check_packable(model: nn.Module) -> None:
+    """Raises BadInput for a model that is packed already, or whose layers are not what would be stored."""
+    if any(isinstance(module, IntegerLinear) for module in model.modules()):
+        raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
+    for key, value in model.state_dict().items():
+        if type(value) is not Tensor:
+            rule = f"tensors must be plain to be packed, but {key!r} is a {type(value).__name__}"
+            raise BadInput(f"{rule}; gather it first, and load it into a model that is not sharded")
+    quantized = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, BitLinear)]
+    for name, layer in quantized:
+        if why := unfit(layer):
+            raise BadInput(f"BitLinear {name!r} cannot be packed: {why}")
+        check_sums(layer.in_features, layer.spec.weights)
+    if record_of(model).get("layers") and not quantized:
+        rule = "the model's configuration records quantized layers, but none of them is quantized"
+        mend = "quantize_(model, recorded_precisions(model)), or delete model.config.quantization_config"
+        raise BadInput(f"{rule}; call {mend}")

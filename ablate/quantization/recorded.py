@@ -1,0 +1,73 @@
+"""The quantization in a transformers model's configuration, so that `save_pretrained` keeps it.
+
+transformers' `from_pretrained` says that it skips it, and loads the weights that were quantized in training.
+"""
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from ablate.config.trial_spec import LayerSpec, checked
+from ablate.errors import BadInput, short_repr
+from ablate.quantization.bitlinear import BitLinear
+
+METHOD = "ablate"
+FIELD = "quantization_config"
+HINT = "after from_pretrained: ablate.quantize_(model, ablate.recorded_precisions(model))"
+
+
+def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
+    """Read which layers of a loaded model were quantized, from its configuration.
+
+    `quantize_(model, recorded_precisions(model))` quantizes a model as it was when `save_pretrained` or
+    `Trainer.save_model` saved it.
+
+    Args:
+        model: Of transformers, as `from_pretrained` returns it.
+
+    Returns:
+        By layer name, its precision.
+
+    Raises:
+        BadInput: The configuration has no such record.
+    """
+    found = record_of(model)
+    layers = found.get("layers")
+    if found.get("quant_method") != METHOD or not isinstance(layers, dict):
+        rule = f"the model's configuration must have a {FIELD} of ablate"
+        raise BadInput(f"{rule}, but got {short_repr(found or None)}; give quantize_ the precisions")
+    return {name: checked(LayerSpec, fields, f"{FIELD} of {name!r}") for name, fields in layers.items()}
+
+
+def record_of(model: nn.Module) -> dict[str, Any]:
+    """The quantization that a model's configuration names, by whatever method; else empty."""
+    found = getattr(getattr(model, "config", None), FIELD, None) or {}
+    return found if isinstance(found, dict) else found.to_dict()
+
+
+def check_unrecorded(model: nn.Module) -> None:
+    """Raises BadInput where another library has quantized the model: its record would be lost."""
+    if (method := record_of(model).get("quant_method", METHOD)) != METHOD:
+        rule = (
+            f"a model must be in floating point to be quantized, but this one's configuration names {method}"
+        )
+        raise BadInput(f"{rule}; load the original")
+
+
+def record_(model: nn.Module) -> None:
+    """Write the quantized layers of a model to its configuration, where it is one of transformers.
+
+    Args:
+        model: Its configuration is replaced by a copy in all of its modules: others may share it.
+    """
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "to_diff_dict"):
+        return
+    modules = model.named_modules()
+    layers = {name: module.spec.model_dump() for name, module in modules if isinstance(module, BitLinear)}
+    own = copy.copy(config)
+    setattr(own, FIELD, {"quant_method": METHOD, "layers": layers, "hint": HINT})
+    for module in model.modules():
+        for key in [key for key, value in vars(module).items() if value is config]:
+            setattr(module, key, own)
