@@ -95,10 +95,11 @@ def _planned(
     study: StudySpec, path: Path, storage: str | None
 ) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
-    from ablate.runs.provenance import check_contents
+    from ablate.runs.provenance import check_contents, keep_model
     from ablate.training.checkpoint_store import Storage
 
     records = ledger.read(path / "ledger.jsonl")
+    keep_model(path, study.model)
     planned = plan(study, records)
     check_contents(path, planned.contents)
     return planned, records, Storage.tried(storage) if storage else None

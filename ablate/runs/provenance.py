@@ -15,6 +15,7 @@ import torch
 from ablate.errors import BadInput
 from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
+from ablate.models import digests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The package's folders in a checkout.
@@ -55,7 +56,27 @@ def check_contents(path: Path, contents: dict[str, str]) -> None:
             kind = name.removesuffix("_sha256")
             change = f"sha256 {before[:12]} then, {contents[name][:12]} now"
             rule = f"RUN must go on with the {kind} that it began with, but that has changed ({change})"
-            raise BadInput(f"{rule}; put back what was there, or begin a new run")
+            mend = "put back what was there, or begin a new run"
+            then, now = (_known(path).get("versions") or {}).get("transformers"), version("transformers")
+            if kind == "model" and then and then != now:
+                # Digests of the first versions of ablate were of what transformers made of the files.
+                mend += f"; if nothing was changed, resume with transformers {then}, since this is {now}"
+            raise BadInput(f"{rule}; {mend}")
+
+
+def keep_model(path: Path, model: str) -> None:
+    """Let trials of a run's model keep the ids that they had in an older version of ablate.
+
+    Args:
+        path: The run's folder.
+        model: Its model.
+
+    Raises:
+        BadInput: The model is unknown or broken.
+    """
+    known = _known(path)
+    if known.get("model_sha256") and known.get("classes"):
+        digests.keep_start(model, known["classes"], known["model_sha256"])
 
 
 def add_resume(path: Path, contents: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating, skeletons, torchvision_models
+from ablate.models import checkpoints, digests, loading, locating, skeletons, torchvision_models
 from ablate.models.layer_groups import groups
 from ablate.profiling.macs import count
 
@@ -71,7 +71,7 @@ def test_the_small_ones_take_small_images_and_start_from_the_seed():
 
 def test_digests_tell_models_apart():
     names = ["resnet18:random", "resnet18-32", "vgg16:random", "vgg16-32"]
-    assert len({loading.digest(name) for name in names}) == 4
+    assert len({digests.digest(name) for name in names}) == 4
 
 
 def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
@@ -126,9 +126,9 @@ def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypat
     torch.save(state, path)
     model = checkpoints.load("resnet18", TEN)
     assert model.conv1.weight.equal(state["conv1.weight"]) and model.fc.out_features == 11
-    before = loading.digest("resnet18")
+    before = digests.digest("resnet18")
     torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, path)
-    assert loading.digest("resnet18") != before  # of the values
+    assert digests.digest("resnet18") != before  # of the values
     path.write_bytes(b"no weights")
     with pytest.raises(BadInput, match=r"cannot load model 'resnet18'.*give resnet18:random"):
         checkpoints.load("resnet18", TEN)

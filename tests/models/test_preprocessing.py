@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating
+from ablate.models import checkpoints, digests, loading, locating
 from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.training.trial import trial_id
 
@@ -187,7 +187,7 @@ def test_without_a_crop_images_must_have_the_models_shape(fields, tmp_path):
 def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
     plain = loading.preprocess("vit-micro")
     assert json.dumps(plain.identity) == json.dumps(astuple(plain)[:6])
-    assert loading.digest("vit-micro").startswith("5c5bef8e06b5a069")
+    assert digests.digest("vit-micro").startswith("5c5bef8e06b5a069")
     assert replace(plain, swapped=True).identity != plain.identity
     assert (
         replace(plain, source=(3, 4), crop=False, at_decoding=True).identity == plain.identity
@@ -220,7 +220,7 @@ def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
         saved(tmp_path, "ViT", size={"height": 16, "width": 16}, **fields)
         spec = TrialSpec(model=str(tmp_path))
-        return loading.preprocess(str(tmp_path)).mean, loading.digest(str(tmp_path)), trial_id(spec)
+        return loading.preprocess(str(tmp_path)).mean, digests.digest(str(tmp_path)), trial_id(spec)
 
     torch.manual_seed(0)
     first, then, processed = save(), save(), save(image_mean=[0.1, 0.2, 0.3])

@@ -236,8 +236,8 @@ def test_two_records_of_a_trial_that_differ_are_refused():
     one, other = ({**SMALL[0], "status": "complete", "accuracy": value} for value in (0.25, 0.5))
     content = b"".join(map(ledger.line, [one, SMALL[1], other, other]))
     said = (
-        "ledger: a trial must have one record, but a0 has two that differ, in lines 1 and 3 (accuracy: 0.25, 0.5), "
-        "and 1 more lines are of this kind; delete the line that is not of this run"
+        "ledger: a trial must have one record, but a0 has two that differ, in lines 1 and 3 "
+        "(accuracy: 0.25, 0.5), and 1 more lines are of this kind; delete the line that is not of this run"
     )
     with pytest.raises(BadInput, match=re.escape(said)):
         ledger.parse(content, Path("ledger"))
