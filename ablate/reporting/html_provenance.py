@@ -1,18 +1,15 @@
 """Where the numbers of a report page come from, and the command that makes them again."""
 
-import json
 import shlex
 from typing import Any
 
+from ablate.runs.provenance_file import read_provenance
 from ablate.runs.run import Run
 
 
 def provenance_terms(run: Run) -> dict[str, str]:
     """Where the numbers of a run come from: a description for each term, or "not known"."""
-    try:
-        known = json.loads((run.path / "provenance.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        known = {}
+    known = read_provenance(run.path)
     study = run.study
     seeds = f"{study.seed} to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else f"{study.seed}"
     terms: dict[str, Any] = {
@@ -24,7 +21,7 @@ def provenance_terms(run: Run) -> dict[str, str]:
         "started": known.get("started_at"),
     }
     if resumes := known.get("resumed"):
-        texts = [f"{each['started_at']} at commit {_commit(each) or 'not known'}" for each in resumes]
+        texts = [f"{each.get('started_at')} at commit {_commit(each) or 'not known'}" for each in resumes]
         terms["resumed"] = ", ".join(texts)
     terms.update({key: known[key] for key in ("hardware", "versions") if key in known})
     if known.get("command"):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,39 +20,52 @@ ROOT = Path(__file__).parents[2]
 SPLIT = {"DINOv2, SwiGLU"}
 
 
-def oldest():
-    """The requirement of the oldest transformers that is allowed."""
+def oldest(name):
+    """The requirement of the oldest version of a package that is allowed."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return next(each for each in listed if each.startswith("transformers")).replace(">=", "==")
+    return next(each for each in listed if re.match(rf"{name}\b", each)).replace(">=", "==")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A folder for PYTHONPATH with the oldest transformers, and what it needs in other versions than ours."""
-    folder = tmp_path_factory.mktemp("site")
+def install(folder, *requirements):
+    """Skips the test where there is no package index, but not in CI."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1", "--target", folder]
+    done = subprocess.run([*pip, *requirements], capture_output=True, text=True)
+    if done.returncode and not os.environ.get("CI"):
+        said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        pytest.skip(f"{' '.join(requirements)} cannot be installed here: {said}")
+    assert not done.returncode, done.stderr
 
-    def install(*requirements):
-        done = subprocess.run([*pip, *requirements], capture_output=True, text=True)
-        if done.returncode and not os.environ.get("CI"):
-            pytest.skip(f"{oldest()} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-        assert not done.returncode, done.stderr
 
-    install("--no-deps", oldest())
+@pytest.fixture(scope="module", params=["transformers", "torch"])
+def site(request, tmp_path_factory):
+    """A folder for PYTHONPATH with the oldest transformers, or with the oldest torch as well."""
+    folder = tmp_path_factory.mktemp("site")
+    install(folder, "--no-deps", oldest("transformers"))
     needed = next(each for each in distributions(path=[str(folder)]) if each.name == "transformers").requires
-    install(*(each for each in needed if re.match(r"(huggingface[-_]hub|tokenizers)\b[^;]*$", each)))
-    return folder
+    # In other versions than this transformers needs.
+    install(folder, *(each for each in needed if re.match(r"(huggingface[-_]hub|tokenizers)\b[^;]*$", each)))
+    if request.param == "torch":
+        # Its CUDA libraries would take gigabytes: those of this torch may serve.
+        install(folder, "--no-deps", oldest("torch"), oldest("torchvision"))
+        done = python("-c", "import torch, torchvision; print(torch.__version__)", path=[folder])
+        if done.returncode:
+            pytest.skip(f"{oldest('torch')} needs other libraries than this torch: {done.stderr[-200:]}")
+        assert done.stdout.startswith(oldest("torch").partition("==")[2])
+    yield folder
+    shutil.rmtree(folder)
 
 
-def run(what, folder, site=None):
-    """What across_versions.py prints, with this transformers or the one of a folder."""
-    paths = [*([site] if site else []), ROOT, ROOT / "tests"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "across_versions.py", what, folder],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
-        capture_output=True,
-        text=True,
+def python(*arguments, path):
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, *arguments], env=os.environ | paths, capture_output=True, text=True
     )
+
+
+def run(what, folder, *site):
+    """What across_versions.py prints, with this transformers or the one of a folder."""
+    script = ROOT / "tests" / "across_versions.py"
+    done = python(script, what, folder, path=[*site, ROOT, ROOT / "tests"])
     assert not done.returncode, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -59,11 +73,11 @@ def run(what, folder, site=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("upgrade", [True, False], ids=["upgrade", "downgrade"])
 def test_a_packed_model_and_a_digest_outlive_another_transformers(upgrade, site, tmp_path):
-    writer, reader = (site, None) if upgrade else (None, site)
-    packed_with = run("write", tmp_path, writer)["version"]
-    before, after = run("read", tmp_path, writer), run("read", tmp_path, reader)
+    writer, reader = ([site], []) if upgrade else ([], [site])
+    packed_with = run("write", tmp_path, *writer)["version"]
+    before, after = run("read", tmp_path, *writer), run("read", tmp_path, *reader)
     assert sorted([packed_with, after.pop("version")]) == sorted(
-        [oldest().partition("==")[2], version("transformers")]
+        [oldest("transformers").partition("==")[2], version("transformers")]
     )
     expected = {family for family, cells in documented().items() if cells["packs and loads"] == families.YES}
     assert expected <= {*after} and before.pop("version") == packed_with
