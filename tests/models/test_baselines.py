@@ -1,6 +1,7 @@
 """torchvision's models: what they are, where they stay full, and how they are counted, packed and refused."""
 
 import hashlib
+import json
 import socket
 import threading
 from contextlib import nullcontext
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.models import get_model_weights
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
@@ -159,6 +161,22 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
         skeletons.from_config("resnet18-32", "eager", config, 10**9)
+
+
+def test_another_thread_may_build_a_model_meanwhile(tiny_vit, monkeypatch):
+    """Its parameters are not counted as those of the described one, and it gets no error of that."""
+    built = []
+
+    def meanwhile(model):
+        other = threading.Thread(target=lambda: built.extend(nn.Linear(2, 2) for _ in range(99)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(skeletons, "_compute_buffers", meanwhile)
+    config = json.loads((tiny_vit / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in ("architectures", "dtype")}
+    skeletons.from_config("ViTForImageClassification", "eager", config, 40)
+    assert len(built) == 99
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):
