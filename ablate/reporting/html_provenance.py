@@ -43,5 +43,7 @@ def study_command(run: Run) -> str:
 
 def _commit(known: dict[str, Any]) -> str | None:
     """The commit of a provenance, and whether there were changes beside it."""
-    commit = known.get("git_commit")
-    return f"{commit} with changes that are not committed" if commit and known.get("git_dirty") else commit
+    commit, changed = known.get("git_commit"), known.get("git_dirty")
+    if not commit or changed is False:
+        return commit
+    return f"{commit} {'with' if changed else 'and perhaps'} changes that are not committed"

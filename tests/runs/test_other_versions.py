@@ -8,6 +8,7 @@ import pytest
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput
+from ablate.reporting.html_provenance import provenance_terms
 from ablate.runs.provenance import add_resume, check_contents
 from ablate.runs.provenance_file import read_provenance
 from ablate.runs.run import Run, create_run
@@ -85,3 +86,20 @@ def test_a_state_of_another_version_is_filled_up_or_passed_over(run):
     for other in ({"counts": 3}, {"counts": {}, "heartbeat": "now"}, {"counts": {}, "running": 3}, []):
         state.write_text(json.dumps(other))
         assert run.state == {}
+
+
+@pytest.mark.parametrize(
+    ("dirty", "said"),
+    [
+        ({"git_dirty": False}, "abc"),
+        ({"git_dirty": True}, "abc with changes that are not committed"),
+        ({"git_dirty": None}, "abc and perhaps changes that are not committed"),
+        ({}, "abc and perhaps changes that are not committed"),
+    ],
+)
+def test_a_commit_is_not_named_alone_where_there_were_changes(dirty, said, run):
+    provenance(
+        run, {"git_commit": "abc", **dirty, "resumed": [{"started_at": "then", "git_commit": "abc", **dirty}]}
+    )
+    terms = provenance_terms(run)
+    assert terms["commit"] == said and terms["resumed"] == f"then at commit {said}"
