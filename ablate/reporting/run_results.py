@@ -1,5 +1,6 @@
 """What the findings read of a run, and what a finding is."""
 
+import json
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from ablate.analysis import bounds
 from ablate.config.objectives import TABLE
-from ablate.runs.provenance_file import read_provenance
 from ablate.runs.run import Run
 from ablate.search.experiment_design import Design
 
@@ -85,7 +85,10 @@ class RunResults:
 
     @cached_property
     def _provenance(self) -> dict[str, Any]:
-        return read_provenance(self.run.path)
+        try:
+            return dict(json.loads((self.run.path / "provenance.json").read_text(encoding="utf-8-sig")))
+        except (OSError, ValueError):
+            return {}
 
     @property
     def digest(self) -> str | None:
