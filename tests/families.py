@@ -22,6 +22,7 @@ from ablate.models.layer_groups import groups, linear_layers
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import packed_bytes
 
+DOCS = Path(__file__).parents[1] / "docs"
 DEEP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 PATCHES = {"image_size": 32, "patch_size": 8, **DEEP}
 VIT = {**PATCHES, "intermediate_size": 64}
@@ -174,6 +175,13 @@ def build(family: str) -> nn.Module:
             else:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval()
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """The table of docs/families.md: family -> column -> cell."""
+    lines = [line for line in (DOCS / "families.md").read_text().splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {cells[0]: dict(zip(head[1:], cells[1:], strict=True)) for cells in rows}
 
 
 YES, NO = "yes", "no"

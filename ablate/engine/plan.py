@@ -15,7 +15,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec, Value
 from ablate.data import datasets, flips
 from ablate.errors import BadInput
-from ablate.models import checkpoints, layer_groups, loading, locating, unquantizable
+from ablate.models import checkpoints, digests, layer_groups, locating, unquantizable
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Count, Counter
@@ -60,7 +60,7 @@ class Plan:
         """Digests of what the dataset and the model hold, whatever their names are."""
         return {
             "dataset_sha256": self.dataset.digest,
-            "model_sha256": loading.start(self.study.model, self.dataset.classes),
+            "model_sha256": digests.start(self.study.model, self.dataset.classes),
         }
 
     @property

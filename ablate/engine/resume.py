@@ -96,12 +96,13 @@ def _planned(
     study: StudySpec, path: Path, storage: str | None
 ) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
-    from ablate.runs.provenance import check_contents
+    from ablate.runs.provenance import check_contents, keep_model
     from ablate.runs.same_study import check_same
     from ablate.training.checkpoint_store import Storage
 
     records = ledger.read(path / "ledger.jsonl")
     check_same(path, study, records)
+    keep_model(path, study.model)
     planned = plan(study, records)
     check_contents(path, planned.contents)
     return planned, records, Storage.tried(storage) if storage else None

@@ -14,6 +14,7 @@ from ablate.errors import BadInput, write_error
 from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
+from ablate.runs.provenance import keep_model
 from ablate.runs.record import Record, value_of
 from ablate.runs.run import check_idle, load_run
 from ablate.search.searcher import Search
@@ -63,6 +64,7 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
         _with_own_objectives(record, planned.study) for record in records if record["status"] == "complete"
     ]
     specs = [effective(trial_of(record)) for record in complete]
+    keep_model(run.path, planned.study.model)
     known = {
         record["trial_id"]: (record, run.path)
         for record, spec in zip(complete, specs, strict=True)

@@ -1,8 +1,6 @@
-"""What every model has, whatever it comes from: logits, copies, image processing and a digest."""
+"""What every model has, whatever it comes from: logits, copies and image processing."""
 
 import copy
-import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,22 +9,13 @@ from torch.utils._pytree import tree_leaves
 
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.models import heads, torchvision_models
+from ablate.models import torchvision_models
 from ablate.models.image_processors import read_image_processor
-from ablate.models.locating import config_of, first_line, source
+from ablate.models.locating import first_line, source
 from ablate.models.preprocessing import Preprocess
-from ablate.models.pretrained import read
 
 # Of each file of a checkpoint: name, inode, size in bytes, and times of its last changes.
 Stamp = tuple[tuple[str, int, int, int, int], ...]
-NO_EFFECT = (  # keys of a configuration that change no output
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-    "id2label",
-    "label2id",
-    "architectures",
-)
 
 
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -108,7 +97,7 @@ def preprocess(name: str) -> Preprocess:
     """
     if name in builtin.KNOWN:
         return Preprocess(**torchvision_models.image_processing(name))
-    return _preprocess(name, *_location(name))
+    return _preprocess(name, *location(name))
 
 
 @lru_cache
@@ -121,58 +110,18 @@ def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
         raise BadInput(f"model {name!r} {rule}; {mend}: {first_line(error)}") from None
 
 
-def digest(name: str) -> str:
-    """sha256 of a checkpoint's tensors, configuration and image processing; cached until its files change.
+def location(name: str) -> tuple[str, Stamp]:
+    """Find a checkpoint.
 
     Args:
-        name: As of `load`.
+        name: As of `checkpoints.load`.
 
     Returns:
-        64 hexadecimal digits.
+        Where it is, and a stamp of its files there: cached values are valid for these alone.
 
     Raises:
-        BadInput: The name is unknown, or the checkpoint broken.
+        BadInput: The name is unknown.
     """
-    return _digest(name, *_location(name))
-
-
-@lru_cache
-def _digest(name: str, source: str, stamp: Stamp) -> str:
-    if name in builtin.KNOWN:
-        return torchvision_models.digest(name)
-    loaded = read(name)
-    config, model = loaded.model.config, loaded.model
-    fields = {key: value for key, value in config.to_diff_dict().items() if key not in NO_EFFECT}
-    about = json.dumps([fields, preprocess(name).identity], sort_keys=True, default=str)
-    sha = hashlib.sha256(about.encode())
-    for key, tensor in sorted(model.state_dict().items()):
-        if key not in loaded.random:
-            sha.update(key.encode() + tensor.contiguous().numpy().tobytes())
-    return sha.hexdigest()
-
-
-def start(name: str, labels: list[str]) -> str:
-    """A hash of what a trial starts from: the checkpoint, and what becomes of its head for these labels.
-
-    Args:
-        name: As of `load`.
-        labels: Names of the data's classes, in order.
-
-    Returns:
-        `digest(name)` where the head is kept in order or has another size, as in the first versions; else
-        another hash.
-
-    Raises:
-        BadInput: The name is unknown, or the checkpoint broken.
-    """
-    checkpoint, changed = digest(name), heads.match(config_of(name), labels).changed
-    if changed is None:
-        return checkpoint
-    return hashlib.sha256(json.dumps([checkpoint, changed]).encode()).hexdigest()
-
-
-def _location(name: str) -> tuple[str, Stamp]:
-    """Where a checkpoint is, and a stamp of its files there: cached values are valid for these alone."""
     if name in builtin.KNOWN:
         where = ""
         paths = [torchvision_models.checkpoint(name)] if name in torchvision_models.PRETRAINED else []

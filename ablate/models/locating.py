@@ -101,6 +101,35 @@ def unread(name: str) -> list[str]:
     return [file for file in WEIGHTS if file in present][1:]
 
 
+def weight_files(where: str) -> list[Path]:
+    """The files that a checkpoint's tensors are read from: the first of WEIGHTS, or what that index lists.
+
+    Args:
+        where: A folder, or a name on the hub, whose files are downloaded where they are not in the cache.
+
+    Returns:
+        The paths, sorted; none where no file has a usual name.
+    """
+    for name in WEIGHTS:
+        if (found := file_of(where, name)) is None:
+            continue
+        if found.suffix != ".json":
+            return [found]
+        listed = json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()
+        return [shard for each in sorted(set(listed)) if (shard := file_of(where, each))]
+    return []
+
+
+def file_of(where: str, name: str) -> Path | None:
+    """A file of a checkpoint, as of `weight_files`; None where there is none of this name."""
+    if Path(where).is_dir():
+        return path if (path := Path(where) / name).is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(where, name, _raise_exceptions_for_missing_entries=False)
+    return Path(found) if found else None
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type."""
     return str(error).strip().split("\n")[0] or type(error).__name__

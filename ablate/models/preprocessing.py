@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate.errors import BadInput
 
+LANCZOS_SINCE = (0, 27)  # release of torchvision
 LATER_FIELDS = ("swapped", "crop_first")  # change the pixels, and are younger than the first digests
 
 
@@ -86,8 +88,7 @@ class Preprocess:
             images = _crop(images, *self._after_first_crop(height, width))
         if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-            # torchvision has no lanczos for CUDA tensors
-            source = images.cpu() if self.interpolation == "lanczos" else images
+            source = _where_lanczos_runs(images) if self.interpolation == "lanczos" else images
             resized = tv.resize(source, size, tv.InterpolationMode(self.interpolation), antialias=True)
             images = resized.to(images.device)
         return _crop(images, *self.size)
@@ -140,3 +141,12 @@ def _crop(images: Tensor, height: int, width: int) -> Tensor:
     sides = zip(images.shape[-2:], (height, width), strict=True)
     top, left = (int((side - kept) / 2) for side, kept in sides)
     return tv.crop(images, top, left, height, width)
+
+
+def _where_lanczos_runs(images: Tensor) -> Tensor:
+    """The images on the CPU: torchvision has no lanczos on CUDA. Raises BadInput where it has none at all."""
+    release = tuple(int(part) for part in torchvision.__version__.split(".")[:2])
+    if release < LANCZOS_SINCE:
+        needed, got = ".".join(map(str, LANCZOS_SINCE)), torchvision.__version__
+        raise BadInput(f"resizing by lanczos needs torchvision {needed}, but this is {got}; upgrade it")
+    return images.cpu()

@@ -4,12 +4,10 @@ The file may lack the head. It may hold more than the classifier only where anot
 for the same configuration has these tensors (`tensors`).
 """
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from ablate.errors import BadInput
 from ablate.models import heads, tensors
 from ablate.models.families import BACKBONES, TOWER_KEYS
 from ablate.models.heads import few
-from ablate.models.locating import HUB_HINT, config_of, first_line, source
+from ablate.models.locating import HUB_HINT, config_of, first_line, source, weight_files
 
 # transformers' verbosity and torch's random generator belong to the process.
 _process_state = threading.RLock()
@@ -153,19 +151,6 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
 def _dtypes(where: str) -> dict[str, torch.dtype]:
     """The stored dtypes of a checkpoint's tensors; empty where its files do not have the usual names."""
     from transformers.modeling_utils import load_state_dict
-    from transformers.utils import cached_file
 
-    def path(file: str) -> str | None:
-        return cached_file(where, file, local_files_only=True, _raise_exceptions_for_missing_entries=False)
-
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if whole := path(name):
-            shards = [whole]
-        elif index := path(f"{name}.index.json"):
-            listed = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
-            shards = [shard for each in sorted(set(listed)) if (shard := path(each))]
-        else:
-            continue
-        states = (load_state_dict(shard, map_location="meta") for shard in shards)
-        return {key: value.dtype for state in states for key, value in state.items()}
-    return {}
+    states = (load_state_dict(str(file), map_location="meta") for file in weight_files(where))
+    return {key: value.dtype for state in states for key, value in state.items()}

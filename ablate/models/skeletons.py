@@ -4,6 +4,7 @@ The description may come from a stranger, so nothing is built that would load co
 memory.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,10 +54,12 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
         rule = "the model must be an image classifier of transformers"
         raise BadInput(f"{rule}, but got {name[:80]!r}; give a skeleton")
     _check_config(config)
-    left = 2 * parameters
+    left, thread = 2 * parameters, threading.get_ident()
 
     def count(module: nn.Module, key: str, parameter: nn.Parameter) -> None:
         nonlocal left
+        if threading.get_ident() != thread:  # the hook is the whole process's
+            return
         left -= 1
         if left < 0:
             raise BadInput(f"it describes more parameters than the {parameters} tensors that there are")

@@ -29,14 +29,15 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         BadInput: A file is missing, truncated, edited or of another kind.
     """
     path = Path(directory) / JSON
-    fields = _fields(path)
+    fields, data = _fields(path), _bytes(Path(directory) / TENSORS)
+    recorded = fields.get("sha256")
+    intact = sha256({key: value for key, value in fields.items() if key != "sha256"}, data) == recorded
     try:
         header = checked(Header, fields, str(path))
     except BadInput as error:  # it quotes the content of the file
-        raise BadInput(" ".join(str(error).split())[:400]) from None
-    data = _bytes(Path(directory) / TENSORS)
-    del fields["sha256"]
-    if sha256(fields, data) != header.sha256:
+        newer = "; it is as it was packed, maybe by a newer version: upgrade ablate" if intact else ""
+        raise BadInput(" ".join(str(error).split())[:400] + newer) from None
+    if not intact:
         raise BadInput(f"{directory}: the files are damaged or edited: sha256 differs; pack the model again")
     try:
         return header, load(data)
@@ -52,12 +53,17 @@ def _fields(path: Path) -> dict[str, Any]:
         fields = json.loads(text)
         is_canonical = isinstance(fields, dict) and dumps(fields) == text
     except (ValueError, RecursionError):
-        is_canonical = False
+        fields, is_canonical = None, False
+    got = fields.get("format") if isinstance(fields, dict) else None
+    if type(got) is int and got > FORMAT:
+        what = (
+            f"written by a newer version of ablate: format {str(got)[:40]}, and this version reads {FORMAT}"
+        )
+        raise BadInput(f"{path}: {what}; upgrade ablate")
     if not is_canonical:
         raise BadInput(f"{path} must be JSON as `pack` writes it, and is not; pack the model again")
-    if repr(fields.get("format")) != repr(FORMAT):  # true == 1
-        got = repr(fields.get("format"))[:40]
-        raise BadInput(f"{path}: format must be {FORMAT}, but got {got}; use the version that packed it")
+    if type(got) is not int or got != FORMAT:  # true == 1
+        raise BadInput(f"{path}: format must be {FORMAT}, but got {got!r:.40}; pack the model again")
     return fields
 
 

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import nn
 
 from ablate.config.trial_spec import LayerSpec, Spec
+from ablate.errors import BadInput
+from ablate.labels import one_line
 from ablate.models.preprocessing import Preprocess
 from ablate.models.torchvision_models import Named
 
@@ -94,6 +98,27 @@ def header_of(
         "model": _architecture(model),
         "preprocess": preprocess and _images(preprocess),
     }
+
+
+@contextmanager
+def naming_versions(header: Header) -> Iterator[None]:
+    """Name both versions of transformers in a BadInput of this context, where they differ.
+
+    Args:
+        header: Of the model. Its configuration has the version that it was packed with.
+
+    Raises:
+        BadInput: As in the context.
+    """
+    try:
+        yield
+    except BadInput as error:
+        config = header.model.config if header.model else {}
+        then, now = one_line(str(config.get("transformers_version", "")))[:40], version("transformers")
+        if then in ("", now):
+            raise
+        mend = "load it with that version, or pack the model again"
+        raise BadInput(f"{error}; packed with transformers {then}, and this is {now}: {mend}") from None
 
 
 def dumps(header: dict[str, Any]) -> bytes:

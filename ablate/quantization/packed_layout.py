@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ablate.config.precisions import PER_BYTE, TABLE
 from ablate.config.trial_spec import LayerSpec
+from ablate.models.renamed_modules import current_names
+from ablate.quantization.packed_header import Header
 
 TensorLayout = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # by name, dtype and shape
 
@@ -49,6 +51,33 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
         else:
             tensors[key] = (full if value.is_floating_point() else value.dtype, tuple(value.shape))
     return tensors
+
+
+def renamed(
+    model: nn.Module, header: Header, tensors: Mapping[str, Tensor]
+) -> tuple[Header, dict[str, Tensor]]:
+    """Give a packed model the names of a model that another version of transformers builds.
+
+    Args:
+        model: In full precision.
+        header: As it was packed.
+        tensors: As they were packed.
+
+    Returns:
+        Both with the model's names; as they are where no known change of names leads to them.
+    """
+    packed = {f"{name}.{part}": f"{name}.weight" for name in header.layers for part in ("packed", "beta")}
+    names = current_names(model, dict.fromkeys(packed.get(key, key) for key in tensors))
+
+    def layer(name: str) -> str:
+        return names.get(f"{name}.weight", f"{name}.weight").removesuffix(".weight")
+
+    def tensor(key: str) -> str:
+        name, _, part = key.rpartition(".")
+        return f"{layer(name)}.{part}" if key in packed else names[key]
+
+    layers = {layer(name): spec for name, spec in header.layers.items()}
+    return header.model_copy(update={"layers": layers}), {tensor(key): tensors[key] for key in tensors}
 
 
 def file_bytes(tensors: TensorLayout) -> int:

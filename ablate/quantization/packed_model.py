@@ -29,7 +29,7 @@ from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.packed_files import JSON as JSON
 from ablate.quantization.packed_files import TENSORS as TENSORS
 from ablate.quantization.packed_files import read as read
-from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, sha256
+from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, naming_versions, sha256
 from ablate.quantization.packing_rules import check_packable, refuse_saving
 from ablate.quantization.quantizers import quantize_weights
 from ablate.quantization.wrappers import plain_names, unwrapped
@@ -123,13 +123,15 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         BadInput: The files were not written by `pack`, or do not fit the model.
     """
     header, tensors = read(directory)
-    if skeleton is not None:
-        model = unwrapped(skeleton)
-    else:
-        if header.model is None:
-            raise BadInput(f"{directory} holds a model that transformers has no class for; give its skeleton")
-        model = from_config(**header.model.model_dump(), parameters=len(tensors))
-    _fill(model, header, tensors, directory, in_place=skeleton is not None)
+    model = None if skeleton is None else unwrapped(skeleton)
+    with naming_versions(header):
+        if model is None:
+            if header.model is None:
+                rule = "holds a model that transformers has no class for"
+                raise BadInput(f"{directory} {rule}; give its skeleton")
+            model = from_config(**header.model.model_dump(), parameters=len(tensors))
+        header, tensors = packed_layout.renamed(model, header, tensors)
+        _fill(model, header, tensors, directory, in_place=skeleton is not None)
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:
         rule = f"{directory} lacks {unset[0]!r}, which the model computes when it is built"
         raise BadInput(f"{rule}; give a skeleton")

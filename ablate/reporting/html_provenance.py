@@ -24,7 +24,7 @@ def provenance_terms(run: Run) -> dict[str, str]:
         "started": known.get("started_at"),
     }
     if resumes := known.get("resumed"):
-        texts = [f"{each['started_at']} at commit {_commit(each) or 'not known'}" for each in resumes]
+        texts = [f"{each.get('started_at')} at commit {_commit(each) or 'not known'}" for each in resumes]
         terms["resumed"] = ", ".join(texts)
     terms.update({key: known[key] for key in ("hardware", "versions") if key in known})
     if known.get("command"):
@@ -46,5 +46,7 @@ def study_command(run: Run) -> str:
 
 def _commit(known: dict[str, Any]) -> str | None:
     """The commit of a provenance, and whether there were changes beside it."""
-    commit = known.get("git_commit")
-    return f"{commit} with changes that are not committed" if commit and known.get("git_dirty") else commit
+    commit, changed = known.get("git_commit"), known.get("git_dirty")
+    if not commit or changed is False:
+        return commit
+    return f"{commit} {'with' if changed else 'and perhaps'} changes that are not committed"

@@ -1,33 +1,35 @@
-"""A run's append-only file of records, one JSON object a line. All else in a run can be rebuilt from it."""
+"""A run's append-only file of records, one JSON object a line. All else in a run can be rebuilt from it.
+
+A trial has one record. Records that are equal count once, as where two copies of a ledger were put together.
+"""
 
 import codecs
-import math
 import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast, get_args
 
-from ablate.config.canonical import OFF
-from ablate.config.trial_spec import LayerSpec, Recipe, Spec, TrialSpec, checked
-from ablate.errors import BadInput
-from ablate.plugins import is_plugin
+from ablate.config.trial_spec import TrialSpec, checked
+from ablate.errors import BadInput, short_repr
 from ablate.runs import lines
-from ablate.runs.record import FIELDS, OUTCOME, SCHEMA, Record, Status, arm
+from ablate.runs.record import SCHEMA, Record
+from ablate.runs.record_fields import record_of
 
-STATUSES = get_args(Status)
-TEXT, ROWS = ("arm", "device", "error", "started_at"), ("curve", "rungs")
-NUMBERS = ("seed", "fraction", "epochs", *(name for name in OUTCOME if name not in TEXT))
-KINDS = {
-    **dict.fromkeys(NUMBERS, "a finite number"),
-    **dict.fromkeys(TEXT, "text"),
-    **dict.fromkeys(ROWS, "a list of epochs"),
+CONFLICT = re.compile(rb"(<{7}|\|{7}|={7}|>{7})( |$)")  # git's markers
+DECLARED = re.compile(rb'"schema"\s*:\s*(\d{1,9})')
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # of a file's name
+# First bytes of other files -> what to say.
+OTHER_FILES = {
+    b"\x1f\x8b": "is compressed; unpack it with `gunzip`",
+    b"BZh": "is compressed; unpack it with `bunzip2`",
+    b"\xfd7zXZ": "is compressed; unpack it with `unxz`",
+    b"\x28\xb5\x2f\xfd": "is compressed; unpack it with `unzstd`",
+    b"PK\x03\x04": "is a zip archive; unpack it with `unzip`",
+    codecs.BOM_UTF16_LE: "is in UTF-16; save it in UTF-8",
+    codecs.BOM_UTF16_BE: "is in UTF-16; save it in UTF-8",
 }
-NAMES: dict[type[Spec], tuple[str, ...]] = {
-    kind: tuple(kind.model_fields) for kind in (TrialSpec, Recipe, LayerSpec)
-}
-
-
-class _Newer(ValueError):
-    """A record that a newer version wrote."""
+Numbered = tuple[int, Record]  # a record and the number of its line
+MAX_DIFFERENCES = 3  # that a message names
 
 
 def trial_of(record: Record) -> TrialSpec:
@@ -65,7 +67,10 @@ def line(record: Record) -> bytes:
 
 
 def recover(path: Path) -> int:
-    """Cut off a last line without a newline, as a power cut leaves it.
+    """Mend the end of a ledger, as a power cut or an editor leaves it, so that records can be appended.
+
+    A last line that was cut short is cut off. A whole record that lacks its newline gets it. A ledger that
+    cannot be read stays as it is.
 
     Args:
         path: The ledger.
@@ -74,20 +79,27 @@ def recover(path: Path) -> int:
         The number of bytes that were cut off.
 
     Raises:
-        BadInput: The last line was not cut short but changed.
+        BadInput: As `read`.
     """
-    content = path.read_bytes()
-    *_, torn = _split(path, content)
-    if torn:
-        os.truncate(path, len(content) - len(torn))
-    return len(torn)
+    content = _content(path)
+    parse(content, path)
+    *_, rest = _split(path, content)
+    kept = _without_newline(rest)
+    if rest:
+        os.truncate(path, len(content) - len(rest) + len(kept))
+    if kept:
+        with path.open("ab") as file:
+            file.write(b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return len(rest) - len(kept)
 
 
 def read(path: Path) -> list[Record]:
-    """Read all whole records.
+    """Read all whole records, each trial's once.
 
     Fields that an older version did not write get their defaults. Fields that only another version knows are
-    kept. A last line without a newline, as a power cut leaves it, is left out.
+    kept. A last line that was cut short, as a power cut leaves it, is left out, and so are blank lines.
 
     Args:
         path: The ledger; it need not exist.
@@ -96,109 +108,128 @@ def read(path: Path) -> list[Record]:
         The records in the order in which the trials ended.
 
     Raises:
-        BadInput: A line is not a record, or was changed after it was written, or is of a newer schema.
+        BadInput: A line is not a record, or was changed after it was written, or is of a newer schema; or a
+            trial has two records that differ; or the file is compressed.
     """
-    return parse(path.read_bytes(), path) if path.exists() else []
+    return parse(_content(path), path)
+
+
+def _content(path: Path) -> bytes:
+    """A ledger's content, b"" where there is none. Raises BadInput where it is in a compressed file."""
+    content = path.read_bytes() if path.exists() else b""
+    others = [] if content else [file.name for file in path.parent.glob(f"{path.name}.*")]
+    if found := sorted(name for name in others if name.endswith(PACKED)):
+        raise BadInput(f"{path} holds no record, but {found[0]} is beside it; unpack that first")
+    return content
 
 
 def parse(content: bytes, path: Path) -> list[Record]:
     """Return the records of a ledger's content, as `read` does. `path` is for the messages."""
-    *whole, _torn = _split(path, content)
-    records = []
-    for number, text in enumerate(whole, 1):
-        try:
-            records.append(_record(lines.decode(text.removesuffix(b"\r"))))
-        except _Newer as error:
-            raise BadInput(f"{path}:{number}: {error}; upgrade ablate") from None
-        except ValueError as error:
-            raise _bad(path, number, str(error)) from None
-    return records
+    for start, what in OTHER_FILES.items():
+        if content.startswith(start):
+            raise BadInput(f"{path} must be lines of text, but {what}")
+    return _once(path, _records(path, content))
+
+
+def _records(path: Path, content: bytes) -> Iterator[Numbered]:
+    """The records with the numbers of their lines."""
+    *whole, rest = _split(path, content)
+    for number, text in enumerate([*whole, _without_newline(rest)], 1):
+        # Files that were put together each have their byte order mark.
+        text = text.removeprefix(codecs.BOM_UTF8).removesuffix(b"\r")
+        if text.strip():
+            yield number, _record(path, number, text)
+    _check_schema(path, len(whole) + 1, rest)
+
+
+def _record(path: Path, number: int, text: bytes) -> Record:
+    if marker := CONFLICT.match(text):
+        what = f"a conflict marker of git, {marker[1].decode()!r}, of a merge that is not finished"
+        mend = "keep the records of both sides, since equal ones count once, and delete the markers"
+        raise BadInput(f"{path}:{number}: {what}; {mend}")
+    try:
+        fields = lines.decode(text)
+    except ValueError as error:
+        _check_schema(path, number, text, damaged=True)
+        raise _bad(path, number, str(error), _mend(text)) from None
+    if type(schema := fields.get("schema")) is int and schema > SCHEMA:
+        raise _newer(path, number, schema)
+    try:
+        return record_of(fields)
+    except ValueError as error:
+        if lines.is_sealed(text):  # so that nobody changed it
+            what = f"this version cannot read a record that is as it was written: {error}"
+            raise BadInput(f"{path}:{number}: {what}; upgrade ablate") from None
+        raise _bad(path, number, str(error)) from None
+
+
+def _once(path: Path, records: Iterable[Numbered]) -> list[Record]:
+    """Each trial's record once. Raises BadInput where two of them differ."""
+    first: dict[str, Numbered] = {}
+    contradictions = []
+    for number, record in records:
+        before, earlier = first.setdefault(record["trial_id"], (number, record))
+        if record != earlier:
+            contradictions.append((before, number, earlier, record))
+    if contradictions:
+        before, number, earlier, record = contradictions[0]
+        rule = f"a trial must have one record, but {record['trial_id'][:80]} has two that differ"
+        where = f"in lines {before} and {number} ({_differences(earlier, record)})"
+        more = f", and {len(contradictions) - 1} more lines are of this kind" if contradictions[1:] else ""
+        mend = "delete the line that is not of this run, and restore the ledger from a copy where in doubt"
+        raise BadInput(f"{path}: {rule}, {where}{more}; {mend}")
+    return [record for _, record in first.values()]
+
+
+def _differences(one: Record, other: Record) -> str:
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    values = [f"{name}: {short_repr(one.get(name))}, {short_repr(other.get(name))}" for name in names]
+    return "; ".join(value[:80] for value in values[:MAX_DIFFERENCES])
 
 
 def _split(path: Path, content: bytes) -> list[bytes]:
-    """Return a ledger's lines, the last one what follows the last newline, without a byte order mark."""
-    *whole, rest = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    """Return a ledger's lines, the last one what follows the last newline."""
+    *whole, rest = content.split(b"\n")
     if not lines.is_torn(rest):
         raise _bad(path, len(whole) + 1, "its newline was changed")
     return [*whole, rest]
 
 
-def _bad(path: Path, number: int, reason: str) -> BadInput:
-    return BadInput(
-        f"{path}:{number}: not a record: {reason}; restore the ledger from a copy or delete this line"
+def _without_newline(rest: bytes) -> bytes:
+    """The whole record that lacks nothing but its newline; b"" where it was cut short."""
+    text = rest.rstrip(b"\0\r")
+    try:
+        lines.decode(text.removeprefix(codecs.BOM_UTF8))
+        return text
+    except ValueError:
+        return b""
+
+
+def _mend(text: bytes) -> str:
+    """What to do with a line that begins with another record; "" where none follows."""
+    start = text.rfind(b'{"schema":')
+    try:
+        lines.decode(text[max(start, 0) :])
+    except ValueError:
+        return ""
+    return f"put a line break before its character {start + 1}, where a whole record begins"
+
+
+def _check_schema(path: Path, number: int, text: bytes, damaged: bool = False) -> None:
+    """Raise BadInput for a line that says that it is of a newer schema, though it cannot be read."""
+    declared = DECLARED.search(text)
+    if declared and int(declared[1]) > SCHEMA:
+        raise _newer(path, number, int(declared[1]), damaged)
+
+
+def _newer(path: Path, number: int, schema: int, damaged: bool = False) -> BadInput:
+    what = f"written by a newer version of ablate: schema {schema}, and this version reads {SCHEMA}"
+    also = (
+        "; if that is no newer version's, it was changed: restore the ledger from a copy" if damaged else ""
     )
+    return BadInput(f"{path}:{number}: {what}; upgrade ablate{also}")
 
 
-def _record(fields: dict[str, Any]) -> Record:
-    """Return what a line holds as a record. Raises ValueError with what is wrong."""
-    schema = fields.get("schema")
-    if type(schema) is int and schema > SCHEMA:
-        newer = f"whose records have schema {str(schema)[:60]} and not {SCHEMA}"
-        raise _Newer(f"it was written by a newer version, {newer}")
-    if type(schema) is not int or schema != SCHEMA:
-        raise ValueError(f"schema must be {SCHEMA}, but got {schema!r:.60}")
-    for name in ("trial_id", "status"):
-        if not isinstance(fields.get(name), str):
-            raise ValueError(f"{name} must be text, but got {fields.get(name)!r:.60}")
-    if fields["status"] not in STATUSES:
-        raise ValueError(f"status must be one of {', '.join(STATUSES)}, but got {fields['status']!r:.60}")
-    spec, plain = _spec(fields.get("spec"))
-    repeated = {"arm": arm(spec), "seed": spec.seed, "fraction": spec.fraction, "epochs": spec.recipe.epochs}
-    curve = fields.get("curve", [])
-    record = {**dict.fromkeys(FIELDS), **repeated, **fields, "spec": plain, "curve": curve}
-    _check_kinds(record)
-    return cast(Record, record)
-
-
-def _check_kinds(record: dict[str, Any]) -> None:
-    """Raise ValueError for a field that holds something of another kind."""
-    needed = {"arm", "seed", "fraction", "curve"}
-    if record["status"] == "complete":
-        needed.add("accuracy")
-    own = {name: "a finite number" for name in record if is_plugin(name)}
-    for name, kind in {**KINDS, **own}.items():
-        value = record.get(name)
-        if not (_is(value, name) or (value is None and name not in needed)):
-            raise ValueError(f"{name} must be {kind}, but got {value!r:.60}")
-
-
-def _is(value: Any, name: str) -> bool:
-    """Return whether a value is of its field's kind."""
-    if name in ROWS:
-        return isinstance(value, list) and all(
-            isinstance(row, dict) and _is(row.get("epoch"), "epochs") for row in value
-        )
-    if name in TEXT:
-        return isinstance(value, str)
-    return type(value) is int or (type(value) is float and math.isfinite(value))
-
-
-def _spec(fields: Any) -> tuple[TrialSpec, dict[str, Any]]:
-    """Return a record's trial as this version reads it, and as plain data.
-
-    A field that the record lacks was added later, and was off when the trial ran. Unknown fields are kept in
-    the plain data.
-    """
-    parts = [fields.get(key, {}) for key in ("recipe", "layers")] if isinstance(fields, dict) else [None]
-    if not all(isinstance(part, dict) for part in parts):
-        rule = "spec must be an object with recipe and layers as objects"
-        raise ValueError(f"{rule}, but got {fields!r:.60}")
-    recipe, layers = {**_off(Recipe), **fields.get("recipe", {})}, {}
-    for group, layer in fields.get("layers", {}).items():
-        if not isinstance(layer, dict):
-            raise ValueError(f"spec.layers.{group} must be an object, but got {layer!r:.60}")
-        layers[group] = {**_off(LayerSpec), **layer}
-    known_layers = {group: _known(LayerSpec, layer) for group, layer in layers.items()}
-    known = {**_known(TrialSpec, fields), "recipe": _known(Recipe, recipe), "layers": known_layers}
-    spec = checked(TrialSpec, known, "spec")
-    plain = spec.model_dump()
-    layers = {group: {**plain["layers"][group], **layer} for group, layer in layers.items()}
-    return spec, {**plain, **fields, "recipe": {**plain["recipe"], **recipe}, "layers": layers}
-
-
-def _off(kind: type[Spec]) -> dict[str, Any]:
-    return {key: OFF[key] for key in NAMES[kind] if key in OFF}
-
-
-def _known(kind: type[Spec], fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key in NAMES[kind]}
+def _bad(path: Path, number: int, reason: str, mend: str = "") -> BadInput:
+    mend = mend or "restore the ledger from a copy or delete this line"
+    return BadInput(f"{path}:{number}: not a record: {reason}; {mend}")

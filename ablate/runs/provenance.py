@@ -15,6 +15,8 @@ import torch
 from ablate.errors import BadInput
 from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
+from ablate.models import digests
+from ablate.runs.provenance_file import FILE, read_provenance, versions_then_and_now
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The package's folders in a checkout.
@@ -50,32 +52,51 @@ def check_contents(path: Path, contents: dict[str, str]) -> None:
     Raises:
         BadInput: A digest has changed.
     """
-    for name, before in known(path).items():
+    for name, before in read_provenance(path).items():
         if contents.get(name, before) != before:
             kind = name.removesuffix("_sha256")
             change = f"sha256 {before[:12]} then, {contents[name][:12]} now"
             rule = f"RUN must go on with the {kind} that it began with, but that has changed ({change})"
-            raise BadInput(f"{rule}; put back what was there, or begin a new run")
+            mend = "put back what was there, or begin a new run"
+            # Digests of the first versions of ablate were of what transformers made of the files.
+            if kind == "model" and (versions := versions_then_and_now(path, "transformers")):
+                then, now = versions
+                mend += f"; if nothing was changed, resume with transformers {then}, since this is {now}"
+            raise BadInput(f"{rule}; {mend}")
+
+
+def keep_model(path: Path, model: str) -> None:
+    """Let trials of a run's model keep the ids that they had in an older version of ablate.
+
+    Args:
+        path: The run's folder.
+        model: Its model.
+
+    Raises:
+        BadInput: The model is unknown or broken.
+    """
+    known = read_provenance(path)
+    recorded, classes = known.get("model_sha256"), known.get("classes")
+    if isinstance(recorded, str) and isinstance(classes, list):
+        digests.keep_start(model, classes, recorded)
 
 
 def add_resume(path: Path, contents: dict[str, Any]) -> None:
     """Add this process to "resumed" in a run's provenance.json.
 
+    A file that cannot be read, as of a half-copied folder, is kept beside the new one.
+
     Args:
         path: The run's folder.
         contents: The digests and the study, which are added where the file has none.
     """
-    before = known(path)
-    now = {**contents, **before, "resumed": [*before.get("resumed", []), provenance()]}
-    write_atomic(path / "provenance.json", json.dumps(now, indent=1).encode())
-
-
-def known(path: Path) -> dict[str, Any]:
-    """Return what a run's provenance.json holds; nothing where there is none that can be read."""
-    try:
-        return dict(json.loads((path / "provenance.json").read_text(encoding="utf-8-sig")))
-    except (FileNotFoundError, ValueError):  # a half-copied folder
-        return {}
+    known, file = read_provenance(path), path / FILE
+    if not known and file.exists():
+        file.replace(path / f"unreadable-{FILE}")
+    resumed = known.get("resumed")
+    earlier = resumed if isinstance(resumed, list) else []
+    known = {**contents, **known, "resumed": [*earlier, provenance()]}
+    write_atomic(file, json.dumps(known, indent=1).encode())
 
 
 def checkout(root: Path = ROOT) -> dict[str, Any]:

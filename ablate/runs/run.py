@@ -17,8 +17,9 @@ from ablate.files import write_atomic
 from ablate.formatting import images_of
 from ablate.runs import ledger
 from ablate.runs.locks import owner
+from ablate.runs.provenance_file import versions_then_and_now
 from ablate.runs.record import FIELDS
-from ablate.runs.state import ENDED, State
+from ablate.runs.state import ENDED, State, state_of
 
 if TYPE_CHECKING:
     import optuna
@@ -39,7 +40,13 @@ class Run:
     @cached_property
     def study(self) -> StudySpec:
         """The study as it was resolved. Raises BadInput where study.toml cannot be read."""
-        return load_study(str(self.path / "study.toml"))
+        try:
+            return load_study(str(self.path / "study.toml"))
+        except BadInput as error:
+            if not (versions := versions_then_and_now(self.path, "ablate-vit")):
+                raise
+            made = "the run is of ablate {}, and this is {}: use that one".format(*versions)
+            raise BadInput(f"{error} ({made})") from None
 
     @cached_property
     def records(self) -> pd.DataFrame:
@@ -69,9 +76,8 @@ class Run:
     def state(self) -> State:
         """The driver's last sign of life; empty where there is none that can be read."""
         try:
-            state = json.loads((self.path / "state.json").read_text(encoding="utf-8-sig"))
-            return state if "counts" in state else State()
-        except (OSError, ValueError, TypeError):
+            return state_of(json.loads((self.path / "state.json").read_text(encoding="utf-8-sig")))
+        except (OSError, ValueError):
             return State()
 
     @property

@@ -15,7 +15,7 @@ from ablate.config.study_spec import OLDER, StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput, short_repr
 from ablate.runs.ledger import trial_of
-from ablate.runs.provenance import known
+from ablate.runs.provenance_file import read_provenance
 from ablate.runs.record import Record
 
 MAX_DIFFERENCES = 4  # that a message names
@@ -38,8 +38,11 @@ def check_same(path: Path, study: StudySpec, records: Iterable[Record]) -> None:
     Raises:
         BadInput: A field was changed; the message has it, before and after.
     """
-    before = known(path).get("study")
-    found = _changes(_completed(before), study_fields(study)) if before else _changed_recipe(study, records)
+    before = read_provenance(path).get("study")
+    if isinstance(before, dict):
+        found = _changes(_completed(before), study_fields(study))
+    else:
+        found = _changed_recipe(study, records)
     if changes := list(islice(found, MAX_DIFFERENCES)):
         rule = f"{str(path / 'study.toml')!r} must be the study that the run's trials were made by"
         advice = "restore it, or take it as a new study with `ablate study STUDY --out RUN`"

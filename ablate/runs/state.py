@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 ENDED = ("finished", "exhausted", "interrupted", "failed")  # a driver's last status
 
@@ -49,6 +49,34 @@ class State(TypedDict, total=False):
     dashboard: str
     address: str | None
     storage: str | None
+
+
+# What readers rely on: what stands for a field that another version did not write. `counts` is never missing.
+EMPTY: dict[str, Any] = {
+    **dict.fromkeys(("status", "host", "run", "dashboard"), ""),
+    **dict.fromkeys(("pid", "before", "done", "trials", "waiting", "deaths", "out_of_bounds"), 0),
+    **dict.fromkeys(("started", "heartbeat", "spent"), 0.0),
+    "running": [],
+    "within": {},
+}
+
+
+def state_of(fields: Any) -> State:
+    """Return what a state.json holds as a state.
+
+    Args:
+        fields: Of the file.
+
+    Returns:
+        The state with all fields of EMPTY; an empty one where it is none, or where a field is of another
+        kind, as another version may have written it.
+    """
+    if not isinstance(fields, dict) or not isinstance(fields.get("counts"), dict):
+        return State()
+    state = {**EMPTY, **fields}
+    kinds = {name: float | int if isinstance(empty, float) else type(empty) for name, empty in EMPTY.items()}
+    is_ours = all(isinstance(state[name], kind) for name, kind in kinds.items())
+    return cast(State, state) if is_ours else State()
 
 
 def at_least(state: State) -> str:

@@ -12,7 +12,7 @@ from ablate.data import datasets
 from ablate.data.mirrored import augmentation
 from ablate.errors import unknown
 from ablate.hardware import device, device_name
-from ablate.models import checkpoints, layer_groups, loading
+from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization import quantize
 from ablate.training.loss import distills
@@ -68,7 +68,7 @@ def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
         BadInput: The dataset or the model is unknown or broken.
     """
     dataset = dataset or load_data(spec.data, spec.model)
-    contents = {"data": dataset.digest, "model": loading.start(spec.model, dataset.classes)}
+    contents = {"data": dataset.digest, "model": digests.start(spec.model, dataset.classes)}
     settings = asked(resolved(spec, dataset), exclude={*contents})  # contents count, not names
     text = json.dumps({"spec": settings, **contents}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

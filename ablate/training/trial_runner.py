@@ -200,8 +200,10 @@ class TrialRunner:
         self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.images)
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Continue after the epoch of a state. A state of other rungs is ignored."""
+        """Continue after the epoch of a state. One of other rungs or other names of modules is ignored."""
         if not state or (divisor := subset_divisor(state)) not in self.divisors:
+            return
+        if {*state["model"]} != {*self.model.state_dict()}:  # as in another version of transformers
             return
         self.divisors = self.divisors[self.divisors.index(divisor) :]
         self.record.update(cast(Record, {key: state[key] for key in (*CURVES, "started_at") if key in state}))

@@ -299,6 +299,18 @@ def test_a_ledger_that_is_none(run, tmp_path, line):
         refused(run(*verb), "ledger.jsonl:1: not a record")
 
 
+def test_a_ledger_of_a_newer_version_is_left_alone(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text(STUDY)
+    (ledger := tmp_path / "run" / "ledger.jsonl").write_text('{"schema":2,"trial_id":"x"}\n{"schema":2,"tri')
+    verbs = [[verb, "run"] for verb in ("status", "resume", "report", "figures", "table1")]
+    verbs += [["rerun", "run", "--trial", "x"], ["export", "run", "--trial", "x", "--to", "small"]]
+    for arguments in verbs:
+        refused(run(*arguments), "ledger.jsonl:1: written by a newer version of ablate: schema 2", "upgrade")
+    assert ledger.read_text() == '{"schema":2,"trial_id":"x"}\n{"schema":2,"tri'
+    assert not (tmp_path / "small").exists()
+
+
 @pytest.mark.parametrize("text", ["", "junk", "[]", "{}", "3"])
 def test_a_state_that_cannot_be_read_is_passed_over(run, tmp_path, text):
     (tmp_path / "run").mkdir()

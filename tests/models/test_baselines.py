@@ -1,6 +1,7 @@
 """torchvision's models: what they are, where they stay full, and how they are counted, packed and refused."""
 
 import hashlib
+import json
 import socket
 import threading
 from contextlib import nullcontext
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.models import get_model_weights
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
@@ -17,7 +19,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating, skeletons, torchvision_models
+from ablate.models import checkpoints, digests, loading, locating, skeletons, torchvision_models
 from ablate.models.layer_groups import groups
 from ablate.profiling.macs import count
 
@@ -71,7 +73,7 @@ def test_the_small_ones_take_small_images_and_start_from_the_seed():
 
 def test_digests_tell_models_apart():
     names = ["resnet18:random", "resnet18-32", "vgg16:random", "vgg16-32"]
-    assert len({loading.digest(name) for name in names}) == 4
+    assert len({digests.digest(name) for name in names}) == 4
 
 
 def test_weights_that_cannot_be_had_are_never_random_ones(tmp_path, monkeypatch):
@@ -126,9 +128,9 @@ def test_weights_in_torchs_cache_are_loaded_under_a_new_head(tmp_path, monkeypat
     torch.save(state, path)
     model = checkpoints.load("resnet18", TEN)
     assert model.conv1.weight.equal(state["conv1.weight"]) and model.fc.out_features == 11
-    before = loading.digest("resnet18")
+    before = digests.digest("resnet18")
     torch.save(state | {"conv1.weight": state["conv1.weight"] + 1}, path)
-    assert loading.digest("resnet18") != before  # of the values
+    assert digests.digest("resnet18") != before  # of the values
     path.write_bytes(b"no weights")
     with pytest.raises(BadInput, match=r"cannot load model 'resnet18'.*give resnet18:random"):
         checkpoints.load("resnet18", TEN)
@@ -159,6 +161,22 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
 def test_a_strangers_description_is_checked(config):
     with pytest.raises(BadInput, match="must be its labels"):
         skeletons.from_config("resnet18-32", "eager", config, 10**9)
+
+
+def test_another_thread_may_build_a_model_meanwhile(tiny_vit, monkeypatch):
+    """Its parameters are not counted as those of the described one, and it gets no error of that."""
+    built = []
+
+    def meanwhile(model):
+        other = threading.Thread(target=lambda: built.extend(nn.Linear(2, 2) for _ in range(99)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(skeletons, "_compute_buffers", meanwhile)
+    config = json.loads((tiny_vit / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in ("architectures", "dtype")}
+    skeletons.from_config("ViTForImageClassification", "eager", config, 40)
+    assert len(built) == 99
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypatch):

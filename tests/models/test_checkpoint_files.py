@@ -10,7 +10,7 @@ from saved_models import OWN, copy_files, edit, save_vit
 from transformers.utils import logging
 
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating
+from ablate.models import checkpoints, digests, locating
 from ablate.models.checkpoints import load_with_report
 
 
@@ -184,8 +184,8 @@ def test_weights_that_are_not_read_are_named(copy):
 
 def test_a_checkpoint_changed_in_place_is_seen(copy):
     """Also where its size and the time of its last change stay what they were."""
-    file, before = copy / "model.safetensors", loading.digest(str(copy))
+    file, before = copy / "model.safetensors", digests.digest(str(copy))
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     edit(copy, lambda tensors: {key: value + 1 for key, value in tensors.items()})
     os.utime(file, ns=times)
-    assert file.stat().st_mtime_ns == times[1] and loading.digest(str(copy)) != before
+    assert file.stat().st_mtime_ns == times[1] and digests.digest(str(copy)) != before

@@ -2,14 +2,13 @@
 
 import resource
 import runpy
-from pathlib import Path
 
 import families
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from families import FAMILIES, NO, build, exports, pixels, quantized, row
+from families import DOCS, FAMILIES, NO, build, documented, exports, pixels, quantized, row
 from torch import nn
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
@@ -21,15 +20,6 @@ from ablate.models.layer_groups import linear_layers
 from ablate.profiling.macs import count
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training.trainer import evaluate
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def documented():
-    """The table of docs/families.md: family -> column -> cell."""
-    lines = [line for line in (DOCS / "families.md").read_text().splitlines() if line.startswith("|")]
-    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {cells[0]: dict(zip(head[1:], cells[1:], strict=True)) for cells in rows}
 
 
 @pytest.mark.long

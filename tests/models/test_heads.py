@@ -26,7 +26,7 @@ from saved_models import (
 )
 
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.models import checkpoints, loading
+from ablate.models import checkpoints, digests
 from ablate.models.checkpoints import LoadReport, load_with_report
 from ablate.training.trial_runner import run_trial
 
@@ -92,13 +92,13 @@ def test_what_became_of_the_head_is_said(vit):
 
 def test_trials_of_other_names_have_other_ids(vit):
     """The id says what becomes of the head, but only where that is not what every earlier version did."""
-    name, plain = str(vit[0]), loading.digest(str(vit[0]))
+    name, plain = str(vit[0]), digests.digest(str(vit[0]))
     starts = [
-        loading.start(name, labels)
+        digests.start(name, labels)
         for labels in (OWN, sorted(OWN), ["p", "q", "r", "s"], ["dog", "cat"], ["p", "q"])
     ]
     assert starts[0] == starts[4] == plain and len(set(starts)) == 4
-    assert loading.start("vit-micro", ["cat", "dog"]) == loading.digest("vit-micro")
+    assert digests.start("vit-micro", ["cat", "dog"]) == digests.digest("vit-micro")
 
 
 def test_a_trial_of_a_head_in_another_order(vit, tmp_path):
@@ -184,9 +184,9 @@ def test_the_head_of_a_checkpoint_with_more_outputs_than_labels_counts(copy):
     assert report.head == "kept" and model.classifier.weight.equal(
         load_file(copy / "model.safetensors")["classifier.weight"]
     )
-    before = loading.digest(str(copy))
+    before = digests.digest(str(copy))
     edit(copy, lambda tensors: tensors | {"classifier.bias": torch.ones(4)})
-    assert loading.digest(str(copy)) != before
+    assert digests.digest(str(copy)) != before
 
 
 def test_a_head_for_several_labels_is_kept_and_one_output_is_not(vit, copy, tmp_path_factory):

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.models import checkpoints, loading, locating
+from ablate.models import checkpoints, digests, loading, locating, preprocessing
 from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.training.trial import trial_id
 
@@ -187,11 +187,24 @@ def test_without_a_crop_images_must_have_the_models_shape(fields, tmp_path):
 def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
     plain = loading.preprocess("vit-micro")
     assert json.dumps(plain.identity) == json.dumps(astuple(plain)[:6])
-    assert loading.digest("vit-micro").startswith("5c5bef8e06b5a069")
+    assert digests.digest("vit-micro").startswith("5c5bef8e06b5a069")
     assert replace(plain, swapped=True).identity != plain.identity
     assert (
         replace(plain, source=(3, 4), crop=False, at_decoding=True).identity == plain.identity
     )  # refuses, or says what came in
+
+
+def test_lanczos_runs_on_the_cpu_where_torchvision_has_it(monkeypatch):
+    lanczos = replace(
+        loading.preprocess("vit-micro"), interpolation="lanczos", resize=(20, 24), size=(20, 24)
+    )
+    images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    assert lanczos.geometry(images).shape == (2, 3, 20, 24)
+    monkeypatch.setattr(preprocessing.torchvision, "__version__", "0.26.0+cu130")
+    with pytest.raises(
+        BadInput, match=r"lanczos needs torchvision 0\.27, but this is 0\.26\.0\+cu130; upgrade it"
+    ):
+        lanczos.geometry(images)
 
 
 def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
@@ -220,7 +233,7 @@ def test_a_model_saved_anew_in_the_same_folder_is_seen(tmp_path):
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
         saved(tmp_path, "ViT", size={"height": 16, "width": 16}, **fields)
         spec = TrialSpec(model=str(tmp_path))
-        return loading.preprocess(str(tmp_path)).mean, loading.digest(str(tmp_path)), trial_id(spec)
+        return loading.preprocess(str(tmp_path)).mean, digests.digest(str(tmp_path)), trial_id(spec)
 
     torch.manual_seed(0)
     first, then, processed = save(), save(), save(image_mean=[0.1, 0.2, 0.3])

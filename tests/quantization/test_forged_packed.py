@@ -1,6 +1,7 @@
 """Packed models with other contents and the right checksum: nothing but what `pack` writes is loaded."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -107,8 +108,19 @@ def test_hostile_models_are_refused(name, config, match, good, tmp_path):
     refused(tmp_path, forge(good, {"model": model}), match)
 
 
-def test_another_format_is_named(good, tmp_path):
-    refused(tmp_path, forge(good, {"format": 2}), "format must be 1, but got 2")
+def test_what_a_newer_version_packed_is_called_that(good, tmp_path):
+    newer = "written by a newer version of ablate: format 2, and this version reads 1; upgrade ablate"
+    refused(tmp_path, forge(good, {"format": 2}), newer)
+    refused(tmp_path, forge(good, {"format": 0}), "format must be 1, but got 0")
+    refused(tmp_path, forge(good, {"later": 3}), "unknown key 'later'.* as it was packed, .*upgrade ablate$")
+
+
+def test_both_versions_of_transformers_are_named_where_names_do_not_fit(good, tmp_path):
+    model = json.loads(good["packed.json"])["model"]
+    model["config"]["transformers_version"] = "5.0.0"
+    layers = {"vit.gone": json.loads(good["packed.json"])["layers"]["vit.layers.0.mlp.fc1"]}
+    said = f"'vit.gone' is none; packed with transformers 5.0.0, and this is {version('transformers')}: load"
+    refused(tmp_path, forge(good, {"model": model, "layers": layers}), said)
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The ledger: what is read is what was written, or it is refused; ledgers of other versions load."""
 
+import gzip
 import json
 import re
 import shutil
@@ -57,7 +58,8 @@ def every_changed_bit_is_refused(content):
             changed[i] ^= 1 << bit
             with pytest.raises(
                 BadInput,
-                match=rf"^ledger:{1 + (i > first)}: not a record: .*; restore the ledger from a copy",
+                match=rf"^ledger:{1 + (i > first)}: (not a record|written by a newer version).*"
+                "(restore the ledger|put a line break)",
             ):
                 ledger.parse(bytes(changed), Path("ledger"))
 
@@ -75,12 +77,14 @@ def test_every_cut_leaves_the_records_before_it(tmp_path):
     content = b"".join(map(ledger.line, SMALL))
     whole, path = ledger.parse(content, Path("ledger")), tmp_path / "ledger.jsonl"
     for n in range(len(content)):
-        for tail in (b"", bytes(9)):  # zeros are what a power cut leaves of blocks that were not written
-            kept, last = whole[: content[:n].count(b"\n")], n - (content[:n].rfind(b"\n") + 1) + len(tail)
-            assert ledger.parse(content[:n] + tail, path) == kept
-            path.write_bytes(content[:n] + tail)
-            assert ledger.recover(path) == last
-            assert ledger.read(path) == kept
+        lacks_newline = content[n : n + 1] == b"\n"  # and nothing else
+        kept = whole[: content[:n].count(b"\n") + lacks_newline]
+        last = 0 if lacks_newline else n - (content[:n].rfind(b"\n") + 1)
+        tail = bytes(9 * (n % 2))  # zeros are what a power cut leaves of blocks that were not written
+        assert ledger.parse(content[:n] + tail, path) == kept
+        path.write_bytes(content[:n] + tail)
+        assert ledger.recover(path) == last + len(tail)
+        assert path.read_bytes() == b"".join(map(ledger.line, SMALL[: len(kept)]))
 
 
 SPEC = '"schema":1,"trial_id":"a","spec":{}'
@@ -92,10 +96,10 @@ GOOD = f'{SPEC},"status":"failed"'
     [
         ("[]", "it is not an object"),
         ('"text"', "it is not an object"),
-        ("", "it is not JSON: Expecting value at character 0"),
         ("[" * 100_000, "it is nested too deeply"),
         ("\0" * 40, "it is not JSON"),
-        (f"{{{GOOD}}}{{{GOOD}}}", "it is not JSON: Extra data"),
+        ("=" * 8, "it is not JSON"),
+        (f"{{{GOOD}}}{{}}", "it is not JSON: Extra data"),
         (f'{{{GOOD},"status":"complete"}}', "it has a field twice"),
         (f'{{{GOOD},"accuracy":NaN}}', "it has NaN, which is no number"),
         (f'{{{GOOD},"later":[1e999]}}', "1e999 is more than a number holds"),
@@ -137,20 +141,130 @@ def test_what_is_no_record(line, reason):
     assert str(told.value).endswith("; restore the ledger from a copy or delete this line")
 
 
-def test_a_record_of_a_newer_version_is_not_to_be_deleted():
-    newer = f"{{{GOOD}}}".replace("1", "2", 1)
-    with pytest.raises(
-        BadInput, match=r"^ledger:1: it was written by a newer version, .* schema 2 .*; upgrade"
-    ):
-        ledger.parse(f"{newer}\n".encode(), Path("ledger"))
+NEWER = "written by a newer version of ablate: schema 2, and this version reads 1; upgrade ablate"
+AND_CHANGED = "; if that is no newer version's, it was changed: restore the ledger from a copy"
 
 
-def test_what_editors_add_is_no_part_of_the_lines():
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"{{{GOOD}}}\n".replace("1", "2", 1), NEWER),
+        (lines.encode(SMALL[0] | {"schema": 2}).decode(), NEWER),
+        (lines.encode(SMALL[0]).decode().replace('"schema":1', '"schema":2'), NEWER + AND_CHANGED),
+        (lines.encode(SMALL[0] | {"schema": 2}).decode()[:-4], NEWER),  # cut short
+    ],
+    ids=["without checksum", "as it was written", "with another checksum", "cut short"],
+)
+def test_a_ledger_of_a_newer_version_is_left_alone(line, said, tmp_path):
+    (path := tmp_path / "ledger.jsonl").write_text(f"{ledger.line(SMALL[1]).decode()}{line}")
+    before = path.read_bytes()
+    for look in (ledger.read, ledger.recover):
+        with pytest.raises(BadInput, match=rf"^{re.escape(f'{path}:2: {said}')}$"):
+            look(path)
+    assert path.read_bytes() == before
+
+
+def test_what_this_version_cannot_read_is_not_to_be_deleted_where_it_is_as_it_was_written():
+    later = [
+        SMALL[0] | {"status": "paused"},
+        SMALL[0] | {"accuracy": [0.5]},
+        SMALL[0] | {"spec": {"layers": {"head": {"weights": "quaternary"}}}},
+    ]
+    for fields in later:
+        with pytest.raises(
+            BadInput, match=r"^ledger:1: this version cannot read a record .*; upgrade ablate$"
+        ):
+            ledger.parse(lines.encode(fields), Path("ledger"))
+
+
+def test_what_another_version_added_is_sealed_with_the_rest():
+    added = SMALL[0] | {"joules": 3.5, "spec": {"seed": 0, "power": {"cap": 1}}}
+    (record,) = ledger.parse(lines.encode(added), Path("ledger"))
+    assert record["joules"] == 3.5 and record["spec"]["power"] == {"cap": 1}
+    assert ledger.parse(ledger.line(record), Path("ledger")) == [record]
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_what_editors_add_is_no_part_of_the_lines(tmp_path):
     content = b"".join(map(ledger.line, SMALL))
-    edited = b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n")
-    assert ledger.parse(edited, Path("ledger")) == ledger.parse(content, Path("ledger"))
-    with pytest.raises(BadInput, match="ledger:1: not a record: it is not UTF-8"):
-        ledger.parse(content.decode().encode("utf-16"), Path("ledger"))
+    one, other = (ledger.line(record) for record in SMALL)
+    for edited in (
+        BOM + content.replace(b"\n", b"\r\n"),
+        b"\n" + one + b"\r\n \t\n" + other + b"\n\n",
+        BOM + one + BOM + other,  # files put together
+        content[:-1],
+    ):
+        assert ledger.parse(edited, Path("ledger")) == ledger.parse(content, Path("ledger"))
+        (path := tmp_path / "ledger.jsonl").write_bytes(edited)
+        assert ledger.recover(path) == 0
+        ledger.append(path, third := SMALL[0] | {"trial_id": "a2"})
+        assert [record["trial_id"] for record in ledger.read(path)] == ["a0", "a1", third["trial_id"]]
+
+
+@pytest.mark.parametrize(
+    ("packed", "what"),
+    [
+        (gzip.compress, "is compressed; unpack it with `gunzip`"),
+        (lambda content: content.decode().encode("utf-16"), "is in UTF-16; save it in UTF-8"),
+    ],
+)
+def test_a_ledger_in_another_form_is_called_that(packed, what, tmp_path):
+    (path := tmp_path / "ledger.jsonl").write_bytes(content := packed(ledger.line(SMALL[0])))
+    for look in (ledger.read, ledger.recover):
+        with pytest.raises(BadInput, match=rf"must be lines of text, but {what}$"):
+            look(path)
+    path.rename(tmp_path / "ledger.jsonl.gz")
+    path.touch()  # as resume does
+    with pytest.raises(
+        BadInput, match=r"holds no record, but ledger\.jsonl\.gz is beside it; unpack that first"
+    ):
+        ledger.recover(path)
+    assert (tmp_path / "ledger.jsonl.gz").read_bytes() == content
+
+
+def test_two_copies_of_a_ledger_are_one():
+    """As cat puts them together, or a union merge."""
+    content = b"".join(map(ledger.line, SMALL))
+    once, bare = ledger.parse(content, Path("ledger")), json.dumps(SMALL[1]).encode() + b"\n"
+    for merged in (content * 2, content + bare, bare + content, content[:-1] + b"\n" + content[:-1]):
+        assert sorted(ledger.parse(merged, Path("ledger")), key=str) == sorted(once, key=str)
+
+
+def test_two_records_of_a_trial_that_differ_are_refused():
+    one, other = ({**SMALL[0], "status": "complete", "accuracy": value} for value in (0.25, 0.5))
+    content = b"".join(map(ledger.line, [one, SMALL[1], other, other]))
+    said = (
+        "ledger: a trial must have one record, but a0 has two that differ, in lines 1 and 3 "
+        "(accuracy: 0.25, 0.5), and 1 more lines are of this kind; delete the line that is not of this run"
+    )
+    with pytest.raises(BadInput, match=re.escape(said)):
+        ledger.parse(content, Path("ledger"))
+
+
+def test_conflict_markers_of_git_are_called_that():
+    one, other = map(ledger.line, SMALL)
+    content = b"<<<<<<< HEAD\n" + one + b"=======\n" + other + b">>>>>>> theirs\n"
+    with pytest.raises(
+        BadInput, match=r"^ledger:1: a conflict marker of git, '<<<<<<<', .* delete the markers$"
+    ):
+        ledger.parse(content, Path("ledger"))
+    for rest in (content.partition(b"\n")[2], b">>>>>>> theirs\r\n"):
+        with pytest.raises(BadInput, match="a conflict marker of git"):
+            ledger.parse(rest, Path("ledger"))
+
+
+@pytest.mark.parametrize("cut", [0, 9, -2])
+def test_a_whole_record_behind_another_is_not_to_be_deleted(cut):
+    """Files were put together whose first one lacks its newline."""
+    first, second = map(ledger.line, SMALL)
+    torn = first[: cut - 1]
+    with pytest.raises(
+        BadInput,
+        match=rf"not a record: .*; put a line break before its character {len(torn) + 1}, where a whole",
+    ):
+        ledger.parse(torn + second, Path("ledger"))
 
 
 def test_a_ledger_without_checksums_loads_as_it_is():

@@ -1,0 +1,43 @@
+"""Reads a run's provenance.json, which may be of another version, half copied or gone; imports no torch."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FILE = "provenance.json"
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read what is known of where a run's numbers come from.
+
+    Args:
+        path: The run's folder.
+
+    Returns:
+        The content of its provenance.json; empty where there is none, or none that is a JSON object.
+    """
+    try:
+        known = json.loads((path / FILE).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def versions_then_and_now(path: Path, package: str) -> tuple[str, str] | None:
+    """Compare the version of a package that a run went on with last, or began with, with this one.
+
+    Args:
+        path: The run's folder.
+        package: Its name, such as "ablate-vit".
+
+    Returns:
+        Both versions; None where they are the same, or where the first one is not known.
+    """
+    known = read_provenance(path)
+    resumed = known.get("resumed")
+    drivers = [known, *(resumed if isinstance(resumed, list) else [])]
+    versions = [each.get("versions") for each in drivers if isinstance(each, dict)]
+    found = [each[package] for each in versions if isinstance(each, dict) and package in each]
+    then, now = str(found[-1]) if found else "", version(package)
+    return None if then in ("", now) else (then, now)
