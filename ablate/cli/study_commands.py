@@ -26,6 +26,7 @@ from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.labels import one_line
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -181,7 +182,7 @@ def study(
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
     text = f"{spec.question}\n{space}: {spec.space.description}"
-    make_console(stderr=as_json).print(text, soft_wrap=True)
+    make_console(stderr=as_json).print("\n".join(map(one_line, text.split("\n"))), soft_wrap=True)
     _run(_start(spec, out, known=known or []), ray, max_failed, as_json)
 
 
