@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from ablate.labels import shortened_alike
+from ablate.labels import left_to_right, shortened_alike
 from ablate.paper_figures.confusion_info import ConfusionInfo
-from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title
+from ablate.paper_figures.style import LETTERS, LONGEST, figure, set_title, slanted
 
 MAX_IN_COLUMN = 12  # classes of a matrix as wide as a column
 MAX_WITH_COUNTS = 25  # classes of a matrix whose counts can still be read
@@ -29,7 +29,8 @@ def draw(info: ConfusionInfo, title: str, path: Path) -> None:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         _write_counts(axes, counts, shares > 0.6, "{:d}")
         recalls = zip(shortened_alike(list(counts.index), LONGEST), np.diag(shares), strict=True)
-        _label_axes(axes, [f"{name}  {share:.0%}" for name, share in recalls], list(counts.columns), title)
+        rows = [f"{left_to_right(name)}  {share:.0%}" for name, share in recalls]
+        _label_axes(axes, rows, list(counts.columns), title)
         axes.set_ylabel("label, and its recall")
 
 
@@ -81,7 +82,7 @@ def _write_counts(axes: Any, values: pd.DataFrame, is_dark: Any, form: str) -> N
 
 
 def _label_axes(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
-    named(axes.xaxis, columns, rotation=60, ha="right", rotation_mode="anchor")
+    slanted(axes.xaxis, columns)
     axes.set_yticks(range(len(rows)), rows, fontsize=6)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import left_to_right, shortened
 from ablate.paper_figures.gap_info import X_LABEL, ArmGap
 from ablate.paper_figures.palette import GREY
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, set_title, sizes
@@ -52,7 +52,7 @@ def _draw_arm(axes: Any, arm: ArmGap, marker: str, shift: float) -> Any:
 
 
 def _legend_text(name: str, arm: ArmGap) -> str:
-    verdict, name = arm.verdict, shortened(name, LONGEST) + ("" if arm.same_recipe else "*")
+    verdict, name = arm.verdict, left_to_right(shortened(name, LONGEST)) + ("" if arm.same_recipe else "*")
     if pd.isna(verdict["first"]):
         return f"{name}: {verdict['verdict']}"
     first, second = (f"{100 * float(verdict[key]):+z.1f}" for key in ("first", "second"))

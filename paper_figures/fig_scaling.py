@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import left_to_right, shortened
 from ablate.paper_figures.scaling_info import X_LABEL, Y_LABEL, ErrorCurve
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, plain, set_title, sizes
 
@@ -38,12 +38,10 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
         set_title(axes, title)
         texts = legend(axes, lines, fontsize=6, **below).get_texts()
         for text, (arm, curve) in zip(texts, curves.items(), strict=True):
-            text.set_text(shortened(arm, LONGEST))
+            text.set_text(left_to_right(shortened(arm, LONGEST)))
             if curve.equation:
-                text.set_parse_math(True)
                 verdict = " rejected" if curve.rejected else ""
-                name = text.get_text().replace("$", r"\$")
-                text.set_text(f"{name}: ${_math(curve.equation)}${verdict}")
+                text.set_text(f"{text.get_text()}: {_with_superscripts(curve.equation)}{verdict}")
         sizes(axes.xaxis, pd.concat([curve.trials["images"] for curve in curves.values()]))
         plain(axes.yaxis)
 
@@ -61,5 +59,6 @@ def _draw_curve(axes: Any, curve: ErrorCurve) -> None:
     axes.fill_between(band["images"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _math(equation: str) -> str:
-    return equation.replace("beta", "\\beta")
+def _with_superscripts(equation: str) -> str:
+    """An equation as plain text, since a name beside it may have letters that mean something to mathtext."""
+    return equation.replace("^alpha", "ᵅ").replace("^beta", "ᵝ")
