@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablate.labels import one_line, shortened, wrapped
+from ablate.labels import shortened
 from ablate.paper_figures.palette import VERMILLION
-from ablate.paper_figures.style import figure
+from ablate.paper_figures.style import figure, set_title_of_all
 
 MAX_LETTERS = 13  # of a name above an image
 
@@ -35,4 +35,4 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
                 lines.append(f"as {shortened(row['predicted'], MAX_LETTERS - 3)}")
             lines.append(f"{row['confidence']:.0%}")
             axes.set_title("\n".join(lines), fontsize=5.5, color=VERMILLION if is_wrong else "black", pad=2)
-        grid[0, 0].figure.suptitle(wrapped(one_line(title), 60), fontsize=7)
+        set_title_of_all(grid[0, 0].figure, title)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.labels import one_line, wrapped
 from ablate.paper_figures.importance_info import ImportanceInfo
 from ablate.paper_figures.palette import BLUE, GREY, axis_of
-from ablate.paper_figures.style import LETTERS, figure, named
+from ablate.paper_figures.style import figure, named, set_title_of_all
 
 MAX_PARAMETERS = 12
 
@@ -38,4 +37,4 @@ def draw(info: ImportanceInfo, title: str, path: Path) -> None:
         canvas = grid[0, 0].figure
         bound = "what chance exceeds in 1 of 20 panels, over all parameters together"
         canvas.legend(grid[0, 0].lines, [bound], fontsize=6, loc="outside lower right")
-        canvas.suptitle(wrapped(one_line(title), columns * LETTERS), fontsize=7)
+        set_title_of_all(canvas, title, columns)

@@ -62,17 +62,26 @@ def sizes(axis: Any, images: Iterable[int]) -> None:
 
 def set_title(axes: Any, text: str, letters: int = LETTERS) -> None:
     """Set a title; no line of it has more than so many letters."""
-    axes.set_title("\n".join(wrapped(one_line(line), letters) for line in text.split("\n")), fontsize=7)
+    axes.set_title(_title(text, letters), fontsize=7)
 
 
-def named(axis: Any, names: Sequence[str], size: float = 6, **style: Any) -> None:
+def set_title_of_all(canvas: Figure, text: str, columns: int = 1) -> None:
+    """Set a title above all panels, in the middle of a figure as wide as so many columns."""
+    canvas.suptitle(_title(text, columns * LETTERS), fontsize=7)
+
+
+def _title(text: str, letters: int) -> str:
+    return "\n".join(wrapped(one_line(line), letters) for line in text.split("\n"))
+
+
+def named(axis: Any, names: Sequence[str], longest: int = LONGEST, **style: Any) -> None:
     """Put names at 0, 1, ... of an axis, shortened; `style` goes to Axis.set_ticks."""
-    axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **style)
+    axis.set_ticks(range(len(names)), shortened_alike(names, longest), fontsize=6, **style)
 
 
-def slanted(axis: Any, names: Sequence[str]) -> None:
+def slanted(axis: Any, names: Sequence[str], longest: int = LONGEST) -> None:
     """Put names at 0, 1, ... of a horizontal axis that has no room for them side by side."""
-    named(axis, names, rotation=60, ha="right", rotation_mode="anchor")
+    named(axis, names, longest, rotation=60, ha="right", rotation_mode="anchor")
 
 
 def slanted_inches(names: Sequence[str]) -> float:
