@@ -23,10 +23,8 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
         title: Above the axes.
         path: Of the files, without their endings.
     """
-    lines, below = {}, {}
-    if len(curves) > MOST_INSIDE:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
-    with figure(path, 2.6 + 0.14 * len(curves) * bool(below)) as axes:
+    lines, is_below = {}, len(curves) > MOST_INSIDE
+    with figure(path, 2.6 + 0.14 * len(curves) * is_below) as axes:
         for arm, marker in markers(curves).items():
             colour, trials = curves[arm].colour, curves[arm].trials
             dots = {"color": colour, "markersize": 2.5, "alpha": 0.5, "markeredgewidth": 0}
@@ -36,7 +34,8 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
             _draw_curve(axes, curves[arm])
         axes.set(xscale="log", yscale="log", xlabel=X_LABEL, ylabel=Y_LABEL)
         set_title(axes, title)
-        texts = legend(axes, lines, fontsize=6, **below).get_texts()
+        owner, place = (axes.figure, "outside lower center") if is_below else (axes, "best")
+        texts = legend(owner, lines, fontsize=6, loc=place).get_texts()
         for text, (arm, curve) in zip(texts, curves.items(), strict=True):
             text.set_text(left_to_right(shortened(arm, LONGEST)))
             if curve.equation:

@@ -114,18 +114,18 @@ def lay_out(canvas: Figure) -> None:
     canvas.draw_without_rendering()
 
 
-def legend(axes: Any, parts: dict[str, Any], **style: Any) -> Any:
+def legend(owner: Any, parts: dict[str, Any], **style: Any) -> Any:
     """Draw a legend that shows every name; matplotlib leaves out those that begin with an underscore.
 
     Args:
-        axes: Where to draw it.
+        owner: The axes, or the figure, to draw it in.
         parts: What was drawn, by the name to show.
-        style: Goes to Axes.legend.
+        style: Goes to Axes.legend or Figure.legend.
 
     Returns:
         The legend.
     """
-    box = axes.legend(list(parts.values()), ["name"] * len(parts), **style)
+    box = owner.legend(list(parts.values()), ["name"] * len(parts), **style)
     for text, name in zip(box.get_texts(), parts, strict=True):
         text.set_text(name)
     return box
