@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from ablate.labels import shortened_alike
+from ablate.labels import left_to_right, shortened_alike
 from ablate.paper_figures.confusion_info import ConfusionInfo
-from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title
+from ablate.paper_figures.style import LONGEST, figure, set_title_of_all, slanted
 
 MAX_IN_COLUMN = 12  # classes of a matrix as wide as a column
+LONGEST_IN_COLUMN = 20  # of the name of a class beside it
 MAX_WITH_COUNTS = 25  # classes of a matrix whose counts can still be read
 
 
@@ -28,8 +29,9 @@ def draw(info: ConfusionInfo, title: str, path: Path) -> None:
     with _matrix(path, len(counts)) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         _write_counts(axes, counts, shares > 0.6, "{:d}")
-        recalls = zip(shortened_alike(list(counts.index), LONGEST), np.diag(shares), strict=True)
-        _label_axes(axes, [f"{name}  {share:.0%}" for name, share in recalls], list(counts.columns), title)
+        recalls = zip(_row_names(counts), np.diag(shares), strict=True)
+        rows = [f"{left_to_right(name)}  {share:.0%}" for name, share in recalls]
+        _label_axes(axes, rows, list(counts.columns), title)
         axes.set_ylabel("label, and its recall")
 
 
@@ -54,7 +56,7 @@ def draw_difference(difference: pd.DataFrame, changed: pd.DataFrame | None, titl
             for j, predicted in enumerate(difference.columns):
                 if frozenset((label, predicted)) in framed and i != j:
                     axes.add_patch(_frame(i, j))
-        _label_axes(axes, shortened_alike(list(difference.index), LONGEST), list(difference.columns), title)
+        _label_axes(axes, _row_names(difference), list(difference.columns), title)
         axes.set_ylabel("label")
 
 
@@ -81,13 +83,21 @@ def _write_counts(axes: Any, values: pd.DataFrame, is_dark: Any, form: str) -> N
 
 
 def _label_axes(axes: Any, rows: list[str], columns: list[str], title: str) -> None:
-    named(axes.xaxis, columns, rotation=60, ha="right", rotation_mode="anchor")
+    slanted(axes.xaxis, columns, _longest(len(columns)))
     axes.set_yticks(range(len(rows)), rows, fontsize=6)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("prediction")
-    # A matrix in a column is narrower than the column.
-    set_title(axes, title, 44 if len(rows) <= MAX_IN_COLUMN else 2 * LETTERS)
+    set_title_of_all(axes.figure, title, 1 if len(rows) <= MAX_IN_COLUMN else 2)
+
+
+def _row_names(matrix: pd.DataFrame) -> list[str]:
+    return shortened_alike(list(matrix.index), _longest(len(matrix)))
+
+
+def _longest(classes: int) -> int:
+    """Letters of a name, which leave room for the matrix."""
+    return LONGEST_IN_COLUMN if classes <= MAX_IN_COLUMN else LONGEST
 
 
 def _frame(i: int, j: int) -> Rectangle:

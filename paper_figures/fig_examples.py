@@ -1,6 +1,5 @@
 """Figures 8 and 9: images that a model classifies rightly, one a class, and images that it gets wrong."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from ablate.labels import shortened
 from ablate.paper_figures.palette import VERMILLION
-from ablate.paper_figures.style import figure
+from ablate.paper_figures.style import figure, set_title_of_all
 
 MAX_LETTERS = 13  # of a name above an image
 
@@ -36,4 +35,4 @@ def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -
                 lines.append(f"as {shortened(row['predicted'], MAX_LETTERS - 3)}")
             lines.append(f"{row['confidence']:.0%}")
             axes.set_title("\n".join(lines), fontsize=5.5, color=VERMILLION if is_wrong else "black", pad=2)
-        grid[0, 0].figure.suptitle(textwrap.fill(title, 60), fontsize=7)
+        set_title_of_all(grid[0, 0].figure, title)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import left_to_right, shortened
 from ablate.paper_figures.gap_info import X_LABEL, ArmGap
 from ablate.paper_figures.palette import GREY
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, set_title, sizes
@@ -25,7 +25,7 @@ def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None
         path: Of the files, without their endings.
     """
     lines, shapes = {}, markers(arms)
-    with figure(path, 2.8) as axes:
+    with figure(path, 2.4 + 0.14 * len(arms)) as axes:
         axes.axhspan(-100 * margin, 100 * margin, color=GREY, alpha=0.2, linewidth=0)
         axes.axhline(0, color=GREY, linewidth=0.6)
         for i, (name, arm) in enumerate(arms.items()):
@@ -35,7 +35,7 @@ def draw(arms: dict[str, ArmGap], margin: float, title: str, path: Path) -> None
         if not all(arm.same_recipe for arm in arms.values()):
             title += "\n* to full precision by another recipe: recipe and weights together"
         set_title(axes, title)
-        legend(axes, lines, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.26))
+        legend(axes.figure, lines, fontsize=6, loc="outside lower center")
         sizes(axes.xaxis, pd.concat([arm.sizes["images"] for arm in arms.values()]))
 
 
@@ -52,7 +52,7 @@ def _draw_arm(axes: Any, arm: ArmGap, marker: str, shift: float) -> Any:
 
 
 def _legend_text(name: str, arm: ArmGap) -> str:
-    verdict, name = arm.verdict, shortened(name, LONGEST) + ("" if arm.same_recipe else "*")
+    verdict, name = arm.verdict, left_to_right(shortened(name, LONGEST)) + ("" if arm.same_recipe else "*")
     if pd.isna(verdict["first"]):
         return f"{name}: {verdict['verdict']}"
     first, second = (f"{100 * float(verdict[key]):+z.1f}" for key in ("first", "second"))

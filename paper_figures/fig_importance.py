@@ -1,13 +1,12 @@
 """Which parameter sets the best trials apart, in each objective, and what chance alone would show."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 
 from ablate.paper_figures.importance_info import ImportanceInfo
 from ablate.paper_figures.palette import BLUE, GREY, axis_of
-from ablate.paper_figures.style import LETTERS, figure, named
+from ablate.paper_figures.style import figure, named, set_title_of_all
 
 MAX_PARAMETERS = 12
 
@@ -22,6 +21,8 @@ def draw(info: ImportanceInfo, title: str, path: Path) -> None:
     """
     names, objectives = info.ranking[-MAX_PARAMETERS:], list(info.by_objective)
     columns = 1 if len(objectives) == 1 else 2
+    if len(info.ranking) > len(names):
+        title += f"; the first {len(names)} of {len(info.ranking)} parameters"
     panels = {"ncols": len(objectives), "sharey": True, "squeeze": False}
     with figure(path, 0.9 + 0.17 * len(names), columns, **panels) as grid:
         for axes, objective in zip(grid[0], objectives, strict=True):
@@ -36,4 +37,4 @@ def draw(info: ImportanceInfo, title: str, path: Path) -> None:
         canvas = grid[0, 0].figure
         bound = "what chance exceeds in 1 of 20 panels, over all parameters together"
         canvas.legend(grid[0, 0].lines, [bound], fontsize=6, loc="outside lower right")
-        canvas.suptitle(textwrap.fill(title, columns * LETTERS), fontsize=7)
+        set_title_of_all(canvas, title, columns)

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import shortened_alike, wrapped
 from ablate.paper_figures.ladder_info import LadderInfo
 from ablate.paper_figures.palette import BLUE, GREY, VERMILLION
 from ablate.paper_figures.style import LONGEST, figure, set_title
+
+HEIGHT = 9  # inches, of the tallest figure
 
 
 def draw(info: LadderInfo, title: str, path: Path) -> None:
@@ -25,10 +27,12 @@ def draw(info: LadderInfo, title: str, path: Path) -> None:
     n, has_costs = len(info.rungs), info.rungs["cost"].notna().any()
     ratios = [3, 1.4] if has_costs else [3]
     panels = {"ncols": len(ratios), "width_ratios": ratios, "sharey": True, "squeeze": False}
-    with figure(path, 0.9 + 0.3 * n, 2, **panels) as grid:
+    with figure(path, min(HEIGHT, 0.9 + 0.3 * n), 2, **panels) as grid:
         axes = grid[0, 0]
         _draw_accuracies(axes, info)
-        axes.set_yticks(np.arange(n)[::-1], [shortened(rung, 2 * LONGEST) for rung in info.rungs["rung"]])
+        names = [wrapped(rung, LONGEST) for rung in shortened_alike(list(info.rungs["rung"]), 2 * LONGEST)]
+        axes.set_yticks(np.arange(n)[::-1], names, fontsize=7 if 0.3 * n < HEIGHT else 5)
+        axes.set_ylim(-0.6, n - 0.4)
         axes.margins(x=0.05)
         axes.set_xlim(right=axes.get_xlim()[1] + 0.22 * np.diff(axes.get_xlim())[0])
         set_title(axes, title)
@@ -53,7 +57,7 @@ def _draw_accuracies(axes: Any, info: LadderInfo) -> None:
     if info.reference in set(info.rungs["rung"]):
         top = info.rungs.loc[info.rungs["rung"] == info.reference, "mean"].iloc[0]
         axes.axvline(top, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-    axes.set(xlabel="test accuracy (%), and the gain over the rung before")
+    axes.set_xlabel("test accuracy (%),\nand the gain over the rung before")
 
 
 def _draw_costs(axes: Any, info: LadderInfo) -> None:

@@ -10,7 +10,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 
 from ablate.paper_figures.palette import PRECISIONS
-from ablate.paper_figures.style import LETTERS, LONGEST, figure, named, set_title, thin
+from ablate.paper_figures.style import LETTERS, figure, set_title, slanted, slanted_inches, thin
 
 COLOURS = PRECISIONS | {"full": "#dddddd"}  # pale, so that the quantized groups stand out
 
@@ -27,11 +27,10 @@ def draw(precisions: pd.DataFrame, labels: Sequence[str], title: str, path: Path
     codes = precisions.map(list(COLOURS).index).to_numpy()
     colours = ListedColormap([*COLOURS.values()])
     norm = BoundaryNorm(np.arange(len(COLOURS) + 1) - 0.5, colours.N)
-    longest = min(LONGEST, max(len(name) for name in precisions.columns))
-    height = 1.4 + 0.05 * max(0, longest - 16) + 0.16 * len(precisions)
+    height = 1.4 + slanted_inches(precisions.columns) + 0.16 * len(precisions)
     with figure(path, height, 2) as axes:
         axes.imshow(codes, cmap=colours, norm=norm, aspect="auto")
-        named(axes.xaxis, list(precisions.columns), rotation=60, ha="right", rotation_mode="anchor")
+        slanted(axes.xaxis, list(precisions.columns))
         axes.set_yticks(range(len(labels)), labels, fontsize=6)
         _separate_cells(axes, *codes.shape)
         axes.spines[:].set_visible(False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ablate.paper_figures.front_curve import FrontCurve
 from ablate.paper_figures.palette import BLUE, GREY
 from ablate.paper_figures.pareto_info import TRIAL, ParetoInfo
-from ablate.paper_figures.style import figure, plain, set_title
+from ablate.paper_figures.style import figure, lay_out, plain, set_title
 
 STEPS: dict[str, Any] = {"color": GREY, "linewidth": 0.8}
 LINE: dict[str, Any] = {"color": BLUE, "linewidth": 1}
@@ -38,7 +38,7 @@ def draw(info: ParetoInfo, title: str, path: Path) -> None:
         axes.margins(0.1)
         plain(axes.xaxis)
         legend = _draw_legend(axes, info)
-        axes.figure.draw_without_rendering()  # from here on a point's place on the page is known
+        lay_out(axes.figure)
         taken, points = [legend.get_window_extent()], info.trials[["x", "y"]].to_numpy(dtype=float)
         labelled = info.trials[info.trials["label"] != ""]
         for _, trial in labelled.sort_values("x", ascending=False, kind="stable").iterrows():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.labels import shortened
+from ablate.labels import left_to_right, shortened
 from ablate.paper_figures.scaling_info import X_LABEL, Y_LABEL, ErrorCurve
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, plain, set_title, sizes
 
@@ -23,10 +23,8 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
         title: Above the axes.
         path: Of the files, without their endings.
     """
-    lines, below = {}, {}
-    if len(curves) > MOST_INSIDE:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
-    with figure(path, 2.6 + 0.14 * len(curves) * bool(below)) as axes:
+    lines, is_below = {}, len(curves) > MOST_INSIDE
+    with figure(path, 2.6 + 0.14 * len(curves) * is_below) as axes:
         for arm, marker in markers(curves).items():
             colour, trials = curves[arm].colour, curves[arm].trials
             dots = {"color": colour, "markersize": 2.5, "alpha": 0.5, "markeredgewidth": 0}
@@ -36,14 +34,13 @@ def draw(curves: dict[str, ErrorCurve], title: str, path: Path) -> None:
             _draw_curve(axes, curves[arm])
         axes.set(xscale="log", yscale="log", xlabel=X_LABEL, ylabel=Y_LABEL)
         set_title(axes, title)
-        texts = legend(axes, lines, fontsize=6, **below).get_texts()
+        owner, place = (axes.figure, "outside lower center") if is_below else (axes, "best")
+        texts = legend(owner, lines, fontsize=6, loc=place).get_texts()
         for text, (arm, curve) in zip(texts, curves.items(), strict=True):
-            text.set_text(shortened(arm, LONGEST))
+            text.set_text(left_to_right(shortened(arm, LONGEST)))
             if curve.equation:
-                text.set_parse_math(True)
                 verdict = " rejected" if curve.rejected else ""
-                name = text.get_text().replace("$", r"\$")
-                text.set_text(f"{name}: ${_math(curve.equation)}${verdict}")
+                text.set_text(f"{text.get_text()}: {_with_superscripts(curve.equation)}{verdict}")
         sizes(axes.xaxis, pd.concat([curve.trials["images"] for curve in curves.values()]))
         plain(axes.yaxis)
 
@@ -61,5 +58,6 @@ def _draw_curve(axes: Any, curve: ErrorCurve) -> None:
     axes.fill_between(band["images"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _math(equation: str) -> str:
-    return equation.replace("beta", "\\beta")
+def _with_superscripts(equation: str) -> str:
+    """An equation as plain text, since a name beside it may have letters that mean something to mathtext."""
+    return equation.replace("^alpha", "ᵅ").replace("^beta", "ᵝ")

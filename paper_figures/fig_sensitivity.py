@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from ablate.paper_figures.sensitivity_info import SensitivityInfo
-from ablate.paper_figures.style import LETTERS, figure, legend, markers, named, set_title, thin
+from ablate.paper_figures.style import (
+    LETTERS,
+    figure,
+    legend,
+    markers,
+    set_title,
+    slanted,
+    slanted_inches,
+    thin,
+)
 
 
 def draw(info: SensitivityInfo, title: str, path: Path) -> None:
@@ -17,7 +26,7 @@ def draw(info: SensitivityInfo, title: str, path: Path) -> None:
         path: Of the files, without their endings.
     """
     shapes, lines = markers(info.colours), {}
-    with figure(path, 3.2, 2, nrows=2, sharex=True, sharey=True) as grid:
+    with figure(path, 3.2 + slanted_inches(info.groups), 2, nrows=2, sharex=True, sharey=True) as grid:
         for axes, (condition, by_precision) in zip(grid, info.costs.items(), strict=True):
             axes.axhline(0, color="black", linewidth=0.6)
             for i, (precision, colour) in enumerate(info.colours.items()):
@@ -27,7 +36,7 @@ def draw(info: SensitivityInfo, title: str, path: Path) -> None:
                 error = rows["half_width"] if rows["half_width"].notna().any() else None
                 lines[precision] = axes.errorbar(x, rows["cost"], error, elinewidth=0.8, **style)
             axes.set_ylabel(f"cost (points),\n{condition}", fontsize=7)
-        named(grid[1].xaxis, info.groups, rotation=60, ha="right", rotation_mode="anchor")
-        legend(grid[0], lines, fontsize=7)
+        slanted(grid[1].xaxis, info.groups)
+        legend(grid[0], lines, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.5)
         set_title(grid[0], title, 2 * LETTERS)
         thin(grid[1], "x")

@@ -2,7 +2,6 @@
 
 import io
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -12,16 +11,21 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from rich.cells import cell_len
 
 from ablate.files import write_atomic
-from ablate.labels import one_line, shortened_alike
+from ablate.labels import one_line, shortened_alike, wrapped
+from ablate.paper_figures.fonts import FAMILY, fit, numbered
 
 COLUMN_INCHES = 3.5
 MARKERS = ("o", "s", "^", "D", "v", "P")
 MOST_SIZES = 6  # whose numbers stand beside each other in a column
 LONGEST = 28  # letters of a name at an axis or in a legend
 LETTERS = 60  # of a title, a column
+# matplotlib's defaults, whatever the user's matplotlibrc says.
+DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
 RC: Any = {
+    "font.family": [FAMILY],
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -58,12 +62,31 @@ def sizes(axis: Any, images: Iterable[int]) -> None:
 
 def set_title(axes: Any, text: str, letters: int = LETTERS) -> None:
     """Set a title; no line of it has more than so many letters."""
-    axes.set_title("\n".join(textwrap.fill(one_line(line), letters) for line in text.split("\n")), fontsize=7)
+    axes.set_title(_title(text, letters), fontsize=7)
 
 
-def named(axis: Any, names: Sequence[str], size: float = 6, **style: Any) -> None:
+def set_title_of_all(canvas: Figure, text: str, columns: int = 1) -> None:
+    """Set a title above all panels, in the middle of a figure as wide as so many columns."""
+    canvas.suptitle(_title(text, columns * LETTERS), fontsize=7)
+
+
+def _title(text: str, letters: int) -> str:
+    return "\n".join(wrapped(one_line(line), letters) for line in text.split("\n"))
+
+
+def named(axis: Any, names: Sequence[str], longest: int = LONGEST, **style: Any) -> None:
     """Put names at 0, 1, ... of an axis, shortened; `style` goes to Axis.set_ticks."""
-    axis.set_ticks(range(len(names)), shortened_alike(names, LONGEST), fontsize=size, **style)
+    axis.set_ticks(range(len(names)), shortened_alike(names, longest), fontsize=6, **style)
+
+
+def slanted(axis: Any, names: Sequence[str], longest: int = LONGEST) -> None:
+    """Put names at 0, 1, ... of a horizontal axis that has no room for them side by side."""
+    named(axis, names, longest, rotation=60, ha="right", rotation_mode="anchor")
+
+
+def slanted_inches(names: Sequence[str]) -> float:
+    """The height of slanted names."""
+    return 0.05 * max(0, min(LONGEST, max(map(cell_len, names), default=0)) - 16)
 
 
 def thin(axes: Any, which: str = "xy") -> None:
@@ -73,7 +96,7 @@ def thin(axes: Any, which: str = "xy") -> None:
         axes: With names at 0, 1, ...
         which: Of its axes have names, "x", "y" or "xy".
     """
-    axes.figure.draw_without_rendering()
+    lay_out(axes.figure)
     for name, pixels in (("x", axes.bbox.width), ("y", axes.bbox.height)):
         if name not in which:
             continue
@@ -85,18 +108,24 @@ def thin(axes: Any, which: str = "xy") -> None:
             label.set_visible(i % step == 0)
 
 
-def legend(axes: Any, parts: dict[str, Any], **style: Any) -> Any:
+def lay_out(canvas: Figure) -> None:
+    """Lay a figure out, so that the place of everything on it is known."""
+    fit(canvas)
+    canvas.draw_without_rendering()
+
+
+def legend(owner: Any, parts: dict[str, Any], **style: Any) -> Any:
     """Draw a legend that shows every name; matplotlib leaves out those that begin with an underscore.
 
     Args:
-        axes: Where to draw it.
+        owner: The axes, or the figure, to draw it in.
         parts: What was drawn, by the name to show.
-        style: Goes to Axes.legend.
+        style: Goes to Axes.legend or Figure.legend.
 
     Returns:
         The legend.
     """
-    box = axes.legend(list(parts.values()), ["name"] * len(parts), **style)
+    box = owner.legend(list(parts.values()), ["name"] * len(parts), **style)
     for text, name in zip(box.get_texts(), parts, strict=True):
         text.set_text(name)
     return box
@@ -117,9 +146,10 @@ def figure(path: Path, height_inches: float = 2.6, columns: int = 1, **panels: A
     Yields:
         Axes, or an array of them.
     """
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(DEFAULTS | RC), numbered():
         canvas = Figure((columns * COLUMN_INCHES, height_inches), layout="constrained")
         yield canvas.subplots(**panels)
+        fit(canvas)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {})):
             canvas.savefig(file := io.BytesIO(), format=suffix, metadata=metadata)
             write_atomic(path.with_name(f"{path.name}.{suffix}"), file.getvalue())

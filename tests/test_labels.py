@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablate.execution.ray_folder import SHORT, ray_folder
-from ablate.labels import ascii_tag, one_line, shortened, shortened_alike
+from ablate.labels import ascii_tag, one_line, shortened, shortened_alike, wrapped
 
 NAMES = ["größe", "grösse", "grosse", "名前", "名字", "a😀", "a\udcff", "naïve", "naive", "ß", ""]
 
@@ -24,6 +24,22 @@ def test_one_line_shows_what_would_move_the_cursor_and_keeps_all_else():
     assert one_line("a\nb\tc\x1b[31m\u202e\udcff") == r"a\nb\tc\x1b[31m\u202e\udcff"
     for text in ("größe 名前 مرحبا", "👩\u200d🔬", "$x_1$ [b] <i> \\frac"):
         assert one_line(text) == text
+
+
+def test_shortened_names_that_are_alike_are_numbered():
+    long = [f"{'a' * 40}{i}{'b' * 40}" for i in range(3)]
+    assert shortened_alike([*long, long[1]], 9) == [
+        "aaaa…bbbb",
+        "aaaa…bbbb (2)",
+        "aaaa…bbbb (3)",
+        "aaaa…bbbb (2)",
+    ]
+
+
+def test_wide_letters_count_twice_and_marks_stay_with_their_letter():
+    assert shortened("猫" * 9, 9) == "猫猫…猫猫" and shortened("e\u0301" * 9, 3) == "e\u0301…e\u0301"
+    assert shortened("👩\u200d🔬" * 9, 9).count("\u200d") == 4
+    assert wrapped("a猫 on 犬犬犬犬犬 b", 6) == "a猫 on\n犬犬犬\n犬犬 b" and wrapped("a  b", 9) == "a  b"
 
 
 def test_a_shortened_name_keeps_both_ends():

@@ -31,7 +31,7 @@ console = make_console()
 
 def print_line(text: str) -> None:
     """Print a line to standard output and leave wrapping to the terminal, so that it can be copied whole."""
-    console.print(text, soft_wrap=True)
+    console.print(one_line(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

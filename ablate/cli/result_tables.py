@@ -12,7 +12,11 @@ from ablate.analysis import pareto
 from ablate.cli.console import plain_table
 from ablate.config.objectives import COLUMNS, Direction, cell
 from ablate.formatting import describe_bounds, describe_layers, format_bytes
+from ablate.labels import one_line
+from ablate.reporting.csv_tables import read_csv
 from ablate.runs.record import Record
+
+CONFIRMED = [name + end for name in ("accuracy", "test_accuracy") for end in ("", "_low", "_high")]
 
 
 def best_by_size(best: dict[str, Record]) -> Table:
@@ -55,9 +59,14 @@ def latencies(path: Path) -> Table:
 
     Args:
         path: A run's `tables/latency.csv`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is empty, cut off or no such table.
     """
     table = plain_table("trial", "ms, sum of layers", "ms, whole model", title="Latency at batch size 1")
-    for _, row in pd.read_csv(path, dtype={"trial_id": str}).iterrows():
+    columns = ("latency_ms_summed", "latency_ms_measured")
+    for _, row in read_csv(path, texts=("trial_id",), numbers=columns).iterrows():
         table.add_row(row["trial_id"], f"{row['latency_ms_summed']:.2f}", f"{row['latency_ms_measured']:.2f}")
     return table
 
@@ -67,8 +76,12 @@ def confirmed(path: Path) -> Table:
 
     Args:
         path: A run's `tables/confirmed.csv`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is empty, cut off or no such table.
     """
-    rows = pd.read_csv(path, dtype={"trial_id": str})
+    rows = read_csv(path, texts=("trial_id", "on_front"), numbers=(*CONFIRMED, "search_accuracy", "n"))
     title = (
         "Confirmed: one seed and validation images in the search; means over further seeds, 95 % intervals"
         + _simultaneous(rows, "means")
@@ -76,8 +89,8 @@ def confirmed(path: Path) -> Table:
     table = plain_table("trial", "search", "validation", "test", "seeds", title=title)
     for row in rows.to_dict("records"):
         means = [_interval(row, name) for name in ("accuracy", "test_accuracy")]
-        off = "" if row["on_front"] else " (no longer on the front)"
-        table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, str(row["n"]))
+        off = "" if row["on_front"] == "True" else " (no longer on the front)"
+        table.add_row(row["trial_id"] + off, f"{row['search_accuracy']:.1%}", *means, f"{row['n']:.0f}")
     return table
 
 
@@ -86,8 +99,13 @@ def sensitivities(path: Path) -> Table:
 
     Args:
         path: A run's `tables/sensitivity.csv`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is empty, cut off or no such table.
     """
-    costs = pd.read_csv(path, keep_default_na=False, na_values={"accuracy_cost": [""], "accuracy_high": [""]})
+    numbers = ("accuracy_cost", "accuracy_high")
+    costs = read_csv(path, texts=("how", "precision", "group"), numbers=numbers)
     points = {
         (row["how"], row["precision"], row["group"]): _cost(row)
         for row in costs.dropna(subset="accuracy_cost").to_dict("records")
@@ -100,7 +118,7 @@ def sensitivities(path: Path) -> Table:
     table = plain_table("layer group", *headings, title=title)
     for group in dict.fromkeys(costs["group"]):
         if group:
-            table.add_row(group, *(points.get((*column, group), "-") for column in columns))
+            table.add_row(one_line(group), *(points.get((*column, group), "-") for column in columns))
     whole = [points.get(("all", precision, ""), "-") for precision in precisions]
     table.add_row("all of them", *whole, *([""] * len(precisions)))
     return table

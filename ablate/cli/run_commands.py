@@ -10,7 +10,6 @@ import typer
 from ablate.cli.console import print_line, print_rows, relative_path
 from ablate.cli.options import Json, LatestRun, RunFolder
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
-from ablate.labels import one_line
 
 if TYPE_CHECKING:
     from ablate.runs.record import Record
@@ -81,10 +80,10 @@ def figures(
         except OSError as error:
             raise WriteFailed(f"{str(run.path)!r} cannot be written: {error.strerror or error}") from None
         for path in written:
-            print(relative_path(path))
+            print_line(relative_path(path))
         for name, finding in results.items():
             if finding.sentence:
-                print_line(one_line(f"{name}: {finding.sentence}"))
+                print_line(f"{name}: {finding.sentence}")
         if run.records.empty:
             print_line(f"{relative_path(run.path)}: no trial is recorded yet")
         if run.tested:

@@ -93,7 +93,12 @@ def outcome(run: Run, as_json: bool) -> None:
     }
     for name, table in tables.items():
         if (path := run.path / "tables" / f"{name}.csv").exists():
-            console.print(table(path))
+            try:
+                rows = table(path)
+            except (OSError, ValueError) as error:  # a folder that was copied in part
+                print_line(f"Left out: {relative_path(path)} cannot be read: {error}")
+            else:
+                console.print(rows)
     if run.tested:
         print_line(run.tested)
     written = [name for name in OUTPUTS if (run.path / name).exists()]

@@ -27,6 +27,7 @@ from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
 from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.labels import one_line
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -181,7 +182,8 @@ def study(
     if dry_run:
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
-    opening = f"{spec.question}\n{space}: {spec.space.description}"
+    opening = f"{one_line(spec.question)}
+{space}: {one_line(spec.space.description)}"
     _run(_start(spec, out, known=known or []), ray, max_failed, as_json, opening)
 
 

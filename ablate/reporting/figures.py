@@ -22,6 +22,7 @@ from ablate.paper_figures import (
     fig_sensitivity,
 )
 from ablate.paper_figures.confusion_info import confusion_info, square
+from ablate.paper_figures.fonts import numbered
 from ablate.paper_figures.gap_info import gap_info
 from ablate.paper_figures.importance_info import importance_info
 from ablate.paper_figures.ladder_info import ladder_info
@@ -34,6 +35,8 @@ from ablate.runs.run import Run
 TESTED = ("ladder", "volume", "scaling")  # figures of test accuracies
 MAX_TRIALS = 30  # of a layer map
 MAX_CLASSES = 50  # of a confusion matrix whose names can be read on a page
+MAX_NAME = 60  # letters of a name in a title
+MAX_BYTES = 80  # of a name in a file's name, which may have two of them and 255 bytes at most
 MAX_EXAMPLES = 40  # images that a page holds
 
 
@@ -54,12 +57,13 @@ def draw(run: Run, findings: dict[str, Finding], to: Path | None = None) -> list
     folder = to or run.path / "figures"
     model, data = (shortened(Path(name).name, 40) for name in (run.study.model, run.study.data))
     subject, tested = f"{model} on {data}", f", {images_of(run.study.test)}"
-    return [
-        path
-        for name, draw_figures in FIGURES.items()
-        if findings.get(name)
-        for path in draw_figures(run, findings[name], subject + tested * (name in TESTED), folder)
-    ]
+    with numbered():
+        return [
+            path
+            for name, draw_figures in FIGURES.items()
+            if findings.get(name)
+            for path in draw_figures(run, findings[name], subject + tested * (name in TESTED), folder)
+        ]
 
 
 def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
@@ -141,7 +145,8 @@ def _confusion(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[P
     for name, rows in tables["confusion"].groupby("model", sort=False):
         path = to / f"confusion_{names[str(name)]}"
         split = tables["examples"]["split"].iloc[0]
-        fig_confusion.draw(confusion_info(rows, classes), f"{subject} ({split}): {name}{subset}", path)
+        title = f"{subject} ({split}): {shortened(str(name), MAX_NAME)}{subset}"
+        fig_confusion.draw(confusion_info(rows, classes), title, path)
         yield path
     yield from _confusion_differences(tables, names, classes, subset, to)
     yield from _examples(results, tables["examples"], names, to)
@@ -155,7 +160,8 @@ def _confusion_differences(
     for name, slug in others:
         differences = tables["confusion_difference"]
         matrix = square(differences[differences["model"] == name], "difference", classes)
-        title, pairs = f"{name} less {baseline}{subset}", None  # of the first seed
+        shown = [shortened(model, MAX_NAME) for model in (name, baseline)]
+        title, pairs = f"{' less '.join(shown)}{subset}", None  # of the first seed
         if "confused_more" in tables:
             pairs = tables["confused_more"][tables["confused_more"]["model"] == name]
             seeds, tested = (
@@ -190,17 +196,25 @@ def _examples(results: RunResults, examples: pd.DataFrame, names: dict[str, str]
         kind = "right" if right else "wrong"
         path = to / f"examples_{kind}_{names[str(name)]}"
         classes = "each class" if len(rows) <= MAX_EXAMPLES else f"each of {MAX_EXAMPLES} classes"
-        title = f"{name}: the first image of {classes} that it gets {kind} ({examples['split'].iloc[0]})"
+        split = examples["split"].iloc[0]
+        title = (
+            f"{shortened(str(name), MAX_NAME)}: the first image of {classes} that it gets {kind} ({split})"
+        )
         fig_examples.draw(rows.head(MAX_EXAMPLES), images, title, path)
         yield path
 
 
 def _slugs(names: Iterable[str]) -> dict[str, str]:
-    """Each name as a part of a file's name, at most 62 letters long; no two are alike."""
+    """Each name as a part of a file's name; no two are alike, also where case does not count."""
     slugs: dict[str, str] = {}
+    taken: set[str] = set()
     for name in names:
-        slug = re.sub(r"\W+", "_", name)[:60]
-        slugs[name] = f"{slug}_{len(slugs)}" if slug in slugs.values() else slug
+        slug = whole = re.sub(r"\W+", "_", name).encode()[:MAX_BYTES].decode(errors="ignore")
+        number = len(slugs)
+        while slug.casefold() in taken:
+            slug, number = f"{whole}_{number}", number + 1
+        slugs[name] = slug
+        taken.add(slug.casefold())
     return slugs
 
 

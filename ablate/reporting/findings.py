@@ -1,7 +1,5 @@
 """What a run shows: each finding is a sentence with tables, or the reason why there is none."""
 
-import csv
-import json
 from pathlib import Path
 
 from ablate.files import write_atomic
@@ -14,6 +12,7 @@ from ablate.reporting import (
     scaling_findings,
     search_findings,
 )
+from ablate.reporting.csv_tables import to_csv
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
@@ -61,9 +60,5 @@ def write_tables(findings: dict[str, Finding], folder: Path) -> list[Path]:
         name: table for finding in findings.values() for name, table in finding.tables.items() if len(table)
     }
     for name, table in tables.items():
-        plain = table.map(lambda value: json.dumps(value) if isinstance(value, dict | list) else value)
-        text = plain.to_csv(index=False)
-        if "\r" in text:  # a reader takes it for the end of a row, unless it is quoted
-            text = plain.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
-        write_atomic(folder / f"{name}.csv", text.encode("utf-8", "backslashreplace"))
+        write_atomic(folder / f"{name}.csv", to_csv(table))
     return [folder / f"{name}.csv" for name in tables]

@@ -1,19 +1,15 @@
 """Where the numbers of a report page come from, and the command that makes them again."""
 
-import json
 import shlex
 from typing import Any
 
+from ablate.reporting.run_results import RunResults
 from ablate.runs.run import Run
 
 
 def provenance_terms(run: Run) -> dict[str, str]:
     """Where the numbers of a run come from: a description for each term, or "not known"."""
-    try:
-        known = json.loads((run.path / "provenance.json").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        known = {}
-    study = run.study
+    known, study = RunResults(run).provenance, run.study
     seeds = f"{study.seed} to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else f"{study.seed}"
     terms: dict[str, Any] = {
         "model": study.model,

@@ -3,6 +3,7 @@
 The page is the Jinja template report.html, which escapes every name. report.css and report.js go into it.
 """
 
+import os
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -114,7 +115,7 @@ def _page(run: Run, findings: dict[str, Finding], tables: str) -> str:
             for name in names
             if findings[name].applies
         ],
-        tables_folder=quote(tables),
+        tables_folder=quote(os.fsencode(tables)),
         provenance=provenance_terms(run),
         command=study_command(run),
         study=(run.path / "study.toml").read_text(encoding="utf-8-sig"),

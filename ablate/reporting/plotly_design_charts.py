@@ -1,23 +1,24 @@
 """A designed study as plotly figures: costs of layer groups, error and gap over data, the ladder."""
 
-import textwrap
-
 import numpy as np
 import pandas as pd
 
 from ablate.config.objectives import AXES
 from ablate.formatting import natural_sort_key
+from ablate.labels import shortened, shortened_alike
 from ablate.paper_figures.gap_info import ArmGap, gap_info
 from ablate.paper_figures.ladder_info import LadderInfo, ladder_info
 from ablate.paper_figures.palette import BLACK, BLUE, GREY
 from ablate.paper_figures.scaling_info import Y_LABEL, ErrorCurve, scaling_info
 from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.reporting.plotly_panel import (
+    MAX_NAME,
     Panel,
     Plain,
     axis_layout,
     band,
     escaped,
+    escaped_lines,
     half_widths,
     interval,
     logarithmic,
@@ -25,6 +26,8 @@ from ablate.reporting.plotly_panel import (
     numbers,
 )
 from ablate.reporting.run_results import Finding
+
+MAX_NAMED = 40  # layer groups with a name below them
 
 
 def sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
@@ -37,10 +40,15 @@ def sensitivity(finding: Finding, objectives: list[str]) -> list[Panel]:
         traces = [
             _costs(precision, rows, info.colours[precision]) for precision, rows in known.items() if len(rows)
         ]
-        groups = {group for rows in known.values() for group in rows.index}
+        found = {group for rows in known.values() for group in rows.index}
+        groups = sorted(found, key=natural_sort_key)
+        shown = groups[:: -(-len(groups) // MAX_NAMED)] if groups else []
         x = {
+            "type": "category",  # names that look like numbers are names
             "categoryorder": "array",
-            "categoryarray": [escaped(group) for group in sorted(groups, key=natural_sort_key)],
+            "categoryarray": [escaped(group) for group in groups],
+            "tickvals": [escaped(group) for group in shown],
+            "ticktext": [escaped(name) for name in shortened_alike(shown, MAX_NAME)],
             "tickangle": -60,
         }
         y = {"title": {"text": "cost (points)"}, "zeroline": True}
@@ -80,7 +88,7 @@ def scaling(finding: Finding, objectives: list[str]) -> list[Panel]:
 
 
 def _error_curve(arm: str, curve: ErrorCurve) -> list[Plain]:
-    trials, fit, name = curve.trials, curve.band, escaped(arm)
+    trials, fit, name = curve.trials, curve.band, escaped(shortened(arm, MAX_NAME))
     line = {
         "x": numbers(fit["images"]),
         "y": numbers(fit["error"]),
@@ -130,7 +138,7 @@ def _gap(name: str, arm: ArmGap, shift: float) -> Plain:
     return {
         "x": numbers(rows["images"] * shift),
         "y": numbers(rows["gap"]),
-        "name": f"{escaped(name)}: {arm.verdict['verdict']}{star}",
+        "name": f"{escaped(shortened(name, MAX_NAME))}: {arm.verdict['verdict']}{star}",
         "mode": "lines+markers",
         "marker": {"color": arm.colour, "size": 8},
         "line": {"color": arm.colour, "width": 1.5},
@@ -146,7 +154,7 @@ def ladder(finding: Finding, objectives: list[str]) -> list[Panel]:
     info = ladder_info(table, finding.tables["ladder_seeds"])
     names = list(info.rungs["rung"])
     places = [len(names) - 1 - i for i in range(len(names))]
-    ticks = ["<br>".join(textwrap.wrap(escaped(name), 22)) for name in names]
+    ticks = [escaped_lines(name, 22) for name in names]
     y = {**named_rows(names), "tickvals": places, "ticktext": ticks}
     title = "Test accuracy rung by rung; above each its gain over the rung before, in points"
     if (means := table["means"].max()) > 0:

@@ -1,7 +1,6 @@
 """The Pareto front as a plotly figure, with a mark for each trial that a click pins."""
 
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,16 @@ import pandas as pd
 from ablate.config.objectives import COLUMNS, cell
 from ablate.paper_figures.palette import BLACK, BLUE, GREY, VERMILLION
 from ablate.paper_figures.pareto_info import TRIAL, ParetoInfo, pareto_info
-from ablate.reporting.plotly_panel import Panel, Plain, axis_layout, band, escaped, half_widths, numbers
+from ablate.reporting.plotly_panel import (
+    Panel,
+    Plain,
+    axis_layout,
+    band,
+    escaped,
+    escaped_lines,
+    half_widths,
+    numbers,
+)
 from ablate.reporting.run_results import Finding
 
 MAX_TRIALS = 5000  # a browser draws no more without a pause
@@ -118,7 +126,7 @@ def _colours(info: ParetoInfo) -> Plain:
     if info.colour is None:
         return {"color": BLUE}
     values = info.trials.loc[info.trials["front"], "colour"].astype(float)
-    title = {"text": info.colour.label, "side": "top"}
+    title = {"text": escaped(info.colour.label), "side": "top"}
     bar: Plain = {"title": title, "orientation": "h", "thickness": 10}
     bar.update(y=-0.22, yanchor="top", outlinewidth=0, len=0.6)
     if info.log_colour:
@@ -147,6 +155,6 @@ def _hover_texts(trials: pd.DataFrame, objectives: list[str]) -> "pd.Series[str]
     texts = []
     for _, trial in trials.iterrows():
         values = [f"{COLUMNS[name]}: {cell(name, trial[name])}" for name in objectives]
-        layers = textwrap.wrap(escaped(trial["layers"]), 36)
-        texts.append("<br>".join([f"<b>{trial['trial_id']}</b>", *values, *layers]))
+        lines = [f"<b>{escaped(trial['trial_id'])}</b>", *map(escaped, values)]
+        texts.append("<br>".join([*lines, escaped_lines(trial["layers"], 36)]))
     return pd.Series(texts, index=trials.index)

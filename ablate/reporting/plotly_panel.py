@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.config.objectives import Axis
-from ablate.labels import shortened_alike
+from ablate.labels import one_line, shortened_alike, wrapped
 from ablate.paper_figures.palette import is_logarithmic
 
 MAX_SIZE_TICKS = 6  # sizes of training sets that an axis shows themselves
@@ -39,8 +39,13 @@ class Panel(NamedTuple):
 
 
 def escaped(value: Any) -> str:
-    """Text for plotly, which reads tags and &amp; but not &quot;."""
-    return html.escape(str(value), quote=False)
+    """Text on one line for plotly, which reads tags and &amp; but not &quot;."""
+    return html.escape(one_line(str(value)), quote=False)
+
+
+def escaped_lines(text: str, width: int) -> str:
+    """Text for plotly, broken into lines of a maximum width in characters."""
+    return "<br>".join(map(escaped, wrapped(one_line(text), width).split("\n")))
 
 
 def numbers(values: Any) -> list[float | None]:
@@ -61,7 +66,7 @@ def half_widths(values: pd.Series) -> Plain:
 
 def axis_layout(axis: Axis, values: pd.Series) -> Plain:
     """An axis with its label; logarithmic if its values are positive and the quantity is drawn so."""
-    layout: Plain = {"title": {"text": axis.label}}
+    layout: Plain = {"title": {"text": escaped(axis.label)}}
     if is_logarithmic(axis, values):
         layout = logarithmic(layout, values)
     if axis.name == "images" and values.nunique() <= MAX_SIZE_TICKS:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from ablate.config.objectives import AXES, COLUMNS
 from ablate.formatting import natural_sort_key
-from ablate.labels import one_line, shortened_alike
+from ablate.labels import shortened_alike
 from ablate.paper_figures.confusion_info import ConfusionInfo, classes_of, confusion_info
 from ablate.paper_figures.importance_info import importance_info
 from ablate.paper_figures.palette import BLACK, BLUE, colours
@@ -70,7 +70,7 @@ def layers(finding: Finding, objectives: list[str]) -> list[Panel]:
     for objective, rows in finding.tables["layers"].groupby("objective", sort=False):
         name, groups = str(objective), sorted(set(rows["group"]), key=natural_sort_key, reverse=True)
         unit = AXES[name].label.rpartition("(")[2].rstrip(")")
-        x: Plain = {"title": {"text": f"effect ({'points' if unit == '%' else unit})"}}
+        x: Plain = {"title": {"text": f"effect ({'points' if unit == '%' else escaped(unit)})"}}
         x.update(zeroline=True, rangemode="tozero")
         layout = {"xaxis": x, "yaxis": named_rows(groups)}
         traces = _effects(rows, groups, 1 / AXES[name].unit)
@@ -105,7 +105,7 @@ def confusion(finding: Finding, objectives: list[str]) -> list[Panel]:
     if len(classes) > MAX_CLASSES:
         return []
     has_counts, height = len(classes) <= MAX_WITH_COUNTS, 420 if len(classes) <= MAX_WITH_COUNTS else 620
-    names = [escaped(one_line(label)) for label in classes]
+    names = [escaped(label) for label in classes]
     layout = _matrix_layout(classes, names, 12 if has_counts else 10)
     panels = []
     for model, rows in table.groupby("model", sort=False):

@@ -78,27 +78,29 @@ class RunResults:
         if not self.run.study.design:
             return None
         records = self.run.records.to_dict("records")
-        groups = self._provenance.get("layer_groups")
+        groups = self.provenance.get("layer_groups")
         if groups is None:  # a run of an older version
             groups = list(dict.fromkeys(group for record in records for group in record["spec"]["layers"]))
         return Design(self.run.study, groups, records).table() if records else None
 
     @cached_property
-    def _provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json holds; empty where it is missing or was copied in part."""
         try:
-            return dict(json.loads((self.run.path / "provenance.json").read_text(encoding="utf-8-sig")))
+            known = json.loads((self.run.path / "provenance.json").read_text(encoding="utf-8-sig"))
         except (OSError, ValueError):
             return {}
+        return known if isinstance(known, dict) else {}
 
     @property
     def digest(self) -> str | None:
         """SHA-256 of the images and labels of the run's trials; None where it is not known."""
-        return self._provenance.get("dataset_sha256")
+        return self.provenance.get("dataset_sha256")
 
     @cached_property
     def classes(self) -> list[str]:
         """Names of the classes; numbers for a run that did not keep the names; [] where neither is known."""
-        if names := self._provenance.get("classes"):
+        if names := self.provenance.get("classes"):
             # A folder's name need not be Unicode.
             return [name.encode("utf-8", "backslashreplace").decode() for name in names]
         for trial in self.complete["trial_id"]:
@@ -120,5 +122,5 @@ class RunResults:
             with (self.run.path / "predictions" / f"{trial_id}.npz").open("rb") as raw, np.load(raw) as file:
                 return file[f"{split}_logits"], file[f"{split}_labels"]
         # All of these come from a folder that was copied in part.
-        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, BadZipFile, zlib.error):
             return None

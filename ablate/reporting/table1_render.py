@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.errors import unknown
-from ablate.labels import one_line
+from ablate.labels import one_line, spreadsheet_cell
 from ablate.reporting.table1_cells import QUANTITIES, Cell, Table1
 
 Format = Literal["text", "csv", "markdown", "latex"]
@@ -26,11 +26,12 @@ HEADS = {
 }
 ABOUT_ACCURACY = ("split", "sd", "failed")  # fields of a cell that have columns of their own in the CSV
 LEGEND = "c counted, m measured here (n calls, or seeds), q quoted from the paper"
-MARKDOWN = re.compile(r"([\\|`*<\[\]~]|(?<!\w)_|_(?!\w))")  # what formats text, or ends a cell
+MARKDOWN = re.compile(r"([\\|`*<\[\]~&$]|(?<!\w)_|_(?!\w))")  # what formats text, or ends a cell
 LATEX = {
     **{letter: f"\\{letter}" for letter in "&%_#${}"},
     "±": r"$\pm$",
-    "`": "'",
+    "`": r"\textasciigrave{}",
+    '"': r"{\char34}",
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
@@ -38,7 +39,6 @@ LATEX = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    "\n": " ",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "\\": r"\textbackslash{}",
@@ -70,8 +70,8 @@ def terminal(table: Table1) -> Group:
         column.justify = "right"
         column.min_width = max(len(" ".join(text.split()[:2])) for text in texts)  # a number and its letter
     for row, line in zip(table.rows, body, strict=True):
-        shown.add_row(*map(Text, line), style="dim" if row.quoted else "")
-    return Group(shown, *(Text(f"\n{note}") for note in table.notes))
+        shown.add_row(*map(Text, map(one_line, line)), style="dim" if row.quoted else "")
+    return Group(shown, *(Text(f"\n{one_line(note)}") for note in table.notes))
 
 
 def _columns(table: Table1) -> list[str]:
@@ -111,7 +111,7 @@ def _csv(table: Table1) -> str:
     writer = csv.DictWriter(out, ["model", "beside", *fields], restval="", lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
-        line: dict[str, object] = {"model": row.name, "beside": row.beside}
+        line: dict[str, object] = {"model": spreadsheet_cell(row.name), "beside": row.beside}
         for name, cell in row.cells.items():
             line.update({name: cell.value, f"{name}_source": cell.source, f"{name}_n": cell.n})
             about = {f"{name}_{key}": getattr(cell, key) for key in ABOUT_ACCURACY}
@@ -123,9 +123,14 @@ def _csv(table: Table1) -> str:
 def _markdown(table: Table1) -> str:
     heads = ["model", *(HEADS[name] for name in _columns(table))]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *_body(table)]
-    rows = [" | ".join(MARKDOWN.sub(r"\\\1", one_line(cell)) for cell in cells) for cells in lines]
+    rows = [" | ".join(map(_in_markdown, cells)) for cells in lines]
     body = "\n".join(f"| {row} |" for row in rows)
-    return body + f"\n\n{LEGEND}.\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
+    notes = "\n".join(f"- {_in_markdown(note)}" for note in table.notes)
+    return f"{body}\n\n{LEGEND}.\n\n{notes}\n"
+
+
+def _in_markdown(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", one_line(text))
 
 
 def _latex(table: Table1) -> str:
@@ -139,4 +144,5 @@ def _latex(table: Table1) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    plain = "".join(LATEX.get(letter, letter) for letter in one_line(text))
+    return re.sub(r"([-'])(?=\1)", r"\1{}", plain)  # two of them would become a dash, or a quotation mark

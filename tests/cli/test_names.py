@@ -1,6 +1,5 @@
 """Users' text on the command line: files of Windows' editors, names that are markup, full disks."""
 
-import io
 import os
 import resource
 import signal
@@ -14,6 +13,7 @@ from ablate.cli import main
 from ablate.cli.console import make_console, print_rows
 from ablate.config.search_space import load_space
 from ablate.errors import BadInput
+from ablate.reporting.csv_tables import read_csv
 from ablate.reporting.findings import write_tables
 from ablate.reporting.run_results import Finding
 from ablate.reporting.table1_render import MARKDOWN, _escaped
@@ -70,14 +70,17 @@ def test_a_terminal_without_a_letter_shows_its_number(finished, tmp_path):
 def test_names_survive_a_table(tmp_path):
     names = ["=1+1", "a,b", 'a"b', "a\nb", "a\rb", "größe", " a ", "NA", ""]
     [file] = write_tables({"f": Finding("", tables={"names": pd.DataFrame({"name": names})})}, tmp_path)
-    assert list(pd.read_csv(io.BytesIO(file.read_bytes()), keep_default_na=False)["name"]) == names
+    assert list(read_csv(file, texts=["name"])["name"]) == names
+    other = pd.read_csv(file, keep_default_na=False)[
+        "name"
+    ]  # has an apostrophe before what would be computed
+    assert list(other) == ["'=1+1", *names[1:]]
 
 
 def test_names_survive_markdown_and_latex():
     assert MARKDOWN.sub(r"\\\1", "a|b *c* _d_ e_f [g] <h>") == r"a\|b \*c\* \_d\_ e_f \[g\] \<h>"
-    assert (
-        _escaped("[a] *b\n& 5 %") == r"{[}a{]} {*}b \& 5 \%"
-    )  # after \\ a row must not begin with an option
+    # After \\ a row must not begin with an option.
+    assert _escaped("[a] *b--c\n& 5 %") == r"{[}a{]} {*}b-{}-c\textbackslash{}n\& 5 \%"
 
 
 def small_files(size):

@@ -193,10 +193,10 @@ def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
         [(arm, size, 1 / size) for arm in NAMES for size in (10, 20)], columns=["arm", "images", "error"]
     )
     bands = points.assign(low=0.01, high=0.2)
-    laws = pd.DataFrame({"arm": NAMES[:2], "equation": "a N^{-beta}"})
+    laws = pd.DataFrame({"arm": NAMES[:2], "equation": "E + B/D^beta"})
     fig_scaling.draw(scaling_info(points, bands, laws), "", tmp_path / "scaling")
     drawn = seen.pop()
-    assert drawn >= set(names[2:]) and r"US\$ 5 to US\$ 10^: $a N^{-\beta}$" in drawn
+    assert drawn >= set(names[2:]) and "US$ 5 to US$ 10^: E + B/Dᵝ" in drawn
 
 
 def crowded(axis):
