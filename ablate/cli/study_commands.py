@@ -25,7 +25,8 @@ from ablate.cli.overrides import override_study, sensitivity_study
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
-from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.errors import AblateError, Interrupted
+from ablate.paths import local_path
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -163,7 +164,11 @@ def study(
     study: Study = "default",
     known: Annotated[
         list[Path] | None,
-        typer.Option(metavar="RUN", help="Reuse the matching trials of another run; may be repeated."),
+        typer.Option(
+            parser=local_path,
+            metavar="RUN",
+            help="Reuse the matching trials of another run; may be repeated.",
+        ),
     ] = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
@@ -278,9 +283,6 @@ def _start(spec: StudySpec, out: Path | None, **options: Any) -> Callable[..., "
 
 def _run(start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool) -> None:
     """Run a study under a live view, and print its outcome."""
-    if not 0 <= max_failed <= 1:
-        rule = "--max-failed must be a share from 0 to 1"
-        raise BadInput(f"{rule}, but got {max_failed:g}; 0.5 is half of the trials")
     console = make_console(stderr=as_json)
     console.print("Loading the model and starting Ray ...")
     resources = ray.resources()

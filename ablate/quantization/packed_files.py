@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
+from ablate.paths import local_path
 from ablate.quantization.packed_header import FORMAT, Header, dumps, sha256
 
 JSON, TENSORS = "packed.json", "model.safetensors"
@@ -28,13 +29,14 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         BadInput: A file is missing, truncated, edited or of another kind.
     """
-    path = Path(directory) / JSON
+    folder = local_path(directory)
+    path = folder / JSON
     fields = _fields(path)
     try:
         header = checked(Header, fields, str(path))
     except BadInput as error:  # it quotes the content of the file
         raise BadInput(" ".join(str(error).split())[:400]) from None
-    data = _bytes(Path(directory) / TENSORS)
+    data = _bytes(folder / TENSORS)
     del fields["sha256"]
     if sha256(fields, data) != header.sha256:
         raise BadInput(f"{directory}: the files are damaged or edited: sha256 differs; pack the model again")
@@ -42,7 +44,7 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         return header, load(data)
     except Exception as error:  # safetensors raises several kinds
         why = " ".join(str(error).split())[:100]
-        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {why}") from None
+        raise BadInput(f"{folder / TENSORS} is not a safetensors file: {why}") from None
 
 
 def _fields(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ablate.errors import BadInput, short_repr
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.unquantizable import inside_fused
+from ablate.paths import local_path
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
 from ablate.quantization.bitlinear import BitLinear, carry_hooks
@@ -57,7 +58,7 @@ def pack(
     """
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
-    _check_target(directory := Path(directory))
+    _check_target(directory := local_path(directory))
     if any(isinstance(module, IntegerLinear) for module in model.modules()):
         raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
     modules = model.named_modules(remove_duplicate=False)
