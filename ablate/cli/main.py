@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ablate.cli import data_commands, model_commands, run_commands, study_commands
 from ablate.cli.streams import guard_streams
-from ablate.errors import DISK, AblateError, BadInput, Interrupted
+from ablate.errors import DISK, AblateError, BadInput, Interrupted, short_repr
 from ablate.labels import one_line
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
@@ -59,13 +59,22 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = _print_error("interrupted", INTERRUPTED)
     except typer.TyperException as error:
-        cause = error.__cause__
-        value = f", but got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
-        code = _print_error(error.format_message() + value, BAD_INPUT)
+        code = _print_error(_usage_error(error), BAD_INPUT)
     output.flush()
     if code == SUCCESS and output.lost:
         code = _print_error(f"standard output cannot be written: {output.lost}", FAILURE)
     sys.exit(code)
+
+
+def _usage_error(error: typer.TyperException) -> str:
+    """What is wrong with the arguments: the rule and the value."""
+    message, cause = error.format_message(), error.__cause__
+    if not isinstance(cause, ValidationError):
+        return message
+    fault = cause.errors()[0]
+    if isinstance(fault.get("ctx", {}).get("error"), BadInput):  # which has the value in it
+        return message.replace("Value error, ", "", 1)
+    return f"{message}, but got {short_repr(fault['input'])}"
 
 
 def _exit_code(error: AblateError) -> int:

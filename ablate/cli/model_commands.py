@@ -9,10 +9,13 @@ from ablate.cli.console import console, make_console, print_json, print_rows
 from ablate.cli.options import Json, Threads
 from ablate.errors import BadInput
 from ablate.hardware import cpus
+from ablate.paths import local_path
 
 app = typer.Typer()
 
-PackedModel = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a packed model.")]
+PackedModel = Annotated[
+    Path, typer.Argument(parser=local_path, metavar="DIR", help="The folder of a packed model.")
+]
 
 
 @app.command()
@@ -46,7 +49,7 @@ def bench(
 @app.command()
 def predict(
     directory: PackedModel,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(parser=local_path, metavar="IMAGE...", help="Image files.")],
     as_json: Json = False,
 ) -> None:
     """Classify image files with a packed model.
@@ -66,7 +69,8 @@ def predict(
 @app.command()
 def table1(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN...", help="Runs whose accuracies to add.")
+        list[Path] | None,
+        typer.Argument(parser=local_path, metavar="RUN...", help="Runs whose accuracies to add."),
     ] = None,
     seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time to spend on each latency; 0 measures none.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.config.trial_spec import checked
+from ablate.paths import local_path
 
 if TYPE_CHECKING:
     from ablate.execution.ray_cluster import Resources
@@ -26,18 +27,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the study and estimate its cost; train and record nothing.")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+RunFolder = Annotated[Path, typer.Argument(parser=local_path, metavar="RUN", help="The run's folder.")]
 LatestRun = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="The run's folder.", show_default="the newest in runs/")
+    Path | None,
+    typer.Argument(
+        parser=local_path, metavar="RUN", help="The run's folder.", show_default="the newest in runs/"
+    ),
 ]
 OutFolder = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The run's folder.", show_default="a new one in runs/"),
+    typer.Option(
+        parser=local_path, metavar="DIR", help="The run's folder.", show_default="a new one in runs/"
+    ),
 ]
 TrialId = typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
 Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", show_default="all CPUs")]
 MaxFailed = Annotated[
-    float, typer.Option(metavar="SHARE", help="Exit with 1 if more than this share of the trials failed.")
+    float,
+    typer.Option(
+        min=0, max=1, metavar="SHARE", help="Exit with 1 if more than this share of the trials failed."
+    ),
 ]
 
 

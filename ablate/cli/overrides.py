@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablate.config.designs import Step
-from ablate.config.search_space import load_space
+from ablate.config.search_space import load_space, values, varies
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.config.trial_spec import checked
-from ablate.errors import BadInput
+from ablate.config.trial_spec import Value, checked
+from ablate.errors import BadInput, short_repr
 
 LENGTHS = ("epochs", "image_views")  # fields of a recipe that set how long a trial is trained
 
@@ -25,6 +25,9 @@ def override_study(name: str, overrides: dict[str, Any], epochs: int | None = No
         BadInput: A name is unknown, or the resulting study is invalid.
     """
     base, changes = load_study(name), dict(overrides)
+    if base.design and "sampler" in changes:  # its default stands in studies of either kind
+        got = short_repr(changes["sampler"])
+        raise BadInput(f"--sampler is for a search, but got {got} for a design; leave it out")
     if "space" in changes:
         changes["space"] = load_space(changes["space"])
         changes.setdefault("objectives", ())  # those of the new space
@@ -38,7 +41,8 @@ def override_study(name: str, overrides: dict[str, Any], epochs: int | None = No
         # `first` and `rungs` count along the axis, so they do not carry over to another one.
         kept = base.early_stopping.model_dump(exclude=None if same_axis else {"first", "rungs"})
         changes["early_stopping"] = kept | rule
-    return checked(StudySpec, {**dict(base), **changes}, "study")
+    given = {key: getattr(base, key) for key in base.model_fields_set}
+    return checked(StudySpec, given | changes, "study")
 
 
 def sensitivity_study(
@@ -50,11 +54,13 @@ def sensitivity_study(
         base: The study.
         seeds: The number of paired seeds.
         epochs: Epochs after the layers are quantized. None means 1.
-        full_epochs: Epochs in full precision before, once per seed. None means the study's epochs.
+        full_epochs: Epochs in full precision before, once per seed. None means the study's epochs, which must
+            be one number then.
         as_study: Train by the study's own recipe instead.
 
     Raises:
-        BadInput: `as_study` is combined with epochs, or the resulting study is invalid.
+        BadInput: `as_study` is combined with epochs, the study has no one number of epochs, or the resulting
+            study is invalid.
     """
     if as_study and (epochs, full_epochs) != (None, None):
         raise BadInput(
@@ -64,7 +70,7 @@ def sensitivity_study(
     if not as_study:
         length = {
             "epochs": 1 if epochs is None else epochs,
-            "full_epochs": base.recipe.epochs if full_epochs is None else full_epochs,
+            "full_epochs": _epochs(base) if full_epochs is None else full_epochs,
             "image_views": None,
         }
         recipe |= length
@@ -82,6 +88,22 @@ def sensitivity_study(
         "design": "sensitivity",
     }
     return checked(StudySpec, study, "options")
+
+
+def _epochs(study: StudySpec) -> Value:
+    """The epochs of a study's trials. Raises BadInput where they are not one number."""
+    recipe = {**dict(study.recipe), **study.space.recipe}
+    if recipe["image_views"] not in (None, "none"):
+        field = "image_views"
+    elif varies(recipe["epochs"]):
+        field = "epochs"
+    else:
+        return values(recipe["epochs"])[0]
+    got = " or ".join(
+        f"{value:g}" if isinstance(value, float) else str(value) for value in values(recipe[field])
+    )
+    rule = "--full-epochs is by default the study's epochs, which must be one number"
+    raise BadInput(f"{rule}, but its {field} is {got}; give --full-epochs 2, say")
 
 
 def _with_epochs(epochs: int, study: StudySpec) -> dict[str, Any]:

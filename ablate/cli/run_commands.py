@@ -10,6 +10,7 @@ import typer
 from ablate.cli.console import print_line, print_rows, relative_path
 from ablate.cli.options import Json, LatestRun, RunFolder
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
+from ablate.paths import local_path
 
 if TYPE_CHECKING:
     from ablate.runs.record import Record
@@ -35,7 +36,8 @@ def status(run: LatestRun = None, as_json: Json = False) -> None:
 def report(
     run: LatestRun = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="RUN/report.html")
+        Path | None,
+        typer.Option(parser=local_path, metavar="FILE", help="The page.", show_default="RUN/report.html"),
     ] = None,
 ) -> None:
     """Write a run's results as one HTML page.
@@ -59,7 +61,9 @@ def report(
 def figures(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Folders of runs.", show_default="the newest in runs/"),
+        typer.Argument(
+            parser=local_path, metavar="RUN...", help="Folders of runs.", show_default="the newest in runs/"
+        ),
     ] = None,
 ) -> None:
     """Draw a run's figures as PDF and PNG.
@@ -122,13 +126,17 @@ def rerun(
 @app.command()
 def export(
     run: RunFolder,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the packed model.")],
+    to: Annotated[
+        Path, typer.Option(parser=local_path, metavar="DIR", help="A new folder for the packed model.")
+    ],
     trial: Annotated[
         str | None, typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
     ] = None,
     max_size_bytes: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="Export the most accurate trial up to this size."),
+        typer.Option(
+            min=1, max=10**18, metavar="BYTES", help="Export the most accurate trial up to this size."
+        ),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for onnxruntime.")] = False,
 ) -> None:
@@ -153,7 +161,9 @@ def export(
 
 @app.command()
 def monitor(
-    export: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the two files.")],
+    export: Annotated[
+        Path, typer.Option(parser=local_path, metavar="DIR", help="A folder for the two files.")
+    ],
 ) -> None:
     """Write a Grafana dashboard and Prometheus alerts.
 
@@ -178,6 +188,6 @@ def _find_record(run: Path, trial: str) -> "Record":
     matches = [name for name in records if name.startswith(trial)]
     if not matches:
         raise unknown("trial", trial, records)
-    if len(matches) > 1:
+    if len(matches) > 1 or not trial:
         raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(matches)}")
     return records[matches[0]]

@@ -48,7 +48,7 @@ def dry_run(study: StudySpec, as_json: bool, resources: Resources, known: Sequen
     planned = plan(study)
     reuse(known, planned)
     checks = gate(planned)
-    result = {"checks": [asdict(check) for check in checks]} | estimate(planned)
+    result = {"checks": [asdict(check) for check in checks]} | estimate(planned, resources)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
     if as_json:
@@ -149,6 +149,8 @@ def _describe_cost(result: dict[str, Any], study: StudySpec, resources: Resource
     minutes = f"about {result['minutes']:.0f} minutes" if result["minutes"] >= 1.5 else "a minute or less"
     rate = f"at {result['images_per_second_of_a_cpu']} images a second per CPU"
     lines.append(f"{trials}: {minutes} on {result['cpus']} CPUs, {rate}")
+    if study.hours is not None:
+        lines.append(f"No trial starts after {study.hours:g} hours, whether or not all of these have")
     longest = result["minutes_of_longest_trial"] / resources.cpus_per_trial
     limit = resources.minutes_per_trial
     if longest > limit and not resources.gpus_per_trial:

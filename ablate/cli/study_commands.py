@@ -26,8 +26,9 @@ from ablate.cli.streams import outlive_terminal
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
 from ablate.config.study_spec import StudySpec
-from ablate.errors import AblateError, BadInput, Interrupted
+from ablate.errors import AblateError, Interrupted
 from ablate.labels import one_line
+from ablate.paths import local_path
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -165,7 +166,11 @@ def study(
     study: Study = "default",
     known: Annotated[
         list[Path] | None,
-        typer.Option(metavar="RUN", help="Reuse the matching trials of another run; may be repeated."),
+        typer.Option(
+            parser=local_path,
+            metavar="RUN",
+            help="Reuse the matching trials of another run; may be repeated.",
+        ),
     ] = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
@@ -182,8 +187,7 @@ def study(
     if dry_run:
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
-    opening = f"{one_line(spec.question)}
-{space}: {one_line(spec.space.description)}"
+    opening = f"{one_line(spec.question)}\n{space}: {one_line(spec.space.description)}"
     _run(_start(spec, out, known=known or []), ray, max_failed, as_json, opening)
 
 
@@ -282,9 +286,6 @@ def _run(
     start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool, opening: str = ""
 ) -> None:
     """Run a study under a live view, and print its outcome."""
-    if not 0 <= max_failed <= 1:
-        rule = "--max-failed must be a share from 0 to 1"
-        raise BadInput(f"{rule}, but got {max_failed:g}; 0.5 is half of the trials")
     outlive_terminal(as_json)
     console = make_console(stderr=as_json)
     console.print(f"{opening}\nLoading the model and starting Ray ...".lstrip(), soft_wrap=True)

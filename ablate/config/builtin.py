@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ablate.config.trial_spec import S, checked
 from ablate.errors import BadInput, short_repr, unknown
+from ablate.paths import local_path
 
 ONLY_LINEAR = "only its linear layers can be quantized, never its convolutions"
 KNOWN = {
@@ -53,7 +54,7 @@ def absolute_data(name: str, folder: Path) -> str:
     path = name.removeprefix(IMAGEFOLDER)
     if path in (name, ""):
         return name
-    return IMAGEFOLDER + str((folder / Path(path).expanduser()).absolute())
+    return IMAGEFOLDER + str((folder / local_path(path)).absolute())
 
 
 def load(
@@ -101,10 +102,9 @@ def _is_of_run(path: Path) -> bool:
 def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) -> Path:
     if name in names(folder):
         return Path(__file__).parent.parent / folder / f"{name}.toml"
-    path = Path(name).expanduser()
-    if not name or not (_is_toml(path) or path.exists()):
-        raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{path}.toml").exists())
-    return path
+    if name and (_is_toml(path := local_path(name)) or path.exists()):
+        return path
+    raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{name}.toml").exists())
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = dict(data)
     for key in ("model", "space"):
         if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
-            path = folder / value
+            path = folder / local_path(value) if value else folder
             is_path = _is_toml(path) if key == "space" else (path / "config.json").exists()
             if ("/" in value or is_path) and path.exists():
                 data[key] = str(path.absolute())

@@ -55,7 +55,7 @@ class EarlyStopping(Spec):
 
     over: Literal["epochs", "fraction"] = "epochs"
     reduction: int = Field(3, ge=2, le=1000)
-    first: int = Field(1, ge=1)
+    first: int = Field(1, ge=1, le=100_000)
     rungs: int = Field(2, ge=1, le=10)
 
     @property

@@ -124,4 +124,10 @@ def objective_faults(names: tuple[str, ...]) -> list[str]:
     faults = [str(unknown("objective", name, OBJECTIVES)) for name in strangers]
     if len(set(names)) < len(names):
         faults.append(f"objectives must differ, but got {', '.join(names[:12])}")
+    ends = {
+        f"{name}{end}" for name in names for end in ("_low", "_high")
+    }  # columns of its interval in tables
+    faults += [
+        f"objective {name!r} has the name of another's interval; rename it" for name in names if name in ends
+    ]
     return faults

@@ -101,7 +101,7 @@ class StudySpec(Spec):
     sampler: SamplerName = "additive"
     early_stopping: EarlyStopping | None = None
     confirm: int = Field(0, ge=0, le=1000)
-    max_size_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_size_bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
     max_latency_ms: Positive | None = None
     min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     final: bool | None = False

@@ -137,7 +137,7 @@ class Recipe(Spec):
     epochs: int = Field(2, ge=0, le=100_000)
     full_epochs: int = Field(0, ge=0, le=100_000)
     image_views: Annotated[int, Field(ge=1, le=10**12)] | None = None
-    validate_every: int = Field(1, ge=1)
+    validate_every: int = Field(1, ge=1, le=100_000)
     batch_size: int = Field(64, ge=1, le=1_000_000)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 1e-3

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ablate.errors import BadInput, write_error
+from ablate.paths import local_path
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.uint8]]
@@ -55,7 +56,7 @@ class Download:
 def cache() -> Path:
     """Return the user's cache folder: ABLATE_CACHE, or `ablate` in that of platformdirs."""
     usual = platformdirs.user_cache_path("ablate", appauthor=False)
-    return Path(os.environ.get("ABLATE_CACHE") or usual).expanduser().absolute()
+    return local_path(os.environ.get("ABLATE_CACHE") or usual).absolute()
 
 
 def fetch(dataset: Download) -> Path:

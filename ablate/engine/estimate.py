@@ -14,6 +14,7 @@ from ablate.config.search_space import values
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.engine.plan import Plan
+from ablate.execution.ray_cluster import HERE, Resources
 from ablate.hardware import cpus
 from ablate.models import checkpoints
 from ablate.models.preprocessing import Preprocess
@@ -34,25 +35,27 @@ EVALUATED_PER_TRAINED = 3  # so many evaluated images cost as much as one traine
 SECONDS = 2.0  # for which the training of an anchor is timed
 
 
-def estimate(plan: Plan) -> dict[str, Any]:
+def estimate(plan: Plan, resources: Resources = HERE) -> dict[str, Any]:
     """Estimate a study before it begins: its layer groups, the cost of its anchors, and its time here.
 
     The time is the number of image views divided by the rate of the anchors' first training steps, which are
     timed now on one thread. An evaluated image counts as a third of a trained one. Where a search varies the
-    length of its trials, the mean over the ends or choices counts. Four things are left out: the training of
-    teachers (one more training for each recipe that is distilled, whatever the number of trials); early
-    stopping (every trial counts with all of its rungs); `compile` (the timed steps are not compiled); and the
-    trials by which a design grows where a tuned choice lies on the edge of its grid.
+    length of its trials, or a design tunes it, the mean over the ends or choices counts. Four things are left
+    out: the training of teachers (one more training for each recipe that is distilled, whatever the number of
+    trials); early stopping (every trial counts with all of its rungs); `compile` (the timed steps are not
+    compiled); and the trials by which a design grows where a tuned choice lies on the edge of its grid.
 
     Args:
         plan: The study's plan.
+        resources: What a trial may use, and how many run at a time.
 
     Returns:
         What `ablate study --dry-run --json` prints, without the checks.
     """
     *trials, checkpoints = _views(plan)
     views = sum(trials) + checkpoints
-    longest = max(_views_of_trial(plan, spec) + _views_of_checkpoint(plan, spec) for spec in _kinds(plan))
+    specs = itertools.chain.from_iterable(_kinds(plan))
+    longest = max(_views_of_trial(plan, spec) + _views_of_checkpoint(plan, spec) for spec in specs)
     anchors = [_anchor(plan, spec) for spec in plan.anchors]
     rate = statistics.fmean(anchor["images_per_second"] for anchor in anchors)
     return {
@@ -64,15 +67,27 @@ def estimate(plan: Plan) -> dict[str, Any]:
         "images": _images(plan),
         "anchors": anchors,
         "points": None if plan.search.size == math.inf else plan.search.size,
-        "trials": plan.study.trials,
+        "trials": _n_trials(plan),
         "may_grow": isinstance(plan.search, Design) and plan.search.may_grow,
         "image_views": round(views),
         "images_per_second_of_a_cpu": _short(rate),
         **_fraction(plan),
-        "cpus": cpus(),
-        "minutes": views / rate / 60 / cpus(),
+        "cpus": (used := _cpus(resources, _n_trials(plan))),
+        "minutes": views / rate / 60 / used,
         "minutes_of_longest_trial": longest / rate / 60,  # with its checkpoint
     }
+
+
+def _cpus(resources: Resources, trials: int) -> int:
+    """How many CPUs of this machine the study uses at a time."""
+    each = min(resources.cpus_per_trial, cpus())
+    return each * min(cpus() // each, trials, resources.concurrency or trials)
+
+
+def _n_trials(plan: Plan) -> int:
+    """How many trials the study has: not more than its space has points."""
+    trials, size = plan.study.trials, plan.search.size
+    return trials if isinstance(plan.search, Design) else int(min(trials, size))
 
 
 def _fraction(plan: Plan) -> dict[str, int]:
@@ -86,13 +101,17 @@ def _fraction(plan: Plan) -> dict[str, int]:
 def _views(plan: Plan) -> Iterator[float]:
     """Image views of each trial, and at last those of the checkpoints of all seeds together."""
     kinds = _kinds(plan)
-    views = [_views_of_trial(plan, spec) for spec in kinds]
-    yield from views if isinstance(plan.search, Design) else [statistics.mean(views)] * plan.study.trials
+    views = [statistics.fmean(_views_of_trial(plan, spec) for spec in kind) for kind in kinds]
+    yield from views if isinstance(plan.search, Design) else [statistics.mean(views)] * _n_trials(plan)
     tuning = tuning_seeds(plan.study)  # the other trials stand for all seeds
     checkpoints = {
-        (spec.fraction, spec.recipe.full_epochs, spec.seed): _views_of_checkpoint(plan, spec)
-        * (1 if spec.seed in tuning else plan.study.seeds)
-        for spec in kinds
+        (
+            first.fraction,
+            first.seed,
+            *(spec.recipe.full_epochs for spec in (first, *others)),
+        ): statistics.fmean(_views_of_checkpoint(plan, spec) for spec in (first, *others))
+        * (1 if first.seed in tuning else plan.study.seeds)
+        for first, *others in kinds
     }
     yield sum(checkpoints.values())
 
@@ -117,8 +136,11 @@ def _images(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _kinds(plan: Plan) -> list[TrialSpec]:
-    """A design's trials; of a search one of each length: ends or choices of fraction and recipe, crossed."""
+def _kinds(plan: Plan) -> list[tuple[TrialSpec, ...]]:
+    """A design's trials, each as what it may be; of a search one of each length.
+
+    These are the ends or choices of fraction and recipe, crossed.
+    """
     study, space = plan.study, plan.study.space
     if isinstance(plan.search, Design):
         return plan.search.planned
@@ -128,7 +150,7 @@ def _kinds(plan: Plan) -> list[TrialSpec]:
         for point in itertools.product(*axes.values())
     ]
     return [
-        TrialSpec.model_validate({"recipe": recipe, "fraction": share})
+        (TrialSpec.model_validate({"recipe": recipe, "fraction": share}),)
         for recipe in recipes
         for share in values(space.fraction)
     ]

@@ -1,6 +1,7 @@
 """The gate before a study: it checks that a study reads what was meant and that its results can be used."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ablate.config import builtin
@@ -31,7 +32,7 @@ class Check:
     notable: bool = False
 
 
-def check_study(study: StudySpec | str) -> list[Check]:
+def check_study(study: StudySpec | str | Path) -> list[Check]:
     """Check everything that a study reads and makes before its first trial. Nothing is trained or written.
 
     Args:
@@ -44,7 +45,7 @@ def check_study(study: StudySpec | str) -> list[Check]:
         BadInput: Something is not what the study needs; the message names the rule, the value and the next
             step.
     """
-    return gate(plan(load_study(study) if isinstance(study, str) else study))
+    return gate(plan(study if isinstance(study, StudySpec) else load_study(str(study))))
 
 
 def gate(planned: Plan) -> list[Check]:

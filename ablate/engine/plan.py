@@ -1,7 +1,7 @@
 """A study before anything is trained: its model and data loaded, checked and counted."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ablate.profiling.cost_model import Count, Counter
 from ablate.runs import openings
 from ablate.runs.record import Record, arm
 from ablate.search.confirmation import is_searched
+from ablate.search.design_cells import Cell
 from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.training import trial
@@ -103,7 +104,8 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     count = Counter(model, preprocess, groups)
     search = proposer_of(study, searched, records, count)
     if isinstance(search, Design):
-        if study.trials not in (search.least, StudySpec.model_fields["trials"].default):
+        _check_tuned(search.cells)
+        if "trials" in study.model_fields_set and study.trials != search.least:
             raise BadInput(
                 f"trials must be the design's {search.least}, but got {study.trials}; leave it out"
             )
@@ -181,6 +183,14 @@ def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
         if not layer_groups.blocks(model) and any(_recipe_values(study, field)):
             rule = f"{field} needs a model with blocks, and {study.model!r} has none"
             raise BadInput(f"{rule}; set {field} = {off}")
+
+
+def _check_tuned(cells: Mapping[str, Cell]) -> None:
+    """Raises BadInput where a cell tunes what its steps or its choices have set: it would not be so."""
+    for name, cell in cells.items():
+        if field := next((field for field in cell.tune if field in cell.fixed), None):
+            rule = f"a cell must not tune what its own steps and choices set, but {name!r} does with {field}"
+            raise BadInput(f"{rule}; leave it out of `tune` there, or out of its `recipe`")
 
 
 def _steps(study: StudySpec) -> list[Step]:

@@ -12,6 +12,7 @@ from ablate.data.image_size import Fit
 from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.models.locating import first_line
+from ablate.paths import local_path
 from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
@@ -39,7 +40,7 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
     names = getattr(getattr(model, "config", None), "id2label", {})
     predictions = []
     for path in images:
-        if isinstance(image := fitted(Path(path), fit), str):  # the reason why it was not read
+        if isinstance(image := fitted(local_path(path), fit), str):  # the reason why it was not read
             rule = f"an image must be a file that Pillow reads, but {str(path)!r}: {image}"
             raise BadInput(f"{rule}; give another")
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W), uint8

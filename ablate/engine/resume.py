@@ -87,6 +87,10 @@ def _extended(run: Run, trials: int | None, hours: float | None) -> StudySpec:
     if trials_left and study.hours is not None and spent >= study.hours * 3600:
         spent_hours = f"the {spent / 3600:.2g} that the run has spent"
         raise BadInput(f"--hours must be above {spent_hours}, but got {study.hours:g}; give more")
+    over = run.state.get("status") == "finished" and not (trials_left or study.confirm)
+    if over and trials is None and hours is not None:
+        rule = "--hours limits trials that are left, but the run has all of its"
+        raise BadInput(f"{rule} {len(run.records)}; give --trials as well, or begin a new study")
     if study.trials < recorded and not study.design:  # one that is tuned may have grown
         raise BadInput(f"--trials must be at least the {recorded} trials that are recorded, but got {trials}")
     return study

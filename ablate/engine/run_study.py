@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run_study(
-    study: StudySpec | str,
+    study: StudySpec | str | Path,
     out: str | Path | None = None,
     *,
     known: Sequence[Path] = (),
@@ -54,7 +54,7 @@ def run_study(
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    study = load_study(study) if isinstance(study, str) else study
+    study = study if isinstance(study, StudySpec) else load_study(str(study))
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
         ray_cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None

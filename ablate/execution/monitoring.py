@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ablate.errors import write_error
+from ablate.paths import local_path
 
 # Gauges: a name -> its description, and its labels beside `run`. Ray puts ray_ before every name.
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -149,7 +150,7 @@ ALERTS = [
 ]
 
 
-def monitor(directory: Path) -> list[Path]:
+def monitor(directory: str | Path) -> list[Path]:
     """Write the Grafana dashboard and the Prometheus rules for Ray's metrics to a folder.
 
     Args:
@@ -162,6 +163,7 @@ def monitor(directory: Path) -> list[Path]:
         BadInput: The folder cannot be written.
         WriteFailed: The disk is full or broken.
     """
+    directory = local_path(directory)
     dashboard = directory / "ablate-grafana-dashboard.json"
     rules = directory / "ablate-prometheus-rules.yml"
     try:

@@ -39,9 +39,9 @@ class Resources(Spec):
     """
 
     address: str | None = None
-    cpus_per_trial: int = Field(1, ge=1)
-    gpus_per_trial: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    concurrency: Annotated[int, Field(ge=1)] | None = None
+    cpus_per_trial: int = Field(1, ge=1, le=1_000_000)
+    gpus_per_trial: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     minutes_per_trial: float = Field(120.0, gt=0, le=10_000_000)
     storage: str | None = None
     dashboard_host: str = "127.0.0.1"
@@ -62,6 +62,8 @@ class Resources(Spec):
         if gpus is not None and gpus > 1 and gpus != int(gpus):
             rule = "gpus_per_trial must be a whole number or a fraction of one GPU"
             raise ValueError(f"{rule}, but got {gpus:g}")
+        if gpus is not None and 0 < gpus < 1e-4:
+            raise ValueError(f"gpus_per_trial must be 0 or at least 0.0001, as Ray counts, but got {gpus:g}")
         return self
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ablate.config.builtin import ASSETS, KNOWN, bundled
 from ablate.errors import BadInput, unknown
 from ablate.models.heads import few
+from ablate.paths import local_path
 
 SUFFIXES = (".json", ".safetensors", ".bin")  # of the files of a model and its image processor
 WEIGHTS = (  # in the order in which transformers looks for them
@@ -30,8 +31,15 @@ def known() -> dict[str, str]:
 
 def absolute(name: str) -> str:
     """A model's name for every working directory: the path of a local folder becomes absolute."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if name not in known() and path.is_dir() else name
+    folder = _folder(name)
+    return str(folder.absolute()) if folder else name
+
+
+def _folder(name: str) -> Path | None:
+    """The local folder that a model's name is the path of."""
+    if not name or name in known():
+        return None
+    return path if (path := local_path(name)).is_dir() else None
 
 
 def files(name: str) -> dict[str, bytes]:
@@ -43,12 +51,11 @@ def files(name: str) -> dict[str, bytes]:
     Returns:
         File name -> content; empty for a model that is not in a local folder.
     """
-    path = Path(name).expanduser()
-    if name in known() or not path.is_dir():
+    if (folder := _folder(name)) is None:
         return {}
     return {
         file.name: file.read_bytes()
-        for file in sorted(path.iterdir())
+        for file in sorted(folder.iterdir())
         if file.is_file() and file.suffix in SUFFIXES
     }
 
@@ -86,8 +93,8 @@ def source(name: str) -> str:
         return str(ASSETS / name)
     if name in _provided:
         return str(_provided[name])
-    if Path(name).expanduser().is_dir():
-        return absolute(name)
+    if folder := _folder(name):
+        return str(folder.absolute())
     if "/" not in name or name.startswith(("/", ".", "~")):
         hub_name = "a hub name such as google/vit-base-patch16-224-in21k"
         raise unknown("model", name, [*known(), "a local folder", hub_name])

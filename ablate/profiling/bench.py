@@ -9,7 +9,8 @@ from torch import nn
 
 from ablate.errors import BadInput
 from ablate.models.skeletons import from_config
-from ablate.profiling.latency import measure
+from ablate.paths import local_path
+from ablate.profiling.latency import check_timing, measure
 from ablate.quantization import packed_model
 
 
@@ -31,8 +32,10 @@ def bench(
         median latencies in ms.
 
     Raises:
-        BadInput: The folder holds no packed model, or one without architecture or image processing.
+        BadInput: `seconds` or a batch is out of range; or the folder holds no packed model, or one without
+            architecture or image processing.
     """
+    check_timing(seconds, *batches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = packed_model.load_preprocess(directory).size
     twin = _twin(directory, device)
@@ -77,7 +80,7 @@ def _twin(directory: str | Path, device: torch.device) -> nn.Module:
 
 def _disk_bytes(directory: str | Path) -> int:
     files = (packed_model.JSON, packed_model.TENSORS)
-    return sum((Path(directory) / file).stat().st_size for file in files)
+    return sum((local_path(directory) / file).stat().st_size for file in files)
 
 
 def memory_bytes(model: nn.Module) -> int:

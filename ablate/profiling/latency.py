@@ -16,12 +16,14 @@ from torch import nn
 
 from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
+from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights
 
 FULL = LayerSpec()
+LONGEST_SECONDS, LARGEST_BATCH = 3600, 4096
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,20 @@ def key(spec: LayerSpec) -> LayerSpec:
     return LayerSpec(weights=weights, activation_bits=bits, **fields)
 
 
+def check_timing(seconds: float, *batches: int) -> None:
+    """Raise BadInput where a measurement would not end, or its images would not fit into memory.
+
+    Args:
+        seconds: To measure for.
+        *batches: Images a call.
+    """
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise BadInput(f"seconds must be from 0 to {LONGEST_SECONDS}, but got {seconds}; 1 is usual")
+    for batch in batches:
+        if not (1 <= batch <= LARGEST_BATCH and batch == int(batch)):
+            raise BadInput(f"batch must be from 1 to {LARGEST_BATCH} images, but got {batch}; 1 is usual")
+
+
 def measure(
     model: nn.Module,
     size: tuple[int, int],
@@ -113,7 +129,11 @@ def measure(
 
     Returns:
         The median, and how it was measured.
+
+    Raises:
+        BadInput: `seconds` or `batch` is out of range.
     """
+    check_timing(seconds, batch)
     device = next(tensor.device for tensor in (*model.parameters(), *model.buffers()))
     pixels = torch.randn(batch, 3, *size, dtype=dtype, device=device)
     return _time(lambda: logits(model, pixels), seconds, batch, device, wait)

@@ -8,6 +8,7 @@ import torch
 
 from ablate.errors import BadInput
 from ablate.models.loading import Logits
+from ablate.paths import local_path
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.packed_model import load_packed, load_preprocess
 
@@ -44,7 +45,7 @@ def to_onnx(directory: str | Path, path: str | Path) -> None:
         torch.onnx.export(
             model,
             (pixels,),
-            str(path),
+            str(local_path(path)),
             dynamo=True,
             input_names=["pixels"],
             output_names=["logits"],

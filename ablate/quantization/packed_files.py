@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput
+from ablate.paths import local_path
 from ablate.quantization.packed_header import FORMAT, Header, dumps, sha256
 
 JSON, TENSORS = "packed.json", "model.safetensors"
@@ -28,8 +29,9 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         BadInput: A file is missing, truncated, edited or of another kind.
     """
-    path = Path(directory) / JSON
-    fields, data = _fields(path), _bytes(Path(directory) / TENSORS)
+    folder = local_path(directory)
+    path = folder / JSON
+    fields, data = _fields(path), _bytes(folder / TENSORS)
     recorded = fields.get("sha256")
     intact = sha256({key: value for key, value in fields.items() if key != "sha256"}, data) == recorded
     try:
@@ -43,7 +45,7 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         return header, load(data)
     except Exception as error:  # safetensors raises several kinds
         why = " ".join(str(error).split())[:100]
-        raise BadInput(f"{Path(directory) / TENSORS} is not a safetensors file: {why}") from None
+        raise BadInput(f"{folder / TENSORS} is not a safetensors file: {why}") from None
 
 
 def _fields(path: Path) -> dict[str, Any]:

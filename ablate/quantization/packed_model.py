@@ -21,6 +21,7 @@ from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
 from ablate.models.unquantizable import inside_fused
+from ablate.paths import local_path
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
 from ablate.quantization.bitlinear import BitLinear, carry_hooks
@@ -64,7 +65,7 @@ def pack(
     """
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
-    _check_target(directory := Path(directory))
+    _check_target(directory := local_path(directory))
     check_packable(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
     layers = {name: module.spec for name, module in modules if isinstance(module, BitLinear)}

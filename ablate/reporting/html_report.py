@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ablate.errors import BadInput, WriteFailed, write_error
 from ablate.files import write_atomic
+from ablate.paths import local_path
 from ablate.reporting.findings import findings, write_tables
 from ablate.reporting.html_provenance import provenance_terms, study_command
 from ablate.reporting.html_tables import HtmlTable, html_tables
@@ -54,7 +55,7 @@ class Section:
     files: list[str]
 
 
-def report(run: Run, to: Path | None = None) -> Path:
+def report(run: Run, to: str | Path | None = None) -> Path:
     """Write a run's page, and every table as CSV in a folder beside it. The same ledger gives the same bytes.
 
     Args:
@@ -68,7 +69,7 @@ def report(run: Run, to: Path | None = None) -> Path:
         BadInput: `to` cannot be a file.
         WriteFailed: The disk is full or cannot be written.
     """
-    page = (to or run.path / "report.html").absolute()
+    page = local_path(run.path / "report.html" if to is None else to).absolute()
     if page.is_dir():
         inside = str(page / "report.html")
         raise BadInput(f"--out must be a file, but {str(page)!r} is a folder; give {inside!r}")

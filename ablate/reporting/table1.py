@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ablate import hardware
-from ablate.errors import BadInput
 from ablate.profiling import macs
+from ablate.profiling.latency import check_timing
 from ablate.reporting.table1_arms import arms_of
 from ablate.reporting.table1_cells import COUNTED, QUANTITIES, Cell, Row, Table1
 from ablate.reporting.table1_models import entries, make_row, measure
@@ -39,10 +39,7 @@ def table1(
     Raises:
         BadInput: A value is out of range, or a run has no complete trial.
     """
-    if not 0 <= seconds <= 3600:
-        raise BadInput(f"0 <= seconds <= 3600 must hold, but got {seconds}; 0 measures nothing")
-    if batch < 1:
-        raise BadInput(f"batch must be 1 image or more, but got {batch}")
+    check_timing(seconds, batch)
     of_runs = [arms_of(run) for run in runs]
     arms = [arm for arms, _ in of_runs for arm in arms]
     below = [note for _, notes in of_runs for note in notes]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ablate.errors import BadInput
+from ablate.paths import local_path
 from ablate.runs.locks import hold, owner
 from ablate.runs.run import RUNS, Run, driven
 
@@ -41,7 +42,7 @@ def claimed(out: str | Path | None, name: str) -> Iterator[Path]:
     Raises:
         BadInput: `out` is neither new nor empty, or cannot be written, or another study has begun in it.
     """
-    path, made, lock = _claim(Path(out).absolute()) if out else _claim_new(name)
+    path, made, lock = _claim(local_path(out).absolute()) if out is not None else _claim_new(name)
     with lock:
         try:
             yield path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.errors import BadInput, WriteFailed, write_error
+from ablate.paths import local_path
 
 if TYPE_CHECKING:
     import optuna
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from ablate.runs.run import Run
 
 
-def export_model(run: "Run", to: Path, trial: str | None, max_size_bytes: int | None) -> str:
+def export_model(run: "Run", to: str | Path, trial: str | None, max_size_bytes: int | None) -> str:
     """Copy a packed model out of a run; see `Run.export`."""
-    name = _chosen(run, trial, max_size_bytes)
+    to, name = local_path(to), _chosen(run, trial, max_size_bytes)
     try:
         files = {file.name: file.read_bytes() for file in sorted((run.path / "weights" / name).iterdir())}
     except FileNotFoundError:
@@ -53,7 +54,7 @@ def _chosen(run: "Run", trial: str | None, max_size_bytes: int | None) -> str:
     else:
         rows = rows[rows["size_bytes"] <= max_size_bytes]
         wanted = f"trial of at most {max_size_bytes} bytes"
-    if trial is not None and len(rows) > 1:
+    if trial is not None and (len(rows) > 1 or not trial):
         raise BadInput(f"--trial must name one trial, but {trial!r} begins {', '.join(rows['trial_id'])}")
     if rows.empty:
         front = f"{str(run.path)!r} has the weights of its front only"
@@ -67,6 +68,9 @@ def to_optuna(run: "Run", storage: str) -> "optuna.Study":
 
     from ablate.analysis.parameters import parameters
 
+    dialect, slashes, path = storage.partition("///")
+    if path.startswith("~"):
+        storage = f"{dialect}{slashes}{local_path(path)}"
     records, directions = run.searched, run.study.directions
     points = parameters(records)
     axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}

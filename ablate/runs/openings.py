@@ -15,6 +15,7 @@ from typing import Any
 from ablate.config.study_spec import StudySpec
 from ablate.data.cache import cache
 from ablate.data.dataset import Dataset
+from ablate.errors import BadInput
 from ablate.labels import one_line
 from ablate.runs import lines
 
@@ -39,7 +40,7 @@ def add(study: StudySpec, dataset: Dataset, run: Path) -> None:
     if any(opening.items() <= earlier.items() for earlier in _openings(dataset)):
         return
     opening["opened_at"] = datetime.now().astimezone().isoformat(timespec="seconds")
-    with suppress(OSError, RuntimeError):  # the second where the cache folder is below an unknown ~user
+    with suppress(OSError, BadInput):  # the second where the cache folder is below an unknown ~user
         cache().mkdir(parents=True, exist_ok=True)
         with (cache() / FILE).open("ab") as file:
             file.write(lines.encode(opening))
@@ -71,7 +72,7 @@ def _openings(dataset: Dataset) -> list[dict[str, Any]]:
     """What is noted of the dataset's half B, the oldest first."""
     try:
         content = (cache() / FILE).read_bytes()
-    except (OSError, RuntimeError):
+    except (OSError, BadInput):
         return []
     openings = []
     for line in content.splitlines():

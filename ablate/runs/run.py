@@ -15,6 +15,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.errors import BadInput, write_error
 from ablate.files import write_atomic
 from ablate.formatting import images_of
+from ablate.paths import local_path
 from ablate.runs import ledger
 from ablate.runs.locks import owner
 from ablate.runs.provenance_file import versions_then_and_now
@@ -96,7 +97,7 @@ class Run:
         time.sleep(GLIMPSE_SECONDS)  # the other host's clock may be another
         return self.state.get("heartbeat") != state["heartbeat"]
 
-    def export(self, to: Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
+    def export(self, to: str | Path, trial: str | None = None, max_size_bytes: int | None = None) -> str:
         """Copy the packed model of a trial to a new folder. A run keeps the weights of its front only.
 
         Args:
@@ -173,7 +174,7 @@ def write_study(path: Path, study: StudySpec) -> None:
 
 def load_run(path: str | Path) -> Run:
     """Return the run in a folder. Raises BadInput where there is none."""
-    path = Path(path).absolute()
+    path = local_path(path).absolute()
     if not (path / "study.toml").is_file():
         fault = "holds no study.toml" if path.exists() else "does not exist"
         rule = f"RUN must be the folder of a run, but {str(path)!r} {fault}"

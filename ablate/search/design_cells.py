@@ -31,11 +31,13 @@ class Cell:
         step: The cell's name without the space's choices.
         spec: The trial.
         tune: The values to choose from, by field of the recipe.
+        fixed: Fields of the recipe that the cell's choices, or steps after those that say `tune`, have set.
     """
 
     step: str
     spec: TrialSpec
     tune: dict[str, tuple[Value, ...]]
+    fixed: frozenset[str] = frozenset()
 
     @property
     def choices(self) -> list[Tuned]:
@@ -144,9 +146,12 @@ def _after_steps(
     matched = [group for group in groups if any(fnmatchcase(group, pattern) for pattern in patterns)]
     if groups and not matched:  # the groups are those of a run whose records have none of the step's yet
         return
-    tune = next((step.tune for step in reversed(steps) if step.tune), study.tune)
+    last = max((i for i, step in enumerate(steps) if step.tune), default=None)
+    tune = study.tune if last is None else steps[last].tune
     points = Points(_changed(study, steps), matched)
     axes = {axis: _listed(axis, distribution) for axis, distribution in points.distributions.items()}
+    varied = {axis.field for axis in points.axes.values() if axis.owner == "recipe"}
+    fixed = frozenset(varied.union(*(step.recipe for step in steps[last or 0 :])))
     specs = {}
     for combination in _combinations(axes, None if name else study.points):
         point = dict(zip(axes, combination, strict=True))
@@ -154,7 +159,7 @@ def _after_steps(
         specs[", ".join(parts)] = points.spec_at(point)
     if not any(specs.values()):
         raise _impossible(name)
-    yield from ((cell, Cell(name, spec, tune)) for cell, spec in specs.items() if spec)
+    yield from ((cell, Cell(name, spec, tune, fixed)) for cell, spec in specs.items() if spec)
 
 
 def _changed(study: StudySpec, steps: Sequence[Step]) -> StudySpec:

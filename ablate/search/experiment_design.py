@@ -2,7 +2,7 @@
 
 import heapq
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from ablate.config.trial_spec import Half, TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Tuned, cells_of
-from ablate.search.tuning import Tuning, cell_trial
+from ablate.search.tuning import LENGTHS, Tuning, cell_trial
 
 COLUMNS = (  # of a record, in the table
     "trial_id",
@@ -64,6 +64,8 @@ class Design:
         self._tunings = {name: Tuning(study, cell) for name, cell in self.cells.items()}
         self._tried: set[str] = set()  # keys of all tunings
         self._kinds: dict[str, frozenset[str]] = {}  # equal for cells that share their paired trials
+        self._n_cells: Counter[frozenset[str]] = Counter()  # of each kind
+        self._growing: set[str] = set()  # cells whose grid may still be extended
         self._unfinished: dict[str, set[str]] = {}  # tunings of a cell
         self._waiting: dict[str, list[str]] = defaultdict(list)  # key of a tuning -> cells that wait for it
         # What can be proposed, as (seed, cell, tuning, name): tunings first (seed -1), then seed after seed.
@@ -73,18 +75,20 @@ class Design:
             self._advance(name)
 
     @property
-    def planned(self) -> list[TrialSpec]:
-        """The trials before any grid is extended.
+    def planned(self) -> list[tuple[TrialSpec, ...]]:
+        """The trials before any grid is extended, each as what it may be, as far as its length depends on it.
 
-        Equal cells share theirs. The paired ones are without seeds and tuned values.
+        Equal cells share theirs. The paired ones are without seeds, and have the choices of a tuned length.
         """
-        tunings: dict[str, TrialSpec] = {}
-        paired: dict[frozenset[str], TrialSpec] = {}
+        tunings: dict[str, tuple[TrialSpec]] = {}
+        paired: dict[frozenset[str], tuple[TrialSpec, ...]] = {}
         for cell in self.cells.values():
             tuning = Tuning(self.study, cell)
-            tunings |= {key_of(spec): spec for _, spec in tuning.trials}
-            paired[tuning.kind] = cell.spec.model_copy(update={"test": self._tests})
-        return [*tunings.values(), *(spec for spec in paired.values() for _ in self._seeds)]
+            tunings |= {key_of(spec): (spec,) for _, spec in tuning.trials}
+            choices = cell.choices if {*cell.tune} & {*LENGTHS} else cell.choices[:1]
+            specs = (cell_trial(cell, tuned, self.study.seed, test=self._tests) for tuned in choices)
+            paired[tuning.kind] = tuple(specs)
+        return [*tunings.values(), *(specs for specs in paired.values() for _ in self._seeds)]
 
     @cached_property
     def least(self) -> int:
@@ -94,12 +98,12 @@ class Design:
     @property
     def size(self) -> int:
         """How many trials the design has, as far as the records say; see `may_grow`."""
-        return len(self._tried) + self.study.seeds * len({*self._kinds.values()})
+        return len(self._tried) + self.study.seeds * len(self._n_cells)
 
     @property
     def may_grow(self) -> bool:
         """Whether a grid may still be extended."""
-        return any(tuning.may_grow for tuning in self._tunings.values())
+        return bool(self._growing)
 
     @property
     def waits(self) -> bool:
@@ -192,7 +196,8 @@ class Design:
         tuning.advance(self.records)
         keys = [key for of_choice in tuning.keys for key in of_choice]
         self._tried |= {*keys}
-        self._kinds[name] = tuning.kind
+        self._count_kind(name, tuning.kind)
+        (self._growing.add if tuning.may_grow else self._growing.discard)(name)
         left = {key: k for k, key in enumerate(keys) if key not in self.records}
         self._unfinished[name] = {*left}
         for key in left:
@@ -200,6 +205,15 @@ class Design:
         tunings = [(-1, place, k, name) for k in left.values()]
         for row in tunings or [(seed, place, 0, name) for seed in self._seeds]:
             heapq.heappush(self._queue, row)
+
+    def _count_kind(self, name: str, kind: frozenset[str]) -> None:
+        """Keep the number of kinds: to gather them anew for each record would take quadratic time."""
+        if before := self._kinds.get(name):
+            self._n_cells[before] -= 1
+            if not self._n_cells[before]:
+                del self._n_cells[before]
+        self._kinds[name] = kind
+        self._n_cells[kind] += 1
 
     def _paired_trial(self, name: str, chosen: Tuned, seed: int) -> TrialSpec:
         return cell_trial(self.cells[name], chosen, seed, test=self._tests)

@@ -3,7 +3,6 @@
 import io
 import logging
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ import torch
 from pyarrow import ArrowInvalid, fs
 
 from ablate.errors import BadInput
+from ablate.paths import local_path
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,9 @@ class Storage:
     """A folder that every node can reach, or a URI of a pyarrow file system (s3://, gs://, ...)."""
 
     def __init__(self, uri: str) -> None:
-        self.files, self.path = fs.FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute()))
+        self.files, self.path = fs.FileSystem.from_uri(
+            uri if "://" in uri else str(local_path(uri).absolute())
+        )
 
     @classmethod
     def tried(cls, uri: str) -> Self:

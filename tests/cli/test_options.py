@@ -1,18 +1,21 @@
 """Option groups: a dataclass in a command's signature becomes an option for each of its fields."""
 
+import inspect
 import subprocess
 import sys
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, get_args
 
 import pytest
 import typer
+from commands import run_ablate
 
 from ablate.cli import main
 from ablate.cli.options import RayOptions, SubjectOptions, expand_options
 from ablate.cli.study_commands import SearchOptions
 from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
+from ablate.paths import local_path
 
 COMMANDS = typer.main.get_command(main.app).commands
 EARLY_STOPPING = {"early_stopping", "early_stopping_over"}
@@ -68,6 +71,70 @@ def test_options_of_a_search_are_fields_of_a_study():
 )
 def test_only_given_options_replace_fields(options, overrides):
     assert SearchOptions(**options).overrides() == overrides
+
+
+def options(app, group=""):
+    """(command, parameter, type, Typer's declaration) of each parameter."""
+    for each in app.registered_groups:
+        yield from options(each.typer_instance, f"{group}{each.name} " if each.name else group)
+    for each in app.registered_commands:
+        name = group + (each.name or each.callback.__name__)
+        declared = {
+            key: get_args(parameter.annotation)
+            for key, parameter in inspect.signature(each.callback).parameters.items()
+        }
+        yield from ((name, key, kind, info) for key, (kind, info) in declared.items())
+
+
+OPTIONS = [*options(main.app)]
+ZERO = {
+    "epochs",
+    "full_epochs",
+    "seed",
+    "confirm",
+    "early_stopping",
+    "gpus_per_trial",
+    "max_failed",
+    "seconds",
+}
+REQUIRED = {
+    "resume": ["run"],
+    "export": ["run", "--to=there"],
+    "bench": ["nowhere"],
+}
+TEXTS = {  # what is no path, and what may be one
+    *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "address", "dashboard_host"),
+    *("study", "space", "model", "data", "storage"),
+}
+
+
+def test_every_path_of_a_command_is_expanded():
+    paths = [(name, key, info.parser) for name, key, kind, info in OPTIONS if "Path" in str(kind)]
+    assert len(paths) >= 15 and {parser for _, _, parser in paths} == {local_path}
+    assert {key for _, key, kind, _ in OPTIONS if "str" in str(kind)} == TEXTS
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("command", "option", "kind"),
+    [(name, key, kind) for name, key, kind, _ in OPTIONS if {int, float} & {kind, *get_args(kind)}],
+)
+def test_every_number_has_its_range(command, option, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("ablate.engine.run_study.run_study", lambda *args, **options: pytest.fail("it began"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.toml").write_text("question = '?'\nspace = 'bits'\n")
+    values = ["-1", "nan", "inf", "-inf", "1e400", "9" * 40, "many", *(["0"] if option not in ZERO else [])]
+    if float not in {kind, *get_args(kind)}:
+        values += ["2.5", "1e3", "9" * 5000]
+    elif option in ("hours", "max_latency_ms"):  # any finite number above 0 is one
+        values.remove("9" * 40)
+    for value in values:
+        words = [*command.split(), *REQUIRED.get(command, []), f"--{option.replace('_', '-')}={value}"]
+        done = run_ablate(tmp_path, *words)
+        error = done.stderr.removeprefix("Loading the model and starting Ray ...\n")
+        assert done.returncode == 2 and error.count("\n") == 1, (value, done)
+        assert option in error.replace("-", "_"), (value, error)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)

@@ -106,7 +106,7 @@ recipe = { epochs = [5, 7], batch_size = 32 }
     )
     for changes in ({}, {"space": str(tmp_path / "other.toml")}):
         design = Design(overrides.override_study(str(tmp_path / "s.toml"), changes, 3), ["head"])
-        recipes = [spec.recipe for spec in design.planned]
+        recipes = [spec.recipe for specs in design.planned for spec in specs]
         assert {(recipe.epochs, recipe.image_views) for recipe in recipes} == {(3, None)}
         assert {recipe.learning_rate for recipe in recipes} == {1e-3, 2e-3} and {
             recipe.ema for recipe in recipes
@@ -167,6 +167,8 @@ def test_all_faults_are_reported_together():
         ({"recipe": {"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "0 < low with log"),
         ({"objectives": ["accuracy", "speed"]}, "unknown objective 'speed'"),
         ({"objectives": ["accuracy", "accuracy"]}, "objectives must differ"),
+        ({"objectives": ["a:b", "a:b_low"]}, "'a:b_low' has the name of another's interval"),
+        ({"recipe": {"validate_every": 10**400}}, "validate_every: .*less than or equal to 100000"),
     ],
 )
 def test_faulty_spaces(change, message):

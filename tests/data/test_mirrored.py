@@ -107,7 +107,7 @@ def test_a_study_decides_it_wherever_it_is_said():
     assert (found.recipe.augment, found.space.recipe["augment"]) == (False, (False, "shift"))
     assert found.steps[0].recipe == {"augment": False} and found.steps[0].tune == {"augment": (False, "both")}
     assert flips.decided(study, ()).space.recipe["augment"] == (True, "shift", False)
-    assert {spec.recipe.augment for spec in Design(found, ["head"]).planned} == {False, "both"}
+    assert {spec.recipe.augment for (spec,) in Design(found, ["head"]).planned} == {False, "both"}
 
 
 def test_what_is_said():

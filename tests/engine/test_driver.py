@@ -1,6 +1,7 @@
 """The driver's own part of a study, without Ray."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ablate.cli.live_view import progress
@@ -8,6 +9,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine.controller import Driver
 from ablate.engine.plan import plan
 from ablate.engine.resume import _extended
+from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.runs.ledger import append
 from ablate.runs.record import blank_record
@@ -65,3 +67,7 @@ def test_a_design_is_counted_as_it_grows(tiny_vit, tmp_path):
     driver = Driver(run, again, records, Resources(concurrency=1), "", None)
     driver.state["spent"] = 0.0
     assert driver.ask() is None and driver.state["trials"] == len(records) == 4
+    run.write_state(driver.state | {"status": "finished"})
+    assert _extended(load_run(run.path), None, None) == planned.study
+    with pytest.raises(BadInput, match="--hours limits trials that are left, but the run has all of its 4"):
+        _extended(load_run(run.path), None, 5.0)

@@ -385,9 +385,9 @@ def test_failed_seeds_are_told(designed, tmp_path):
     ("arguments", "part"),
     [
         (["--format", "html"], "unknown format 'html'; known: csv, latex, markdown, text"),
-        (["--seconds", "-1"], "0 <= seconds <= 3600 must hold, but got -1.0"),
-        (["--seconds", "nan"], "0 <= seconds <= 3600 must hold, but got nan"),
-        (["--batch", "0"], "batch must be 1 image or more, but got 0"),
+        (["--seconds", "-1"], "seconds must be from 0 to 3600, but got -1.0"),
+        (["--seconds", "nan"], "seconds must be from 0 to 3600, but got nan"),
+        (["--batch", "0"], "batch must be from 1 to 4096 images, but got 0"),
         (["--threads", "0"], f"--threads must be 1 to {cpus()}, the number of CPUs here, but got 0"),
         (["--threads", "9999"], "the number of CPUs here, but got 9999"),
         (

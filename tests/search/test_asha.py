@@ -190,6 +190,22 @@ def test_an_estimate_counts_what_the_space_says_of_a_trials_length(tiny_vit):
     assert longest == pytest.approx(7 * images + validated / 3, rel=0.05)
 
 
+@pytest.mark.long
+def test_an_estimate_counts_what_will_run(tiny_vit, monkeypatch):
+    """Tuned lengths, no more trials than the space has points, and no more CPUs than trials use at a time."""
+    monkeypatch.setattr("ablate.engine.estimate._rate", lambda *args: 100.0)
+    space = {"name": "s", "description": "d", "layer": {"weights": ["full", "binary"]}, "fraction": 0.02}
+    base = {"question": "?", "model": str(tiny_vit), "space": space, "recipe": {"epochs": 99}}
+    tuned = plan(StudySpec(**base, design="factorial", tune={"epochs": [1, 3]}, tuning_seeds=1))
+    images = round(0.02 * len(tuned.dataset.train))
+    one, three = (k * (images + len(tuned.dataset.validation) / 3) for k in (1, 3))
+    tested = len(tuned.dataset.tested("A")) / 3
+    *each, _ = _views(tuned)
+    assert each == pytest.approx(2 * [one, three] + 2 * [(one + three) / 2 + tested])
+    small = estimate(plan(StudySpec(**base, trials=50)), Resources(concurrency=1))
+    assert (small["trials"], small["cpus"]) == (2, 1)
+
+
 def test_a_study_of_single_images_is_refused_where_the_model_normalises_over_them(tmp_path):
     import transformers
 

@@ -1,5 +1,6 @@
 """Designed studies: their cells and trials without training, and a small ladder really trained."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from ablate.analysis import paired
 from ablate.analysis.t_interval import mean_interval
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
-from ablate.engine.plan import plan
+from ablate.engine.plan import _check_tuned, plan
 from ablate.errors import BadInput
 from ablate.runs.record import blank_record
 from ablate.search.experiment_design import Design
@@ -166,6 +167,42 @@ def test_asking_takes_as_long_for_the_last_trial_as_for_the_first(monkeypatch):
     layer = {"weights": {"each": ["full", "binary"]}}
     design = Design(study(design="factorial", steps=[], tune={}, layer=layer, seeds=64), GROUPS)
     assert len(run(design)) == 512 and len(written) == 2 * 512
+
+
+def test_its_size_is_known_without_a_look_at_every_cell():
+    """As a driver asks for it after each record; cells come to share trials, and grids grow."""
+    steps = [{"name": f"x{i}", "recipe": {"label_smoothing": 0.1 * i}} for i in range(4)]
+    design = Design(study(design="arms", steps=steps, **ONE_SEED | {"grid_extension": 1}), GROUPS)
+    sizes = []
+    while (spec := design.ask()) is not None:
+        design.tell(answer(spec))
+        sizes.append(design.size)
+        assert sizes[-1] == len(design._tried) + 3 * len({*design._kinds.values()})
+        assert design.may_grow == any(tuning.may_grow for tuning in design._tunings.values())
+    assert sizes[0] < sizes[-1] == len(design.records) and not design.may_grow
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"steps": [{"name": "a", "recipe": {"learning_rate": 0.3}}]}, "'a' does with learning_rate"),
+        (
+            {"steps": [{"name": "a", "recipe": {"ema": 0.9}, "tune": {"ema": [0.8, 0.9]}}]},
+            "'a' does with ema",
+        ),
+        ({"steps": [*STEPS[:1], {"name": "b", "recipe": {"learning_rate": 0.3}}]}, "'b' does"),
+        (
+            {"steps": [], "design": "factorial", "space": {"recipe": {"learning_rate": [0.1, 0.2]}}},
+            "0.1' does",
+        ),
+        ({"steps": [{"name": "a", "recipe": {"learning_rate": 0.3}}, STEPS[0]]}, ""),
+    ],
+)
+def test_what_a_cell_sets_is_not_tuned_away(fields, refused):
+    design = Design(study(**{"design": "ladder"} | fields), GROUPS)
+    cells = {"AdamW": design.cells["AdamW"]} if not refused else design.cells
+    with pytest.raises(BadInput, match=refused) if refused else contextlib.nullcontext():
+        _check_tuned(cells)
 
 
 def test_each_cell_is_tuned_on_seeds_of_its_own_and_tested_with_the_others():
