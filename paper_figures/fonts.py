@@ -42,7 +42,7 @@ def numbered() -> Iterator[None]:
         _numbers.reset(token)
     if numbers:
         names = ", ".join(f"[{number}] for {letters}" for letters, number in numbers.items())
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # its reader may be gone, or it may be closed
             print(
                 f"No installed font has these letters, so the figures show {names}; "
                 "install a font that has them, such as Noto Sans CJK for Chinese.",

@@ -36,7 +36,7 @@ TESTED = ("ladder", "volume", "scaling")  # figures of test accuracies
 MAX_TRIALS = 30  # of a layer map
 MAX_CLASSES = 50  # of a confusion matrix whose names can be read on a page
 MAX_NAME = 60  # letters of a name in a title
-MAX_BYTES = 80  # of a name in a file's name, which may have two of them and 255 bytes at most
+MAX_BYTES = 60  # of a name in a file's name, which may have two of them and 255 bytes at most
 MAX_EXAMPLES = 40  # images that a page holds
 
 

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from ablate.analysis.confusion import confusions, most_confused
 from ablate.paper_figures import (
     fig_confusion,
+    fig_gap,
     fig_ladder,
     fig_layers,
     fig_pareto,
@@ -19,6 +20,7 @@ from ablate.paper_figures import (
     fig_sensitivity,
 )
 from ablate.paper_figures.confusion_info import classes_of, confusion_info, square
+from ablate.paper_figures.gap_info import gap_info
 from ablate.paper_figures.ladder_info import ladder_info
 from ablate.paper_figures.pareto_info import pareto_info
 from ablate.paper_figures.scaling_info import scaling_info
@@ -282,8 +284,29 @@ def test_values_that_have_no_logarithm_are_drawn_on_linear_scales(tmp_path, monk
 
 
 def test_files_of_names_that_are_alike_do_not_replace_each_other():
-    slugs = _slugs(["a b", "a_b", "a-b", "größe", "x" * 300])
-    assert len(set(slugs.values())) == 5 and slugs["a b"] == "a_b" and max(map(len, slugs.values())) <= 62
+    slugs = _slugs(["a b", "a_b_2", "a-b", "A b", "größe", "x" * 300, "猫" * 300, "a\udcff"])
+    assert len({slug.casefold() for slug in slugs.values()}) == 8 and slugs["a b"] == "a_b"
+    assert max(len(slug.encode()) for slug in slugs.values()) <= 62
+
+
+def test_a_legend_of_many_arms_lies_on_nothing(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, **how: seen.append(canvas))
+    arms = [f"{i}, an arm with a name of about sixty letters, as some of them have" for i in range(9)]
+    gaps = pd.DataFrame([(arm, n, True, 0.1) for arm in arms for n in (10, 99)])
+    gaps.columns = ["arm", "images", "kept", "gap"]
+    verdicts = pd.DataFrame({"arm": arms, "verdict": "grows", "same_recipe": True, "first": 0, "second": 0})
+    fig_gap.draw(gap_info(gaps.assign(low=0, high=0.2), verdicts), 0.01, "title", tmp_path / "gap")
+    points = pd.DataFrame([(arm, n, 1 / n) for arm in arms for n in (10, 99)])
+    points.columns = ["arm", "images", "error"]
+    laws = pd.DataFrame({"arm": arms, "equation": "E + B/D^beta"})
+    bands = points.assign(low=0.01, high=0.2)
+    fig_scaling.draw(scaling_info(points, bands, laws), "title", tmp_path / "scaling")
+    for canvas in seen[::2]:
+        canvas.draw_without_rendering()
+        [axes], [box] = canvas.axes, canvas.legends
+        assert not box.get_window_extent().overlaps(axes.get_tightbbox())
+        assert axes.bbox.height > 0.4 * canvas.bbox.height
 
 
 @pytest.mark.long
