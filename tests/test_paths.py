@@ -111,7 +111,8 @@ def test_folders_that_are_written(home):
 
 
 def test_packed_models(home):
-    pack(nn.Sequential(nn.Linear(2, 2)), "~/packed")
+    with pytest.warns(UserWarning, match="will need a skeleton"):
+        pack(nn.Sequential(nn.Linear(2, 2)), "~/packed")
     load_packed("~/packed", skeleton=nn.Sequential(nn.Linear(2, 2)))
     for read in (load_preprocess, bench, lambda folder: predict(folder, ["~/image.png"])):
         with pytest.raises(BadInput, match=r"packed without image processing|no class for"):

@@ -57,8 +57,8 @@ def home_fault(error: Exception) -> str:
     Args:
         error: What `ray.init` raised.
     """
-    home = os.path.expanduser("~")  # noqa: PTH111, since Path.home() raises where there is none
-    if not isinstance(error, OSError) or not str(error.filename or "").startswith(home):
+    home = os.environ.get("HOME")
+    if not home or not isinstance(error, OSError) or not str(error.filename or "").startswith(home):
         return ""
     rule = f"HOME must be a folder that can be written, since Ray keeps a key there, but is {home!r}"
     return f"{rule} ({error.strerror}: {str(error.filename)!r}); set HOME to another folder"
