@@ -144,17 +144,23 @@ def export(
 
     Example: ablate export RUN --max-size-bytes 1000000 --to DIR
     """
+    from ablate.quantization import packed_files
     from ablate.runs.run import load_run
 
     if onnx:
         from ablate.quantization.onnx_export import to_onnx
     exported = load_run(run).export(to, trial, max_size_bytes)
-    if onnx:
-        try:
+    try:
+        packed_files.read(to)
+        if onnx:
             to_onnx(to, to / "model.onnx")
-        except BaseException:
-            shutil.rmtree(to)
-            raise
+    except BaseException as error:
+        shutil.rmtree(to)
+        if isinstance(error, BadInput):
+            raise BadInput(
+                f"trial {exported} of {str(run)!r} may have been copied in part: {error}"
+            ) from None
+        raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
 
