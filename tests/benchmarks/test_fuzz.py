@@ -95,7 +95,7 @@ def test_no_objectives_is_an_empty_list(value):
         (f"trials = {'9' * 5000}", "4300 digits"),
         (f"trials = 0x{'f' * 5000}", "a number of too many digits"),
         (f"model = '{'x' * 300}'", "File name too long"),
-        ("data = 'imagefolder:~nobody-here/x'", "home directory"),
+        ("data = 'imagefolder:~nobody-here/x'", "home folder"),
         (f"question{'.a' * 5000} = 1", "question"),
     ],
 )
