@@ -100,6 +100,7 @@ def _planned(
     study: StudySpec, path: Path, storage: str | None
 ) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
+    from ablate.engine.same_records import check_records
     from ablate.runs.provenance import check_contents, keep_model
     from ablate.runs.same_study import check_same
     from ablate.training.checkpoint_store import Storage
@@ -109,4 +110,5 @@ def _planned(
     keep_model(path, study.model)
     planned = plan(study, records)
     check_contents(path, planned.contents)
+    check_records(path, planned, records)
     return planned, records, Storage.tried(storage) if storage else None

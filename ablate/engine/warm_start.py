@@ -75,7 +75,7 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     finally:
         forget_kept()  # the study's own trials have ids of today
     if not known:
-        reason = _difference(specs[-1], search) if specs else "it has no complete trial"
+        reason = difference(specs[-1], search) if specs else "it has no complete trial"
         rule = f"--known must have a trial of this study's space, but {str(run.path)!r} has none"
         raise BadInput(f"{rule}: {reason}")
     return known
@@ -110,7 +110,7 @@ def adopt(path: Path, known: Known) -> None:
         raise write_error(error, message) from None
 
 
-def _difference(theirs: TrialSpec, search: Search) -> str:
+def difference(theirs: TrialSpec, search: Search) -> str:
     """What keeps a trial from being a point of a space: its difference to the nearest point."""
     ours = search.points.spec_at(search.points.point(theirs))
     if ours is None:

@@ -96,6 +96,11 @@ def source(name: str) -> str:
     if folder := _folder(name):
         return str(folder.absolute())
     if "/" not in name or name.startswith(("/", ".", "~")):
+        if name.startswith(("/", "./", "../", "~")):
+            rule = "a model must be a folder that save_pretrained wrote, or a name"
+            raise BadInput(
+                f"{rule}, but there is no folder {str(local_path(name))!r}; `ablate ls` lists the names"
+            )
         hub_name = "a hub name such as google/vit-base-patch16-224-in21k"
         raise unknown("model", name, [*known(), "a local folder", hub_name])
     return name

@@ -35,6 +35,11 @@ def current_names(model: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def spellings(name: str) -> list[str]:
+    """Return a module's name as it is, and as the known changes would have it, in both directions."""
+    return [name, _replaced(name, RENAMED), _replaced(name, [(new, old) for old, new in RENAMED])]
+
+
 def _renames(model: Any) -> Iterator[Rename]:
     yield lambda name: name
     yield lambda name: _replaced(name, RENAMED)

@@ -137,9 +137,10 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None) -> nn.
         rule = f"{directory} lacks {unset[0]!r}, which the model computes when it is built"
         raise BadInput(f"{rule}; give a skeleton")
     image_by_image_(model, header.layers.values())
-    for name in ("save_pretrained", "push_to_hub"):
-        if hasattr(model, name):
-            vars(model)[name] = refuse_saving
+    for module in model.modules():  # the backbone in a classifier saves itself, too
+        for name in ("save_pretrained", "push_to_hub"):
+            if hasattr(module, name):
+                vars(module)[name] = refuse_saving
     return (model if skeleton is None else skeleton).eval().requires_grad_(False)
 
 

@@ -70,6 +70,10 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
         if spec.weights != "full":
             _check_quantizable(model, pattern, layers, unfit)
         names = match(pattern, layers, "linear layer")
+        low = [name for name in names if isinstance(layers[name], BitLinear)]
+        if low and spec.weights == "full":
+            rule = f"a layer must be in full precision to stay so, but {low[0]!r} is quantized already"
+            raise BadInput(f"{rule}; load the model again")
         if twice := [name for name in names if name in chosen]:
             rule = f"patterns must not overlap, but {pattern!r} matches {twice[0]!r} again"
             raise BadInput(f"{rule}; narrow one of them")

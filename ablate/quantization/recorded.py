@@ -10,6 +10,7 @@ from torch import nn
 
 from ablate.config.trial_spec import LayerSpec, checked
 from ablate.errors import BadInput, short_repr
+from ablate.models.renamed_modules import spellings
 from ablate.quantization.bitlinear import BitLinear
 
 METHOD = "ablate"
@@ -37,7 +38,26 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
     if found.get("quant_method") != METHOD or not isinstance(layers, dict):
         rule = f"the model's configuration must have a {FIELD} of ablate"
         raise BadInput(f"{rule}, but got {short_repr(found or None)}; give quantize_ the precisions")
-    return {name: checked(LayerSpec, fields, f"{FIELD} of {name!r}") for name, fields in layers.items()}
+    specs = {name: checked(LayerSpec, fields, f"{FIELD} of {name!r}") for name, fields in layers.items()}
+    own = _own_names(model, [*specs])
+    return {own[name]: spec for name, spec in specs.items() if name in own}
+
+
+def _own_names(model: nn.Module, names: list[str]) -> dict[str, str]:
+    """Recorded names -> the model's: a backbone has no prefix, and a version of transformers other names.
+
+    The layers around a backbone are left out where the model is the backbone alone.
+    """
+    modules = {name for name, _ in model.named_modules()}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    own = {}
+    for name in names:
+        spelled = [each for spelling in spellings(name) for each in (spelling, spelling.removeprefix(prefix))]
+        found = next((each for each in [*spelled, f"{prefix}{name}"] if each in modules), None)
+        is_around = prefix[:-1] not in modules and any(other.startswith(prefix) for other in names)
+        if found or not is_around or name.startswith(prefix):
+            own[name] = found or name
+    return own
 
 
 def record_of(model: nn.Module) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from ablate.errors import BadInput
+from ablate.errors import BadInput, write_error
 
 Role = Literal["driver", "writer"]
 BEGIN: dict[Role, int] = {"driver": 0, "writer": 2**32}  # of the locked bytes; they need not exist
@@ -45,9 +45,14 @@ def hold(path: Path, role: Role) -> IO[bytes] | None:
         The open lock file, which is made where there is none. None where another process holds the lock.
 
     Raises:
-        BadInput: The file system has no locks.
+        BadInput: The folder cannot be written, or its file system has no locks.
+        WriteFailed: The disk is full.
     """
-    file = _file(path, role).open("ab")
+    try:
+        file = _file(path, role).open("ab")
+    except OSError as error:
+        rule = f"a run's folder must be writable to go on, but {str(path)!r}: {error.strerror}"
+        raise write_error(error, f"{rule}; copy it to where it is") from None
     try:
         _lock(file, role)
         return file

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 FILE = "provenance.json"
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("dataset_sha256", "model_sha256", "started_at", "git_commit"), str),
+    **dict.fromkeys(("versions", "hardware", "study"), dict),
+    **dict.fromkeys(("command", "classes", "layer_groups", "resumed", "checks"), list),
+}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -16,12 +21,15 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
     Returns:
         The content of its provenance.json; empty where there is none, or none that is a JSON object.
+        Fields that hold something of another kind are left out.
     """
     try:
         known = json.loads((path / FILE).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {name: value for name, value in known.items() if isinstance(value, KINDS.get(name, object))}
 
 
 def versions_then_and_now(path: Path, package: str) -> tuple[str, str] | None:

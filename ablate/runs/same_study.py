@@ -44,14 +44,19 @@ def check_same(path: Path, study: StudySpec, records: Iterable[Record]) -> None:
     else:
         found = _changed_recipe(study, records)
     if changes := list(islice(found, MAX_DIFFERENCES)):
-        rule = f"{str(path / 'study.toml')!r} must be the study that the run's trials were made by"
-        advice = "restore it, or take it as a new study with `ablate study STUDY --out RUN`"
-        raise BadInput(f"{rule}, but {'; '.join(changes)}; {advice}")
+        raise edited(path, changes)
+
+
+def edited(path: Path, changes: list[str]) -> BadInput:
+    """Return the error for a run whose study.toml is not the study of its trials any more."""
+    rule = f"{str(path / 'study.toml')!r} must be the study that the run's trials were made by"
+    advice = "restore it, or take it as a new study with `ablate study STUDY --out NEW`"
+    return BadInput(f"{rule}, but {'; '.join(changes)}; {advice}")
 
 
 def study_fields(study: StudySpec) -> dict[str, Any]:
     """Return a study as plain data for provenance.json, by which `check_same` knows it again."""
-    return dict(json.loads(study.model_dump_json()))
+    return dict(json.loads(json.dumps(study.model_dump())))
 
 
 def _completed(fields: dict[str, Any]) -> dict[str, Any]:

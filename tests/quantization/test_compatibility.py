@@ -181,6 +181,26 @@ def test_packing_does_not_change_the_configuration(tmp_path):
     assert (tmp_path / "a" / "packed.json").read_bytes() == (tmp_path / "b" / "packed.json").read_bytes()
 
 
+def test_a_backbone_has_the_precisions_of_its_classifier(tmp_path):
+    model = make("BitLinear")
+    model.vit.save_pretrained(tmp_path / "backbone")
+    backbone = transformers.AutoModel.from_pretrained(tmp_path / "backbone")
+    names = quantize_(backbone, recorded_precisions(backbone))
+    assert len(names) == sum(isinstance(module, BitLinear) for module in model.vit.modules())
+    head = transformers.AutoModelForImageClassification.from_config(backbone.config)
+    assert any(name.startswith("vit.") for name in recorded_precisions(head))
+
+
+def test_the_parts_of_a_packed_model_refuse_to_save_themselves(tmp_path):
+    with pytest.raises(BadInput, match="packed"):
+        make("packed").vit.save_pretrained(tmp_path)
+
+
+def test_a_quantized_layer_cannot_be_made_full_again():
+    with pytest.raises(BadInput, match="is quantized already; load the model again"):
+        quantize_(make("BitLinear"), {"*": LayerSpec(weights="full")})
+
+
 def test_names_without_wrappers():
     block = nn.DataParallel(nn.Sequential(nn.Linear(2, 2)))
     block.module[0] = torch.compile(block.module[0], backend="eager")
