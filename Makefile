@@ -20,7 +20,7 @@ test: lint
 	$(BIN)/pytest -m 'alone and not slow'
 
 test-slow: .venv/tested
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -rs -m slow
 
 test-all: test test-slow
 

@@ -66,7 +66,7 @@ def wrapped(text: str, most: int) -> str:
             lines[-1] += f" {word}"
             continue
         while cell_len(word) > most:
-            lines.append(_fitting(_letters(word), most))
+            lines.append(_fitting(_letters(word), most) or _letters(word)[0])
             word = word[len(lines[-1]) :]
         lines.append(word)
     return "\n".join(lines)

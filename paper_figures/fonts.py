@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
+log = logging.getLogger(__name__)
 FAMILY = "DejaVu Sans"  # comes with matplotlib
 VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
@@ -25,29 +25,28 @@ _numbers: ContextVar[dict[str, int] | None] = ContextVar("numbers", default=None
 def numbered() -> Iterator[None]:
     """Give letters that no installed font has one number in all figures that are drawn inside.
 
-    At the end a sentence on standard error says which number stands for which letters.
+    At the end a warning says which number stands for which letters.
     """
     if _numbers.get() is not None:  # inside another one, which says it
         yield
         return
     numbers: dict[str, int] = {}
     token = _numbers.set(numbers)
-    log = logging.getLogger("matplotlib.font_manager")
-    before = log.level
-    log.setLevel(logging.ERROR)  # not every font comes in a normal weight
+    of_fonts = logging.getLogger("matplotlib.font_manager")
+    before = of_fonts.level
+    of_fonts.setLevel(logging.ERROR)  # not every font comes in a normal weight
     try:
         yield
     finally:
-        log.setLevel(before)
+        of_fonts.setLevel(before)
         _numbers.reset(token)
     if numbers:
         names = ", ".join(f"[{number}] for {letters}" for letters, number in numbers.items())
-        with suppress(OSError, ValueError):  # its reader may be gone, or it may be closed
-            print(
-                f"No installed font has these letters, so the figures show {names}; "
-                "install a font that has them, such as Noto Sans CJK for Chinese.",
-                file=sys.stderr,
-            )
+        log.warning(
+            "No installed font has these letters, so the figures show %s; "
+            "install a font that has them, such as Noto Sans CJK for Chinese.",
+            names,
+        )
 
 
 def fit(canvas: Figure) -> None:
@@ -120,7 +119,10 @@ def _find_new_fonts() -> None:
 
 def _drawn_by(family: str, letters: frozenset[str]) -> frozenset[str]:
     """The letters for which a family has a glyph that is not empty."""
-    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=[family])))
+    try:
+        font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=[family])))
+    except (RuntimeError, OSError):  # a font that was removed, or is none
+        return frozenset()
     return frozenset(letter for letter in letters if _has_glyph(font, letter))
 
 

@@ -33,7 +33,19 @@ NAMES = [
         "None",
         "1e5",
     ),
-    *("größe", "e\u0301", "猫", "黑 猫", "قطة", "👩\u200d🔬", "❤\ufe0f", "\U0010fffe", "a\udcff", "x" * 300),
+    *(
+        "größe",
+        "e\u0301",
+        "猫",
+        "黑 猫",
+        "قطة",
+        "👩\u200d🔬",
+        "❤\ufe0f",
+        "\U0010fffe",
+        "a\udcff",
+        "x" * 300,
+        "a\u200d" * 40,
+    ),
     *("猫" * 40, "", " ", "\u200b", "\ufeff", "\u3000"),
 ]
 names = st.one_of(st.sampled_from(NAMES), st.text(st.characters(codec=None, exclude_characters="\x00")))

@@ -39,6 +39,15 @@ def gradients_in_evaluation(model: Any, folder: Path) -> None:
     step(reference)
 
 
+@use("in-place operations on a layer's output", EXACT)
+def in_place_operations(model: Any, folder: Path) -> None:
+    """As of nn.ReLU(inplace=True) in evaluation, also where gradients are recorded."""
+    layer = next(iter(layers(model)))
+    x = torch.randn(2, layer.in_features, requires_grad=True)
+    out = layer.eval()(x)
+    assert torch.equal(out.clone().relu_(), layer(x).relu_())
+
+
 def floating_point(name: str, model: Any, folder: Path) -> None:
     """Packed in that precision, and loaded again: the same numbers (in double the file rounds to float32)."""
     dtype, expected = getattr(torch, name), logits(model, pixels())

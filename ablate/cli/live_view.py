@@ -1,6 +1,8 @@
 """The progress of a study, live on a terminal or line by line on a pipe."""
 
+import logging
 import shlex
+from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,6 +13,8 @@ from ablate.cli import result_tables
 from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
 from ablate.runs.record import Record
 from ablate.runs.state import RunningRow, State, at_least, progress_of, seconds_left
+
+log = logging.getLogger(__name__)
 
 
 class StudyView:
@@ -31,12 +35,12 @@ class StudyView:
 
     def __enter__(self) -> "StudyView":
         if self.live:
-            self.live.start()
+            self._draw(self.live.start)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.live:
-            self.live.stop()
+            self._draw(self.live.stop)  # refreshes it, too
 
     def __call__(self, state: State, records: list[Record]) -> None:
         """Show the state, and the records that were added since the last call."""
@@ -55,6 +59,13 @@ class StudyView:
             notice = Text("No trial is within these bounds yet.") if none_within else ""
             table = result_tables.best_by_size(self.best)
             self.live.update(Group(progress(state), notice, table), refresh=True)
+
+    def _draw(self, draw: Callable[[], None]) -> None:
+        try:
+            draw()
+        except Exception as error:  # what is shown never ends what runs
+            log.warning("The live view failed: %s: %s", type(error).__name__, error)
+            self.live = None
 
     def _print_head(self, state: State) -> None:
         self._print(f"If this is interrupted, continue with: ablate resume {shlex.quote(state['run'])}")

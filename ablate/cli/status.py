@@ -11,7 +11,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
 from ablate.formatting import format_count
 from ablate.runs.run import Run
-from ablate.runs.state import State, how_to_go_on
+from ablate.runs.state import ENDED, State, how_to_go_on
 from ablate.search.fractional_factorial import APART
 
 if TYPE_CHECKING:  # they load torch
@@ -79,8 +79,12 @@ def outcome(run: Run, as_json: bool) -> None:
     if run.state:
         console.print(live_view.progress({**run.state, "done": len(run.records), "counts": counts}))
     state: State = {**run.state, "run": relative_path(run.path)}
-    if state.get("running") and not run.alive:
+    alive = run.alive
+    if state.get("running") and not alive:
         print_line(f"The driver of this run has died: {how_to_go_on(state)}")
+    if alive and state and state["status"] not in ENDED:
+        end = f"`kill -INT {state['pid']}` there ends it as Ctrl-C does"
+        print_line(f"Its driver is process {state['pid']} on {state['host']}; {end}")
     if reason := state.get("reason"):
         print_line(f"The study stopped: {reason}; {how_to_go_on(state)}")
     for _, record in run.records[run.records["status"] == "failed"].iterrows():

@@ -15,6 +15,7 @@ from ablate.engine.plan import Plan, plan
 from ablate.engine.warm_start import adopt, reuse
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import HERE, Resources
+from ablate.models.digests import forget_kept
 from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.run import Run, create_run
@@ -58,6 +59,7 @@ def run_study(
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
         ray_cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None
+        forget_kept()  # of a run that this process has resumed
         planned = plan(study)
         checks = gate(planned)
         with ray_cluster.connected(resources) as (dashboard, resources):

@@ -12,6 +12,7 @@ from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import BadInput, write_error
 from ablate.files import write_atomic
+from ablate.models.digests import forget_kept
 from ablate.runs import ledger
 from ablate.runs.ledger import trial_of
 from ablate.runs.provenance import keep_model
@@ -65,11 +66,14 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     ]
     specs = [effective(trial_of(record)) for record in complete]
     keep_model(run.path, planned.study.model)
-    known = {
-        record["trial_id"]: (record, run.path)
-        for record, spec in zip(complete, specs, strict=True)
-        if search.holds(spec) and trial_id(spec, planned.dataset) == record["trial_id"]
-    }
+    try:
+        known = {
+            record["trial_id"]: (record, run.path)
+            for record, spec in zip(complete, specs, strict=True)
+            if search.holds(spec) and trial_id(spec, planned.dataset) == record["trial_id"]
+        }
+    finally:
+        forget_kept()  # the study's own trials have ids of today
     if not known:
         reason = _difference(specs[-1], search) if specs else "it has no complete trial"
         rule = f"--known must have a trial of this study's space, but {str(run.path)!r} has none"

@@ -93,7 +93,7 @@ def keep_start(name: str, labels: list[str], recorded: str) -> None:
     """Recognise a model by what a run recorded as its `start`, so that ids of its trials stay what they are.
 
     Versions of ablate before the digest of files recorded another one. Where it is that of the model as it
-    is now, the model keeps it in this process.
+    is now, the model keeps it until `forget_kept` is called.
 
     Args:
         name: As of `checkpoints.load`.
@@ -109,6 +109,12 @@ def keep_start(name: str, labels: list[str], recorded: str) -> None:
         return
     if _start(first := _first_digest(name), name, labels) == recorded:
         _kept[computed] = first
+
+
+def forget_kept() -> None:
+    """Let each model have the digest of its files again, whatever `keep_start` has recognised."""
+    _kept.clear()
+    _kept.update(BUNDLED)
 
 
 def start(name: str, labels: list[str]) -> str:

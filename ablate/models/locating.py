@@ -160,7 +160,10 @@ def config_of(name: str) -> dict[str, Any]:
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
     if "quantization_config" in config:
         fault = "must be in floating point, but its config.json has a quantization_config"
-        raise BadInput(f"checkpoint {name!r} {fault}; give the original")
+        mend = "give the original"
+        if config["quantization_config"].get("quant_method") == "ablate":
+            mend += ", or remove that key to begin from the weights in full precision"
+        raise BadInput(f"checkpoint {name!r} {fault}; {mend}")
     if "AutoModelForImageClassification" in (config.get("auto_map") or {}):
         fault = "brings code of its own (auto_map in config.json), which is never run"
         raise BadInput(f"model {name!r} {fault}; give another")
@@ -191,9 +194,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 @lru_cache
 def _of_hub(name: str) -> dict[str, Any]:
-    from transformers import PreTrainedConfig
-
     try:
-        return PreTrainedConfig.get_config_dict(name)[0]
+        path = file_of(name, "config.json")
+        if path is None:
+            raise ValueError("it has no config.json")
+        return dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except Exception as error:  # of the network and of the hub
         raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {HUB_HINT}") from None

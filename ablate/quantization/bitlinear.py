@@ -126,7 +126,8 @@ class BitLinear(nn.Linear):
             return self._exact(x)
         with torch.no_grad():
             exact = self._exact(x)
-        return straight_through(self._rounded(x.to(self.weight.dtype)).to(exact.dtype), exact)
+        rounded = self._rounded(x.to(self.weight.dtype)).to(exact.dtype)
+        return straight_through(rounded, exact).clone()  # no view, so that it may be changed in place
 
     def _rounded(self, x: Tensor) -> Tensor:
         """De-quantized values in floating point: what training computes, and whose gradients count."""

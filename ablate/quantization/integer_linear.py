@@ -103,7 +103,8 @@ class IntegerLinear(nn.Module):
         with torch.no_grad():
             exact = self._exact(x)
         weight = (self._integers().to(x.dtype) * self.beta.to(x.dtype)[:, None]).detach()  # (out, in)
-        return straight_through(F.linear(self._normed(x), weight).to(x.dtype), exact)
+        rounded = F.linear(self._normed(x), weight).to(x.dtype)
+        return straight_through(rounded, exact).clone()  # no view, so that it may be changed in place
 
     def _normed(self, x: Tensor) -> Tensor:
         # Fig. 7: LN, no learned parameters

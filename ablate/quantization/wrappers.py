@@ -56,11 +56,11 @@ def plain_names(model: nn.Module, names: list[str]) -> dict[str, str]:
     wrappers = [(name, inner) for name, module in model.named_modules() if (inner := _inner(module))]
     plain = {}
     for name in names:
-        short = name
+        short = f"{name}."
         for wrapper, inner in reversed(wrappers):  # the innermost first
             if short.startswith(prefix := f"{wrapper}.{inner}."):
                 short = f"{wrapper}.{short.removeprefix(prefix)}"
-        plain[name] = short
+        plain[name] = short.removesuffix(".")
     return plain
 
 

@@ -19,11 +19,12 @@ def provenance_terms(run: Run) -> dict[str, str]:
         "commit": _commit(known),
         "started": known.get("started_at"),
     }
-    if resumes := known.get("resumed"):
+    resumed = known.get("resumed")
+    if resumes := [each for each in resumed if isinstance(each, dict)] if isinstance(resumed, list) else []:
         texts = [f"{each.get('started_at')} at commit {_commit(each) or 'not known'}" for each in resumes]
         terms["resumed"] = ", ".join(texts)
     terms.update({key: known[key] for key in ("hardware", "versions") if key in known})
-    if known.get("command"):
+    if isinstance(known.get("command"), list):
         terms["started as"] = shlex.join(map(str, known["command"]))
     return {term: _description(value) for term, value in terms.items()}
 

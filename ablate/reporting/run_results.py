@@ -1,6 +1,5 @@
 """What the findings read of a run, and what a finding is."""
 
-import json
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ablate.analysis import bounds
 from ablate.config.objectives import TABLE
+from ablate.runs.provenance_file import read_provenance
 from ablate.runs.run import Run
 from ablate.search.experiment_design import Design
 
@@ -86,11 +86,7 @@ class RunResults:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What provenance.json holds; empty where it is missing or was copied in part."""
-        try:
-            known = json.loads((self.run.path / "provenance.json").read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
+        return read_provenance(self.run.path)
 
     @property
     def digest(self) -> str | None:

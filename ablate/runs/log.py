@@ -33,4 +33,5 @@ def logged(path: Path) -> Iterator[None]:
         yield
     finally:
         package.removeHandler(handler)
-        handler.close()
+        with suppress(OSError, ValueError):  # it flushes what did not fit on the disk
+            handler.close()

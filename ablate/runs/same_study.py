@@ -21,9 +21,9 @@ from ablate.runs.record import Record
 MAX_DIFFERENCES = 4  # that a message names
 # Texts and limits, which may change while a run goes on. The contents of model and data are compared by
 # `check_contents`: their folders may move.
-FREE = {"name", "question", "source", "cost", "expected", "command", "described", "model", "data"}
-FREE |= {"trials", "hours", "max_size_bytes", "max_latency_ms", "min_accuracy"}
-FREE |= {"space.name", "space.description"}
+MAY_CHANGE = {"name", "question", "source", "cost", "expected", "command", "described", "model", "data"}
+MAY_CHANGE |= {"trials", "hours", "max_size_bytes", "max_latency_ms", "min_accuracy"}
+MAY_CHANGE |= {"space.name", "space.description"}
 TABLES = {"space.layer", "space.recipe", "tune"}  # of axes: an absent one is a difference
 
 
@@ -64,7 +64,7 @@ def _completed(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """Each field that differs. One that only another version has is left out."""
-    if name in FREE or before == now:
+    if name in MAY_CHANGE or before == now:
         return
     if isinstance(before, dict) and isinstance(now, dict):
         keys = before | now if name in TABLES else [key for key in before if key in now]

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -12,6 +13,12 @@ import pytest
 from conftest import wait
 
 from ablate import load_run
+
+
+def on_terminal(terminal):
+    """In the child: SIGHUP ends it unless it says otherwise, and comes when this terminal is closed."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.slow
@@ -24,7 +31,7 @@ def test_a_study_outlives_its_terminal(tiny_study, tmp_path):
         [sys.executable, "-m", "ablate", "study", str(tmp_path / "tiny.toml"), "--out", str(out)],
         **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # it gets SIGHUP
+        preexec_fn=lambda: on_terminal(theirs),
     )
     os.close(theirs)
     os.set_blocking(terminal, False)
@@ -37,6 +44,6 @@ def test_a_study_outlives_its_terminal(tiny_study, tmp_path):
 
     wait(recorded)
     os.close(terminal)
-    assert study.wait() == 0
+    assert study.wait(timeout=600) == 0
     run = load_run(out)
     assert run.state["status"] in ("finished", "exhausted") and len(run.records) == run.state["trials"]

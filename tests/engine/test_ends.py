@@ -1,8 +1,14 @@
 """How a study ends: its state, the command's last line and its exit code say what happened."""
 
+import io
+import logging
+from contextlib import suppress
+
 import pytest
+from rich.console import Console
 
 from ablate import load_run
+from ablate.cli.live_view import StudyView
 from ablate.cli.status import outcome
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine import drive
@@ -13,6 +19,7 @@ from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.metrics import Metrics
 from ablate.execution.ray_cluster import Resources
+from ablate.runs import log
 from ablate.runs.run import create_run
 
 
@@ -119,6 +126,40 @@ def test_a_view_may_fail_at_every_call(tiny_vit, tmp_path, logged):
         driver.end("finished")
         assert len(calls) == n and load_run(run.path).state["status"] == "finished"
         assert "The view failed and will not be updated: BrokenPipeError: [Errno 32]" in logged()
+
+
+class FullDisk(io.StringIO):
+    """A terminal that takes so many writes."""
+
+    writes = 0
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(5, "Input/output error")
+        return len(text)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_live_view_may_fail_from_its_start_to_its_end(writes, logged):
+    terminal = FullDisk()
+    terminal.writes = writes
+    counts = {"complete": 0, "failed": 0, "pruned": 0}
+    state = {"status": "running", "run": "r", "before": 0, "done": 0, "trials": 1, "counts": counts}
+    state |= {"within": {}, "running": [], "waiting": 0, "deaths": 0, "spent": 1.0, "dashboard": ""}
+    with StudyView(Console(file=terminal, force_terminal=True)) as view, suppress(OSError):
+        view(state, [])
+    assert "The live view failed: OSError: [Errno 5] Input/output error" in logged()
+
+
+def test_a_log_that_cannot_be_written_changes_no_ending(tmp_path):
+    (tmp_path / "study.log").symlink_to("/dev/full")
+    with pytest.raises(AblateError, match="how it ended"), log.logged(tmp_path):
+        logging.getLogger("ablate.engine").warning("a line")
+        raise AblateError("how it ended")
 
 
 @pytest.mark.long

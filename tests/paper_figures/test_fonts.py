@@ -70,11 +70,11 @@ def drawn(names, title=""):
     return [label.get_text() for label in axes.get_xticklabels()], canvas.findobj(Text)
 
 
-def test_letters_of_another_font_are_drawn_with_it(installed, tmp_path, capsys):
+def test_letters_of_another_font_are_drawn_with_it(installed, tmp_path, logged):
     installed.addfont(make_font(tmp_path / "Squares.ttf", "猫犬"))
     installed.addfont(make_font(tmp_path / "Hollow.ttf", "犬", empty="猫鳥"))
     labels, texts = drawn(["a 猫", "犬", "größe"], "猫")
-    assert labels == ["a 猫", "犬", "größe"] and not capsys.readouterr().err
+    assert labels == ["a 猫", "犬", "größe"] and not logged()
     assert all(text.get_fontfamily() == [fonts.FAMILY, "Squares"] for text in texts)
     assert drawn(["鳥"])[0] == ["[1]"]  # whose glyph is empty
 
@@ -86,12 +86,12 @@ def test_a_font_that_was_installed_later_is_found(installed, tmp_path, monkeypat
     assert drawn(["猫"])[0] == ["猫"]
 
 
-def test_letters_that_no_font_has_are_numbers_and_one_sentence(installed, tmp_path, capsys):
+def test_letters_that_no_font_has_are_numbers_and_one_sentence(installed, tmp_path, logged):
     with fonts.numbered():
         assert drawn(["猫", "黑 猫 x", "犬\U000e0100", "a"], "data: 猫")[0] == ["[1]", "[2] x", "[3]", "a"]
         assert drawn(["犬", "鳥"])[0] == ["[3]", "[4]"]  # the same in all figures
-        assert not capsys.readouterr().err
-    said = capsys.readouterr().err
+        assert not logged()
+    said = logged()
     assert said.count("\n") == 1 and "[1] for 猫, [2] for 黑 猫, [3] for 犬, [4] for 鳥;" in said
     for path in (tmp_path / "a", tmp_path / "b"):
         with figure(path) as axes:

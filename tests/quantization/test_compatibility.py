@@ -186,6 +186,10 @@ def test_names_without_wrappers():
     block.module[0] = torch.compile(block.module[0], backend="eager")
     model = nn.Sequential(nn.Linear(2, 2), block)
     names = [*model.state_dict()]
+    assert plain_names(model, ["1.module.0._orig_mod", "1.module"]) == {
+        "1.module.0._orig_mod": "1.0",
+        "1.module": "1",
+    }
     assert "1.module.0._orig_mod.weight" in names
     assert [*plain_names(model, names).values()] == ["0.weight", "0.bias", "1.0.weight", "1.0.bias"]
     assert unwrapped(torch.compile(nn.DataParallel(model), backend="eager")) is model
