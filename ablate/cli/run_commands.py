@@ -152,15 +152,15 @@ def export(
     exported = load_run(run).export(to, trial, max_size_bytes)
     try:
         packed_files.read(to)
-        if onnx:
-            to_onnx(to, to / "model.onnx")
-    except BaseException as error:
+    except BadInput as error:
         shutil.rmtree(to)
-        if isinstance(error, BadInput):
-            raise BadInput(
-                f"trial {exported} of {str(run)!r} may have been copied in part: {error}"
-            ) from None
-        raise
+        raise BadInput(f"trial {exported} of {str(run)!r} may have been copied in part: {error}") from None
+    if onnx:
+        try:
+            to_onnx(to, to / "model.onnx")
+        except BaseException:
+            shutil.rmtree(to)
+            raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
 
