@@ -11,6 +11,7 @@ from rich.text import Text
 from ablate.analysis import bounds
 from ablate.cli import result_tables
 from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
+from ablate.labels import one_line
 from ablate.runs.record import Record
 from ablate.runs.state import RunningRow, State, at_least, progress_of, seconds_left
 
@@ -126,7 +127,7 @@ def record_line(record: Record, number: int, state: State) -> str:
     """
     head = f"[{number}/{at_least(state)}{state['trials']}] {record['trial_id']}"
     if record["status"] != "complete":
-        return f"{head} {record['status']}: {record['error']}"
+        return one_line(f"{head} {record['status']}: {record['error']}")
     outcome = f"accuracy {record['accuracy']:.1%}, {format_bytes(record['size_bytes'] or 0)}"
     return f"{head} {outcome}, {describe_layers(record['spec'])} · {format_duration(state['elapsed'])}"
 

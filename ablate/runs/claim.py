@@ -96,6 +96,11 @@ def _claim_new(name: str) -> tuple[Path, list[Path], IO[bytes]]:
 
 def _claim(path: Path) -> tuple[Path, list[Path], IO[bytes]]:
     """Return the folder, the folders that were made for it (itself and those above), and its lock."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        rule = "--out must be a path in UTF-8, as Ray asks for"
+        raise BadInput(f"{rule}, but got {str(path)!r}; give another") from None
     for attempt in range(100):
         try:
             return (path, [], _lock(path)) if path.exists() else (path, *_make(path))

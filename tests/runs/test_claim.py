@@ -263,3 +263,9 @@ def test_the_clock_of_another_host_may_be_another(tmp_path, monkeypatch, skew, a
     beat()
     monkeypatch.setattr("ablate.runs.run.time", SimpleNamespace(time=time.time, sleep=beat))
     assert run.alive is alive
+
+
+def test_a_folder_that_is_not_in_utf8_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="must be a path in UTF-8"), claimed(f"{tmp_path}/a\udcff", ""):
+        pass
+    assert not [*tmp_path.iterdir()]
