@@ -136,7 +136,7 @@ def stock(trials: int, concurrency: int) -> dict[str, float]:
 
 
 def nothing(folder: Path, rounds: int) -> dict[str, Any]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ours, theirs = [], []
     for i in range(rounds):
         ours.append(study_of(16, folder / f"nothing{i}", 0, 2))
@@ -147,7 +147,7 @@ def nothing(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def sleep(folder: Path, trials: int, slots: int, seconds: float) -> dict[str, Any]:
-    ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     result = study_of(trials, folder / "sleep", seconds, slots)
     ray.shutdown()
     return result | {

@@ -146,7 +146,7 @@ def test_without_private_names_several_trials_run_at_once_and_a_death_is_recorde
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(12)])
     told, deaths = [], set()
     (tmp_path / "ledger.jsonl").touch()
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         distribute(
             lambda: next(queue, None),

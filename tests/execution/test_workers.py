@@ -74,7 +74,7 @@ def test_no_worker_is_started_in_vain(tmp_path):
         seen.update(process.pid for process in workers())
 
     (tmp_path / "ledger.jsonl").touch()
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         distribute(
             lambda: next(queue, None),
@@ -94,7 +94,7 @@ def test_no_worker_is_started_in_vain(tmp_path):
 @pytest.mark.long
 def test_what_a_worker_alone_is_given_may_be_large():
     """As the packed weights of a large model are, which a study times at its end."""
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         assert (
             ray_cluster.run_on_worker(Resources(gpus_per_trial=0.0), len, bytes(101_000_000)) == 101_000_000

@@ -408,7 +408,7 @@ def test_several_trials_at_once_are_stopped_and_recorded(tmp_path):
     queue = iter([(f"trial{i}", TrialSpec(seed=i)) for i in range(12)])
     records = []
     (tmp_path / "ledger.jsonl").touch()
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         distribute(
             lambda: next(queue, None),
