@@ -2,6 +2,7 @@
 
 import io
 import logging
+import time
 from contextlib import suppress
 
 import pytest
@@ -126,6 +127,23 @@ def test_a_view_may_fail_at_every_call(tiny_vit, tmp_path, logged):
         driver.end("finished")
         assert len(calls) == n and load_run(run.path).state["status"] == "finished"
         assert "The view failed and will not be updated: BrokenPipeError: [Errno 32]" in logged()
+
+
+def test_time_is_spent_whatever_the_clock_says(tiny_vit, tmp_path, monkeypatch):
+    """As when NTP sets it back by an hour: the view goes on, and so do the seconds that --hours counts."""
+    study = StudySpec(question="?", model=str(tiny_vit), space="layers_bits", trials=2)
+    planned, seen = plan(study), []
+    run = create_run(tmp_path / "run", planned.study, {})
+    view = lambda state, records: seen.append(state["spent"])  # noqa: E731
+    driver = Driver(run, planned, [], Resources(concurrency=1), "", view)
+    driver.show([])
+    now = time.time()
+    monkeypatch.setattr("ablate.engine.controller.time.time", lambda: now - 3600)
+    driver.shown -= 1
+    driver.began -= 5
+    driver.heartbeat()
+    assert len(seen) == 2 and 5 <= seen[1] < 3600 and load_run(run.path).state["elapsed"] == seen[1]
+    assert driver.ask() is not None
 
 
 class FullDisk(io.StringIO):
