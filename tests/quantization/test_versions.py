@@ -28,7 +28,7 @@ def oldest(name):
 
 def install(folder, *requirements):
     """Skips the test where there is no package index, but not in CI."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1", "--target", folder]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "5", "--target", folder]
     done = subprocess.run([*pip, *requirements], capture_output=True, text=True)
     if done.returncode and not os.environ.get("CI"):
         said = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
@@ -36,21 +36,14 @@ def install(folder, *requirements):
     assert not done.returncode, done.stderr
 
 
-@pytest.fixture(scope="module", params=["transformers", "torch"])
-def site(request, tmp_path_factory):
-    """A folder for PYTHONPATH with the oldest transformers, or with the oldest torch as well."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder for PYTHONPATH with the oldest transformers. The oldest torch needs other CUDA libraries."""
     folder = tmp_path_factory.mktemp("site")
     install(folder, "--no-deps", oldest("transformers"))
     needed = next(each for each in distributions(path=[str(folder)]) if each.name == "transformers").requires
     # In other versions than this transformers needs.
     install(folder, *(each for each in needed if re.match(r"(huggingface[-_]hub|tokenizers)\b[^;]*$", each)))
-    if request.param == "torch":
-        # Its CUDA libraries would take gigabytes: those of this torch may serve.
-        install(folder, "--no-deps", oldest("torch"), oldest("torchvision"))
-        done = python("-c", "import torch, torchvision; print(torch.__version__)", path=[folder])
-        if done.returncode:
-            pytest.skip(f"{oldest('torch')} needs other libraries than this torch: {done.stderr[-200:]}")
-        assert done.stdout.startswith(oldest("torch").partition("==")[2])
     yield folder
     shutil.rmtree(folder)
 
