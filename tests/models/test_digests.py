@@ -1,9 +1,11 @@
 """The digest of a checkpoint is of its files. Those that older versions recorded stay valid."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 from saved_models import OWN, copy_files, edit, save_vit
 
 from ablate.errors import BadInput
@@ -75,3 +77,17 @@ def test_what_an_older_version_recorded_stays_valid(copy, monkeypatch):
     digests.keep_start("vit-micro", ["cat"], "0" * 64)
     digests.keep_start("resnet18:random", ["cat"], "0" * 64)
     assert digests.digest("vit-micro").startswith("5c5bef8e06b5a069")
+
+
+def test_a_model_of_the_hub_has_the_digest_of_its_files(saved, tmp_path, monkeypatch):
+    """Wherever in the hub's cache they are: a commit that changes no file that is read changes nothing."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    seen = []
+    for name, commit in (("someone/vit", "a" * 40), ("another/vit", "b" * 40)):
+        folder = tmp_path / f"models--{name.replace('/', '--')}"
+        shutil.copytree(saved, folder / "snapshots" / commit)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(commit)
+        seen.append(digests.digest(name))
+    assert seen == [digests.digest(str(saved))] * 2
