@@ -35,7 +35,7 @@ def resume_study(
         trials: Trials of the search in all; None: as many as before.
         hours: Hours of the run in all; None: as many as before.
         resources: Which Ray, and what a trial may use of it.
-        view: Is called once a second with the run's state and its records.
+        view: Is called once a second with the run's state and its records. One that raises is dropped.
 
     Returns:
         The run, and how many bytes of a torn last line were cut off.

@@ -45,7 +45,7 @@ def run_study(
         known: Runs whose trials count as done where they are points of the study. The study's own trials come
             on top of them.
         resources: Which Ray, and what a trial may use of it.
-        view: Is called once a second with the run's state and its records.
+        view: Is called once a second with the run's state and its records. One that raises is dropped.
 
     Returns:
         The finished run: its ledger, its front and its figures.
