@@ -22,6 +22,7 @@ class ParetoInfo:
         colour: Axis of the third objective, or None.
         log_colour: Whether the colours of the front follow the logarithm of the third objective.
         trials: A row a trial, in the units of the axes: x, y, colour (if any), `front` (bool), `label` (str).
+        spread: A row for each trial with further seeds: its x, and `low` and `high` of y over its seeds.
         stairs: (x, y) by x: the front over the first two objectives, or the best so far, trial by trial.
         drops_before_points: Whether a step of the stairs changes y before it changes x. What a point attains
             lies on its worse side, so this is so where x is maximised.
@@ -33,6 +34,7 @@ class ParetoInfo:
     colour: Axis | None
     log_colour: bool
     trials: pd.DataFrame
+    spread: pd.DataFrame
     stairs: pd.DataFrame
     drops_before_points: bool
     curve: FrontCurve | None = None
@@ -52,7 +54,7 @@ def pareto_info(
             (bool: on the front over all objectives), `stairs` (bool: on the front over the first two) and
             `label` (text beside the point, or "").
         objectives: One to three are drawn.
-        tables: Of the finding "front", for the curve.
+        tables: Of the finding "front", for the curve and the ranges over seeds.
     """
     numbered = trials.assign(trial=trials.index + 1)
     y, x = axis_of(objectives[0]), axis_of(objectives[1]) if len(objectives) > 1 else TRIAL
@@ -71,7 +73,16 @@ def pareto_info(
         colour=colour,
         log_colour=colour is not None and is_logarithmic(colour, shown.loc[shown["front"], "colour"]),
         trials=shown,
+        spread=_spread(tables, x, y),
         stairs=stairs,
         drops_before_points=OBJECTIVES.get(x.name) == "max",
         curve=front_curve(tables, x, y),
     )
+
+
+def _spread(tables: Mapping[str, pd.DataFrame], x: Axis, y: Axis) -> pd.DataFrame:
+    """(x, low, high) of the table "seed_range", in the units of the axes."""
+    if "seed_range" not in tables or x is TRIAL:
+        return pd.DataFrame(columns=["x", "low", "high"])
+    rows = tables["seed_range"]
+    return pd.DataFrame({"x": x(rows), "low": rows["low"] / y.unit, "high": rows["high"] / y.unit})

@@ -11,6 +11,7 @@ import pytest
 
 from ablate.config import builtin
 
+BUNDLED = "cifar10-mini", "cifar10-1k"
 ROOT = Path(__file__).parent.parent
 COMPILED = shutil.ignore_patterns("__pycache__")
 
@@ -28,7 +29,7 @@ def test_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("ablate_vit-*.whl")
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"ablate"}
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 25e6
     assert (
         "ablate/py.typed" in zipfile.ZipFile(wheel).namelist()
     )  # type checkers read our annotations (PEP 561)
@@ -63,8 +64,8 @@ def test_the_wheel(tmp_path):
     listed = python("sys.argv = ['ablate', 'ls', '--json']; import ablate.cli.main; ablate.cli.main.main()")
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
-    models = {("model", name) for name in ("vit-micro", *builtin.KNOWN)}
-    datasets = {("dataset", name) for name in ("cifar10-mini", "cifar10", "imagefolder:PATH", "MODULE:NAME")}
+    models = {("model", name) for name in ("vit-micro", "vit-micro-200ep", *builtin.KNOWN)}
+    datasets = {("dataset", name) for name in (*BUNDLED, "cifar10", "imagefolder:PATH", "MODULE:NAME")}
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
     assert spaces | studies | models | datasets == rows
     loaded = python("import ablate.data.datasets as d; print(d.__file__, len(d.load('cifar10-mini').train))")

@@ -6,7 +6,7 @@ from typing import Any
 from ablate.config.designs import Step
 from ablate.config.search_space import load_space, values, varies
 from ablate.config.study_spec import StudySpec, load_study
-from ablate.config.trial_spec import Value, checked
+from ablate.config.trial_spec import checked
 from ablate.errors import BadInput, short_repr
 
 LENGTHS = ("epochs", "image_views")  # fields of a recipe that set how long a trial is trained
@@ -54,8 +54,8 @@ def sensitivity_study(
         base: The study.
         seeds: The number of paired seeds.
         epochs: Epochs after the layers are quantized. None means 1.
-        full_epochs: Epochs in full precision before, once per seed. None means the study's epochs, which must
-            be one number then.
+        full_epochs: Epochs in full precision before, once per seed. None means as many as the study has in
+            all, whose epochs must be one number then.
         as_study: Train by the study's own recipe instead.
 
     Raises:
@@ -90,15 +90,16 @@ def sensitivity_study(
     return checked(StudySpec, study, "options")
 
 
-def _epochs(study: StudySpec) -> Value:
-    """The epochs of a study's trials. Raises BadInput where they are not one number."""
+def _epochs(study: StudySpec) -> int:
+    """The epochs of a study's trials, in full precision and after. Raises BadInput where they vary."""
     recipe = {**dict(study.recipe), **study.space.recipe}
+    fields = ("full_epochs", "epochs")
     if recipe["image_views"] not in (None, "none"):
         field = "image_views"
-    elif varies(recipe["epochs"]):
-        field = "epochs"
+    elif (varying := next((name for name in fields if varies(recipe[name])), None)) is not None:
+        field = varying
     else:
-        return values(recipe["epochs"])[0]
+        return sum(int(values(recipe[name])[0]) for name in fields)
     got = " or ".join(
         f"{value:g}" if isinstance(value, float) else str(value) for value in values(recipe[field])
     )

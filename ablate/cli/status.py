@@ -89,7 +89,7 @@ def outcome(run: Run, as_json: bool) -> None:
         print_line(f"The study stopped: {reason}; {how_to_go_on(state)}")
     for _, record in run.records[run.records["status"] == "failed"].iterrows():
         print_line(f"  {record['trial_id']} failed: {record['error']}")
-    console.print(result_tables.front(run.searched, run.study.directions, run.study.within))
+    console.print(result_tables.front(run.candidates, run.study.directions, run.study.within))
     tables = {
         "latency": result_tables.latencies,
         "sensitivity": result_tables.sensitivities,
@@ -112,7 +112,7 @@ def outcome(run: Run, as_json: bool) -> None:
 def _print_outcome_as_json(run: Run, counts: dict[str, int]) -> None:
     from ablate.analysis import pareto
 
-    front = pareto.front_of(run.searched, run.study.directions, run.study.within)
+    front = pareto.front_of(run.candidates, run.study.directions, run.study.within)
     # Not `to_json`, which rounds numbers.
     rows = front.astype(object).where(front.notna(), None).to_dict("records")
     result = {"run": str(run.path), "state": run.state, "trials": counts, "tested": run.tested}

@@ -208,7 +208,7 @@ def sensitivity(
         typer.Option(
             metavar="N",
             help="Epochs in full precision before, once per seed.",
-            show_default="the study's epochs",
+            show_default="as many as the study has in all",
         ),
     ] = None,
     as_study: Annotated[

@@ -22,7 +22,9 @@ def study_faults(study: "StudySpec") -> list[str]:
         *_step_faults(study),
         *(_rung_faults(study, study.early_stopping) if study.early_stopping else ()),
     ]
-    more = study.seeds + study.tuning_seeds - 1 if study.design else study.confirm
+    more = (
+        study.seeds + study.tuning_seeds - 1 if study.design else max(study.confirm, study.anchor_seeds - 1)
+    )
     if study.seed + more >= 2**32:
         faults.append(f"seed must leave room below 2^32 for the further ones, but got {study.seed}")
     return faults
@@ -53,6 +55,8 @@ def _design_faults(study: "StudySpec") -> list[str]:
         faults.append(f"max_size_bytes, max_latency_ms and min_accuracy bound a search; {all_cells}")
     if study.sampler not in ("additive", "tpe"):  # the defaults of now and of older runs
         faults.append(f"sampler is for a search; {all_cells}, but got {study.sampler!r}")
+    if study.anchor_seeds > 1:
+        faults.append("anchor_seeds is for a search; a design has seeds")
     if study.confirm:
         faults.append("confirm is for a search; a design has seeds, which are tested")
     if "sensitivity" in study.design and (len(study.design) > 1 or study.reference):

@@ -62,6 +62,9 @@ class StudySpec(Spec):
         relative_margin: No gap and no change counts as none above this share of full precision's error.
         sampler: What proposes the trials of a search: a name of the table in `config.samplers`, or a user's
             own as "module:name".
+        anchor_seeds: Of a search: with how many seeds each anchor is trained: seed, seed + 1, ... The anchors
+            are its first trials: all full, all binary, ... Further seeds count as trials. They show the
+            spread, teach the sampler, and are on no front.
         early_stopping: Which trials end early; None: none does.
         confirm: Further seeds with which each member of the front is trained again and tested.
         max_size_bytes: Trials whose packed model is larger are not trained.
@@ -78,7 +81,7 @@ class StudySpec(Spec):
     expected: str = ""
     command: str = ""
     space: SpaceSpec
-    model: str = "vit-micro"
+    model: str = "vit-micro-200ep"
     data: str = "cifar10-mini"
     objectives: tuple[str, ...] = ()
     described: dict[str, dict[str, str | float | bool]] = Field({})
@@ -99,6 +102,7 @@ class StudySpec(Spec):
     slope_margin: float = Field(0.01, gt=0, lt=1)
     relative_margin: float = Field(0.1, gt=0, lt=1)
     sampler: SamplerName = "additive"
+    anchor_seeds: int = Field(1, ge=1, le=100)
     early_stopping: EarlyStopping | None = None
     confirm: int = Field(0, ge=0, le=1000)
     max_size_bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None

@@ -178,7 +178,7 @@ class TrialSpec(Spec):
             images, B being held back for final studies; or True, all of them, as in versions without halves.
     """
 
-    model: str = "vit-micro"
+    model: str = "vit-micro-200ep"
     data: str = "cifar10-mini"
     layers: dict[str, LayerSpec] = {}
     fraction: float = Field(1.0, gt=0, le=1)

@@ -40,6 +40,15 @@ def load_mini() -> Dataset:
     return _checked("cifar10-mini", train, validation, test, advice=REINSTALL)
 
 
+def load_1k() -> Dataset:
+    """`cifar10-mini` with 100 training images of each class. Raises BadInput where it is damaged."""
+    mini = load_mini()
+    labels = mini.train.labels
+    rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in range(len(CIFAR10))])
+    train = Split(mini.train.images[rows], labels[rows])
+    return _checked("cifar10-1k", train, mini.validation, mini.test, advice=REINSTALL)
+
+
 def load_cifar10() -> Dataset:
     """Read the images that were fetched. Raises BadInput where they are missing or damaged.
 

@@ -16,6 +16,7 @@ from ablate.data.mirrored import mirrored_classes
 # sha256 of the datasets that have a name, whose classes are known not to be mirror images of each other
 DIGESTS = {
     "cifar10-mini": "e9983e1a1db6920d7b89266d3fdcedc5980414dcb8228f19d3e07452b1e46b6d",  # of its pixels alone
+    "cifar10-1k": "00584148d6384860a2e9a82a627e04334f8b85b7c49cd27fe98f4b211e32ffcd",
     "cifar10": "4a65e789c4edeb3291c99906453a787f14a2417fd14d4ccb5e8655049abef74a",
 }
 

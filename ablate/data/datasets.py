@@ -63,6 +63,12 @@ KINDS = (
         where="bundled",
     ),
     Kind(
+        "cifar10-1k",
+        "1,000 training images of cifar10-mini, for a quick look; the same for validation and test",
+        load=lambda name, preprocess: cifar10.load_1k(),
+        where="bundled",
+    ),
+    Kind(
         "cifar10",
         "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-10, 10 classes in balance",
         load=lambda name, preprocess: cifar10.load_cifar10(),
@@ -97,8 +103,8 @@ def load(name: str, preprocess: Preprocessing = None) -> Dataset:
     The notes on a dataset of the user are printed on standard error each time that it is read.
 
     Args:
-        name: "cifar10-mini", "cifar10" once it was fetched, "imagefolder:PATH", with "?size=N" for another
-            size, or "module:name" for a user's own.
+        name: "cifar10-mini", "cifar10-1k", "cifar10" once it was fetched, "imagefolder:PATH", with "?size=N"
+            for another size, or "module:name" for a user's own.
         preprocess: What a model's image processor does. It decides at what size the images of a folder are
             decoded.
 

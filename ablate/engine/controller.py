@@ -25,7 +25,7 @@ from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record, value_of
 from ablate.runs.run import Run
 from ablate.runs.state import State
-from ablate.search.confirmation import confirmations, is_searched
+from ablate.search.confirmation import confirmations, is_candidate, is_searched
 from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
@@ -182,14 +182,14 @@ class Driver:
             self.state["counts"][record["status"]] += 1
             if self.study.early_stopping and self.races(trial_of(record)):
                 self.rungs.tell(record)
-        searched = [record for record in records if self.is_searched(record)]
-        candidates = [*self.front, *searched]
+        new = [record for record in records if is_candidate(record, self.study)]
+        candidates = [*self.front, *new]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
         rows = [[value_of(record, column) for column in columns] for record in candidates]
         table = pd.DataFrame(rows, columns=columns)
         front = pareto.front_of(table, self.study.directions, self.study.within)
         self.front = [candidates[i] for i in front.index]
-        self.best = best_by_size([*self.best.values(), *searched], self.study.within)
+        self.best = best_by_size([*self.best.values(), *new], self.study.within)
 
     def watch(self, running: RunningRows, waiting: int, deaths: int) -> None:
         """Show how the study goes, once a second at most.

@@ -86,8 +86,8 @@ def _cpus(resources: Resources, trials: int) -> int:
 
 def _n_trials(plan: Plan) -> int:
     """How many trials the study has: not more than its space has points."""
-    trials, size = plan.study.trials, plan.search.size
-    return trials if isinstance(plan.search, Design) else int(min(trials, size))
+    trials, search = plan.study.trials, plan.search
+    return trials if isinstance(search, Design) else int(min(trials, search.max_trials))
 
 
 def _fraction(plan: Plan) -> dict[str, int]:

@@ -11,7 +11,7 @@ from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record, value_of
-from ablate.search.confirmation import is_searched
+from ablate.search.confirmation import is_candidate
 
 
 def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> pd.DataFrame:
@@ -30,8 +30,9 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     """
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
-    for record in filter(is_searched, records):
-        by_setting[setting_of(record)] = (record, [])
+    for record in records:
+        if is_candidate(record, study):
+            by_setting[setting_of(record)] = (record, [])
     for record in records:
         tested = record["spec"]["test"] == study.test and record["status"] == "complete"
         if tested and setting_of(record) in by_setting:

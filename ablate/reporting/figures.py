@@ -70,6 +70,10 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
     trials, seeds = finding.tables["trials"], finding.tables["trials"]["seed"].nunique()
     title = f"{subject}, {len(trials)} trials, "
     title += f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
+    title += _updates(run.candidates)
+    if "seed_range" in finding.tables:
+        seeds = finding.tables["seed_range"]["n_seeds"].max()
+        title += f"\nbars: the range over {seeds} seeds of an anchor"
     if run.study.within:
         title += f"\n{describe_bounds(run.study.within)}"
     info = pareto_info(trials, run.study.objectives, finding.tables)
@@ -84,6 +88,15 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
         title = f"{subject}: {len(front)} of {len(trials)} trials, the front"
         fig_layers.draw(pd.DataFrame(weights, columns=groups), labels, title, to / "layers")
         yield to / "layers"
+
+
+def _updates(records: pd.DataFrame) -> str:
+    """How many updates the complete trials had, where that is known."""
+    updates = records.loc[records["status"] == "complete", "steps"].dropna().astype(int)
+    if not len(updates):
+        return ""
+    ends = dict.fromkeys(f"{end:,}" for end in (updates.min(), updates.max()))
+    return f", after {' to '.join(ends)} updates"
 
 
 def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:

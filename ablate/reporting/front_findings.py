@@ -10,6 +10,7 @@ from ablate.config.objectives import COLUMNS, TABLE, cell
 from ablate.errors import BadInput
 from ablate.formatting import describe_bounds, describe_layers, images_of
 from ablate.reporting import confirmation_table
+from ablate.reporting.confirmation_table import setting_of
 from ablate.reporting.front_measurements import Measurements, measure
 from ablate.reporting.run_results import Finding, RunResults
 
@@ -41,7 +42,26 @@ def front(results: RunResults) -> Finding:
     curve = _fitted(measured)
     sentence = f"{sentence} {curve.sentence}".rstrip()
     tables = {"trials": table, "front": chosen, **curve.tables}
+    if len(ranges := _seed_range(results)):
+        tables["seed_range"] = ranges
     return Finding(title, sentence, (unsure, *curve.notes), tables)
+
+
+def _seed_range(results: RunResults) -> pd.DataFrame:
+    """How the first objective varies over the seeds of an anchor.
+
+    Returns:
+        A row for each anchor with further seeds: its trial, the objectives, the number of its seeds, and the
+        lowest and the highest value of the first objective over them.
+    """
+    objectives, searched = list(results.run.study.objectives), results.run.searched
+    trained = searched[searched["status"] == "complete"].dropna(subset=objectives)
+    settings = trained.assign(setting=list(map(setting_of, trained.to_dict("records"))))
+    values = settings.groupby("setting")[objectives[0]].agg(n_seeds="size", low="min", high="max")
+    repeated = values[values["n_seeds"] > 1] if not results.run.study.design else values.head(0)
+    rows = results.complete[["trial_id", *objectives]]
+    keys = list(map(setting_of, results.complete.to_dict("records")))
+    return rows.assign(setting=keys).merge(repeated, on="setting").drop(columns="setting")
 
 
 def _front_sentence(results: RunResults, on_front: int, knee: int | None, best: pd.Series) -> str:

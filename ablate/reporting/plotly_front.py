@@ -56,7 +56,13 @@ def front(finding: Finding, objectives: list[str]) -> list[Panel]:
     trials = shown_trials(finding.tables["trials"])
     info = pareto_info(trials, objectives, finding.tables)
     axes = {"xaxis": axis_layout(info.x, info.trials["x"]), "yaxis": axis_layout(info.y, info.trials["y"])}
-    traces = [*_stairs(info), *_curve(info), *_marks(info, _hover_texts(trials, objectives)), PINNED]
+    traces = [
+        *_stairs(info),
+        *_curve(info),
+        *_spread(info),
+        *_marks(info, _hover_texts(trials, objectives)),
+        PINNED,
+    ]
     layout = {
         **axes,
         "annotations": _labels(info, axes),
@@ -96,6 +102,17 @@ def _curve(info: ParetoInfo) -> list[Plain]:
     ends = half_widths(rows["high"] - rows["y"]) | {"arrayminus": numbers(rows["y"] - rows["low"])}
     marker = {"symbol": "line-ew-open", "size": 10, "color": BLUE}
     return [{**trace, "mode": "markers", "marker": marker, "error_y": {**ends, "symmetric": False}}]
+
+
+def _spread(info: ParetoInfo) -> list[Plain]:
+    """A bar through each trial with further seeds, from the lowest of their values to the highest."""
+    if not len(info.spread):
+        return []
+    ends = info.spread.assign(middle=info.spread[["low", "high"]].mean(axis=1))
+    bars = half_widths((ends["high"] - ends["low"]) / 2) | {"color": BLACK, "width": 0}
+    trace = {"x": numbers(ends["x"]), "y": numbers(ends["middle"]), "name": "range over seeds"}
+    marker = {"symbol": "line-ns", "size": 1, "color": BLACK}
+    return [{**trace, "mode": "markers", "marker": marker, "error_y": bars, "hoverinfo": "skip"}]
 
 
 def _marks(info: ParetoInfo, texts: "pd.Series[str]") -> list[Plain]:

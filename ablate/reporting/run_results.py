@@ -47,8 +47,11 @@ class RunResults:
 
     @cached_property
     def complete(self) -> pd.DataFrame:
-        """The search's or the design's complete trials with every objective, within the study's bounds."""
-        trials = bounds.feasible(self.run.searched, self.run.study.within)
+        """The search's or the design's complete trials with every objective, within the study's bounds.
+
+        Without the further seeds of a search's anchors.
+        """
+        trials = bounds.feasible(self.run.candidates, self.run.study.within)
         return trials.dropna(subset=list(self.run.study.objectives)).reset_index(drop=True)
 
     @cached_property

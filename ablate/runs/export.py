@@ -45,7 +45,7 @@ def export_model(run: "Run", to: str | Path, trial: str | None, max_size_bytes: 
 def _chosen(run: "Run", trial: str | None, max_size_bytes: int | None) -> str:
     """Return the id of the trial to copy."""
     kept = [folder.name for folder in sorted((run.path / "weights").glob("*"))]
-    rows = run.searched[run.searched["trial_id"].isin(kept)].sort_values("accuracy")
+    rows = run.candidates[run.candidates["trial_id"].isin(kept)].sort_values("accuracy")
     if (trial is None) == (max_size_bytes is None):
         raise BadInput("say which trial: give either --trial or --max-size-bytes")
     if trial is not None:

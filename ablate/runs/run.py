@@ -64,6 +64,12 @@ class Run:
         return self.records if self.study.design else self.records[~tested]
 
     @property
+    def candidates(self) -> pd.DataFrame:
+        """The records that may be on the front: `searched`, without the anchors' further seeds."""
+        seeds = self.searched["spec"].map(lambda spec: spec["seed"])
+        return self.searched if self.study.design else self.searched[seeds == self.study.seed]
+
+    @property
     def tested(self) -> str:
         """Which half the test accuracies of the records are of, as a sentence; "" where they are of none."""
         specs = self.records.loc[self.records["test_accuracy"].notna(), "spec"]

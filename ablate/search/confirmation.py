@@ -27,3 +27,8 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
 def is_searched(record: Record) -> bool:
     """Whether a record of a searching study is a trial of the search, and not one that confirms its front."""
     return not record["spec"]["test"]
+
+
+def is_candidate(record: Record, study: StudySpec) -> bool:
+    """Whether a record may be on the front of a study: not a confirmation, nor an anchor's further seed."""
+    return bool(study.design) or (is_searched(record) and record["spec"]["seed"] == study.seed)

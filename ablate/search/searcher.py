@@ -67,8 +67,8 @@ class Search:
         # Without axes there is nothing to solve.
         is_additive = study.sampler == "additive" and self.points.axes
         self.additive = AdditiveSampler(study, self.points, self.encoder, count) if is_additive else None
-        specs = map(self.points.spec_at, self.points.anchors())
-        self._anchors = {key_of(spec) for spec in specs if spec}
+        specs = itertools.starmap(self._spec_at, self._anchor_points())
+        self._anchors = {key_of(spec): spec for spec in specs if spec}  # of all their seeds
         self._rejected: Counter[Rejection] = Counter()  # of the sampler's proposals
         self._latest: Point = {}  # proposal of the sampler, or a point near it
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -79,6 +79,11 @@ class Search:
     def size(self) -> float:
         """How many points there are, equal trials counted apart; infinite with a continuous axis."""
         return self.points.size
+
+    @property
+    def max_trials(self) -> float:
+        """How many trials there can be: the points, and the anchors' further seeds."""
+        return self.size + sum(spec.seed != self.study.seed for spec in self._anchors.values())
 
     @property
     def waits(self) -> bool:
@@ -108,7 +113,7 @@ class Search:
         seed = int(rng.integers(2**31))
         self.history.optuna_study.sampler = self.factory.build(self.encoder.distributions, seed, n_startup)
         proposals = itertools.chain(
-            map(self._propose, self.points.anchors()),
+            itertools.starmap(self._propose, self._anchor_points()),
             self._by_sampler(rng),
             map(self._propose, self._near(rng)),
             map(self._propose, self._unseen(rng)),
@@ -129,20 +134,32 @@ class Search:
             Whether it is proposed; False where it was before, or is no point of this space.
         """
         return (
-            spec not in self.history and self.holds(spec) and self._propose(self.points.point(spec)) == spec
+            spec not in self.history
+            and self.holds(spec)
+            and self._propose(self.points.point(spec), spec.seed) == spec
         )
 
     def holds(self, spec: TrialSpec) -> bool:
-        """Whether a trial is a point of this space."""
-        return self.points.spec_at(self.points.point(spec)) == effective(spec)
+        """Whether a trial is a point of this space, or an anchor with a further seed."""
+        return self.is_anchor(spec) or self.points.spec_at(self.points.point(spec)) == effective(spec)
 
     def is_anchor(self, spec: TrialSpec) -> bool:
         """Whether a trial is one of the references for the others: all full, all binary, ..."""
         return key_of(effective(spec)) in self._anchors
 
-    def _propose(self, point: Point) -> TrialSpec | Rejection:
+    def _anchor_points(self) -> Iterator[tuple[Point, int]]:
+        """Each anchor with all its seeds, so that their checkpoints are trained side by side."""
+        seeds = range(self.study.seed, self.study.seed + self.study.anchor_seeds)
+        return ((point, seed) for point in self.points.anchors() for seed in seeds)
+
+    def _spec_at(self, point: Point, seed: int | None = None) -> TrialSpec | None:
+        """The trial at a point, with this seed or the study's; None where its values exclude each other."""
+        spec = self.points.spec_at(point)
+        return spec and spec.model_copy(update={} if seed is None else {"seed": seed})
+
+    def _propose(self, point: Point, seed: int | None = None) -> TrialSpec | Rejection:
         """Propose the trial at a point, or say why not."""
-        spec = self._checked(point)
+        spec = self._checked(point, seed)
         if isinstance(spec, TrialSpec):
             self.history.add(spec, self.history.ask(self.encoder.encode(point)))
         return spec
@@ -166,9 +183,9 @@ class Search:
             self._rejected[spec] += 1
         return spec
 
-    def _checked(self, point: Point) -> TrialSpec | Rejection:
+    def _checked(self, point: Point, seed: int | None = None) -> TrialSpec | Rejection:
         """The trial at a point, or why it cannot be proposed."""
-        spec = self.points.spec_at(point)
+        spec = self._spec_at(point, seed)
         if spec is None:
             return Rejection.INFEASIBLE
         if spec in self.history:

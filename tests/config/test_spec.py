@@ -11,6 +11,7 @@ from ablate.config.objectives import OBJECTIVES
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
+from ablate.data import datasets
 from ablate.errors import BadInput
 from ablate.runs.run import _toml
 from ablate.search.experiment_design import Design
@@ -42,7 +43,7 @@ def test_every_built_in_study_loads_and_says_what_it_is(name):
     )
     assert (
         study.model in (*bundled("model"), *KNOWN, "google/vit-base-patch16-224-in21k")
-        and study.data in (*bundled("dataset"), "cifar10")
+        and study.data in datasets.known()
         and study.objectives == study.space.objectives
     )
 

@@ -209,7 +209,7 @@ def test_reading_a_study_imports_nothing(user_module, tmp_path):
 def test_it_is_listed(monkeypatch, capsys):
     app(["data", "ls", "--json"], standalone_mode=False)
     rows = {row["name"]: row["where"] for row in json.loads(capsys.readouterr().out)}
-    assert [*rows] == ["cifar10-mini", "cifar10", "imagefolder:PATH", "MODULE:NAME"]
+    assert [*rows] == ["cifar10-mini", "cifar10-1k", "cifar10", "imagefolder:PATH", "MODULE:NAME"]
     assert rows["imagefolder:PATH"] == rows["MODULE:NAME"] == "yours"
 
 

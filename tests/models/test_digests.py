@@ -1,5 +1,6 @@
 """The digest of a checkpoint is of its files. Those that older versions recorded stay valid."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 from huggingface_hub import constants
 from saved_models import OWN, copy_files, edit, save_vit
 
+from ablate.config.builtin import ASSETS
 from ablate.errors import BadInput
 from ablate.models import digests
 
@@ -91,3 +93,9 @@ def test_a_model_of_the_hub_has_the_digest_of_its_files(saved, tmp_path, monkeyp
         (folder / "refs" / "main").write_text(commit)
         seen.append(digests.digest(name))
     assert seen == [digests.digest(str(saved))] * 2
+
+
+@pytest.mark.parametrize("name", ["vit-micro", "vit-micro-200ep"])
+def test_a_bundled_backbone_is_the_file_that_its_card_names(name):
+    card, weights = ((ASSETS / name / file).read_bytes() for file in ("README.md", "model.safetensors"))
+    assert hashlib.sha256(weights).hexdigest() in card.decode()

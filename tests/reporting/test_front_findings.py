@@ -82,6 +82,26 @@ def found_in(run):
 
 
 @pytest.mark.long
+def test_an_anchors_further_seeds_are_a_bar_and_are_on_no_front(tmp_path):
+    run = searched(tmp_path / "run")
+    records = run.records.to_dict("records")
+    further = record_of(TrialSpec(seed=1), run.path, np.random.default_rng(1), images=False)
+    better = further | {"accuracy": max(record["accuracy"] for record in records) + 0.01}
+    with (run.path / "ledger.jsonl").open("a") as file:
+        file.write(json.dumps(better) + "\n")
+    run = load_run(run.path)
+    finding, _ = found_in(run)
+    assert better["trial_id"] not in [*finding.tables["trials"]["trial_id"], *run.candidates["trial_id"]]
+    (row,) = finding.tables["seed_range"].to_dict("records")
+    assert (row["trial_id"], row["n_seeds"]) == (records[0]["trial_id"], 2)
+    assert (row["low"], row["high"]) == (records[0]["accuracy"], better["accuracy"])
+    info = pareto_info(finding.tables["trials"], run.study.objectives, finding.tables)
+    assert info.spread["x"].tolist() == [records[0]["size_bytes"] / info.x.unit]
+    drawn = [figures.draw(run, {"front": finding}, tmp_path / "figures"), report(run).read_text()]
+    assert drawn[0][0].with_suffix(".png").exists() and "range over seeds" in drawn[1]
+
+
+@pytest.mark.long
 def test_one_seed_has_a_band_over_images_alone_and_no_probability(tmp_path):
     run = searched(tmp_path / "run")
     finding, notes = found_in(run)

@@ -9,7 +9,9 @@ from conftest import run_search
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
+from ablate.runs.ledger import trial_of
 from ablate.runs.record import blank_record
+from ablate.search.confirmation import is_candidate
 from ablate.search.searcher import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
@@ -35,7 +37,7 @@ run = partial(run_search, answer)
 
 
 def test_the_first_points_are_the_anchors():
-    first = run(Search(load_study("default"), GROUPS), 4)
+    first = run(Search(load_study("default").model_copy(update={"anchor_seeds": 1}), GROUPS), 4)
     assert first[0].layers == {}
     assert [{layer.weights for layer in spec.layers.values()} for spec in first[1:]] == [
         {"binary"},
@@ -51,6 +53,31 @@ def test_the_first_points_are_the_anchors():
     assert all(
         layer.activation_bits == 8 and layer.beta_multiplier == 1.0 for layer in first[1].layers.values()
     )
+
+
+def test_each_anchor_has_its_seeds_before_anything_else():
+    asked = load_study("default").model_copy(update={"seed": 5, "anchor_seeds": 3})
+    search = Search(asked, GROUPS)
+    specs = run(search, 14)
+    assert [spec.seed for spec in specs] == [5, 6, 7] * 4 + [5, 5]
+    assert [spec.layers for spec in specs[:12:3]] == [spec.layers for spec in specs[2:12:3]]
+    assert [search.is_anchor(spec) for spec in specs] == [True] * 12 + [False] * 2
+    again = Search(asked, GROUPS)
+    assert all(map(again.requeue, specs)) and again.requeue(specs[1]) is False
+    assert not again.holds(specs[-1].model_copy(update={"seed": 6}))  # only anchors have further seeds
+
+
+def test_further_seeds_come_on_top_of_the_points_of_a_space():
+    search = Search(study({"weights": ["binary", "ternary"]}).model_copy(update={"anchor_seeds": 2}), GROUPS)
+    assert (search.size, search.max_trials) == (2, 4) and len(run(search, 9)) == 4
+
+
+def test_further_seeds_are_on_no_front():
+    asked = study({"weights": ["binary", "ternary"]}).model_copy(update={"anchor_seeds": 2})
+    records = [answer(spec) for spec in run(Search(asked, GROUPS), 4)]
+    assert [is_candidate(record, asked) for record in records] == [True, False, True, False]
+    tested = answer(trial_of(records[0]).model_copy(update={"test": "A"}))
+    assert not is_candidate(tested, asked)
 
 
 def test_a_space_of_one_point_has_one_trial():
