@@ -15,6 +15,8 @@ OFF: dict[str, Value | None] = {
     "validate_every": 1,
     "beta_per": "tensor",
     "straight_through": "plain",
+    "distort": False,
+    "mix": 0.0,
     "label_smoothing": 0.0,
     "quantized_rate_multiplier": 1.0,
     "quantized_weight_decay": None,

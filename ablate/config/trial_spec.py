@@ -113,6 +113,10 @@ class Recipe(Spec):
         clip_norm: The largest norm of a step's gradient; None does not clip.
         augment: True: random shifts and flips, but no flips where classes are mirror images of each other.
             "shift", "flip": one of them. "both": shifts and flips on any data.
+        distort: Whether images are also rotated, scaled, sheared, recoloured and erased in part, as
+            `training.distortion` says.
+        mix: alpha of the Beta distribution of MixUp's and CutMix's weight, one of both a batch until 90 % of
+            the steps; 0: no mixing.
         label_smoothing: Of the training loss. The validation loss is plain cross-entropy.
         quantized_rate_multiplier: A factor of the learning rate of quantized weights.
         quantized_weight_decay: Of quantized weights; None: as weight_decay.
@@ -146,6 +150,8 @@ class Recipe(Spec):
     warmup: float = Field(0.1, ge=0, lt=1)
     clip_norm: Positive | None = 1.0
     augment: bool | Literal["shift", "flip", "both"] = True
+    distort: bool = False
+    mix: float = Field(0.0, ge=0, le=100)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     quantized_rate_multiplier: Positive = 1.0
     quantized_weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

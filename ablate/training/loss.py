@@ -36,7 +36,7 @@ class Objective:
             raise BadInput(f"distill_blocks needs a model with blocks, and this one has none; {mend}")
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """The loss, 0-dimensional, float32. pixels: (B, 3, H, W), preprocessed; labels: (B,)."""
+        """The loss, 0-dimensional. pixels: (B, 3, H, W), preprocessed; labels: (B,) or (B, classes)."""
         recipe = self.recipe
         with _outputs(self.model, self.blocks) as own_blocks:
             student = logits(self.model, pixels).float()  # (B, classes)

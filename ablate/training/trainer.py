@@ -24,6 +24,7 @@ from ablate.quantization.integer_linear import as_integers
 from ablate.runs.record import Record
 from ablate.training.augmentation import augment
 from ablate.training.compilation import compiled
+from ablate.training.distortion import distorted, mixing
 from ablate.training.loss import Objective
 from ablate.training.optim import (
     averaged,
@@ -37,6 +38,7 @@ from ablate.training.optim import (
 from ablate.training.progressive import Ramp
 
 log = logging.getLogger(__name__)
+MIX_UNTIL = 0.9  # share of the steps; the last images are whole
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)
 AT_ONCE = {"cpu": 50, "cuda": 250}  # images per batch of an evaluation (benchmarks/evaluation.py)
 
@@ -111,6 +113,8 @@ def train(
     if min(recipe.batch_size, len(images)) == 1:
         check_single(model, preprocess(_tensor(images.images[:1]).to(next(model.parameters()).device)))
     training = _Training(model, recipe, preprocess, seed, steps, teacher)
+    if recipe.mix:
+        training.mixing = mixing(_n_classes(model, preprocess, images), recipe.mix)
     if recipe.compile:
         torch.compiler.reset()  # graphs of other trainings do not count towards this one's limits
     losses: list[float] = []  # one per batch
@@ -153,6 +157,7 @@ class _Training:
         self.average = averaged(model, recipe.ema)
         self.objective = Objective(model, recipe, teacher)
         self.ramp = Ramp(model, recipe, steps)
+        self.mixing: nn.Module | None = None
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "schedule": self.schedule}
         if self.average is not None:
             self._parts["average"] = self.average
@@ -199,8 +204,13 @@ def _train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[
     if recipe.augment:
         pixels = augment(pixels, training.rng, recipe.augment)
     pixels, targets = pixels.to(training.device), torch.from_numpy(labels).to(training.device)
+    if recipe.distort:
+        pixels = distorted(pixels, training.rng, training.preprocess.mean)
+    pixels = training.preprocess(pixels)
+    if training.mixing is not None and step < MIX_UNTIL * training.steps:
+        pixels, targets = training.mixing(pixels, targets)  # (B, 3, H, W), (B, classes)
     with torch.autocast(training.device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
-        loss = training.objective(training.preprocess(pixels), targets)
+        loss = training.objective(pixels, targets)
     if not math.isfinite(value := loss.item()):
         raise NonFinite(f"training loss is {value} at step {step + 1} of {training.steps}")
     optimizer.zero_grad()
@@ -245,6 +255,13 @@ def evaluate(
         raise NonFinite(f"evaluation loss is {loss} after epoch {epoch}")
     accuracy = (output.argmax(1) == labels).float().mean().item()
     return Epoch(epoch, train_loss, loss, accuracy, output.numpy())  # logits: (N, classes)
+
+
+def _n_classes(model: nn.Module, preprocess: Preprocess, images: Split) -> int:
+    """How many classes the model tells apart."""
+    pixels = preprocess(_tensor(images.images[:1]).to(next(model.parameters()).device))
+    with torch.no_grad():
+        return logits(model.eval(), pixels).shape[1]
 
 
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

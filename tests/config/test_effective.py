@@ -18,6 +18,8 @@ from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
 RECIPE = {
+    "distort": [False, True],
+    "mix": [0.0, 0.8],
     "full_epochs": [0, 1],
     "image_views": ["none", 500],
     "validate_every": [1, 2],

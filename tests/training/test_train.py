@@ -15,6 +15,7 @@ from ablate.errors import BadInput, NonFinite
 from ablate.training import trial_runner
 from ablate.training.augmentation import _reflect, augment
 from ablate.training.checkpoint_store import Storage
+from ablate.training.loss import Objective
 from ablate.training.optim import length, rate
 from ablate.training.rerun import compare
 from ablate.training.trainer import _batches, train
@@ -289,3 +290,32 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     storage.drop("name")
     storage.drop("name")
     assert storage.load("name") is None and not list((tmp_path / "kept").iterdir())
+
+
+def test_distorted_and_mixed_images_come_from_the_seed_and_continue_to_the_bit():
+    recipe = Recipe(epochs=3, batch_size=16, bf16=False, distort=True, mix=0.8)
+
+    def weights(state=None, model=None):
+        model = model or net()
+        states = [epoch.state for epoch in train(model, splits(), splits(), recipe, PLAIN, 0, None, state)]
+        return torch.cat([parameter.flatten() for parameter in model.parameters()]), states
+
+    whole, _ = weights()
+    torch.manual_seed(99)
+    begun = net()
+    state = next(train(begun, splits(), splits(), recipe, PLAIN, 0)).state
+    assert torch.equal(weights(state, net())[0], whole)
+    plain = [
+        *train(other := net(), splits(), splits(), Recipe(epochs=3, batch_size=16, bf16=False), PLAIN, 0)
+    ]
+    assert len(plain) == 3
+    assert not torch.equal(torch.cat([parameter.flatten() for parameter in other.parameters()]), whole)
+
+
+def test_the_last_tenth_of_the_steps_sees_whole_images(monkeypatch):
+    seen = []  # dimensions of the targets of each step
+    call = Objective.__call__
+    monkeypatch.setattr(Objective, "__call__", lambda self, x, y: seen.append(y.ndim) or call(self, x, y))
+    recipe = Recipe(epochs=5, batch_size=15, bf16=False, mix=1.0)  # 20 steps
+    list(train(net(), splits(), splits(), recipe, PLAIN, seed=0))
+    assert seen == [2] * 18 + [1] * 2
