@@ -30,6 +30,7 @@ OFF: dict[str, Value | None] = {
     "distill": 0.0,
     "temperature": 2.0,
     "distill_blocks": 0.0,
+    "initialise": "checkpoint",
     "outer_full": False,
     "compile": False,
 }
@@ -95,7 +96,8 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
     idle += ["temperature"] if recipe.distill == 0 else []
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []
-    idle += [] if quantized else ["quantized_rate_multiplier", "quantized_weight_decay", "progressive"]
+    of_quantized = ["quantized_rate_multiplier", "quantized_weight_decay", "progressive", "initialise"]
+    idle += [] if quantized else of_quantized
     idle += [] if quantized and recipe.progressive else ["progressive_share", "progressive_order"]
     if recipe.weight_decay == 0 and not (quantized and recipe.quantized_weight_decay):
         idle.append("weight_decay_until")

@@ -132,6 +132,8 @@ class Recipe(Spec):
             the same trial in full precision, without distillation.
         temperature: Of both models' logits in distillation.
         distill_blocks: The weight of the squared error between normalised block outputs.
+        initialise: Where the quantized layers begin: at the checkpoint's weights, or at random ones, as torch
+            initialises a new linear layer. All other layers begin at the checkpoint's.
         outer_full: Whether the head and the first block stay in full precision, whatever `layers` says.
         bf16: Whether training runs under bfloat16 autocast; "auto": where the hardware has it. Evaluation is
             always float32.
@@ -165,6 +167,7 @@ class Recipe(Spec):
     distill: float = Field(0.0, ge=0, le=1)
     temperature: Positive = 2.0
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
+    initialise: Literal["checkpoint", "quantized layers at random"] = "checkpoint"
     outer_full: bool = False
     bf16: bool | Literal["auto"] = "auto"
     compile: bool = False

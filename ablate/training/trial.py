@@ -15,6 +15,7 @@ from ablate.hardware import device, device_name
 from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization import quantize
+from ablate.quantization.bitlinear import BitLinear
 from ablate.training.loss import distills
 from ablate.training.teacher_cache import teacher
 from ablate.training.trainer import resolve
@@ -109,7 +110,19 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
         raise unknown("layer group", missing[0], groups)
     layers = effective(spec).layers.items()
     quantize.quantize_(model, {name: fields for group, fields in layers for name in groups[group]})
+    _initialise(model, spec)
     return model
+
+
+def _initialise(model: torch.nn.Module, spec: TrialSpec) -> None:
+    """Give the quantized layers new weights, where the recipe begins at random ones."""
+    if spec.recipe.initialise == "checkpoint":
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        for layer in model.modules():
+            if isinstance(layer, BitLinear):
+                layer.reset_parameters()
 
 
 def prepare(
@@ -136,6 +149,7 @@ def prepare(
     images = datasets.Split(dataset.train.images[indices], dataset.train.labels[indices])
     if spec.recipe.full_epochs and model:
         model.load_state_dict(_trained(checkpoint_spec(spec), dataset, images).state_dict())
+        _initialise(model, spec)
     return images, _trained(teacher_spec(spec), dataset, images) if distills(spec.recipe) else None
 
 

@@ -18,6 +18,7 @@ from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
 RECIPE = {
+    "initialise": ["checkpoint", "quantized layers at random"],
     "distort": [False, True],
     "mix": [0.0, 0.8],
     "full_epochs": [0, 1],

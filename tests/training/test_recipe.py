@@ -41,6 +41,23 @@ def test_the_head_and_the_first_block_stay_full(tiny_vit):
     ]
 
 
+def test_quantized_layers_may_begin_at_random(tiny_vit):
+    spec = TrialSpec(model=str(tiny_vit), layers={"block1.fc1": BINARY}, recipe=Recipe(**SHORT))
+    anew = spec.model_copy(update={"recipe": Recipe(**SHORT, initialise="quantized layers at random")})
+    assert trial_id(spec) != trial_id(anew)
+    draws = torch.get_rng_state()
+    begun, models = build(spec, ["a", "b"]).state_dict(), [build(anew, ["a", "b"]) for _ in range(2)]
+    assert torch.equal(draws, torch.get_rng_state())  # training has its own draws
+    one, other = (model.state_dict() for model in models)
+    differ = [name for name in begun if not torch.equal(begun[name], one[name])]
+    assert {name.rpartition(".")[0] for name in differ} == {
+        name for name, layer in models[0].named_modules() if isinstance(layer, BitLinear)
+    }
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    plain = spec.model_copy(update={"layers": {}, "recipe": anew.recipe})
+    assert resolved(plain).recipe.initialise == "checkpoint"  # nothing is quantized
+
+
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
     model = checkpoints.load(str(tiny_vit), ["a", "b"])
     quantize_(model, {"*": LayerSpec(weights="binary", norm="unnormalised")})
