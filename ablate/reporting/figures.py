@@ -70,10 +70,11 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
     trials, seeds = finding.tables["trials"], finding.tables["trials"]["seed"].nunique()
     title = f"{subject}, {len(trials)} trials, "
     title += f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
-    title += _updates(run.candidates)
+    details = [_updates(run.candidates)]
     if "seed_range" in finding.tables:
-        seeds = finding.tables["seed_range"]["n_seeds"].max()
-        title += f"\nbars: the range over {seeds} seeds of an anchor"
+        of_anchor = finding.tables["seed_range"]["n_seeds"].max()
+        details.append(f"bars: the range over {of_anchor} seeds of an anchor")
+    title += "\n" * any(details) + "; ".join(filter(None, details))
     if run.study.within:
         title += f"\n{describe_bounds(run.study.within)}"
     info = pareto_info(trials, run.study.objectives, finding.tables)
@@ -96,7 +97,7 @@ def _updates(records: pd.DataFrame) -> str:
     if not len(updates):
         return ""
     ends = dict.fromkeys(f"{end:,}" for end in (updates.min(), updates.max()))
-    return f", after {' to '.join(ends)} updates"
+    return f"after {' to '.join(ends)} updates"
 
 
 def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
