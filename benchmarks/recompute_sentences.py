@@ -42,8 +42,35 @@ BY_PAPER = {**BINARY, "optimizer": "sgd", "norm": True}
 
 def sentences() -> Iterator[Sentence]:
     """All of them."""
-    for part in (ladder, data, final, backbones, sensitivity, micro, recipes, sizes, steps, searches, faults):
+    for part in PARTS:
         yield from part()
+
+
+def demo() -> Iterator[Sentence]:
+    run, rows = "results/layers_bits", records("layers_bits")
+    groups = {group for row in rows for group in row["spec"]["layers"]}
+    outer = {group for group in groups if group.startswith(("head", "block0."))}
+    anchors = {
+        "full": ("full", set()),
+        "ternary": ("ternary", groups),
+        "binary": ("binary", groups),
+        "outer": ("binary", groups - outer),
+    }
+    found, spreads = {}, []
+    for name, (kind, quantized) in anchors.items():
+        of_kind = [row for row in rows if row["arm"] == kind and {*row["spec"]["layers"]} == quantized]
+        (own,) = [row for row in of_kind if row["seed"] == 0]
+        found[name] = f"{own['accuracy']:.1%}".replace("%", " %"), f"{own['size_bytes'] / 2**20:.1f} MiB"
+        spreads.append(np.ptp([row["accuracy"] for row in of_kind]))
+    (full, large), (ternary, middle), (binary, small), (but_outer, medium) = found.values()
+    except_outer = f"and binary except for the head and the first block {but_outer} in {medium}"
+    apart = f"lie up to {100 * max(spreads):.1f} points apart"
+    words = f"{full} validation accuracy in {large}, all binary {binary} in {small}, {except_outer}"
+    yield Sentence("README.md", run, words)
+    words = f"{full} in {large}, all ternary {ternary} in {middle}, all binary {binary} in {small}, {except_outer}"
+    yield Sentence("docs/results.md", run, words)
+    for document in ("README.md", "docs/results.md"):
+        yield Sentence(document, run, apart)
 
 
 def rungs() -> dict[str, Seeds]:
@@ -332,3 +359,6 @@ def faults() -> Iterator[Sentence]:
         file,
         f"{workers['failed']} of the {workers['trials_recorded']} trials beside {workers['kills']} killed workers ended as `failed`",
     )
+
+
+PARTS = (demo, ladder, data, final, backbones, sensitivity, micro, recipes, sizes, steps, searches, faults)
