@@ -137,8 +137,8 @@ class Pretraining:
         self.augment = Augment(PREPROCESS.mean, PREPROCESS.std, settings.augment == "strong").to(self.device)
         self.logits = Logits(model)
         if settings.compile:
-            self.augment = torch.compile(self.augment, dynamic=False, fullgraph=True)
-            self.logits = torch.compile(self.logits, mode="reduce-overhead", dynamic=False, fullgraph=True)
+            self.augment = torch.compile(self.augment, dynamic=False)
+            self.logits = torch.compile(self.logits, mode="reduce-overhead", dynamic=False)
         self.step, self.done, self.seconds, self.rows = 0, 0, 0.0, list[dict[str, Any]]()
 
     def passes(self, validation: Split) -> Iterator[dict[str, Any]]:

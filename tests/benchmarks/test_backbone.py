@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch._dynamo.utils import counters
 
 from ablate.config.builtin import ASSETS
 from ablate.models import checkpoints, loading
@@ -273,9 +274,12 @@ def assert_one_line(capsys, start):
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 def test_compiled_it_learns_as_much(command, tmp_path):
+    torch.compiler.reset()
+    counters.clear()
     losses = []
     for flag in ("--no-compile", "--compile"):
         out = tmp_path / flag
         assert command("--passes", 2, *SMALL, "--weights", "ternary", flag, "--out", out) == 0
         losses.append(json.loads((out / "training.json").read_text())["passes"][0]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]  # augmentation and model
