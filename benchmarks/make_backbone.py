@@ -40,6 +40,7 @@ from torch import nn
 from transformers import ViTImageProcessor
 
 from ablate.config.trial_spec import checked
+from ablate.data.datasets import Split
 from ablate.errors import AblateError, BadInput, write_error
 from ablate.files import write_atomic
 from ablate.formatting import format_duration
@@ -133,7 +134,7 @@ def make(out: Path, options: Options, settings: Settings, state: dict[str, Any] 
         save(out, training, validation, classes)
 
 
-def save(out: Path, training: Pretraining, validation: Any, classes: list[str]) -> None:
+def save(out: Path, training: Pretraining, validation: Split, classes: list[str]) -> None:
     """Write the averaged weights as a model, its record, and remove the checkpoint."""
     average: Any = training.average
     vars(average.config).pop("quantization_config", None)  # what is saved are the latent weights
