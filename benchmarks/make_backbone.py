@@ -12,7 +12,8 @@ validated with: 99,103 and 9,961 images remain. ImageNet's terms (research use) 
 The recipe: AdamW (betas 0.9 and 0.98, weight decay 0.05 on matrices), rate 2e-3 after 5 % warm-up, then a
 cosine to a thousandth of it, batch 1,024, gradient norm 1, bfloat16 autocast, label smoothing 0.1; MixUp or
 CutMix on every batch until 90 % of the steps; flips, shifts, rotation, scale, shear, colour and erasing,
-drawn for each image (`augmentation.py`); stochastic depth that grows to 0.05. The weights' average is saved.
+drawn for each image (`ablate.training.distortion`); stochastic depth that grows to 0.05. What is saved is
+the weights' average.
 
 A checkpoint is kept after each pass; the same command goes on from there, on CPUs to the bit with the same
 --threads. --out is then a model for `ablate study --model FOLDER`, and its training.json says what was

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from augmentation import DRAWS, Augment, mixing
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -24,6 +23,7 @@ from ablate.errors import BadInput, NonFinite
 from ablate.models.loading import Logits
 from ablate.models.preprocessing import Preprocess
 from ablate.models.pretrained import label_fields
+from ablate.training.distortion import DRAWS, Augment, mixing
 from ablate.training.trainer import evaluate
 
 SIDE, PATCH, HEAD = 32, 4, 64  # pixels of an image and of a patch, width of an attention head
@@ -34,6 +34,7 @@ BETAS, WEIGHT_DECAY, CLIP_NORM, SMOOTHING = (0.9, 0.98), 0.05, 1.0, 0.1
 WARMUP, MIXED_UNTIL = 0.05, 0.9  # shares of the steps
 FLOOR = 0.001  # of the learning rate, at the end
 DROP_PATH = 0.05  # of the last block, by stochastic depth (arXiv 1603.09382)
+MIX = 0.8  # alpha of MixUp and CutMix
 AVERAGE = 0.9998  # decay a step of the averaged weights
 VALIDATED = 10  # passes between two validations
 
@@ -133,7 +134,7 @@ class Pretraining:
         self.optimizer = optimizer_of(model, settings)
         self.average = copy.deepcopy(model)
         self._averages, self._weights = (list(each.parameters()) for each in (self.average, model))
-        self.mix = mixing(model.config.num_labels)
+        self.mix = mixing(model.config.num_labels, MIX)
         self.augment = Augment(PREPROCESS.mean, PREPROCESS.std, settings.augment == "strong").to(self.device)
         self.logits = Logits(model)
         if settings.compile:

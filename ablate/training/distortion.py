@@ -42,27 +42,29 @@ class Augment(nn.Module):
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) and draws (len(DRAWS), B) -> float32 (B, 3, H, W), normalised."""
         drawn = dict(zip(DRAWS, draws.unbind(), strict=True))
-        maps = affine(drawn, images.shape[-1], self.strong)
+        maps = affine(drawn, images.shape[-2:], self.strong)
         grid = F.affine_grid(maps, list(images.shape), align_corners=False)  # (B, H, W, 2)
         pixels = F.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
         if self.strong:
             pixels = recoloured(pixels, {name: u[:, None, None, None] for name, u in drawn.items()})
         pixels = (pixels - self.mean) / self.std
-        return pixels.masked_fill(holes(drawn, pixels.shape[-1]), 0) if self.strong else pixels
+        return pixels.masked_fill(holes(drawn, pixels.shape[-2:]), 0) if self.strong else pixels
 
 
-def affine(drawn: Mapping[str, Tensor], side: int, strong: bool) -> Tensor:
+def affine(drawn: Mapping[str, Tensor], size: Sequence[int], strong: bool) -> Tensor:
     """Maps from the coordinates of the result, in [-1, 1], to those of the image: (B, 2, 3)."""
     flip = torch.where(drawn["flipped"] < 0.5, -1.0, 1.0)
-    right, down = (((drawn[name] * 9).floor() - 4) * 2 / side for name in ("right", "down"))  # -4 .. 4 pixels
+    height_px, width_px = size
+    pixels = {name: (drawn[name] * 9).floor() - 4 for name in ("right", "down")}  # -4 .. 4
+    right, down, aspect = pixels["right"] * 2 / width_px, pixels["down"] * 2 / height_px, height_px / width_px
     warped = (drawn["warped"] < 0.6) & strong
     angle, width, height, shear = (
         warped * (drawn[name] - 0.5) * span
         for name, span in (("angle", 0.6), ("width", 0.5), ("height", 0.5), ("shear", 0.5))
     )
     cos, sin = angle.cos(), angle.sin()
-    x = [cos * (1 + width) * flip, (shear - sin) * (1 + height), right]
-    y = [sin * (1 + width) * flip, cos * (1 + height), down]
+    x = [cos * (1 + width) * flip, (shear - sin) * (1 + height) * aspect, right]
+    y = [sin * (1 + width) * flip / aspect, cos * (1 + height), down]
     return torch.stack([torch.stack(x, 1), torch.stack(y, 1)], 1)
 
 
@@ -80,11 +82,13 @@ def recoloured(pixels: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     return ((pixels - grey) * saturation + grey).clamp(0, 1)
 
 
-def holes(drawn: Mapping[str, Tensor], size: int) -> Tensor:
+def holes(drawn: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
     """Where images are erased: a square around a random point, cut off at the edges. bool (B, 1, H, W)."""
-    at = torch.arange(size, device=drawn["x"].device)
-    half = (1 + 3 * drawn["side"])[:, None] * size / 16
-    across, down = ((at - drawn[name][:, None] * size).abs() < half for name in ("x", "y"))  # (B, size)
+    half = (1 + 3 * drawn["side"])[:, None] * min(size) / 16
+    down, across = (
+        (torch.arange(side, device=half.device) - drawn[name][:, None] * side).abs() < half  # (B, side)
+        for name, side in zip(("y", "x"), size, strict=True)
+    )
     return (down[:, None, :, None] & across[:, None, None, :]) & (drawn["erased"] < 0.25)[:, None, None, None]
 
 

@@ -1,34 +1,21 @@
-"""benchmarks/augmentation.py against small references."""
-
-from pathlib import Path
+"""Strong augmentation against small references."""
 
 import numpy as np
 import pytest
 import torch
 
+from ablate.training.distortion import DRAWS, Augment, distorted, mixing
+
 MEAN, STD = (0.48, 0.448, 0.398), (0.253, 0.246, 0.26)
 
 
-@pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    import augmentation
-
-    return augmentation
-
-
-@pytest.fixture
-def augmented(module):
+def augmented(images, strong=True, **given):
     """Augments images with some draws given, all others at 0.5, and undoes the normalisation."""
-
-    def run(images, strong=True, **given):
-        draws = torch.full((len(module.DRAWS), len(images)), 0.5)
-        for name, value in given.items():
-            draws[module.DRAWS.index(name)] = torch.as_tensor(value)
-        result = module.Augment(MEAN, STD, strong)(images, draws)
-        return result * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
-
-    return run
+    draws = torch.full((len(DRAWS), len(images)), 0.5)
+    for name, value in given.items():
+        draws[DRAWS.index(name)] = torch.as_tensor(value)
+    result = Augment(MEAN, STD, strong)(images, draws)
+    return result * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
 
 
 @pytest.fixture
@@ -40,11 +27,11 @@ def close(a, b):
     return torch.allclose(a, torch.as_tensor(b).float() / 255, atol=1e-4)
 
 
-def test_draws_at_a_half_change_nothing(augmented, images):
+def test_draws_at_a_half_change_nothing(images):
     assert close(augmented(images), images)
 
 
-def test_flips_and_shifts_reflect_at_the_edges(augmented, images):
+def test_flips_and_shifts_reflect_at_the_edges(images):
     right, down, flipped = [-4, -1, 0, 4, 2, 0, 3, -3], [0, 2, 4, -4, 1, 0, -2, 3], [0, 1] * 4
     drawn = {name: [(each + 4.5) / 9 for each in shift] for name, shift in (("right", right), ("down", down))}
     result = augmented(images, flipped=[0.7 - 0.4 * each for each in flipped], **drawn)
@@ -55,7 +42,7 @@ def test_flips_and_shifts_reflect_at_the_edges(augmented, images):
         assert close(got, wanted.copy())
 
 
-def test_scale_and_rotation_are_about_the_centre(augmented):
+def test_scale_and_rotation_are_about_the_centre():
     square = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     square[:, :, 12:20, 12:20] = 255
     area = square.sum().item() / 255
@@ -67,7 +54,7 @@ def test_scale_and_rotation_are_about_the_centre(augmented):
     assert close(augmented(square, warped=0.6, width=0, height=0, angle=0, shear=0), square)
 
 
-def test_colour(augmented, images):
+def test_colour(images):
     pixels = images / 255
     assert torch.allclose(augmented(images, brightness=0), 0.6 * pixels, atol=1e-4)
     mean = pixels.mean((1, 2, 3), keepdim=True)
@@ -79,7 +66,7 @@ def test_colour(augmented, images):
 
 
 @pytest.mark.parametrize(("side", "pixels"), [(0, 4), (1, 16)])
-def test_a_square_is_erased_and_cut_off_at_the_edges(augmented, images, side, pixels):
+def test_a_square_is_erased_and_cut_off_at_the_edges(images, side, pixels):
     bright = torch.full_like(images, 255)
     result = augmented(bright, side=side, erased=[0, 0.24, 0.25, 0.9] * 2, x=0.49, y=[0.49] * 4 + [0] * 4)
     gone = (result < 0.9).all(1)  # (B, H, W)
@@ -87,16 +74,16 @@ def test_a_square_is_erased_and_cut_off_at_the_edges(augmented, images, side, pi
     assert torch.allclose(result[0, :, gone[0]], torch.tensor(MEAN)[:, None])
 
 
-def test_weak_augmentation_flips_and_shifts_alone(module, augmented, images):
-    drawn = dict(zip(module.DRAWS, torch.rand(len(module.DRAWS), 8), strict=True))
+def test_weak_augmentation_flips_and_shifts_alone(images):
+    drawn = dict(zip(DRAWS, torch.rand(len(DRAWS), 8), strict=True))
     kept = {name: drawn[name] for name in ("flipped", "right", "down")}
     assert torch.equal(augmented(images, strong=False, **drawn), augmented(images, strong=False, **kept))
     assert torch.allclose(augmented(images, strong=False, **kept), augmented(images, **kept), atol=1e-4)
 
 
-def test_targets_are_mixed_as_the_pixels_are(module):
+def test_targets_are_mixed_as_the_pixels_are():
     torch.manual_seed(0)
-    labels, mix, kinds = torch.tensor([1, 3, 0, 2]), module.mixing(4), set()
+    labels, mix, kinds = torch.tensor([1, 3, 0, 2]), mixing(4, 0.8), set()
     images = labels[:, None, None, None].expand(4, 3, 32, 32).float()  # each of its label's value
     for _ in range(20):
         pixels, targets = mix(images, labels)
@@ -105,3 +92,16 @@ def test_targets_are_mixed_as_the_pixels_are(module):
         whole = (pixels == pixels.round()).all()  # pixels are cut out, not blended
         kinds.add("cutmix" if whole else "mixup")
     assert kinds == {"cutmix", "mixup"}
+
+
+def test_distorted_images_stay_where_they_are(images):
+    """Neither flipped nor shifted, which `augment` decides; as large, and of the same kind, at any size."""
+    large = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (64, 3, 48, 80), np.uint8))
+    for batch in (images, large):
+        result = distorted(batch, np.random.default_rng(0), MEAN)
+        assert (result.shape, result.dtype) == (batch.shape, torch.uint8) and not torch.equal(result, batch)
+        assert torch.equal(result, distorted(batch, np.random.default_rng(0), MEAN))
+    whole = torch.zeros(64, 3, 48, 80, dtype=torch.uint8)
+    whole[..., :40] = 255  # the left half is bright; a flip would move it
+    result = distorted(whole, np.random.default_rng(0), MEAN).float()
+    assert (result[..., :20].mean((1, 2, 3)) > result[..., 60:].mean((1, 2, 3))).all()
