@@ -104,13 +104,14 @@ def _views(plan: Plan) -> Iterator[float]:
     views = [statistics.fmean(_views_of_trial(plan, spec) for spec in kind) for kind in kinds]
     yield from views if isinstance(plan.search, Design) else [statistics.mean(views)] * _n_trials(plan)
     tuning = tuning_seeds(plan.study)  # the other trials stand for all seeds
+    seeds = plan.study.seeds if plan.study.design else plan.study.anchor_seeds
     checkpoints = {
         (
             first.fraction,
             first.seed,
             *(spec.recipe.full_epochs for spec in (first, *others)),
         ): statistics.fmean(_views_of_checkpoint(plan, spec) for spec in (first, *others))
-        * (1 if first.seed in tuning else plan.study.seeds)
+        * (1 if first.seed in tuning else seeds)
         for first, *others in kinds
     }
     yield sum(checkpoints.values())

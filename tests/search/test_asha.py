@@ -155,6 +155,18 @@ def test_an_estimate_counts_the_rungs(tmp_path, tiny_study):
 
 
 @pytest.mark.long
+def test_an_estimate_counts_the_checkpoint_of_each_seed_of_an_anchor(tiny_vit):
+    space = {"name": "s", "description": "d", "layer": {"weights": ["full", "binary"]}}
+    recipe = {"full_epochs": 2, "epochs": 1}
+    fields = {"question": "?", "model": str(tiny_vit), "space": space, "recipe": recipe}
+    planned = plan(StudySpec(**fields, anchor_seeds=3))
+    trained, validated = len(planned.dataset.train), len(planned.dataset.validation)
+    found = estimate(planned)
+    assert found["trials"] == 6  # two points, and two further seeds of each
+    assert found["image_views"] == round(6 * (trained + validated / 3) + 3 * 2 * trained)
+
+
+@pytest.mark.long
 def test_an_estimate_counts_fractions_and_what_a_design_tests(tiny_vit):
     space = {"name": "s", "description": "d", "layer": {"weights": "binary"}, "fraction": [0.1, 0.5]}
     design = {"design": "factorial", "seeds": 2, "tune": {"learning_rate": [1e-4, 1e-3]}}
