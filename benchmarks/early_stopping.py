@@ -59,6 +59,7 @@ def study(arm: str, seed: int) -> StudySpec:
     common = {
         "question": "What does early stopping save?",
         "objectives": ("accuracy", "size_bytes"),
+        "model": "vit-micro",  # the default of its time
         "data": "cifar10-mini",
     }
     return StudySpec(

@@ -12,13 +12,13 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from ablate.paper_figures.front_curve import FrontCurve
-from ablate.paper_figures.palette import BLUE, GREY
+from ablate.paper_figures.palette import BLUE, GREY, VERMILLION
 from ablate.paper_figures.pareto_info import TRIAL, ParetoInfo
 from ablate.paper_figures.style import figure, lay_out, plain, set_title
 
 STEPS: dict[str, Any] = {"color": GREY, "linewidth": 0.8}
 LINE: dict[str, Any] = {"color": BLUE, "linewidth": 1}
-SPREAD: dict[str, Any] = {"color": "black", "linewidth": 1.2}
+SPREAD: dict[str, Any] = {"ecolor": VERMILLION, "elinewidth": 1.2, "capsize": 4, "capthick": 1.2}
 BAND: dict[str, Any] = {"color": BLUE, "linewidth": 0, "alpha": 0.15}
 
 
@@ -51,7 +51,10 @@ def _draw_trials(axes: Any, info: ParetoInfo) -> None:
     steps = "steps-pre" if info.drops_before_points else "steps-post"
     axes.plot(info.stairs["x"], info.stairs["y"], drawstyle=steps, zorder=1, **STEPS)
     axes.scatter(beaten["x"], beaten["y"], s=14, color=GREY, marker="x", linewidths=0.8)
-    axes.vlines(info.spread["x"], info.spread["low"], info.spread["high"], zorder=1, **SPREAD)
+    if len(info.spread):
+        middle = (info.spread["low"] + info.spread["high"]) / 2
+        half = (info.spread["high"] - info.spread["low"]) / 2
+        axes.errorbar(info.spread["x"], middle, half, fmt="none", zorder=3, **SPREAD)
     marks: dict[str, Any] = {"s": 26, "edgecolors": "black", "linewidths": 0.5, "zorder": 2}
     if info.colour is None:
         axes.scatter(front["x"], front["y"], color="black", **marks)
@@ -85,7 +88,7 @@ def _draw_legend(axes: Any, info: ParetoInfo) -> Any:
     handles: list[Any] = [Line2D([], [], color="none", **mark) for mark in marks]
     names = names[: len(handles)]
     if len(info.spread):
-        handles.append(Line2D([], [], marker="|", markersize=9, markeredgewidth=1.2, color="black", lw=0))
+        handles.append(Line2D([], [], marker="|", markersize=9, markeredgewidth=1.2, color=VERMILLION, lw=0))
         names.append("range over seeds")
     if (curve := info.curve) is None:
         return axes.legend(handles, names, loc="best", handletextpad=0.1)

@@ -19,7 +19,8 @@ def override_study(name: str, overrides: dict[str, Any], epochs: int | None = No
         name: A built-in study's name, or the path of a TOML file.
         overrides: New values of StudySpec's fields; `space` is a name or a path. A dictionary for
             `early_stopping` is merged into the study's own rule.
-        epochs: The epochs of every trial, in place of any length that the study sets. None keeps its lengths.
+        epochs: The epochs of every trial after its `full_epochs`, in place of any other length that the study
+            sets. None keeps its lengths.
 
     Raises:
         BadInput: A name is unknown, or the resulting study is invalid.
@@ -103,7 +104,7 @@ def _epochs(study: StudySpec) -> int:
     got = " or ".join(
         f"{value:g}" if isinstance(value, float) else str(value) for value in values(recipe[field])
     )
-    rule = "--full-epochs is by default the study's epochs, which must be one number"
+    rule = "--full-epochs is by default what the study has in all, which must be one number"
     raise BadInput(f"{rule}, but its {field} is {got}; give --full-epochs 2, say")
 
 

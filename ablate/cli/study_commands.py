@@ -49,7 +49,8 @@ class SearchOptions:
     """How a study searches. None keeps the study's own value, and so does False."""
 
     trials: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of trials.", rich_help_panel=SEARCH)
+        int | None,
+        typer.Option(metavar="N", help="Number of trials, the anchors included.", rich_help_panel=SEARCH),
     ] = None
     hours: Annotated[
         float | None,
@@ -61,7 +62,7 @@ class SearchOptions:
         int | None,
         typer.Option(
             metavar="N",
-            help="Epochs of every trial, instead of the study's epochs or image_views.",
+            help="Epochs of every trial after its full_epochs, instead of the study's epochs or image_views.",
             rich_help_panel=SEARCH,
         ),
     ] = None

@@ -22,9 +22,8 @@ def study_faults(study: "StudySpec") -> list[str]:
         *_step_faults(study),
         *(_rung_faults(study, study.early_stopping) if study.early_stopping else ()),
     ]
-    more = (
-        study.seeds + study.tuning_seeds - 1 if study.design else max(study.confirm, study.anchor_seeds - 1)
-    )
+    of_search = study.confirm + study.anchor_seeds - 1
+    more = study.seeds + study.tuning_seeds - 1 if study.design else of_search
     if study.seed + more >= 2**32:
         faults.append(f"seed must leave room below 2^32 for the further ones, but got {study.seed}")
     return faults
@@ -102,7 +101,7 @@ def _rung_faults(study: "StudySpec", rule: EarlyStopping) -> list[str]:
     if recipe["image_views"] not in (None, "none"):
         return faults
     if last <= first:
-        faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}")
+        faults.append(f"early_stopping needs more epochs than {few}, but got {last:g}; give --epochs 9, say")
     elif rule.over == "epochs" and last <= math.ceil(first / every) * every:
         needs = f"a validation between its first rung, {first}, and the last epoch, {last:g}"
         mend = f"but recipe.validate_every is {every:g}; set it to 1"

@@ -134,6 +134,11 @@ class StudySpec(Spec):
         return {name: OBJECTIVES[name] for name in self.objectives}
 
     @property
+    def seeds_of_anchors(self) -> range:
+        """The seeds with which a search trains its anchors."""
+        return range(self.seed, self.seed + self.anchor_seeds)
+
+    @property
     def own_objectives(self) -> tuple[str, ...]:
         """The objectives that are users' own: their values are computed from a trial's record."""
         return tuple(name for name in self.objectives if is_plugin(name))

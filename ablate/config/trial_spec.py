@@ -113,10 +113,11 @@ class Recipe(Spec):
         clip_norm: The largest norm of a step's gradient; None does not clip.
         augment: True: random shifts and flips, but no flips where classes are mirror images of each other.
             "shift", "flip": one of them. "both": shifts and flips on any data.
-        distort: Whether images are also rotated, scaled, sheared, recoloured and erased in part, as
-            `training.distortion` says.
-        mix: alpha of the Beta distribution of MixUp's and CutMix's weight, one of both a batch until 90 % of
-            the steps; 0: no mixing.
+        distort: Whether images are also augmented strongly: 60 % are rotated by up to 0.3 rad, scaled by up
+            to a quarter and sheared, 60 % have other brightness, contrast and saturation, 10 % are grey, and
+            of 25 % a square is erased. Flips and shifts are decided by `augment` alone.
+        mix: alpha of the Beta distribution of a weight: each batch of the first 90 % of the steps is mixed by
+            MixUp or CutMix, with equal chances; 0: none is.
         label_smoothing: Of the training loss. The validation loss is plain cross-entropy.
         quantized_rate_multiplier: A factor of the learning rate of quantized weights.
         quantized_weight_decay: Of quantized weights; None: as weight_decay.

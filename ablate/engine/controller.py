@@ -22,10 +22,10 @@ from ablate.execution.ray_cluster import Resources
 from ablate.execution.running_trial import RunningRows
 from ablate.runs import openings
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record, value_of
+from ablate.runs.record import Record, is_candidate, value_of
 from ablate.runs.run import Run
 from ablate.runs.state import State
-from ablate.search.confirmation import confirmations, is_candidate, is_searched
+from ablate.search.confirmation import confirmations, is_searched
 from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.search.successive_halving import Rungs
@@ -182,7 +182,7 @@ class Driver:
             self.state["counts"][record["status"]] += 1
             if self.study.early_stopping and self.races(trial_of(record)):
                 self.rungs.tell(record)
-        new = [record for record in records if is_candidate(record, self.study)]
+        new = [record for record in records if is_candidate(record["spec"], self.study)]
         candidates = [*self.front, *new]
         columns = ["status", *dict.fromkeys([*self.study.objectives, *self.study.within])]
         rows = [[value_of(record, column) for column in columns] for record in candidates]

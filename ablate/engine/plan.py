@@ -67,7 +67,8 @@ class Plan:
     @property
     def anchors(self) -> list[TrialSpec]:
         """The first trial of each kind among a new search's first proposals."""
-        fresh = proposer_of(self.study, self.search.groups, [], self.count)
+        once = self.study.model_copy(update={"anchor_seeds": 1})
+        fresh = proposer_of(once, self.search.groups, [], self.count)
         first = list(itertools.islice(iter(fresh.ask, None), min(self.study.trials, N_ANCHORS)))
         return list({(arm(spec), *spec.layers): spec for spec in reversed(first)}.values())[::-1]
 

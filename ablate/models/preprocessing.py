@@ -114,6 +114,12 @@ class Preprocess:
             mend = "set do_resize, do_center_crop and crop_size in its preprocessor_config.json"
             raise BadInput(f"{rule}, but not those of {width} x {height}; {mend}")
 
+    @property
+    def mean_colour(self) -> tuple[float, ...]:
+        """The colour that becomes 0: of each channel of an image that comes in, from 0 to 1."""
+        colour = tuple(min(max(mean / self.scale / 255, 0.0), 1.0) for mean in self.mean)
+        return colour[::-1] if self.swapped else colour
+
     def enlarges(self, height: int, width: int) -> bool:
         """Whether images of this size are scaled up."""
         height, width = self._after_first_crop(height, width)

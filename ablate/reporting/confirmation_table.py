@@ -10,8 +10,7 @@ from ablate.analysis.t_interval import mean_interval, simultaneous
 from ablate.config.canonical import effective
 from ablate.config.study_spec import StudySpec
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import Record, value_of
-from ablate.search.confirmation import is_candidate
+from ablate.runs.record import Record, is_candidate, value_of
 
 
 def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> pd.DataFrame:
@@ -31,7 +30,7 @@ def table(study: StudySpec, records: Iterable[Record], front: Iterable[str]) -> 
     by_setting: dict[str, tuple[Record, list[Record]]] = {}
     on_front, records = set(front), list(records)
     for record in records:
-        if is_candidate(record, study):
+        if is_candidate(record["spec"], study):
             by_setting[setting_of(record)] = (record, [])
     for record in records:
         tested = record["spec"]["test"] == study.test and record["status"] == "complete"

@@ -70,14 +70,13 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
     trials, seeds = finding.tables["trials"], finding.tables["trials"]["seed"].nunique()
     title = f"{subject}, {len(trials)} trials, "
     title += f"{seeds} seeds" if seeds > 1 else f"seed {trials['seed'].iloc[0]}"
-    details = [_updates(run.candidates)]
-    if "seed_range" in finding.tables:
+    info, details = pareto_info(trials, run.study.objectives, finding.tables), [_updates(run.candidates)]
+    if len(info.spread):
         of_anchor = finding.tables["seed_range"]["n_seeds"].max()
         details.append(f"bars: the range over {of_anchor} seeds of an anchor")
     title += "\n" * any(details) + "; ".join(filter(None, details))
     if run.study.within:
         title += f"\n{describe_bounds(run.study.within)}"
-    info = pareto_info(trials, run.study.objectives, finding.tables)
     fig_pareto.draw(info, title, to / "pareto")
     yield to / "pareto"
     front = finding.tables["front"].drop_duplicates("trial_id").head(MAX_TRIALS)
@@ -92,12 +91,18 @@ def _front(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]
 
 
 def _updates(records: pd.DataFrame) -> str:
-    """How many updates the complete trials had, where that is known."""
-    updates = records.loc[records["status"] == "complete", "steps"].dropna().astype(int)
-    if not len(updates):
+    """How many updates the complete trials had, where that is known, and in full precision before them."""
+    complete = records[(records["status"] == "complete") & records["steps"].notna()]
+    if not len(complete):
         return ""
-    ends = dict.fromkeys(f"{end:,}" for end in (updates.min(), updates.max()))
-    return f"after {' to '.join(ends)} updates"
+    epochs = complete["spec"].map(lambda spec: spec["recipe"].get("full_epochs", 0))
+    counts = [_extremes(complete["steps"].astype(int)), _extremes(epochs)]
+    before = f", after {counts[1]} epochs in full precision" if epochs.any() else ""
+    return f"{counts[0]} updates{before}"
+
+
+def _extremes(counts: pd.Series) -> str:
+    return " to ".join(dict.fromkeys(f"{end:,}" for end in (counts.min(), counts.max())))
 
 
 def _ladder(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:

@@ -42,22 +42,30 @@ def front(results: RunResults) -> Finding:
     curve = _fitted(measured)
     sentence = f"{sentence} {curve.sentence}".rstrip()
     tables = {"trials": table, "front": chosen, **curve.tables}
+    notes = (unsure, *curve.notes)
     if len(ranges := _seed_range(results)):
         tables["seed_range"] = ranges
-    return Finding(title, sentence, (unsure, *curve.notes), tables)
+        further = ranges["n_seeds"].sum() - len(ranges)
+        notes = (f"trials that repeat an anchor with a further seed, and are on no front: {further}", *notes)
+    return Finding(title, sentence, notes, tables)
 
 
 def _seed_range(results: RunResults) -> pd.DataFrame:
     """How the first objective varies over the seeds of an anchor.
 
     Returns:
-        A row for each anchor with further seeds: its trial, the objectives, the number of its seeds, and the
-        lowest and the highest value of the first objective over them.
+        A row for each anchor with further seeds: its trial, the objectives, the number of its seeds, the
+        lowest and the highest value of the first objective over them, and the ids of all their trials.
     """
     objectives, searched = list(results.run.study.objectives), results.run.searched
     trained = searched[searched["status"] == "complete"].dropna(subset=objectives)
     settings = trained.assign(setting=list(map(setting_of, trained.to_dict("records"))))
-    values = settings.groupby("setting")[objectives[0]].agg(n_seeds="size", low="min", high="max")
+    values = settings.groupby("setting").agg(
+        n_seeds=("seed", "size"),
+        low=(objectives[0], "min"),
+        high=(objectives[0], "max"),
+        trials=("trial_id", " ".join),
+    )
     repeated = values[values["n_seeds"] > 1] if not results.run.study.design else values.head(0)
     rows = results.complete[["trial_id", *objectives]]
     keys = list(map(setting_of, results.complete.to_dict("records")))

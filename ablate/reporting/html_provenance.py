@@ -11,6 +11,8 @@ def provenance_terms(run: Run) -> dict[str, str]:
     """Where the numbers of a run come from: a description for each term, or "not known"."""
     known, study = RunResults(run).provenance, run.study
     seeds = f"{study.seed} to {study.seed + study.seeds - 1}, paired" if study.seeds > 1 else f"{study.seed}"
+    if study.anchor_seeds > 1:
+        seeds += f"; of the anchors {study.seed} to {study.seeds_of_anchors[-1]}"
     terms: dict[str, Any] = {
         "model": study.model,
         "data": study.data,

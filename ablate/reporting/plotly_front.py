@@ -59,8 +59,8 @@ def front(finding: Finding, objectives: list[str]) -> list[Panel]:
     traces = [
         *_stairs(info),
         *_curve(info),
-        *_spread(info),
         *_marks(info, _hover_texts(trials, objectives)),
+        *_spread(info),
         PINNED,
     ]
     layout = {
@@ -109,9 +109,9 @@ def _spread(info: ParetoInfo) -> list[Plain]:
     if not len(info.spread):
         return []
     ends = info.spread.assign(middle=info.spread[["low", "high"]].mean(axis=1))
-    bars = half_widths((ends["high"] - ends["low"]) / 2) | {"color": BLACK, "width": 0}
+    bars = half_widths((ends["high"] - ends["low"]) / 2) | {"color": VERMILLION, "width": 6}
     trace = {"x": numbers(ends["x"]), "y": numbers(ends["middle"]), "name": "range over seeds"}
-    marker = {"symbol": "line-ns", "size": 1, "color": BLACK}
+    marker = {"symbol": "line-ns-open", "size": 10, "color": VERMILLION}
     return [{**trace, "mode": "markers", "marker": marker, "error_y": bars, "hoverinfo": "skip"}]
 
 

@@ -71,7 +71,7 @@ def to_optuna(run: "Run", storage: str) -> "optuna.Study":
     dialect, slashes, path = storage.partition("///")
     if path.startswith("~"):
         storage = f"{dialect}{slashes}{local_path(path)}"
-    records, directions = run.searched, run.study.directions
+    records, directions = run.candidates, run.study.directions
     points = parameters(records)
     axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}
     try:

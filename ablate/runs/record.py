@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired, TypedDict, cast, get_type_hints
 
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 
 SCHEMA = 1
@@ -104,6 +105,19 @@ def blank_record(spec: TrialSpec, name: str) -> Record:
 def arm(spec: TrialSpec) -> str:
     """Return the kinds of quantized weights in a trial, "full" where there are none."""
     return "+".join(sorted({layer.weights for layer in spec.layers.values()})) or "full"
+
+
+def is_candidate(spec: Mapping[str, Any], study: StudySpec) -> bool:
+    """Whether a record may be on the front of its study.
+
+    Args:
+        spec: Of the record.
+        study: Of its run.
+
+    Returns:
+        False for a trial of a search that confirms its front, or is a further seed of an anchor.
+    """
+    return bool(study.design) or (not spec["test"] and spec["seed"] == study.seed)
 
 
 def value_of(record: Mapping[str, Any], objective: str) -> float | None:

@@ -19,7 +19,7 @@ from ablate.paths import local_path
 from ablate.runs import ledger
 from ablate.runs.locks import owner
 from ablate.runs.provenance_file import versions_then_and_now
-from ablate.runs.record import FIELDS
+from ablate.runs.record import FIELDS, is_candidate
 from ablate.runs.state import ENDED, State, state_of
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Run:
     @property
     def candidates(self) -> pd.DataFrame:
         """The records that may be on the front: `searched`, without the anchors' further seeds."""
-        seeds = self.searched["spec"].map(lambda spec: spec["seed"])
-        return self.searched if self.study.design else self.searched[seeds == self.study.seed]
+        kept = self.records["spec"].map(lambda spec: is_candidate(spec, self.study))
+        return self.records[kept.astype(bool)]
 
     @property
     def tested(self) -> str:

@@ -13,13 +13,15 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
     """The trials that confirm a front. They are tested, which a search's own trials never are.
 
     Args:
-        study: The study; `confirm` says with how many seeds after its own, `test` on which test images.
+        study: The study; `confirm` says with how many seeds after those of the search and of its anchors,
+            `test` on which test images.
         front: Records of the front's trials.
 
     Yields:
         Every trial of the front with one seed, then with the next: the seeds are paired.
     """
-    for seed in range(study.seed + 1, study.seed + 1 + study.confirm):
+    first = study.seeds_of_anchors.stop
+    for seed in range(first, first + study.confirm):
         for member in front:
             yield effective(trial_of(member).model_copy(update={"seed": seed, "test": study.test}))
 
@@ -27,8 +29,3 @@ def confirmations(study: StudySpec, front: Sequence[Record]) -> Iterator[TrialSp
 def is_searched(record: Record) -> bool:
     """Whether a record of a searching study is a trial of the search, and not one that confirms its front."""
     return not record["spec"]["test"]
-
-
-def is_candidate(record: Record, study: StudySpec) -> bool:
-    """Whether a record may be on the front of a study: not a confirmation, nor an anchor's further seed."""
-    return bool(study.design) or (is_searched(record) and record["spec"]["seed"] == study.seed)

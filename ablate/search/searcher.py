@@ -148,18 +148,23 @@ class Search:
         return key_of(effective(spec)) in self._anchors
 
     def _anchor_points(self) -> Iterator[tuple[Point, int]]:
-        """Each anchor with all its seeds, so that their checkpoints are trained side by side."""
-        seeds = range(self.study.seed, self.study.seed + self.study.anchor_seeds)
-        return ((point, seed) for point in self.points.anchors() for seed in seeds)
+        """The anchors with their seeds: the first with all, then the others with one seed after the other.
 
-    def _spec_at(self, point: Point, seed: int | None = None) -> TrialSpec | None:
-        """The trial at a point, with this seed or the study's; None where its values exclude each other."""
+        So the full-precision checkpoints of all seeds are trained side by side.
+        """
+        first, *others = self.points.anchors()
+        seeds = self.study.seeds_of_anchors
+        yield from ((first, seed) for seed in seeds)
+        yield from ((point, seed) for seed in seeds for point in others)
+
+    def _spec_at(self, point: Point, seed: int) -> TrialSpec | None:
+        """The trial at a point, with a seed; None where its values exclude each other."""
         spec = self.points.spec_at(point)
-        return spec and spec.model_copy(update={} if seed is None else {"seed": seed})
+        return None if spec is None else spec.model_copy(update={"seed": seed})
 
     def _propose(self, point: Point, seed: int | None = None) -> TrialSpec | Rejection:
-        """Propose the trial at a point, or say why not."""
-        spec = self._checked(point, seed)
+        """Propose the trial at a point, with the study's seed or another one, or say why not."""
+        spec = self._checked(point, self.study.seed if seed is None else seed)
         if isinstance(spec, TrialSpec):
             self.history.add(spec, self.history.ask(self.encoder.encode(point)))
         return spec
@@ -175,7 +180,7 @@ class Search:
         """Propose the trial that Optuna's sampler chooses, or say why not."""
         trial = self.history.ask()
         self._latest = self.encoder.decode(trial.params)
-        spec = self._checked(self._latest)
+        spec = self._checked(self._latest, self.study.seed)
         if isinstance(spec, TrialSpec):
             self.history.add(spec, trial)
         else:
@@ -183,7 +188,7 @@ class Search:
             self._rejected[spec] += 1
         return spec
 
-    def _checked(self, point: Point, seed: int | None = None) -> TrialSpec | Rejection:
+    def _checked(self, point: Point, seed: int) -> TrialSpec | Rejection:
         """The trial at a point, or why it cannot be proposed."""
         spec = self._spec_at(point, seed)
         if spec is None:

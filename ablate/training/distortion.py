@@ -12,9 +12,7 @@ from torchvision.transforms import v2
 AFFINE = ("flipped", "right", "down", "warped", "angle", "width", "height", "shear")
 COLOUR = ("recoloured", "brightness", "contrast", "saturation", "grey")
 DRAWS = (*AFFINE, *COLOUR, "erased", "side", "x", "y")
-
-
-IN_PLACE = [DRAWS.index(name) for name in ("flipped", "right", "down")]
+UNMOVED = [DRAWS.index(name) for name in ("flipped", "right", "down")]  # at 0.5: neither flipped nor shifted
 
 
 class Augment(nn.Module):
@@ -83,7 +81,7 @@ def recoloured(pixels: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
 
 
 def holes(drawn: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
-    """Where images are erased: a square around a random point, cut off at the edges. bool (B, 1, H, W)."""
+    """Where images are erased (arXiv 1708.04896): a square around a random point. bool (B, 1, H, W)."""
     half = (1 + 3 * drawn["side"])[:, None] * min(size) / 16
     down, across = (
         (torch.arange(side, device=half.device) - drawn[name][:, None] * side).abs() < half  # (B, side)
@@ -92,17 +90,17 @@ def holes(drawn: Mapping[str, Tensor], size: Sequence[int]) -> Tensor:
     return (down[:, None, :, None] & across[:, None, None, :]) & (drawn["erased"] < 0.25)[:, None, None, None]
 
 
-def distorted(images: Tensor, rng: np.random.Generator, mean: Sequence[float]) -> Tensor:
+def distorted(images: Tensor, rng: np.random.Generator, colour: Sequence[float]) -> Tensor:
     """Images with strong augmentation, neither flipped nor shifted. uint8 (B, 3, H, W) -> uint8 (B, 3, H, W).
 
     Args:
         images: Of the batch.
         rng: The source of all draws.
-        mean: Of each channel in [0, 1]: the colour of what is erased.
+        colour: Of what is erased, each channel in [0, 1].
     """
     draws = torch.from_numpy(rng.random((len(DRAWS), len(images)), dtype=np.float32))
-    draws[IN_PLACE] = 0.5
-    augment = Augment(mean, (1.0,) * len(mean)).to(images.device)
+    draws[UNMOVED] = 0.5
+    augment = Augment(colour, (1.0,) * len(colour)).to(images.device)
     pixels = augment(images, draws.to(images.device)) + augment.mean
     return pixels.mul(255).round().clamp(0, 255).byte()
 

@@ -112,9 +112,7 @@ def train(
         return
     if min(recipe.batch_size, len(images)) == 1:
         check_single(model, preprocess(_tensor(images.images[:1]).to(next(model.parameters()).device)))
-    training = _Training(model, recipe, preprocess, seed, steps, teacher)
-    if recipe.mix:
-        training.mixing = mixing(_n_classes(model, preprocess, images), recipe.mix)
+    training = _Training(model, images, recipe, preprocess, seed, steps, teacher)
     if recipe.compile:
         torch.compiler.reset()  # graphs of other trainings do not count towards this one's limits
     losses: list[float] = []  # one per batch
@@ -143,6 +141,7 @@ class _Training:
     def __init__(
         self,
         model: nn.Module,
+        images: Split,
         recipe: Recipe,
         preprocess: Preprocess,
         seed: int,
@@ -157,7 +156,7 @@ class _Training:
         self.average = averaged(model, recipe.ema)
         self.objective = Objective(model, recipe, teacher)
         self.ramp = Ramp(model, recipe, steps)
-        self.mixing: nn.Module | None = None
+        self.mixing = mixing(_n_classes(model, preprocess, images), recipe.mix) if recipe.mix else None
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "schedule": self.schedule}
         if self.average is not None:
             self._parts["average"] = self.average
@@ -205,7 +204,7 @@ def _train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[
         pixels = augment(pixels, training.rng, recipe.augment)
     pixels, targets = pixels.to(training.device), torch.from_numpy(labels).to(training.device)
     if recipe.distort:
-        pixels = distorted(pixels, training.rng, training.preprocess.mean)
+        pixels = distorted(pixels, training.rng, training.preprocess.mean_colour)
     pixels = training.preprocess(pixels)
     if training.mixing is not None and step < MIX_UNTIL * training.steps:
         pixels, targets = training.mixing(pixels, targets)  # (B, 3, H, W), (B, classes)

@@ -118,11 +118,12 @@ def _initialise(model: torch.nn.Module, spec: TrialSpec) -> None:
     """Give the quantized layers new weights, where the recipe begins at random ones."""
     if spec.recipe.initialise == "checkpoint":
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(spec.seed)  # the CPU's: the same weights on any device
         for layer in model.modules():
             if isinstance(layer, BitLinear):
-                layer.reset_parameters()
+                fresh = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+                layer.load_state_dict(layer.state_dict() | fresh.state_dict())
 
 
 def prepare(

@@ -95,6 +95,8 @@ def test_an_anchors_further_seeds_are_a_bar_and_are_on_no_front(tmp_path):
     (row,) = finding.tables["seed_range"].to_dict("records")
     assert (row["trial_id"], row["n_seeds"]) == (records[0]["trial_id"], 2)
     assert (row["low"], row["high"]) == (records[0]["accuracy"], better["accuracy"])
+    assert row["trials"].split() == [records[0]["trial_id"], better["trial_id"]]
+    assert finding.notes[0].endswith("are on no front: 1")
     info = pareto_info(finding.tables["trials"], run.study.objectives, finding.tables)
     assert info.spread["x"].tolist() == [records[0]["size_bytes"] / info.x.unit]
     drawn = [figures.draw(run, {"front": finding}, tmp_path / "figures"), report(run).read_text()]

@@ -13,6 +13,7 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import LayerSpec, TrialSpec, checked
 from ablate.engine.plan import plan, proposer_of
 from ablate.engine.resume import resume_study
+from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.reporting.confirmation_table import table
 from ablate.runs.ledger import append, read
@@ -59,6 +60,14 @@ def test_members_are_paired_by_their_seeds_and_tested():
     assert {spec.test for spec in specs} == {"A"} and {spec.recipe for spec in specs} == {SPECS[0].recipe}
     assert not list(confirmations(study(confirm=0), front))
     assert {spec.test for spec in confirmations(study(final=True), front)} == {"B"}
+
+
+def test_the_seeds_of_anchors_confirm_nothing():
+    """They had their part in the search."""
+    front = [record(SPECS[0], 0.6)]
+    assert [spec.seed for spec in confirmations(study(anchor_seeds=2), front)] == [9, 10, 11]
+    with pytest.raises(BadInput, match="seed must leave room"):
+        study(seed=2**32 - 4, anchor_seeds=2)
 
 
 def test_what_was_tested_on_other_images_is_in_no_mean():
@@ -146,6 +155,24 @@ def test_a_front_is_confirmed_resumed_and_extended(own_ray, tiny_study, tmp_path
     outcome(load_run(run.path), False)
     shown = capsys.readouterr().out
     assert "Confirmed: " in shown and "Pareto front: " in shown and "of 4 trials" in shown
+
+
+@pytest.mark.long
+def test_further_seeds_of_anchors_are_confirmed_around_and_resumed(own_ray, tiny_study, tmp_path):
+    (tmp_path / "tiny.toml").write_text(tiny_study)
+    changes = {"trials": 3, "anchor_seeds": 2, "confirm": 1}
+    asked = load_study(str(tmp_path / "tiny.toml")).model_copy(update=changes)
+    run = run_study(asked, tmp_path / "run", resources=Resources(concurrency=2))
+    trained = sorted(zip(run.searched["arm"], run.searched["seed"], strict=True))
+    assert trained == [("binary", 0), ("full", 0), ("full", 1)] and len(run.candidates) == 2
+    assert set(run.records["seed"]) == {0, 1, 2} and run.state["trials"] == len(run.records)
+    front = set(pd.read_csv(run.path / "tables" / "front.csv")["trial_id"])
+    assert front <= set(run.candidates["trial_id"])
+    run.to_optuna(f"sqlite:///{tmp_path}/studies.db")
+    assert len(optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/studies.db").trials) == 2
+    (run.path / "provenance.json").write_text("{}")  # as of a version that recorded no study
+    resumed, _ = resume_study(run.path, trials=5, resources=Resources(concurrency=1))
+    assert sorted(resumed.searched["seed"]) == [0] * 4 + [1] and resumed.records["trial_id"].is_unique
 
 
 def test_a_design_has_seeds_of_its_own():

@@ -9,9 +9,9 @@ from conftest import run_search
 from ablate.config.search_space import SpaceSpec
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.config.trial_spec import checked
+from ablate.engine.plan import plan
 from ablate.runs.ledger import trial_of
-from ablate.runs.record import blank_record
-from ablate.search.confirmation import is_candidate
+from ablate.runs.record import arm, blank_record, is_candidate
 from ablate.search.searcher import Search
 
 GROUPS = [f"block{i}.{role}" for i in range(2) for role in ("attention", "fc1", "fc2")] + ["head"]
@@ -59,12 +59,19 @@ def test_each_anchor_has_its_seeds_before_anything_else():
     asked = load_study("default").model_copy(update={"seed": 5, "anchor_seeds": 3})
     search = Search(asked, GROUPS)
     specs = run(search, 14)
-    assert [spec.seed for spec in specs] == [5, 6, 7] * 4 + [5, 5]
-    assert [spec.layers for spec in specs[:12:3]] == [spec.layers for spec in specs[2:12:3]]
+    assert [spec.seed for spec in specs] == [5, 6, 7] + [5] * 3 + [6] * 3 + [7] * 3 + [5, 5]
+    assert specs[0].layers == specs[2].layers == {}  # all full
+    assert [spec.layers for spec in specs[3:6]] == [spec.layers for spec in specs[9:12]]
     assert [search.is_anchor(spec) for spec in specs] == [True] * 12 + [False] * 2
     again = Search(asked, GROUPS)
     assert all(map(again.requeue, specs)) and again.requeue(specs[1]) is False
     assert not again.holds(specs[-1].model_copy(update={"seed": 6}))  # only anchors have further seeds
+
+
+def test_a_plan_has_each_anchor_once(tiny_vit):
+    asked = load_study("default").model_copy(update={"model": str(tiny_vit), "anchor_seeds": 3})
+    arms = [(arm(spec), len(spec.layers)) for spec in plan(asked).anchors]
+    assert [name for name, _ in arms] == ["full", "binary", "ternary", "binary"] and arms[3][1] < arms[1][1]
 
 
 def test_further_seeds_come_on_top_of_the_points_of_a_space():
@@ -75,9 +82,9 @@ def test_further_seeds_come_on_top_of_the_points_of_a_space():
 def test_further_seeds_are_on_no_front():
     asked = study({"weights": ["binary", "ternary"]}).model_copy(update={"anchor_seeds": 2})
     records = [answer(spec) for spec in run(Search(asked, GROUPS), 4)]
-    assert [is_candidate(record, asked) for record in records] == [True, False, True, False]
+    assert [is_candidate(record["spec"], asked) for record in records] == [True, False, True, False]
     tested = answer(trial_of(records[0]).model_copy(update={"test": "A"}))
-    assert not is_candidate(tested, asked)
+    assert not is_candidate(tested["spec"], asked)
 
 
 def test_a_space_of_one_point_has_one_trial():

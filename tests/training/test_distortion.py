@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ablate.models.preprocessing import Preprocess
 from ablate.training.distortion import DRAWS, Augment, distorted, mixing
 
 MEAN, STD = (0.48, 0.448, 0.398), (0.253, 0.246, 0.26)
@@ -105,3 +106,12 @@ def test_distorted_images_stay_where_they_are(images):
     whole[..., :40] = 255  # the left half is bright; a flip would move it
     result = distorted(whole, np.random.default_rng(0), MEAN).float()
     assert (result[..., :20].mean((1, 2, 3)) > result[..., 60:].mean((1, 2, 3))).all()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_is_erased_has_the_colour_that_becomes_0(swapped):
+    """Also where the processor does not rescale, and where it takes blue, green, red."""
+    plain = Preprocess((8, 8), None, "bilinear", 1.0, (51.0, 102.0, 204.0), (1.0, 1.0, 1.0), swapped=swapped)
+    assert plain.mean_colour == pytest.approx((0.8, 0.4, 0.2) if swapped else (0.2, 0.4, 0.8))
+    colour = (torch.tensor(plain.mean_colour) * 255).round().byte()[None, :, None, None].expand(1, 3, 8, 8)
+    assert plain(colour).abs().max() == 0

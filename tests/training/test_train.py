@@ -319,3 +319,11 @@ def test_the_last_tenth_of_the_steps_sees_whole_images(monkeypatch):
     recipe = Recipe(epochs=5, batch_size=15, bf16=False, mix=1.0)  # 20 steps
     list(train(net(), splits(), splits(), recipe, PLAIN, seed=0))
     assert seen == [2] * 18 + [1] * 2
+
+
+def test_mixed_labels_go_with_distillation_and_smoothing():
+    recipe = Recipe(epochs=2, batch_size=16, bf16=False, mix=0.8, distill=0.5, label_smoothing=0.1)
+    torch.manual_seed(1)
+    teacher = net().eval()
+    epochs = list(train(net(), splits(), splits(), recipe, PLAIN, 0, teacher))
+    assert [epoch.epoch for epoch in epochs] == [1, 2] and np.isfinite(epochs[-1].train_loss)
