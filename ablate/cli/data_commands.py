@@ -65,7 +65,7 @@ def data_fetch(
     """
     from ablate.data import datasets
 
-    if name not in builtin.bundled("dataset"):
+    if datasets.kind_of(name).where != "bundled":
         datasets.fetch(name)
     dataset, where = datasets.load(name), datasets.where(name)
     sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}

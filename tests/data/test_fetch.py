@@ -282,8 +282,9 @@ def test_data_ls_says_where(downloaded, monkeypatch, capsys):
         where["cifar10-mini"] == "bundled" and where["cifar10"] == "not here yet: ablate data fetch cifar10"
     )
     assert "imagefolder:PATH" in where
-    code, out, _ = command(monkeypatch, capsys, "data", "fetch", "cifar10-mini", "--json")
-    assert code == 0 and json.loads(out)[0]["train"] == 4000
+    for name, train in (("cifar10-mini", 4000), ("cifar10-1k", 1000)):
+        code, out, _ = command(monkeypatch, capsys, "data", "fetch", name, "--json")
+        assert code == 0 and json.loads(out)[0]["train"] == train
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar1")
     assert code == 2 and "unknown dataset 'cifar1'; did you mean 'cifar10'?" in error
 
