@@ -65,7 +65,7 @@ def data_fetch(
     """
     from ablate.data import datasets
 
-    if datasets.kind_of(name).where != "bundled":
+    if name not in [each for each in datasets.known() if datasets.where(each) == "bundled"]:
         datasets.fetch(name)
     dataset, where = datasets.load(name), datasets.where(name)
     sizes = {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")}
