@@ -117,7 +117,7 @@ def is_candidate(spec: Mapping[str, Any], study: StudySpec) -> bool:
     Returns:
         False for a trial of a search that confirms its front, or is a further seed of an anchor.
     """
-    return bool(study.design) or (not spec["test"] and spec["seed"] == study.seed)
+    return bool(study.design) or not (spec["test"] or spec["seed"] in study.seeds_of_anchors[1:])
 
 
 def value_of(record: Mapping[str, Any], objective: str) -> float | None:
