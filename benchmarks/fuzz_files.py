@@ -13,10 +13,10 @@ LAYER: dict[str, list[Any]] = {
     "beta": ["absmean", "least_squares", 8, 8.0, 0.5, 5e-324],
     "beta_multiplier": [0.25, 0.5, 1, 1.0, 2.0, 1e308],
     "beta_per": ["tensor", "channel"],
-    "activation_scale": ["token", "tensor"],
+    "activation_scale": ["token", "tensor", "batch"],
     "signed": [True, False],
     "norm": [True, False, "unnormalised"],
-    "straight_through": ["plain", "clipped"],
+    "straight_through": ["plain", "clipped", "none"],
 }
 RECIPE: dict[str, list[Any]] = {
     "epochs": [0, 1, 2, 100, 100_000],
@@ -33,7 +33,9 @@ RECIPE: dict[str, list[Any]] = {
     "augment": [True, False],
     "distort": [True, False],
     "mix": [0.0, 0.8],
-    "initialise": ["checkpoint", "quantized layers at random"],
+    "initialise": ["checkpoint", "quantized layers at random", "encoder at random", "all at random"],
+    "initialiser": ["torch", 0.02],
+    "trained": ["all", "head"],
     "label_smoothing": [0.0, 0.1],
     "quantized_rate_multiplier": [1, 0.1],
     "quantized_weight_decay": ["none", 0.0, 0.1],

@@ -100,16 +100,17 @@ def axis(rule: Rule, each: bool) -> Rule:
     return either(rule, choices, between, own)
 
 
+PARTS = ("quantized layers", "encoder", "encoder and head", "all")
 LAYER = {
     "weights": word("full", "binary", "ternary", "int4", "int8"),
     "activation_bits": optional(whole(1, 8)),
     "beta": either(word("absmean", "least_squares"), real(0, above=True)),
     "beta_multiplier": real(0, above=True),
     "beta_per": word("tensor", "channel"),
-    "activation_scale": word("token", "tensor"),
+    "activation_scale": word("token", "tensor", "batch"),
     "signed": flag,
     "norm": either(flag, word("unnormalised")),
-    "straight_through": word("plain", "clipped"),
+    "straight_through": optional(word("plain", "clipped")),
 }
 RECIPE = {
     "epochs": whole(0, 100_000),
@@ -126,7 +127,9 @@ RECIPE = {
     "augment": either(flag, word("shift", "flip", "both")),
     "distort": flag,
     "mix": real(0, 100),
-    "initialise": word("checkpoint", "quantized layers at random"),
+    "initialise": word("checkpoint", *(f"{part} at random" for part in PARTS)),
+    "initialiser": either(word("torch"), real(0, above=True)),
+    "trained": word("all", "head"),
     "label_smoothing": real(0, 1, below=True),
     "quantized_rate_multiplier": real(0, above=True),
     "quantized_weight_decay": optional(real(0)),

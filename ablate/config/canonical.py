@@ -31,6 +31,8 @@ OFF: dict[str, Value | None] = {
     "temperature": 2.0,
     "distill_blocks": 0.0,
     "initialise": "checkpoint",
+    "initialiser": "torch",
+    "trained": "all",
     "outer_full": False,
     "compile": False,
 }
@@ -96,9 +98,15 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
     idle += ["temperature"] if recipe.distill == 0 else []
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []
-    of_quantized = ["quantized_rate_multiplier", "quantized_weight_decay", "progressive", "initialise"]
-    idle += [] if quantized else of_quantized
-    idle += [] if quantized and recipe.progressive else ["progressive_share", "progressive_order"]
+    if not quantized:
+        idle += ["quantized_rate_multiplier", "quantized_weight_decay", "progressive"]
+        idle += ["initialise"] if recipe.initialise == "quantized layers at random" else []
+    if recipe.trained == "head":  # the model stays in evaluation, which has no lambda
+        idle.append("progressive")
+    if recipe.initialise == "checkpoint" or "initialise" in idle:
+        idle.append("initialiser")
+    progressive = recipe.progressive and "progressive" not in idle
+    idle += [] if progressive else ["progressive_share", "progressive_order"]
     if recipe.weight_decay == 0 and not (quantized and recipe.quantized_weight_decay):
         idle.append("weight_decay_until")
     return idle
@@ -114,7 +122,8 @@ def idle_in(layer: LayerSpec) -> list[str]:
     if not isinstance(layer.beta, str):
         idle.append("beta_per")
     if layer.activation_bits is None:
-        idle += ["activation_scale", "signed", *(["straight_through"] if integer else [])]
+        idle += ["activation_scale", "signed"]
+        idle += ["straight_through"] if integer and layer.straight_through == "clipped" else []
     return idle
 
 

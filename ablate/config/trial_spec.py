@@ -26,6 +26,13 @@ Value = bool | int | float | str
 KINDS: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 Half = Literal["A", "B"]  # of the test images
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Initialise = Literal[
+    "checkpoint",
+    "quantized layers at random",
+    "encoder at random",
+    "encoder and head at random",
+    "all at random",
+]
 
 
 class Spec(BaseModel):
@@ -65,13 +72,15 @@ class LayerSpec(Spec):
         beta_multiplier: A factor of beta.
         beta_per: "tensor", one beta a layer, or "channel", one for each row of its weights.
         activation_scale: Whose maximum gamma is (figure 4): of each "token", or of the whole input, "tensor".
-            In evaluation that is each image.
+            In evaluation that is each image. "batch": the whole input in evaluation as well, so that images
+            depend on those beside them; a trial evaluates 64 at a time.
         signed: Whether activation levels lie on both sides of zero. False: levels from 0 up (figure 5).
         norm: Whether a LayerNorm without parameters precedes the quantization (figure 7). "unnormalised":
             only where a pre-norm ViT has not normalised the layer's input already; `quantize_` decides it for
             each layer.
         straight_through: The gradient of the quantizers. "plain" passes all of it; "clipped" passes none to
-            values outside the range of the levels. It matters in training only.
+            values outside the range of the levels; "none" passes none to weights, which therefore never
+            learn, and all of it to activations. It matters in training only.
     """
 
     weights: Weights = "full"
@@ -79,10 +88,10 @@ class LayerSpec(Spec):
     beta: Literal["absmean", "least_squares"] | Positive = "absmean"
     beta_multiplier: Positive = 1.0
     beta_per: Literal["tensor", "channel"] = "tensor"
-    activation_scale: Literal["token", "tensor"] = "token"
+    activation_scale: Literal["token", "tensor", "batch"] = "token"
     signed: bool = True
     norm: bool | Literal["unnormalised"] = False
-    straight_through: Literal["plain", "clipped"] = "plain"
+    straight_through: Literal["plain", "clipped"] | None = "plain"
 
     @model_validator(mode="after")
     def _one_bit_has_a_sign(self) -> Self:
@@ -133,8 +142,13 @@ class Recipe(Spec):
             the same trial in full precision, without distillation.
         temperature: Of both models' logits in distillation.
         distill_blocks: The weight of the squared error between normalised block outputs.
-        initialise: Where the quantized layers begin: at the checkpoint's weights, or at random ones, as torch
-            initialises a new linear layer. All other layers begin at the checkpoint's.
+        initialise: Which parts begin at random weights in place of the checkpoint's, after `full_epochs`: the
+            quantized layers; the linear layers of the encoder, whatever their precision, or those and the
+            head; or all of the model. The teacher begins at the checkpoint's.
+        initialiser: Of linear layers that begin at random: "torch", as torch initialises a new one; or the
+            standard deviation of a normal distribution with mean 0, with biases 0.
+        trained: What learns after `full_epochs`: "all", or the "head" alone, while the rest stays as it is in
+            evaluation. The teacher learns wholly.
         outer_full: Whether the head and the first block stay in full precision, whatever `layers` says.
         bf16: Whether training runs under bfloat16 autocast; "auto": where the hardware has it. Evaluation is
             always float32.
@@ -168,7 +182,9 @@ class Recipe(Spec):
     distill: float = Field(0.0, ge=0, le=1)
     temperature: Positive = 2.0
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
-    initialise: Literal["checkpoint", "quantized layers at random"] = "checkpoint"
+    initialise: Initialise = "checkpoint"
+    initialiser: Literal["torch"] | Positive = "torch"
+    trained: Literal["all", "head"] = "all"
     outer_full: bool = False
     bf16: bool | Literal["auto"] = "auto"
     compile: bool = False

@@ -39,6 +39,8 @@ def separate_images(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Ten
     """
     if x.ndim == 1 or not x.numel():  # one token, or none
         return x, "token"
+    if spec.activation_scale == "batch":
+        return x, "tensor"
     if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:
         return x, spec.activation_scale
     return x.reshape(images, -1, x.shape[-1]), "image"
@@ -144,12 +146,14 @@ class BitLinear(nn.Linear):
         return F.layer_norm(x, (self.in_features,), eps=1e-5) if self.spec.norm else x
 
     def _quantized_weight(self) -> Tensor:
-        """beta W~ in floating point, its gradient straight through to W."""
+        """beta W~ in floating point, its gradient straight through to W where the spec has one."""
         with torch.no_grad():
             levels, beta = quantize_weights(_at_least_float32(self.weight), self.spec)
             clipped = self.spec.straight_through == "clipped" and TABLE[self.spec.weights].has_beta
             inside = self.weight.abs() <= beta if clipped else None  # arXiv 1602.02830 eq. 4, its 1 for beta
             value = levels.mul_(beta).to(self.weight.dtype)
+        if self.spec.straight_through is None:
+            return value
         return straight_through(self.weight, value, inside)
 
     def _quantized_activations(self, x: Tensor) -> Tensor:

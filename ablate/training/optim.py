@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ablate.config.trial_spec import Recipe
 from ablate.errors import BadInput
+from ablate.models import layer_groups
 from ablate.models.loading import logits
 from ablate.quantization.bitlinear import BitLinear
 
@@ -22,16 +23,17 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or SGD over three parameter groups: quantized weights, other matrices, and biases and norms.
 
     Args:
-        model: Whose parameters are trained.
+        model: Its parameters that require a gradient are trained.
         recipe: Gives each group's learning rate and weight decay; biases and norms do not decay.
 
     Returns:
         The optimizer. Its groups also have "decay", their weight decay while it is on.
     """
-    quantized = [module.weight for module in model.modules() if isinstance(module, BitLinear)]
-    ids = {id(p) for p in quantized}
-    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in ids]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
+    ids = {id(module.weight) for module in model.modules() if isinstance(module, BitLinear)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    quantized = [p for p in trained if id(p) in ids]
+    matrices = [p for p in trained if p.ndim > 1 and id(p) not in ids]
+    rest = [p for p in trained if p.ndim <= 1]
     lr, decay = recipe.learning_rate, recipe.weight_decay
     quantized_decay = decay if recipe.quantized_weight_decay is None else recipe.quantized_weight_decay
     rows = [
@@ -43,6 +45,28 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, lr, fused=True)
+
+
+def freeze(model: nn.Module) -> list[nn.Parameter]:
+    """Make all parameters but the head's require no gradient.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        The parameters that required one.
+
+    Raises:
+        BadInput: The model's head has no linear layer that can be told from the others.
+    """
+    if not (names := layer_groups.groups(model).get("head")):
+        rule = 'trained = "head" needs a model whose head is a linear layer'
+        raise BadInput(f'{rule}, and this one has none; set trained = "all"')
+    head = {id(p) for name in names for p in model.get_submodule(name).parameters()}
+    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in head]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
 
 
 def switch_weight_decay(optimizer: torch.optim.Optimizer, on: bool) -> None:

@@ -20,6 +20,7 @@ from ablate.errors import NonFinite
 from ablate.hardware import native_bf16
 from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
+from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.integer_linear import as_integers
 from ablate.runs.record import Record
 from ablate.training.augmentation import augment
@@ -29,6 +30,7 @@ from ablate.training.loss import Objective
 from ablate.training.optim import (
     averaged,
     check_single,
+    freeze,
     length,
     optimizer_of,
     rate,
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 MIX_UNTIL = 0.9  # share of the steps; the last images are whole
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)
 AT_ONCE = {"cpu": 50, "cuda": 250}  # images per batch of an evaluation (benchmarks/evaluation.py)
+SHARING = 64  # images per batch where they share activation scales, so that all devices agree
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def train(
     """Fine-tune a model in place.
 
     With recipe.ema the averaged weights are evaluated, and replace the model's own after the last epoch.
+    With recipe.trained = "head" all other parameters require no gradient until the end.
     With recipe.compile the model's blocks are compiled for training steps alone. `torch.compiler.reset` then
     drops the graphs that this process compiled before.
 
@@ -112,12 +116,13 @@ def train(
         return
     if min(recipe.batch_size, len(images)) == 1:
         check_single(model, preprocess(_tensor(images.images[:1]).to(next(model.parameters()).device)))
+    frozen = freeze(model) if recipe.trained == "head" else []
     training = _Training(model, images, recipe, preprocess, seed, steps, teacher)
     if recipe.compile:
         torch.compiler.reset()  # graphs of other trainings do not count towards this one's limits
     losses: list[float] = []  # one per batch
     for epoch in range(1 + training.restore(state), epochs + 1):
-        model.train()
+        model.train(recipe.trained == "all")
         first = len(losses)
         batches = _batches(training.rng.permutation(len(images)), recipe.batch_size)
         with compiled(model, recipe.compile):
@@ -133,6 +138,8 @@ def train(
     training.ramp.at(steps)
     if training.average is not None:
         model.load_state_dict(training.average.module.state_dict())
+    for parameter in frozen:
+        parameter.requires_grad_()
 
 
 class _Training:
@@ -242,7 +249,7 @@ def evaluate(
         NonFinite: The loss is NaN or infinite.
     """
     device = next(model.parameters()).device
-    n = AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
+    n = SHARING if shares_batch(model) else AT_ONCE["cpu" if device.type == "cpu" else "cuda"]
     model.train().eval()  # LeViT caches position biases in evaluation mode until it is set to training mode
     # no_grad, not inference_mode: BEiT caches tensors, and inference tensors could not be trained with
     with torch.no_grad(), as_integers(model):
@@ -254,6 +261,12 @@ def evaluate(
         raise NonFinite(f"evaluation loss is {loss} after epoch {epoch}")
     accuracy = (output.argmax(1) == labels).float().mean().item()
     return Epoch(epoch, train_loss, loss, accuracy, output.numpy())  # logits: (N, classes)
+
+
+def shares_batch(model: nn.Module) -> bool:
+    """Whether the images of a batch share an activation scale in evaluation."""
+    layers = (layer.spec for layer in model.modules() if isinstance(layer, BitLinear))
+    return any(spec.activation_bits is not None and spec.activation_scale == "batch" for spec in layers)
 
 
 def _n_classes(model: nn.Module, preprocess: Preprocess, images: Split) -> int:

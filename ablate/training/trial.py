@@ -15,7 +15,7 @@ from ablate.hardware import device, device_name
 from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization import quantize
-from ablate.quantization.bitlinear import BitLinear
+from ablate.training.initialisation import initialise
 from ablate.training.loss import distills
 from ablate.training.teacher_cache import teacher
 from ablate.training.trainer import resolve
@@ -110,20 +110,8 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
         raise unknown("layer group", missing[0], groups)
     layers = effective(spec).layers.items()
     quantize.quantize_(model, {name: fields for group, fields in layers for name in groups[group]})
-    _initialise(model, spec)
+    initialise(model, spec.recipe, spec.seed)
     return model
-
-
-def _initialise(model: torch.nn.Module, spec: TrialSpec) -> None:
-    """Give the quantized layers new weights, where the recipe begins at random ones."""
-    if spec.recipe.initialise == "checkpoint":
-        return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(spec.seed)  # the CPU's: the same weights on any device
-        for layer in model.modules():
-            if isinstance(layer, BitLinear):
-                fresh = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-                layer.load_state_dict(layer.state_dict() | fresh.state_dict())
 
 
 def prepare(
@@ -150,13 +138,14 @@ def prepare(
     images = datasets.Split(dataset.train.images[indices], dataset.train.labels[indices])
     if spec.recipe.full_epochs and model:
         model.load_state_dict(_trained(checkpoint_spec(spec), dataset, images).state_dict())
-        _initialise(model, spec)
+        initialise(model, spec.recipe, spec.seed)
     return images, _trained(teacher_spec(spec), dataset, images) if distills(spec.recipe) else None
 
 
 def teacher_spec(spec: TrialSpec) -> TrialSpec:
-    """The trial whose model teaches this one: its `full` arm, by the same recipe without distillation."""
-    recipe = spec.recipe.model_copy(update={"distill": 0.0, "distill_blocks": 0.0})
+    """The trial whose model teaches this one: its `full` arm from the checkpoint, without distillation."""
+    begins = {"initialise": "checkpoint", "trained": "all"}
+    recipe = spec.recipe.model_copy(update={"distill": 0.0, "distill_blocks": 0.0, **begins})
     return resolved(spec.model_copy(update={"layers": {}, "recipe": recipe, "test": False}))
 
 

@@ -24,7 +24,7 @@ from ablate.quantization.image_by_image import shares_scales
 from ablate.runs.record import CurveRow, Record, blank_record
 from ablate.training.optim import length
 from ablate.training.stopwatch import Stopwatch
-from ablate.training.trainer import Epoch, evaluate, train
+from ablate.training.trainer import SHARING, Epoch, evaluate, shares_batch, train
 from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
 
 log = logging.getLogger(__name__)
@@ -180,8 +180,6 @@ class TrialRunner:
         self.images = len(datasets.subset(dataset.train.labels, spec.fraction, spec.seed))
         self.record["images"] = self.images
         self.record["threads"], self.record["device"] = torch.get_num_threads(), device_name()
-        # Images of a batch that share a scale would influence each other.
-        self.record["evaluation_batch"] = 1 if any(map(shares_scales, spec.layers.values())) else None
         self.outcome = Outcome(self.record)
         self._state: dict[str, Any] | None = None  # from which the next training continues
         self._last: Epoch | None = None  # of the training that is running, or ended last
@@ -189,6 +187,9 @@ class TrialRunner:
     def setup(self, table: LatencyTable | None = None) -> None:
         """Build the model, and record what it costs."""
         self.model = build(self.spec, self.dataset.classes)
+        # Images of a batch that share a scale influence each other.
+        separated = 1 if any(map(shares_scales, self.spec.layers.values())) else None
+        self.record["evaluation_batch"] = SHARING if shares_batch(self.model) else separated
         self.preprocess = preprocess_of(self.spec.model, self.dataset)
         layers = layer_groups.linear_layers(self.model).items()
         specs = {name: layer.spec for name, layer in layers if isinstance(layer, BitLinear)}

@@ -18,7 +18,9 @@ from ablate.search.searcher import Search
 
 BINARY = LayerSpec(weights="binary")
 RECIPE = {
-    "initialise": ["checkpoint", "quantized layers at random"],
+    "initialise": ["checkpoint", "quantized layers at random", "encoder at random", "all at random"],
+    "initialiser": ["torch", 0.02],
+    "trained": ["all", "head"],
     "distort": [False, True],
     "mix": [0.0, 0.8],
     "full_epochs": [0, 1],
@@ -49,7 +51,7 @@ LAYER = {
     "beta": ["absmean", 8.0],
     "beta_per": ["tensor", "channel"],
     "norm": [False, True, "unnormalised"],
-    "straight_through": ["plain", "clipped"],
+    "straight_through": ["plain", "clipped", "none"],
 }
 GROUPS = ["block0.fc1", "block1.fc1", "head"]
 

@@ -74,6 +74,18 @@ def test_in_training_the_scale_is_the_batchs():
     )
 
 
+def test_the_batch_may_share_its_scale_in_evaluation(tmp_path):
+    """As figure 4 reads; and its packed layer does the same."""
+    model, shared = tiny("ViT"), TENSOR.model_copy(update={"activation_scale": "batch"})
+    quantize_(model, dict.fromkeys(linear_layers(model), shared))
+    pixels = torch.randn(6, 3, 32, 32) * torch.logspace(-1, 1, 6)[:, None, None, None]
+    pack(model, tmp_path)
+    with torch.inference_mode():
+        together = logits(model, pixels)
+        assert not torch.allclose(together[:1], logits(model, pixels[:1]))
+        assert torch.equal(together, logits(load_packed(tmp_path), pixels))
+
+
 @pytest.mark.parametrize("shape", [(8,), (0, 8), (2, 0, 8)])
 def test_one_token_or_none(shape):
     model, x = torch.nn.Sequential(torch.nn.Linear(8, 4)), torch.randn(shape)
@@ -97,6 +109,8 @@ def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monke
         record = run_trial(spec)
         accuracies.append((record["accuracy"], record["loss"]))
     assert accuracies[0] == pytest.approx(accuracies[1]) and record["evaluation_batch"] == 1
+    shared = {"block0.fc1": TENSOR.model_copy(update={"activation_scale": "batch"})}
+    assert run_trial(spec.model_copy(update={"layers": shared}))["evaluation_batch"] == trainer.SHARING
     model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.*": TENSOR})
     pack(model, tmp_path, preprocess=preprocess)

@@ -272,8 +272,8 @@ def test_a_ledger_without_checksums_loads_as_it_is():
     for record, line in zip(ledger.read(old), old.read_text().splitlines(), strict=True):
         plain = json.loads(line)
         # Recipe fields that came later, switched off.
-        later = {"distort": False, "mix": 0.0, "initialise": "checkpoint"}
-        added = {"full_epochs": 0, "compile": False, **later}
+        later = {"distort": False, "mix": 0.0, "initialise": "checkpoint", "initialiser": "torch"}
+        added = {"full_epochs": 0, "compile": False, "trained": "all", **later}
         assert record == plain | {
             "evaluation_batch": None,
             "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"]},

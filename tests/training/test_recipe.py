@@ -14,7 +14,7 @@ from ablate.engine.estimate import _anchor
 from ablate.engine.plan import plan
 from ablate.errors import BadInput
 from ablate.models import checkpoints
-from ablate.training.trial import build, load_data, prepare, resolved, trial_id
+from ablate.training.trial import build, resolved, trial_id
 
 BINARY, SHORT = LayerSpec(weights="binary"), {"epochs": 1, "bf16": False}
 
@@ -39,41 +39,6 @@ def test_the_head_and_the_first_block_stay_full(tiny_vit):
     assert sorted({name.split(".")[2] for name, m in model.named_modules() if isinstance(m, BitLinear)}) == [
         "1"
     ]
-
-
-def test_quantized_layers_may_begin_at_random(tiny_vit):
-    spec = TrialSpec(model=str(tiny_vit), layers={"block1.fc1": BINARY}, recipe=Recipe(**SHORT))
-    anew = spec.model_copy(update={"recipe": Recipe(**SHORT, initialise="quantized layers at random")})
-    assert trial_id(spec) != trial_id(anew)
-    draws = torch.get_rng_state()
-    begun, models = build(spec, ["a", "b"]).state_dict(), [build(anew, ["a", "b"]) for _ in range(2)]
-    assert torch.equal(draws, torch.get_rng_state())  # training has its own draws
-    one, other = (model.state_dict() for model in models)
-    differ = [name for name in begun if not torch.equal(begun[name], one[name])]
-    assert {name.rpartition(".")[0] for name in differ} == {
-        name for name, layer in models[0].named_modules() if isinstance(layer, BitLinear)
-    }
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    plain = spec.model_copy(update={"layers": {}, "recipe": anew.recipe})
-    assert resolved(plain).recipe.initialise == "checkpoint"  # nothing is quantized
-
-
-@pytest.mark.long
-def test_random_layers_begin_anew_after_full_precision(tiny_vit, tmp_path, monkeypatch):
-    """All other layers have the checkpoint's weights, whatever the precision."""
-    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
-    models = {}
-    for kind in ("checkpoint", "quantized layers at random"):
-        recipe = Recipe(**SHORT, full_epochs=1, initialise=kind)
-        layers = {"block1.fc1": LayerSpec(weights="int8")}
-        spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.01, recipe=recipe)
-        dataset = load_data(spec.data, spec.model)
-        models[kind] = build(spec, dataset.classes)
-        prepare(spec, 1, dataset, models[kind])
-    trained, anew = (model.state_dict() for model in models.values())
-    differ = {name for name in trained if not torch.equal(trained[name], anew[name])}
-    layer = "vit.layers.1.mlp.fc1"
-    assert differ == {name for name in trained if name.startswith(layer)} and len(differ) == 2
 
 
 def test_norm_where_the_input_is_not_normalised(tiny_vit):
