@@ -34,6 +34,7 @@ RECIPE: dict[str, list[Any]] = {
     "distort": [True, False],
     "mix": [0.0, 0.8],
     "initialise": ["checkpoint", "quantized layers at random", "encoder at random", "all at random"],
+    "initialise_blocks": ["none", 1],
     "initialiser": ["torch", 0.02],
     "trained": ["all", "head"],
     "label_smoothing": [0.0, 0.1],

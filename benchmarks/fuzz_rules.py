@@ -128,6 +128,7 @@ RECIPE = {
     "distort": flag,
     "mix": real(0, 100),
     "initialise": word("checkpoint", *(f"{part} at random" for part in PARTS)),
+    "initialise_blocks": optional(whole(0, 100_000)),
     "initialiser": either(word("torch"), real(0, above=True)),
     "trained": word("all", "head"),
     "label_smoothing": real(0, 1, below=True),

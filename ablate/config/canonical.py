@@ -31,6 +31,7 @@ OFF: dict[str, Value | None] = {
     "temperature": 2.0,
     "distill_blocks": 0.0,
     "initialise": "checkpoint",
+    "initialise_blocks": None,
     "initialiser": "torch",
     "trained": "all",
     "outer_full": False,
@@ -105,6 +106,8 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
         idle.append("progressive")
     if recipe.initialise == "checkpoint" or "initialise" in idle:
         idle.append("initialiser")
+    if recipe.initialise not in ("encoder at random", "encoder and head at random"):
+        idle.append("initialise_blocks")
     progressive = recipe.progressive and "progressive" not in idle
     idle += [] if progressive else ["progressive_share", "progressive_order"]
     if recipe.weight_decay == 0 and not (quantized and recipe.quantized_weight_decay):

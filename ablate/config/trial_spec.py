@@ -145,6 +145,7 @@ class Recipe(Spec):
         initialise: Which parts begin at random weights in place of the checkpoint's, after `full_epochs`: the
             quantized layers; the linear layers of the encoder, whatever their precision, or those and the
             head; or all of the model. The teacher begins at the checkpoint's.
+        initialise_blocks: Only the first so many blocks of an encoder begin at random; None: all.
         initialiser: Of linear layers that begin at random: "torch", as torch initialises a new one; or the
             standard deviation of a normal distribution with mean 0, with biases 0.
         trained: What learns after `full_epochs`: "all", or the "head" alone, while the rest stays as it is in
@@ -183,6 +184,7 @@ class Recipe(Spec):
     temperature: Positive = 2.0
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
     initialise: Initialise = "checkpoint"
+    initialise_blocks: Annotated[int, Field(ge=0, le=100_000)] | None = None
     initialiser: Literal["torch"] | Positive = "torch"
     trained: Literal["all", "head"] = "all"
     outer_full: bool = False

@@ -1,5 +1,6 @@
 """Random weights in place of a checkpoint's, for the parts of a model that a recipe names."""
 
+import re
 from collections.abc import Iterable
 
 import torch
@@ -32,11 +33,17 @@ def _linear(model: nn.Module, recipe: Recipe) -> Iterable[nn.Linear]:
     """The linear layers to initialise, in the model's order."""
     if recipe.initialise == "quantized layers at random":
         return [layer for layer in model.modules() if isinstance(layer, BitLinear)]
-    layers, outer = layer_groups.linear_layers(model), ["head"]
-    if recipe.initialise != "encoder at random":
-        outer = []
+    layers = layer_groups.linear_layers(model)
     groups = {name: group for group, names in layer_groups.groups(model).items() for name in names}
-    return [layer for name, layer in layers.items() if groups[name] not in outer]
+    return [layer for name, layer in layers.items() if _begins(groups[name], recipe)]
+
+
+def _begins(group: str, recipe: Recipe) -> bool:
+    """Whether the linear layers of a group begin at random."""
+    if group == "head":
+        return recipe.initialise != "encoder at random"
+    block = re.match(r"block(\d+)\.", group)
+    return not block or recipe.initialise_blocks is None or int(block[1]) < recipe.initialise_blocks
 
 
 def _renew(model: nn.Module, seed: int) -> None:

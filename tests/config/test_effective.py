@@ -19,6 +19,7 @@ from ablate.search.searcher import Search
 BINARY = LayerSpec(weights="binary")
 RECIPE = {
     "initialise": ["checkpoint", "quantized layers at random", "encoder at random", "all at random"],
+    "initialise_blocks": ["none", 1],
     "initialiser": ["torch", 0.02],
     "trained": ["all", "head"],
     "distort": [False, True],

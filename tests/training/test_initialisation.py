@@ -80,6 +80,9 @@ def test_linear_layers_begin_at_random_whatever_their_precision(tiny_vit, kind, 
     plain = spec.model_copy(update={"layers": {}})
     assert resolved(plain).recipe.initialise == kind  # also where nothing is quantized
     assert teacher_spec(spec).recipe.initialise == "checkpoint"
+    first = spec.model_copy(update={"recipe": recipe.model_copy(update={"initialise_blocks": 1})})
+    weight = build(first, ["a", "b"]).state_dict()["vit.layers.1.mlp.fc2.weight"]
+    assert torch.equal(weight, old["vit.layers.1.mlp.fc2.weight"])
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
