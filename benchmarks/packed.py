@@ -5,14 +5,13 @@
 
 All encoder layers are binary, 224 px, random weights. The variants take turns within each round, so that
 other load on the machine meets them all alike; medians. Takes about ten minutes and writes
-results/packed-<cpu>-<torch>.json.
+results/packed-<processor>-<torch>.json.
 """
 
 import argparse
 import copy
 import json
 import platform
-import re
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 from peers import Run, compiled, onnxruntime, openvino, torchao, vit
+from setting import processor
 from torch import Tensor, nn
 
 from ablate import LayerSpec, load_packed, pack, quantize_
@@ -200,9 +200,10 @@ def main() -> None:
     result["effect"] = effect()
     for kind in ("size_bytes", "memory_bytes", "effect"):
         print(f"\n{kind}", *(f"{name:42s} {value}" for name, value in result[kind].items()), sep="\n")
-    slug = re.sub(r"[^a-z0-9]+", "-", str(result["cpu"]).lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"packed-{slug}-{version('torch')}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"packed-{processor()}-{version('torch')}.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -83,6 +83,14 @@ def parts_of(block: Any) -> tuple[list[Any], list[Tensor | None]]:
     return norms, [None if layer is None else layer.lambda1.detach() for layer in after]
 
 
+def kind_of(block: Any) -> tuple[Any, ...]:
+    """What fusible blocks of one speed have in common: the sizes of their products, and what these take."""
+    attention, mlp = block.attention, block.mlp
+    layers = (attention.q_proj, attention.o_proj, mlp.fc1, mlp.fc2)
+    sizes = tuple((layer.in_features, layer.out_features, input_of(layer)) for layer in layers)
+    return sizes, attention.num_attention_heads
+
+
 def is_fusible(block: Any) -> bool:
     """Whether a block has the parts of a `FusedBlock`; whether it computes the same is another question."""
     attention: Any = getattr(block, "attention", None)
