@@ -1,28 +1,27 @@
 """The packed ViT-B/16 beside its alternatives: latency on this CPU, file size, memory, effect of bfloat16.
 
-    pip install torchao onnx onnxruntime onnxscript      the peers; without them their rows are left out
+    pip install torchao onnx onnxruntime onnxscript openvino nncf    the peers, else their rows are left out
     python benchmarks/packed.py [--threads 2] [--rounds 15]
 
 All encoder layers are binary, 224 px, random weights. The variants take turns within each round, so that
 other load on the machine meets them all alike; medians. Takes about ten minutes and writes
-results/packed-<cpu>-<torch>.json.
+results/packed-<processor>-<torch>.json.
 """
 
 import argparse
 import copy
 import json
 import platform
-import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from peers import Run, compiled, onnxruntime, openvino, torchao, vit
+from setting import processor
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTForImageClassification
 
 from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.config.trial_spec import Recipe
@@ -35,13 +34,7 @@ from ablate.quantization.integer_linear import IntegerLinear
 from ablate.training.trainer import evaluate, train
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "torchao", "onnxruntime", "onnxscript")
-Run = Callable[[Tensor], object]
-
-
-def vit(attention: str = "sdpa") -> nn.Module:
-    torch.manual_seed(0)
-    return ViTForImageClassification(ViTConfig(num_labels=10, attn_implementation=attention)).eval()
+PACKAGES = ("torch", "transformers", "torchao", "onnxruntime", "onnxscript", "openvino", "nncf")
 
 
 class PackedInMemory(nn.Module):
@@ -59,10 +52,6 @@ class PackedInMemory(nn.Module):
         y = self.layer(x)
         self.layer.levels = torch.empty(0)
         return y
-
-
-def compiled(model: nn.Module) -> Run:
-    return torch.compile(model, dynamic=False, options={"freezing": True})  # for each batch size by itself
 
 
 def bfloat16(run: Run) -> Run:
@@ -84,6 +73,7 @@ def ours(folder: str) -> tuple[dict[str, Run], dict[str, int]]:
             setattr(kept.get_submodule(parent), child, PackedInMemory(layer))
     runs = {
         "ours": model,
+        "ours, exact=False": load_packed(folder, exact=False),
         "ours, unpacked in every call": kept,
         "ours, compiled": compiled(model),
         "ours, bf16 around the integers, compiled": bfloat16(compiled(plain)),
@@ -95,40 +85,13 @@ def ours(folder: str) -> tuple[dict[str, Run], dict[str, int]]:
     }
 
 
-def torchao() -> dict[str, Run]:
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
-    from torchao.quantization import quantize_ as torchao_quantize_
-
-    model, half = vit(), vit().bfloat16()
-    for each in (model, half):
-        torchao_quantize_(each.vit.layers, Int8DynamicActivationInt8WeightConfig())
-    compiled_half = compiled(half)
-    return {
-        "torchao int8, compiled": compiled(model),
-        "torchao int8, bf16, compiled": lambda x: compiled_half(x.bfloat16()),
-    }
-
-
-def onnxruntime(folder: str, threads: int) -> dict[str, Run]:
-    import onnxruntime as ort
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    full, small = f"{folder}/vit.onnx", f"{folder}/vit-int8.onnx"
-    shapes = {"pixel_values": {0: torch.export.Dim("batch")}}
-    torch.onnx.export(
-        vit("eager"),
-        (torch.randn(2, 3, 224, 224),),
-        full,
-        dynamic_shapes=shapes,
-        external_data=False,
-        verbose=False,
-    )
-    quantize_dynamic(full, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(small, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return {"onnxruntime int8": lambda x: session.run(None, {name: x.numpy()})}
+def bare_products(x: Tensor) -> None:
+    """The integer products of the encoder of a ViT-B/16 for so many images, and nothing else."""
+    for outputs, inputs in ((2304, 768), (768, 768), (3072, 768), (768, 3072)):
+        levels = torch.ones((197 * len(x), inputs), dtype=torch.int8)
+        weights = torch.ones((outputs, inputs), dtype=torch.int8).t()
+        for _ in range(12):
+            torch._int_mm(levels, weights)
 
 
 def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]:
@@ -146,20 +109,21 @@ def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]
 
 
 def effect() -> dict[str, dict[str, float]]:
-    """What bfloat16 changes in a trained vit-micro with a binary encoder, on cifar10-mini's test images."""
-    dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro")
-    model = checkpoints.load("vit-micro", dataset.classes)
+    """What bfloat16 changes in a vit-micro-200ep with a binary encoder, of cifar10-mini."""
+    dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro-200ep")
+    model = checkpoints.load("vit-micro-200ep", dataset.classes)
     quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
     for _ in train(model, dataset.train, dataset.validation, Recipe(epochs=2, bf16=True), preprocess, seed=0):
         pass
     with tempfile.TemporaryDirectory() as folder:
         pack(model, folder)
-        packed = load_packed(folder)
+        packed, fast = load_packed(folder), load_packed(folder, exact=False)
     reference = evaluate(model, dataset.test, preprocess)
     found = {}
     half = copy.deepcopy(packed)
     half.forward = bfloat16(half.forward)
-    for name, variant in {"ours": packed, "ours, bf16": half}.items():
+    variants = {"ours": packed, "ours, bf16 around the integers": half, "ours, exact=False": fast}
+    for name, variant in variants.items():
         logits = torch.from_numpy(evaluate(variant, dataset.test, preprocess).logits)
         expected = torch.from_numpy(reference.logits)
         found[name] = {
@@ -202,17 +166,29 @@ def main() -> None:
         model = vit()
         quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
         result["size_bytes"] = {"fp32": pack(full, f"{folder}/full"), "ours": pack(model, f"{folder}/ours")}
-        runs: dict[str, Run] = {"fp32": full, "bf16": lambda x: half(x.bfloat16())}
+        half_compiled = compiled(half)
+        runs: dict[str, Run] = {
+            "fp32": full,
+            "fp32, compiled": compiled(vit()),
+            "bf16": lambda x: half(x.bfloat16()),
+            "bf16, compiled": lambda x: half_compiled(x.bfloat16()),
+            "the encoder's products alone": bare_products,
+        }
+        model8 = vit()
+        quantize_(model8, {"vit.layers.*": LayerSpec(weights="int8")})
+        pack(model8, f"{folder}/int8")
+        runs["ours with int8 weights, exact=False"] = load_packed(f"{folder}/int8", exact=False)
         mine, result["memory_bytes"] = ours(f"{folder}/ours")
         runs |= mine
         for peer, build in {
             "torchao": torchao,
             "onnxruntime": lambda: onnxruntime(folder, args.threads),
+            "openvino": lambda: openvino(folder, args.threads),
         }.items():
             try:
                 runs |= build()
             except ImportError as error:
-                print(f"{peer} is left out: {error}; pip install torchao onnx onnxruntime onnxscript")
+                print(f"{peer} is left out: {error}; pip install as the first lines of this file say")
         result["latency_ms"] = {}
         with torch.inference_mode():
             for batch in (1, 8):
@@ -224,9 +200,10 @@ def main() -> None:
     result["effect"] = effect()
     for kind in ("size_bytes", "memory_bytes", "effect"):
         print(f"\n{kind}", *(f"{name:42s} {value}" for name, value in result[kind].items()), sep="\n")
-    slug = re.sub(r"[^a-z0-9]+", "-", str(result["cpu"]).lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"packed-{slug}-{version('torch')}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / f"packed-{processor()}-{version('torch')}.json").write_text(
+        json.dumps(result, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ def machine(*packages: str) -> dict[str, Any]:
         "system": platform.platform(),
     }
     return said | {package: version(package) for package in packages}
+
+
+def processor() -> str:
+    """The CPU for a file's name: its name, family and model, and the instructions that products use."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", "").split()
+    wanted = {"avx2": "avx2", "avx512_vnni": "vnni", "avx512_bf16": "bf16", "amx_int8": "amx"}
+    parts = [device_name(), said.get("cpu family", ""), said.get("model", "")]
+    parts += [short for flag, short in wanted.items() if flag in flags]
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
 def make_model(folder: Path) -> Path:

@@ -50,6 +50,10 @@ def bench(
 def predict(
     directory: PackedModel,
     images: Annotated[list[Path], typer.Argument(parser=local_path, metavar="IMAGE...", help="Image files.")],
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="For many images: loads in some seconds, and rounds to bfloat16."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Classify image files with a packed model.
@@ -58,7 +62,7 @@ def predict(
     """
     from ablate.engine.predict import predict
 
-    predictions = zip(images, predict(directory, images), strict=True)
+    predictions = zip(images, predict(directory, images, exact=not fast), strict=True)
     rows = [
         {"image": str(path), "class": name, "confidence": round(confidence, 4)}
         for path, (name, confidence) in predictions

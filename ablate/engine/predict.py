@@ -16,7 +16,9 @@ from ablate.paths import local_path
 from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
-def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[str, float]]:
+def predict(
+    directory: str | Path, images: Sequence[str | Path], *, exact: bool = True
+) -> list[tuple[str, float]]:
     """Classify image files with a packed model.
 
     An image is resized and cropped as the model's image processor does it, from its own size. Where the
@@ -26,6 +28,7 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
     Args:
         directory: The folder of the packed model.
         images: Paths of image files.
+        exact: As for `load_packed`. False takes some seconds to load, and less for each image.
 
     Returns:
         The class and its probability of each file.
@@ -33,7 +36,7 @@ def predict(directory: str | Path, images: Sequence[str | Path]) -> list[tuple[s
     Raises:
         BadInput: A file is no image that Pillow reads, or the model does not take images of this size.
     """
-    model, preprocess = load_packed(directory), load_preprocess(directory)
+    model, preprocess = load_packed(directory, exact=exact), load_preprocess(directory)
     height, width = preprocess.source or preprocess.size
     fit = Fit((width, height), None if preprocess.source else preprocess)
     preprocess = replace(preprocess, at_decoding=fit.processor is not None)

@@ -1,0 +1,127 @@
+"""The fused blocks against the packed model's own, which compute what evaluation does."""
+
+import copy
+
+import pytest
+import torch
+from transformers import Dinov2Config, Dinov2ForImageClassification, ViTConfig, ViTForImageClassification
+
+from ablate import LayerSpec, load_packed, pack, quantize_
+from ablate.errors import BadInput
+from ablate.models.loading import logits
+from ablate.quantization import fused_passes, fused_products
+from ablate.quantization.fused_blocks import FusedBlock, is_fusible
+from ablate.quantization.fused_model import fuse_
+from ablate.quantization.quantizers import quantize_activations
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def packed_vit(folder, layers, **config):
+    torch.manual_seed(0)
+    model = ViTForImageClassification(ViTConfig(**SMALL, intermediate_size=64, **config)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    quantize_(model, layers)
+    pack(model, folder)
+    return load_packed(folder)
+
+
+def near(one, other):
+    return (one - other).norm() <= 0.02 * other.norm()
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"vit.layers.*": LayerSpec(weights="binary")},
+        {"vit.layers.*": LayerSpec(weights="ternary", activation_bits=4, norm=True, beta_per="channel")},
+        {"vit.layers.*": LayerSpec(weights="int8", activation_bits=None)},
+        {"*attention*": LayerSpec(weights="int4"), "*fc2": LayerSpec(weights="binary", activation_bits=2)},
+    ],
+    ids=["binary", "ternary", "floats", "mixed"],
+)
+def test_fused_blocks_compute_the_same_but_for_bfloat16(layers, tmp_path, monkeypatch):
+    model = packed_vit(tmp_path, layers)
+    block, x = model.vit.layers[0], torch.randn(3, 17, 32)
+    assert is_fusible(block)
+    with torch.inference_mode():
+        expected = block(x) - x
+        assert (FusedBlock(block, compiles=False)(x) - x - expected).norm() <= 0.2 * expected.norm()
+        monkeypatch.setattr(fused_products, "native_bf16", lambda: False)
+        torch.testing.assert_close(FusedBlock(block, compiles=False)(x) - x, expected, atol=1e-4, rtol=1e-4)
+        monkeypatch.setattr(fused_products, "_int8_is_slow", lambda: True)  # products in floats
+        torch.testing.assert_close(FusedBlock(block, compiles=False)(x) - x, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_dinov2_has_factors_after_its_branches(tmp_path):
+    torch.manual_seed(0)
+    model = Dinov2ForImageClassification(Dinov2Config(**SMALL, mlp_ratio=2)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    quantize_(model, {"*attention*": LayerSpec(weights="binary"), "*mlp*": LayerSpec(weights="binary")})
+    pack(model, tmp_path)
+    model = load_packed(tmp_path)
+    exact = load_packed(tmp_path)
+    assert fuse_(model, always=True, compiles=False) == 2
+    with torch.inference_mode():
+        assert near(logits(model, PIXELS), logits(exact, PIXELS))
+
+
+def test_levels_are_those_of_the_quantizer():
+    x = torch.randn(50, 96) * torch.logspace(-3, 3, 50)[:, None]
+    x[3] = 0
+    for bits in range(2, 9):
+        expected, scale, _ = quantize_activations(x, bits)
+        levels, gamma = fused_passes.prepared(x, fused_passes.Input(bits, False, torch.uint8))
+        assert torch.equal(levels.float() - fused_passes.ZERO, expected) and torch.equal(gamma, scale)
+
+
+def test_gelu_is_near_the_exact_one():
+    x = torch.linspace(-8, 8, 10_001)
+    torch.testing.assert_close(fused_passes.gelu(x), torch.nn.functional.gelu(x), atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"activation_scale": "tensor"}, {"signed": False}, {"activation_bits": 1}]
+)
+def test_other_scales_stay_as_they_are(change, tmp_path):
+    model = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary", **change)})
+    assert fuse_(model, always=True, compiles=False) == 0
+    with torch.inference_mode():
+        assert torch.equal(logits(model, PIXELS), logits(load_packed(tmp_path), PIXELS))
+
+
+def test_a_block_that_computes_something_else_stays(tmp_path):
+    model = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
+    plain = model.vit.layers[1].forward
+    model.vit.layers[1].forward = lambda *args, **kwargs: 2 * plain(*args, **kwargs)
+    assert fuse_(model, always=True, compiles=False) == 1 and isinstance(model.vit.layers[0], FusedBlock)
+
+
+def test_what_it_is_not_for_is_refused(tmp_path):
+    model = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
+    fuse_(model, always=True, compiles=False)
+    with pytest.raises(BadInput, match="without masks and gradients"):
+        model(PIXELS.clone().requires_grad_())
+    with pytest.raises(BadInput, match="on the CPU, in float32, but got"):
+        model.bfloat16()
+    with pytest.raises(BadInput, match="cannot be copied; load it again"):
+        copy.deepcopy(model)
+    model.float().to("cpu")
+
+
+@pytest.mark.slow
+def test_load_packed_takes_the_fast_way(tmp_path):
+    exact = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
+    fast = load_packed(tmp_path, exact=False)
+    with torch.inference_mode():
+        for n in (1, 3, 2):
+            assert near(logits(fast, PIXELS[:n]), logits(exact, PIXELS[:n]))
