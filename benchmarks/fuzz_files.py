@@ -10,7 +10,7 @@ from fuzz_values import NUMBERS, OTHERS, TABLES, TIMES, near
 LAYER: dict[str, list[Any]] = {
     "weights": ["full", "binary", "ternary", "int4", "int8"],
     "activation_bits": [1, 2, 4, 8, 8.0, "none"],
-    "beta": ["absmean", "least_squares", 8, 8.0, 0.5, 5e-324],
+    "beta": ["absmean", "least_squares", "learned", 8, 8.0, 0.5, 5e-324],
     "beta_multiplier": [0.25, 0.5, 1, 1.0, 2.0, 1e308],
     "beta_per": ["tensor", "channel"],
     "activation_scale": ["token", "tensor", "batch"],

@@ -68,7 +68,8 @@ class LayerSpec(Spec):
             scale for each output channel and take no beta.
         activation_bits: b of figure 4, 1 to 8. None keeps activations in floating point.
         beta: The scale of binary and ternary weights: "absmean", mean|W| (figure 7); "least_squares", the
-            scale that is nearest to W; or a number.
+            scale that is nearest to W; "learned", mean|W| times a factor that begins at 1 and is trained at
+            the learning rate of biases and norms, without weight decay; or a number.
         beta_multiplier: A factor of beta.
         beta_per: "tensor", one beta a layer, or "channel", one for each row of its weights.
         activation_scale: Whose maximum gamma is (figure 4): of each "token", or of the whole input, "tensor".
@@ -85,7 +86,7 @@ class LayerSpec(Spec):
 
     weights: Weights = "full"
     activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
-    beta: Literal["absmean", "least_squares"] | Positive = "absmean"
+    beta: Literal["absmean", "least_squares", "learned"] | Positive = "absmean"
     beta_multiplier: Positive = 1.0
     beta_per: Literal["tensor", "channel"] = "tensor"
     activation_scale: Literal["token", "tensor", "batch"] = "token"

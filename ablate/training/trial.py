@@ -137,7 +137,8 @@ def prepare(
     indices = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
     images = datasets.Split(dataset.train.images[indices], dataset.train.labels[indices])
     if spec.recipe.full_epochs and model:
-        model.load_state_dict(_trained(checkpoint_spec(spec), dataset, images).state_dict())
+        full = _trained(checkpoint_spec(spec), dataset, images).state_dict()
+        model.load_state_dict(model.state_dict() | full)  # what learned betas begin at is not in it
         initialise(model, spec.recipe, spec.seed)
     return images, _trained(teacher_spec(spec), dataset, images) if distills(spec.recipe) else None
 

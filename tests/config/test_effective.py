@@ -48,7 +48,7 @@ RECIPE = {
 LAYER = {
     "weights": {"each": ["full", "binary", "int8"]},
     "activation_bits": ["none", 8],
-    "beta": ["absmean", 8.0],
+    "beta": ["absmean", "learned", 8.0],
     "beta_per": ["tensor", "channel"],
     "norm": [False, True, "unnormalised"],
     "straight_through": ["plain", "clipped", "none"],
