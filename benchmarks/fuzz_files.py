@@ -49,6 +49,7 @@ RECIPE: dict[str, list[Any]] = {
     "distill": [0, 0.5, 1],
     "temperature": [2.0, 4],
     "distill_blocks": [0.0, 1.5],
+    "teacher": ["none", "vit-micro", "some/teacher", "~/teacher"],
     "outer_full": [True, False],
     "bf16": [True, False, "auto"],
     "compile": [True, False],

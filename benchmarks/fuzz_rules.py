@@ -143,6 +143,7 @@ RECIPE = {
     "distill": real(0, 1),
     "temperature": real(0, above=True),
     "distill_blocks": real(0),
+    "teacher": lambda v: type(v) is str and v != "",
     "outer_full": flag,
     "bf16": either(flag, word("auto")),
     "compile": flag,

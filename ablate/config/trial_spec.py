@@ -139,10 +139,13 @@ class Recipe(Spec):
         progressive: How lambda grows, "linear" or "sigmoid"; None: no progressive quantization.
         progressive_share: The fraction of the steps after which lambda is 1.
         progressive_order: "together", or "depth": one layer group after the other, the first one first.
-        distill: The weight of the teacher's logits in the loss; cross-entropy has the rest. The teacher is
-            the same trial in full precision, without distillation.
+        distill: The weight of the teacher's logits in the loss; cross-entropy has the rest.
         temperature: Of both models' logits in distillation.
-        distill_blocks: The weight of the squared error between normalised block outputs.
+        distill_blocks: The weight of the squared error between normalised block outputs. The teacher's
+            blocks must be as many and of the same width.
+        teacher: None: the same trial in full precision, without distillation. Or a model that is trained
+            already: a `save_pretrained` folder, or a name as of `model`, whose head knows the data's classes.
+            It sees the model's images, augmented and mixed, in its own size and normalisation.
         initialise: Which parts begin at random weights in place of the checkpoint's, after `full_epochs`: the
             quantized layers; the linear layers of the encoder, whatever their precision, or those and the
             head; or all of the model. The teacher begins at the checkpoint's.
@@ -183,6 +186,7 @@ class Recipe(Spec):
     distill: float = Field(0.0, ge=0, le=1)
     temperature: Positive = 2.0
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
+    teacher: Annotated[str, Field(min_length=1)] | None = None
     initialise: Initialise = "checkpoint"
     initialiser: Literal["torch"] | Positive = "torch"
     trained: Literal["all", "head"] = "all"

@@ -31,8 +31,8 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
         By layer name, its precision.
 
     Raises:
-        BadInput: The configuration has no such record, or names a learned beta, whose factor `from_pretrained`
-            does not load.
+        BadInput: The configuration has no such record, or it names a learned beta, whose factor
+            `from_pretrained` does not load.
     """
     found = record_of(model)
     layers = found.get("layers")

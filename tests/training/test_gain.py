@@ -6,7 +6,6 @@ from tiny_training import PLAIN, net, splits, trained
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.models.loading import logits
 from ablate.training.initialisation import initialise
 from ablate.training.optim import optimizer_of
 from ablate.training.trainer import evaluate, train
