@@ -10,7 +10,7 @@ from fuzz_values import NUMBERS, OTHERS, TABLES, TIMES, near
 LAYER: dict[str, list[Any]] = {
     "weights": ["full", "binary", "ternary", "int4", "int8"],
     "activation_bits": [1, 2, 4, 8, 8.0, "none"],
-    "beta": ["absmean", "least_squares", 8, 8.0, 0.5, 5e-324],
+    "beta": ["absmean", "least_squares", "learned", 8, 8.0, 0.5, 5e-324],
     "beta_multiplier": [0.25, 0.5, 1, 1.0, 2.0, 1e308],
     "beta_per": ["tensor", "channel"],
     "activation_scale": ["token", "tensor", "batch"],
@@ -50,6 +50,7 @@ RECIPE: dict[str, list[Any]] = {
     "distill": [0, 0.5, 1],
     "temperature": [2.0, 4],
     "distill_blocks": [0.0, 1.5],
+    "teacher": ["none", "vit-micro", "some/teacher", "~/teacher"],
     "outer_full": [True, False],
     "bf16": [True, False, "auto"],
     "compile": [True, False],

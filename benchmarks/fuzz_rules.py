@@ -104,7 +104,7 @@ PARTS = ("quantized layers", "encoder", "encoder and head", "all")
 LAYER = {
     "weights": word("full", "binary", "ternary", "int4", "int8"),
     "activation_bits": optional(whole(1, 8)),
-    "beta": either(word("absmean", "least_squares"), real(0, above=True)),
+    "beta": either(word("absmean", "least_squares", "learned"), real(0, above=True)),
     "beta_multiplier": real(0, above=True),
     "beta_per": word("tensor", "channel"),
     "activation_scale": word("token", "tensor", "batch"),
@@ -144,6 +144,7 @@ RECIPE = {
     "distill": real(0, 1),
     "temperature": real(0, above=True),
     "distill_blocks": real(0),
+    "teacher": lambda v: type(v) is str and v != "",
     "outer_full": flag,
     "bf16": either(flag, word("auto")),
     "compile": flag,

@@ -2,7 +2,7 @@
 
 import codecs
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -123,17 +123,36 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a file's fields with its paths made absolute. A name stays a name."""
-    data = dict(data)
+    """Make the paths in a file's fields absolute, in place. A name stays a name."""
     for key in ("model", "space"):
-        if isinstance(value := data.get(key), str) and value not in (*bundled("model"), *KNOWN):
-            path = folder / local_path(value) if value else folder
-            is_path = _is_toml(path) if key == "space" else (path / "config.json").exists()
-            if ("/" in value or is_path) and path.exists():
-                data[key] = str(path.absolute())
+        if key in data:
+            data[key] = _absolute(data[key], folder, key == "space")
+    for recipe in _recipes(data):
+        if isinstance(names := recipe.get("teacher"), list):
+            recipe["teacher"] = [_absolute(name, folder) for name in names]
+        elif names is not None:
+            recipe["teacher"] = _absolute(names, folder)
     if isinstance(value := data.get("data"), str):
         data["data"] = absolute_data(value, folder)
     return data
+
+
+def _recipes(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tables of a study or a space that hold fields of the recipe."""
+    steps = data.get("steps")
+    for part in (data, data.get("space"), data.get("reference"), *(steps if isinstance(steps, list) else ())):
+        for key in ("recipe", "tune"):
+            if isinstance(part, dict) and isinstance(recipe := part.get(key), dict):
+                yield recipe
+
+
+def _absolute(name: Any, folder: Path, is_space: bool = False) -> Any:
+    """Return a model's or a space's name, absolute where it is the path of one."""
+    if not isinstance(name, str) or name in (*bundled("model"), *KNOWN, "none"):
+        return name
+    path = folder / local_path(name) if name else folder
+    is_path = _is_toml(path) if is_space else (path / "config.json").exists()
+    return str(path.absolute()) if ("/" in name or is_path) and path.exists() else name
 
 
 def _is_toml(path: Path) -> bool:

@@ -30,6 +30,7 @@ OFF: dict[str, Value | None] = {
     "distill": 0.0,
     "temperature": 2.0,
     "distill_blocks": 0.0,
+    "teacher": None,
     "initialise": "checkpoint",
     "initialise_blocks": None,
     "initialiser": "torch",
@@ -98,6 +99,7 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
     idle += ["epochs"] if recipe.image_views else []
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
     idle += ["temperature"] if recipe.distill == 0 else []
+    idle += ["teacher"] if recipe.distill == recipe.distill_blocks == 0 else []
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []
     if not quantized:
         idle += ["quantized_rate_multiplier", "quantized_weight_decay", "progressive"]

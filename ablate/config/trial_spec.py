@@ -68,7 +68,8 @@ class LayerSpec(Spec):
             scale for each output channel and take no beta.
         activation_bits: b of figure 4, 1 to 8. None keeps activations in floating point.
         beta: The scale of binary and ternary weights: "absmean", mean|W| (figure 7); "least_squares", the
-            scale that is nearest to W; or a number.
+            scale that is nearest to W; "learned", mean|W| times a factor that begins at 1 and is trained at
+            the learning rate of biases and norms, without weight decay; or a number.
         beta_multiplier: A factor of beta.
         beta_per: "tensor", one beta a layer, or "channel", one for each row of its weights.
         activation_scale: Whose maximum gamma is (figure 4): of each "token", or of the whole input, "tensor".
@@ -85,7 +86,7 @@ class LayerSpec(Spec):
 
     weights: Weights = "full"
     activation_bits: Annotated[int, Field(ge=1, le=8)] | None = 8
-    beta: Literal["absmean", "least_squares"] | Positive = "absmean"
+    beta: Literal["absmean", "least_squares", "learned"] | Positive = "absmean"
     beta_multiplier: Positive = 1.0
     beta_per: Literal["tensor", "channel"] = "tensor"
     activation_scale: Literal["token", "tensor", "batch"] = "token"
@@ -138,10 +139,13 @@ class Recipe(Spec):
         progressive: How lambda grows, "linear" or "sigmoid"; None: no progressive quantization.
         progressive_share: The fraction of the steps after which lambda is 1.
         progressive_order: "together", or "depth": one layer group after the other, the first one first.
-        distill: The weight of the teacher's logits in the loss; cross-entropy has the rest. The teacher is
-            the same trial in full precision, without distillation.
+        distill: The weight of the teacher's logits in the loss; cross-entropy has the rest.
         temperature: Of both models' logits in distillation.
-        distill_blocks: The weight of the squared error between normalised block outputs.
+        distill_blocks: The weight of the squared error between normalised block outputs. The teacher's
+            blocks must be as many and of the same width.
+        teacher: None: the same trial in full precision, without distillation. Or a model that is trained
+            already: a `save_pretrained` folder, or a name as of `model`, whose head knows the data's classes.
+            It sees the model's images, augmented and mixed, in its own size and normalisation.
         initialise: Which parts begin at random weights in place of the checkpoint's, after `full_epochs`: the
             quantized layers; the linear layers of the encoder, whatever their precision, or those and the
             head; or all of the model. The teacher begins at the checkpoint's.
@@ -183,6 +187,7 @@ class Recipe(Spec):
     distill: float = Field(0.0, ge=0, le=1)
     temperature: Positive = 2.0
     distill_blocks: float = Field(0.0, ge=0, allow_inf_nan=False)
+    teacher: Annotated[str, Field(min_length=1)] | None = None
     initialise: Initialise = "checkpoint"
     initialise_blocks: Annotated[int, Field(ge=0, le=100_000)] | None = None
     initialiser: Literal["torch"] | Positive = "torch"

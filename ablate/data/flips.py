@@ -1,9 +1,9 @@
 """Decides a study's augmentation: where classes are each other's mirror images, `true` augments nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ablate.config.designs import Step
+from ablate.config.recipe_values import with_recipe_values
 from ablate.config.study_spec import StudySpec
 from ablate.data.mirrored import Augment, augmentation
 
@@ -20,26 +20,7 @@ def decided(study: StudySpec, mirrored: Pairs) -> StudySpec:
     Returns:
         The study with the decided values.
     """
-
-    def axis(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(dict.fromkeys(augmentation(choice, mirrored) for choice in value))
-        return augmentation(value, mirrored)
-
-    def recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: axis(value) if key == "augment" else value for key, value in fields.items()}
-
-    def step(change: Step) -> Step:
-        return change.model_copy(update={"recipe": recipe(change.recipe), "tune": recipe(change.tune)})
-
-    parts = {
-        "recipe": study.recipe.model_copy(update={"augment": axis(study.recipe.augment)}),
-        "space": study.space.model_copy(update={"recipe": recipe(study.space.recipe)}),
-        "tune": recipe(study.tune),
-        "steps": tuple(map(step, study.steps)),
-        "reference": study.reference and step(study.reference),
-    }
-    return study.model_copy(update=parts)
+    return with_recipe_values(study, "augment", lambda value: augmentation(value, mirrored))
 
 
 def notice(values: Sequence[Augment | Any], mirrored: Pairs) -> str:

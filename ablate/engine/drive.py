@@ -119,9 +119,10 @@ def _run_stages(driver: Driver, planned: Plan, session: Session) -> None:
     with interruptible(driver.stop):
         address = session.resources.address
         files = locating.files(driver.study.model) if address else {}  # for nodes without the model's folder
+        taught = {name: locating.files(name) for name in planned.teachers if address}
         table = _layer_latencies(driver, planned, session, files)
         driver.trials_begun = True
-        _run_trials(driver, planned, session, table, files)
+        _run_trials(driver, planned, session, table, {driver.study.model: files, **taught})
     if driver.stopped:
         raise KeyboardInterrupt
     _measure_front(driver, planned, session, files)
@@ -142,7 +143,11 @@ def _layer_latencies(
 
 
 def _run_trials(
-    driver: Driver, planned: Plan, session: Session, table: LatencyTable | None, files: dict[str, bytes]
+    driver: Driver,
+    planned: Plan,
+    session: Session,
+    table: LatencyTable | None,
+    files: dict[str, dict[str, bytes]],
 ) -> None:
     early_stopping = driver.study.early_stopping
     rungs = early_stopping.divisors if early_stopping else ()

@@ -199,7 +199,9 @@ def _rate(
     plan: Plan, spec: TrialSpec, model: torch.nn.Module, preprocess: Preprocess, seconds: float
 ) -> float:
     """Images trained a second, in batches as large as `seconds` allow: a large model's may take minutes."""
-    teacher = checkpoints.load(spec.model, plan.dataset.classes).eval()  # untrained, it costs the same
+    teacher = trial.external_teacher(spec, plan.dataset)
+    if teacher is None:
+        teacher = checkpoints.load(spec.model, plan.dataset.classes).eval()  # untrained, it costs the same
     endless = {"epochs": 10**6, "image_views": None, "validate_every": 1, "compile": False}
     recipe = spec.recipe.model_copy(update=endless)
     images, labels = plan.dataset.train.images, plan.dataset.train.labels

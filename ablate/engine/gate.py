@@ -14,7 +14,7 @@ from ablate.models.image_processors import TOLERANCE
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training import trial
 
-About = Literal["images", "image processor", "checkpoint", "layers", "packed model"]
+About = Literal["images", "image processor", "checkpoint", "teacher", "layers", "packed model"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def check_study(study: StudySpec | str | Path) -> list[Check]:
         study: A spec, a built-in name or the path of a TOML file.
 
     Returns:
-        The results for the images, the model's image processor, checkpoint and layers, and the packed model.
+        The results for the images, the model's image processor, checkpoint and layers, external teachers,
+        and the packed model.
 
     Raises:
         BadInput: Something is not what the study needs; the message names the rule, the value and the next
@@ -71,6 +72,7 @@ def gate(planned: Plan) -> list[Check]:
         *(Check("images", note) for note in (*dataset.notes, *planned.notices)),  # printed by others too
         Check("image processor", _processor(study.model)),
         *(Check("checkpoint", note, notable=new_head) for note in report.notes),
+        *(Check("teacher", note, notable=True) for note in planned.teachers.values()),
         *(Check("layers", f"some stay full: {reason}") for reason in planned.left_out),
         Check("packed model", "an all-binary copy gives the same logits after packing and loading"),
     ]

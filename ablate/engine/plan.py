@@ -2,18 +2,19 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ablate.config.builtin import absolute_data
-from ablate.config.designs import Step
+from ablate.config.recipe_values import recipe_values, steps_of
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
-from ablate.config.trial_spec import TrialSpec, Value
+from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets, flips
+from ablate.engine.teachers import check_teachers, with_absolute_teachers
 from ablate.errors import BadInput
 from ablate.models import checkpoints, digests, layer_groups, locating, unquantizable
 from ablate.models.preprocessing import Preprocess
@@ -46,6 +47,7 @@ class Plan:
         count: Counts what is bounded of a trial's cost, before it is trained.
         left_out: Why some layers of the model cannot be quantized.
         notices: What the user should know before anything is trained.
+        teachers: What became of each external teacher's head, by name.
     """
 
     study: StudySpec
@@ -55,14 +57,19 @@ class Plan:
     count: Counter
     left_out: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    teachers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def contents(self) -> dict[str, str]:
-        """Digests of what the dataset and the model hold, whatever their names are."""
-        return {
+        """Digests of what the dataset, the model and external teachers hold, whatever their names are."""
+        classes = self.dataset.classes
+        contents = {
             "dataset_sha256": self.dataset.digest,
-            "model_sha256": digests.start(self.study.model, self.dataset.classes),
+            "model_sha256": digests.start(self.study.model, classes),
         }
+        if self.teachers:
+            contents["teacher_sha256"] = " ".join(digests.start(name, classes) for name in self.teachers)
+        return contents
 
     @property
     def anchors(self) -> list[TrialSpec]:
@@ -88,6 +95,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     """
     absolute = {"model": locating.absolute(study.model), "data": absolute_data(study.data, Path())}
     study = study.with_descriptions().model_copy(update={"recipe": resolve(study.recipe), **absolute})
+    study = with_absolute_teachers(study)
     dataset = trial.load_data(study.data, study.model)
     study, notices = _flips(study, dataset, records)
     model, preprocess = (
@@ -99,7 +107,8 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     searched = _searched_groups(study, groups)
     _check_rungs(study, dataset)
     _check_blocks(study, model)
-    if 1 in (len(dataset.train), *_recipe_values(study, "batch_size")):
+    heads_of_teachers = check_teachers(study, model, preprocess, dataset.classes)
+    if 1 in (len(dataset.train), *recipe_values(study, "batch_size")):
         image = torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy())  # (1, 3, H, W)
         check_single(model, preprocess(image))
     count = Counter(model, preprocess, groups)
@@ -114,7 +123,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     if study.final and (opened := openings.notice(study, dataset)):
         notices += (opened,)
     left_out = tuple(dict.fromkeys(unquantizable.unquantizable(model).values()))
-    planned = Plan(study, groups, dataset, search, count, left_out, notices)
+    planned = Plan(study, groups, dataset, search, count, left_out, notices, heads_of_teachers)
     if not planned.anchors:
         raise _no_point(planned)
     return planned
@@ -135,7 +144,7 @@ def _searched_groups(study: StudySpec, groups: dict[str, list[str]]) -> list[str
     searched = dict.fromkeys(
         name for pattern in study.space.groups for name in layer_groups.match(pattern, groups, "layer group")
     )
-    for step in _steps(study):
+    for step in steps_of(study):
         for pattern in step.groups:
             layer_groups.match(pattern, searched, "layer group")
     return [name for name in groups if name in searched]
@@ -159,7 +168,7 @@ def _flips(
     study: StudySpec, dataset: datasets.Dataset, records: Sequence[Record]
 ) -> tuple[StudySpec, tuple[str, ...]]:
     """The study with its flips decided, and notices about them. Raises BadInput for records with others."""
-    notice = flips.notice(_recipe_values(study, "augment"), dataset.mirrored)
+    notice = flips.notice(recipe_values(study, "augment"), dataset.mirrored)
     if dataset.mirrored and any(record["spec"]["recipe"].get("augment") is True for record in records):
         raise BadInput(f"a version that flipped images began this run. {notice} Begin a new run")
     return flips.decided(study, dataset.mirrored), (notice,) if notice else ()
@@ -180,10 +189,10 @@ def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
 
 def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
     """Raises BadInput where a recipe needs the blocks of a model that has none."""
-    for field, off in {"compile": "false", "distill_blocks": "0"}.items():
-        if not layer_groups.blocks(model) and any(_recipe_values(study, field)):
-            rule = f"{field} needs a model with blocks, and {study.model!r} has none"
-            raise BadInput(f"{rule}; set {field} = {off}")
+    for needs, off in {"compile": "false", "distill_blocks": "0"}.items():
+        if not layer_groups.blocks(model) and any(recipe_values(study, needs)):
+            rule = f"{needs} needs a model with blocks, and {study.model!r} has none"
+            raise BadInput(f"{rule}; set {needs} = {off}")
 
 
 def _check_tuned(cells: Mapping[str, Cell]) -> None:
@@ -192,18 +201,6 @@ def _check_tuned(cells: Mapping[str, Cell]) -> None:
         if field := next((field for field in cell.tune if field in cell.fixed), None):
             rule = f"a cell must not tune what its own steps and choices set, but {name!r} does with {field}"
             raise BadInput(f"{rule}; leave it out of `tune` there, or out of its `recipe`")
-
-
-def _steps(study: StudySpec) -> list[Step]:
-    """The steps of a design, and its reference."""
-    return [*study.steps, *([study.reference] if study.reference else [])]
-
-
-def _recipe_values(study: StudySpec, field: str) -> list[Value]:
-    """Every value that a study has for a field of the recipe: in its recipe, space, tuning and steps."""
-    parts = [part for step in _steps(study) for part in (step.recipe, step.tune)]
-    recipes = [study.recipe.model_dump(), study.space.recipe, study.tune, *parts]
-    return [value for recipe in recipes if field in recipe for value in values(recipe[field])]
 
 
 def proposer_of(

@@ -100,13 +100,14 @@ def _planned(
     study: StudySpec, path: Path, storage: str | None
 ) -> "tuple[Plan, list[Record], Storage | None]":
     from ablate.engine.plan import plan
-    from ablate.engine.same_records import check_records
+    from ablate.engine.same_records import check_records, relocated
     from ablate.runs.provenance import check_contents, keep_model
     from ablate.runs.same_study import check_same
     from ablate.training.checkpoint_store import Storage
 
     records = ledger.read(path / "ledger.jsonl")
     check_same(path, study, records)
+    records = [relocated(record, study) for record in records]
     keep_model(path, study.model)
     planned = plan(study, records)
     check_contents(path, planned.contents)

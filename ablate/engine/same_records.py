@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate.config.canonical import effective
+from ablate.config.recipe_values import teachers
+from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
 from ablate.engine.plan import Plan
 from ablate.engine.warm_start import difference
@@ -29,13 +31,29 @@ def check_records(path: Path, planned: Plan, records: Sequence[Record]) -> None:
     """
     known, study = read_provenance(path), planned.study
     for record in records:
-        spec = effective(trial_of(record)).model_copy(update={"model": study.model, "data": study.data})
+        spec = effective(trial_of(relocated(record, study)))
         fault = "" if "study" in known else _outside(planned, spec, is_searched(record))
         is_unchecked = not fault and "model_sha256" not in known
         if is_unchecked and trial_id(spec, planned.dataset) != record["trial_id"]:
             fault = "its dataset or its model was another one"
         if fault:
             raise edited(path, [f"trial {record['trial_id']} is none of its trials: {fault}"])
+
+
+def relocated(record: Record, study: StudySpec) -> Record:
+    """A run's record with the model, the data and the external teacher of its study: folders may have moved.
+
+    Args:
+        record: Of the run. It stays as it is.
+        study: Of the run. Where it has several teachers, they keep their names.
+
+    Returns:
+        The record.
+    """
+    spec = record["spec"] | {"model": study.model, "data": study.data}
+    if len(names := teachers(study)) == 1 and spec["recipe"].get("teacher"):
+        spec["recipe"] = spec["recipe"] | {"teacher": names[0]}
+    return {**record, "spec": spec}
 
 
 def _outside(planned: Plan, spec: TrialSpec, searched: bool) -> str:

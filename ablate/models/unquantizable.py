@@ -120,16 +120,17 @@ def unfit(linear: nn.Linear) -> str | None:
         The reason; None for a plain nn.Linear and for a BitLinear, which can be replaced.
     """
     kind, tensors = type(linear), {*linear._parameters, *linear._buffers}
+    parts = {"weight", "bias"} if kind is nn.Linear else vars(kind).get("parts")  # those of a BitLinear
     if parametrized := getattr(linear, "parametrizations", None):
         by = type(next(iter(parametrized.values()))[0]).__name__.strip("_")
         mend = "use torch.nn.utils.parametrize.remove_parametrizations first"
         return f"a layer parametrized by {by} would lose that; {mend}"
-    if kind is not nn.Linear and "is_plain_linear" not in vars(kind):
+    if parts is None:
         return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
-    if tensors != {"weight", "bias"}:
-        parts = ", ".join(sorted(tensors - {"weight", "bias"})) or "something else"
+    if tensors != parts:
+        others = ", ".join(sorted(tensors - parts)) or "something else"
         mend = "remove its pruning or normalisation first"
-        return f"a layer that computes its weight or bias from {parts} would lose that; {mend}"
+        return f"a layer that computes its weight or bias from {others} would lose that; {mend}"
     if linear._modules or "forward" in vars(linear):
         return "a layer with modules or a forward of its own would lose them"
     if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:

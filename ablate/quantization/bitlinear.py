@@ -68,6 +68,7 @@ class BitLinear(nn.Linear):
         **fields: Those of `LayerSpec`; weights are "binary" by default.
 
     Attributes:
+        gain: The trained factor of a learned beta, (1,) or (out_features,); None: beta is not learned.
         ramp: The lambda of progressive quantization, 0-dimensional; None: 1. Only training reads it.
         images: How many images the input has, set by the model around the layer; None: unknown. Only
             evaluation with the tensor's activation scale reads it.
@@ -77,7 +78,8 @@ class BitLinear(nn.Linear):
         BadInput: The weights are "full", or the norm depends on the layer's place in a model.
     """
 
-    is_plain_linear = True  # a weight and a bias, as far as `unfit` is concerned
+    parts = frozenset({"weight", "bias", "gain"})  # its tensors, as far as `unfit` is concerned
+    gain: nn.Parameter | None
     ramp: Tensor | None = None
     images: int | None = None
 
@@ -98,13 +100,15 @@ class BitLinear(nn.Linear):
         if not isinstance(self.spec.norm, bool):
             rule = "norm of a single layer must be true or false"
             raise BadInput(f"{rule}, but got {self.spec.norm!r}; quantize_ resolves it")
+        self.register_parameter("gain", _gain(self.weight, self.spec))
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
         """Make a BitLinear that takes the place of a linear layer.
 
         Args:
-            linear: Its weight and bias parameters and its hooks are taken over.
+            linear: Its weight and bias parameters and its hooks are taken over, and the gain of a BitLinear
+                whose beta is learned in the same way. Any other gain begins at 1.
             **fields: Those of `LayerSpec`.
 
         Raises:
@@ -115,6 +119,9 @@ class BitLinear(nn.Linear):
         with torch.device("meta"):
             layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **fields)
         layer.weight, layer.bias = linear.weight, linear.bias
+        layer.gain, earlier = _gain(layer.weight, layer.spec), getattr(linear, "gain", None)
+        if layer.gain is not None and earlier is not None and earlier.shape == layer.gain.shape:
+            layer.gain = earlier
         carry_hooks(linear, layer)
         return layer.train(linear.training)
 
@@ -124,12 +131,31 @@ class BitLinear(nn.Linear):
             raise BadInput(f"{rule}; make the layer ternary, or remove its pruning")
         if self.training:
             return self._rounded(x)
-        if not is_differentiated(x, self.weight):
+        if not is_differentiated(x, *self.parameters()):
             return self._exact(x)
         with torch.no_grad():
             exact = self._exact(x)
         rounded = self._rounded(x.to(self.weight.dtype)).to(exact.dtype)
         return straight_through(rounded, exact).clone()  # no view, so that it may be changed in place
+
+    def levels_and_scale(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Quantize the weights, so that levels * scale approximates them.
+
+        Args:
+            dtype: Of the result; None: that of the weights, or float32 for float16.
+
+        Returns:
+            levels: Integers (out, in).
+            scale: 0-dimensional, or (out, 1) per channel. Of a learned beta, mean|W| times the gain, to which
+                alone its gradient goes.
+        """
+        weight = self.weight.detach()
+        weight = _at_least_float32(weight) if dtype is None else weight.to(dtype)
+        levels, scale = quantize_weights(weight, self.spec)
+        if self.gain is not None:
+            # As the step of LSQ, arXiv 1902.08153, but relative to mean|W|: one learning rate suits all.
+            scale = scale * self.gain.to(scale.dtype).reshape(scale.shape)
+        return levels, scale
 
     def _rounded(self, x: Tensor) -> Tensor:
         """De-quantized values in floating point: what training computes, and whose gradients count."""
@@ -147,11 +173,13 @@ class BitLinear(nn.Linear):
 
     def _quantized_weight(self) -> Tensor:
         """beta W~ in floating point, its gradient straight through to W where the spec has one."""
+        levels, beta = self.levels_and_scale()
         with torch.no_grad():
-            levels, beta = quantize_weights(_at_least_float32(self.weight), self.spec)
             clipped = self.spec.straight_through == "clipped" and TABLE[self.spec.weights].has_beta
-            inside = self.weight.abs() <= beta if clipped else None  # arXiv 1602.02830 eq. 4, its 1 for beta
-            value = levels.mul_(beta).to(self.weight.dtype)
+            # arXiv 1602.02830 eq. 4, its 1 for beta
+            inside = self.weight.abs() <= beta.abs() if clipped else None
+        # Of a learned beta the product is differentiated: the gain's gradient is that of levels * mean|W|.
+        value = (levels.mul_(beta) if self.gain is None else levels * beta).to(self.weight.dtype)
         if self.spec.straight_through is None:
             return value
         return straight_through(self.weight, value, inside)
@@ -183,7 +211,7 @@ class BitLinear(nn.Linear):
         wide = torch.promote_types(self.weight.dtype, torch.float32)
         with no_autocast(x.device):
             x = self._normed(x.to(wide))
-            weight, beta = quantize_weights(self.weight.to(wide), spec)  # (out, in), () or (out, 1)
+            weight, beta = self.levels_and_scale(wide)  # (out, in), () or (out, 1)
             beta = beta.flatten()  # (1,) or (out,)
             if spec.activation_bits is None:
                 y = F.linear(x, weight) * beta
@@ -208,9 +236,27 @@ class BitLinear(nn.Linear):
             warnings.warn(f"{fact}: quantize_ that model again before the adapter is loaded", stacklevel=1)
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the layer; one that an earlier version pickled has no gain."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._parameters.setdefault("gain", None)
+
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         return f"{super().extra_repr()}, {fields}"
+
+
+def has_gain(spec: LayerSpec) -> bool:
+    """Whether a layer of a spec has a gain: a learned beta. int4 and int8 take no beta."""
+    return spec.beta == "learned" and TABLE[spec.weights].has_beta
+
+
+def _gain(weight: Tensor, spec: LayerSpec) -> nn.Parameter | None:
+    """The factor of a learned beta where it begins, trained where the weights are."""
+    if not has_gain(spec):
+        return None
+    ones = weight.new_ones(len(weight) if spec.beta_per == "channel" else 1)
+    return nn.Parameter(ones, weight.requires_grad)
 
 
 refuse_merging(BitLinear)

@@ -10,7 +10,8 @@ from torch.autograd import forward_ad
 class _StraightThrough(torch.autograd.Function):
     """Returns value; its gradient goes to x: x + (value - x).detach() without the rounding error.
 
-    With `inside`, a mask of x's shape, only the elements inside have a gradient.
+    With `inside`, a mask of x's shape, only the elements inside have a gradient. It goes to value as well,
+    where that depends on what is trained.
     """
 
     generate_vmap_rule = True  # for torch.func
@@ -24,13 +25,13 @@ class _StraightThrough(torch.autograd.Function):
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         (inside,) = ctx.saved_tensors
-        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), None, None
+        return grads[0] if inside is None else torch.where(inside, grads[0], 0.0), grads[0], None
 
 
 def straight_through(x: Tensor, value: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Return `value`, with a gradient that goes to x, or to its elements `inside` alone."""
+    """Return `value`, with a gradient that goes to x, or to its elements `inside` alone, and to `value`."""
     return _StraightThrough.apply(x, value, inside)
 
 

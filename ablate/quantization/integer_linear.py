@@ -15,7 +15,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.quantization.bitlinear import BitLinear, carry_hooks, no_autocast, separate_images
 from ablate.quantization.gradients import is_differentiated, straight_through
-from ablate.quantization.quantizers import quantize_activations, quantize_weights
+from ablate.quantization.quantizers import quantize_activations
 
 
 @cache
@@ -188,8 +188,8 @@ def as_integers(model: nn.Module) -> Iterator[None]:
     layers = {name: layer for name, layer in modules.items() if layer.weight.dtype == torch.float32}
     try:
         for name, layer in layers.items():
-            levels, beta = quantize_weights(layer.weight.detach(), layer.spec)
-            integer = IntegerLinear(levels.to(torch.int8), beta.flatten(), layer.bias, layer.spec)
+            levels, beta = layer.levels_and_scale()
+            integer = IntegerLinear(levels.to(torch.int8), beta.detach().flatten(), layer.bias, layer.spec)
             carry_hooks(layer, integer)
             model.set_submodule(name, integer)
         yield

@@ -42,8 +42,10 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
     full = getattr(torch, dtype)
     tensors: TensorLayout = {}
     for key, value in model.state_dict().items():
-        name = key.removesuffix(".weight")
-        if name in layers and name != key:
+        name, _, part = key.rpartition(".")
+        if name in layers and part == "gain":  # of a learned beta, which is stored
+            continue
+        if name in layers and part == "weight":
             spec = layers[name]
             channels = value.shape[0] if spec.beta_per == "channel" or not TABLE[spec.weights].has_beta else 1
             tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))

@@ -33,7 +33,6 @@ from ablate.quantization.packed_files import TENSORS as TENSORS
 from ablate.quantization.packed_files import read as read
 from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, naming_versions, sha256
 from ablate.quantization.packing_rules import check_packable, refuse_saving
-from ablate.quantization.quantizers import quantize_weights
 from ablate.quantization.wrappers import plain_names, unwrapped
 
 
@@ -47,7 +46,8 @@ def pack(
     """Write a model to a folder as packed.json and model.safetensors.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
-    its bias. A warning says where `load_packed` will need a skeleton.
+    its bias; a learned beta is stored as what it has become. A warning says where `load_packed` will need a
+    skeleton.
 
     Args:
         model: Its other tensors are stored as they are. DDP, DataParallel, AveragedModel and torch.compile
@@ -69,11 +69,12 @@ def pack(
     _check_target(directory := local_path(directory))
     check_packable(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
-    layers = {name: module.spec for name, module in modules if isinstance(module, BitLinear)}
+    layers = {name: module for name, module in modules if isinstance(module, BitLinear)}
     tensors = _tensors(model, layers, dtype)
     short = plain_names(model, [*layers, *tensors])
     tensors = {short[key]: value for key, value in tensors.items()}
-    header = header_of(model, {short[name]: spec for name, spec in layers.items()}, preprocess, dtype)
+    specs = {short[name]: layer.spec for name, layer in layers.items()}
+    header = header_of(model, specs, preprocess, dtype)
     if why := _needs_skeleton(model, header, tensors):
         warnings.warn(f"load_packed will need a skeleton of this model: {why}", stacklevel=2)
     data = _serialised(tensors)
@@ -189,7 +190,7 @@ def _check_target(directory: Path) -> None:
         raise BadInput(f"packing must not overwrite a model, but {other}; give another")
 
 
-def _tensors(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: Dtype) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, layers: Mapping[str, BitLinear], dtype: Dtype) -> dict[str, Tensor]:
     """The tensors to store, by name. Raises BadInput for a value that cannot be stored."""
     full = getattr(torch, dtype)
     tensors: dict[str, Tensor] = {}
@@ -197,14 +198,16 @@ def _tensors(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: Dtype) ->
         if value.is_meta:
             rule = f"a model must have values to be packed, but {key!r} is on the meta device"
             raise BadInput(f"{rule}; load its weights first")
-        name = key.removesuffix(".weight")
-        if name in layers and name != key:
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
-            levels, beta = quantize_weights(value, layers[name])
+        name, _, part = key.rpartition(".")
+        if name in layers and part == "gain":
+            continue
+        if name in layers and part == "weight":
+            layer = layers[name]
+            levels, beta = layer.levels_and_scale(torch.promote_types(value.dtype, torch.float32))
             if not (beta.isfinite().all() and value.isfinite().all()):
                 raise BadInput(f"weights must be finite, but those of layer {name!r} are not; train it again")
-            tensors[f"{name}.packed"] = pack_levels(levels, layers[name].weights)
-            tensors[f"{name}.beta"] = beta.float().flatten()
+            tensors[f"{name}.packed"] = pack_levels(levels, layer.spec.weights)
+            tensors[f"{name}.beta"] = beta.detach().float().flatten()
         else:
             stored = value.to(full if value.is_floating_point() else value.dtype).contiguous()
             # a mask may hold infinities

@@ -72,17 +72,19 @@ def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
 
     Args:
         w: Weights (out, in), floating point.
-        spec: The precision, not "full".
+        spec: The precision, not "full". A learned beta has the value at which it begins, mean|W|:
+            `BitLinear.levels_and_scale` has what it has learned.
 
     Returns:
         levels: Integers of w's shape and dtype.
         scale: 0-dimensional, or (out, 1) per channel.
     """
+    rule: Beta = "absmean" if spec.beta == "learned" else spec.beta
     if spec.weights == "binary":
-        levels, _, beta = binarize(w, spec.beta, spec.beta_per)
+        levels, _, beta = binarize(w, rule, spec.beta_per)
         return levels, beta * spec.beta_multiplier
     if spec.weights == "ternary":
-        levels, beta = ternarize(w, spec.beta, spec.beta_per)
+        levels, beta = ternarize(w, rule, spec.beta_per)
         return levels, beta * spec.beta_multiplier
     # int4 and int8: symmetric, rounded to nearest, a scale for each output channel
     scale = w.abs().amax(1, keepdim=True) / TOP[spec.weights]  # (out, 1)

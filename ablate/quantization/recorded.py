@@ -11,7 +11,7 @@ from torch import nn
 from ablate.config.trial_spec import LayerSpec, checked
 from ablate.errors import BadInput, short_repr
 from ablate.models.renamed_modules import spellings
-from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.bitlinear import BitLinear, has_gain
 
 METHOD = "ablate"
 FIELD = "quantization_config"
@@ -31,7 +31,8 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
         By layer name, its precision.
 
     Raises:
-        BadInput: The configuration has no such record.
+        BadInput: The configuration has no such record, or it names a learned beta, whose factor
+            `from_pretrained` does not load.
     """
     found = record_of(model)
     layers = found.get("layers")
@@ -40,7 +41,19 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
         raise BadInput(f"{rule}, but got {short_repr(found or None)}; give quantize_ the precisions")
     specs = {name: checked(LayerSpec, fields, f"{FIELD} of {name!r}") for name, fields in layers.items()}
     own = _own_names(model, [*specs])
-    return {own[name]: spec for name, spec in specs.items() if name in own}
+    precisions = {own[name]: spec for name, spec in specs.items() if name in own}
+    _check_learned(model, precisions)
+    return precisions
+
+
+def _check_learned(model: nn.Module, precisions: dict[str, LayerSpec]) -> None:
+    """Raises BadInput where what a beta has learned is lost: `from_pretrained` reads no gains."""
+    gains = {name for name, module in model.named_modules() if getattr(module, "gain", None) is not None}
+    learned = [name for name, spec in precisions.items() if has_gain(spec)]
+    if lost := next((name for name in learned if name not in gains), None):
+        rule = f"the beta of {lost!r} is learned, and from_pretrained has not loaded its factor"
+        mend = "keep the trained model's state_dict() with torch.save, and load that after quantize_"
+        raise BadInput(f"{rule}; {mend}, or pack the trained model")
 
 
 def _own_names(model: nn.Module, names: list[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from ablate.config.recipe_values import teachers
 from ablate.reporting.run_results import RunResults
 from ablate.runs.run import Run
 
@@ -21,6 +22,8 @@ def provenance_terms(run: Run) -> dict[str, str]:
         "commit": _commit(known),
         "started": known.get("started_at"),
     }
+    if names := teachers(study):
+        terms["teacher"] = ", ".join(names)
     resumed = known.get("resumed")
     if resumes := [each for each in resumed if isinstance(each, dict)] if isinstance(resumed, list) else []:
         texts = [f"{each.get('started_at')} at commit {_commit(each) or 'not known'}" for each in resumes]

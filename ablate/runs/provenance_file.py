@@ -7,7 +7,7 @@ from typing import Any
 
 FILE = "provenance.json"
 KINDS: dict[str, type] = {
-    **dict.fromkeys(("dataset_sha256", "model_sha256", "started_at", "git_commit"), str),
+    **dict.fromkeys(("dataset_sha256", "model_sha256", "teacher_sha256", "started_at", "git_commit"), str),
     **dict.fromkeys(("versions", "hardware", "study"), dict),
     **dict.fromkeys(("command", "classes", "layer_groups", "resumed", "checks"), list),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.config.canonical import asked
+from ablate.config.recipe_values import steps_of, teachers, with_recipe_values
 from ablate.config.study_spec import OLDER, StudySpec
 from ablate.config.trial_spec import checked
 from ablate.errors import BadInput, short_repr
@@ -19,8 +20,8 @@ from ablate.runs.provenance_file import read_provenance
 from ablate.runs.record import Record
 
 MAX_DIFFERENCES = 4  # that a message names
-# Texts and limits, which may change while a run goes on. The contents of model and data are compared by
-# `check_contents`: their folders may move.
+# Texts and limits, which may change while a run goes on. The contents of model, data and teacher are compared
+# by `check_contents`: their folders may move.
 MAY_CHANGE = {"name", "question", "source", "cost", "expected", "command", "described", "model", "data"}
 MAY_CHANGE |= {"trials", "hours", "max_size_bytes", "max_latency_ms", "min_accuracy"}
 MAY_CHANGE |= {"space.name", "space.description"}
@@ -40,7 +41,9 @@ def check_same(path: Path, study: StudySpec, records: Iterable[Record]) -> None:
     """
     before = read_provenance(path).get("study")
     if isinstance(before, dict):
-        found = _changes(_completed(before), study_fields(study))
+        then = _read(before)
+        now = _with_name_of_teacher(study, then) if then else study
+        found = _changes(study_fields(then) if then else before, study_fields(now))
     else:
         found = _changed_recipe(study, records)
     if changes := list(islice(found, MAX_DIFFERENCES)):
@@ -59,12 +62,20 @@ def study_fields(study: StudySpec) -> dict[str, Any]:
     return dict(json.loads(json.dumps(study.model_dump())))
 
 
-def _completed(fields: dict[str, Any]) -> dict[str, Any]:
-    """A recorded study with the fields that its version did not have yet, where this version can read it."""
+def _read(fields: dict[str, Any]) -> StudySpec | None:
+    """A recorded study with the fields that its version did not have yet; None where it cannot be read."""
     ours = {name: value for name, value in fields.items() if name in StudySpec.model_fields}
     with suppress(BadInput):
-        return study_fields(checked(StudySpec, OLDER | ours, "provenance.json"))
-    return fields
+        return checked(StudySpec, OLDER | ours, "provenance.json")
+    return None
+
+
+def _with_name_of_teacher(study: StudySpec, then: StudySpec) -> StudySpec:
+    """The study with the name that its only external teacher had: its folder may have moved."""
+    before, now = teachers(then), teachers(study)
+    if not len(before) == len(now) == 1:
+        return study
+    return with_recipe_values(study, "teacher", lambda name: before[0] if name == now[0] else name)
 
 
 def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
@@ -82,8 +93,8 @@ def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _changed_recipe(study: StudySpec, records: Iterable[Record]) -> Iterator[str]:
     """The fields of the recipe that nothing in the study varies, and that a record has otherwise."""
-    steps = [*study.steps, *([study.reference] if study.reference else [])]
-    varied = {*study.space.recipe, *study.tune}.union(*({*step.recipe, *step.tune} for step in steps))
+    steps = steps_of(study)
+    varied = {"teacher"}.union(study.space.recipe, study.tune, *(step.recipe | step.tune for step in steps))
     ours = {name: value for name, value in study.recipe.model_dump().items() if name not in varied}
     seen = set()
     for record in records:

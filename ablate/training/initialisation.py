@@ -56,6 +56,8 @@ def _renew(model: nn.Module, seed: int) -> None:
 
 
 def _draw(layer: nn.Linear, recipe: Recipe) -> None:
+    if isinstance(layer, BitLinear) and layer.gain is not None:
+        layer.gain.fill_(1.0)
     if recipe.initialiser == "torch":
         fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
         layer.load_state_dict(layer.state_dict() | fresh.state_dict())

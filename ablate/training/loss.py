@@ -19,10 +19,11 @@ class Objective:
     Args:
         model: The classifier to train.
         recipe: Gives the weights of the terms.
-        teacher: A model of the same structure, in evaluation mode.
+        teacher: A classifier that takes the same pixels, in evaluation mode.
 
     Raises:
-        BadInput: The recipe distills and there is no teacher, or it compares blocks and the model has none.
+        BadInput: The recipe distills and there is no teacher, or it compares blocks and the model has none,
+            or the teacher others.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> None:
@@ -34,6 +35,9 @@ class Objective:
         if recipe.distill_blocks and not self.blocks:
             mend = "set distill_blocks = 0"
             raise BadInput(f"distill_blocks needs a model with blocks, and this one has none; {mend}")
+        self.teacher_blocks = blocks(teacher) if self.blocks and teacher is not None else []
+        if len(self.blocks) != len(self.teacher_blocks):
+            raise _others(f"the model has {len(self.blocks)} and the teacher {len(self.teacher_blocks)}")
 
     def __call__(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """The loss, 0-dimensional. pixels: (B, 3, H, W), preprocessed; labels: (B,) or (B, classes)."""
@@ -43,16 +47,24 @@ class Objective:
         loss = F.cross_entropy(student, labels, label_smoothing=recipe.label_smoothing)
         if self.teacher is None or not distills(recipe):
             return loss
-        with torch.no_grad(), _outputs(self.teacher, self.blocks) as teacher_blocks:
+        with torch.no_grad(), _outputs(self.teacher, self.teacher_blocks) as teacher_blocks:
             target = logits(self.teacher, pixels).float()  # (B, classes)
         if recipe.distill:
             divergence = _divergence(student, target, recipe.temperature)
             loss = (1 - recipe.distill) * loss + recipe.distill * divergence
         if self.blocks:
-            pairs = zip(own_blocks, teacher_blocks, strict=True)
+            pairs = [*zip(own_blocks, teacher_blocks, strict=True)]
+            if pair := next((pair for pair in pairs if pair[0].shape != pair[1].shape), None):
+                own, other = ("x".join(map(str, output.shape[1:])) for output in pair)
+                raise _others(f"an output of the model is {own} and of the teacher {other}")
             errors = [F.mse_loss(_normalised(own), _normalised(other)) for own, other in pairs]
             loss = loss + recipe.distill_blocks * torch.stack(errors).mean()
         return loss
+
+
+def _others(how: str) -> BadInput:
+    rule = "distill_blocks needs a teacher with blocks of the same number, tokens and width"
+    return BadInput(f"{rule}, but {how}; set distill_blocks = 0, or give another teacher")
 
 
 def distills(recipe: Recipe) -> bool:

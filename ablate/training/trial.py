@@ -15,6 +15,7 @@ from ablate.hardware import device, device_name
 from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization import quantize
+from ablate.training.external_teacher import check_teacher, load_teacher
 from ablate.training.initialisation import initialise
 from ablate.training.loss import distills
 from ablate.training.teacher_cache import teacher
@@ -56,7 +57,7 @@ def preprocess_of(model: str, dataset: datasets.Dataset) -> Preprocess:
 def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     """A hash of all that can change a trial's outcome.
 
-    That is the resolved spec with its seed, and the digests of data and checkpoint.
+    That is the resolved spec with its seed, and the digests of data, checkpoint and external teacher.
 
     Args:
         spec: The trial.
@@ -71,6 +72,8 @@ def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
     dataset = dataset or load_data(spec.data, spec.model)
     contents = {"data": dataset.digest, "model": digests.start(spec.model, dataset.classes)}
     settings = asked(resolved(spec, dataset), exclude={*contents})  # contents count, not names
+    if taught_by := settings["recipe"].pop("teacher", None):
+        contents["teacher"] = digests.start(taught_by, dataset.classes)
     text = json.dumps({"spec": settings, **contents}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -131,15 +134,30 @@ def prepare(
 
     Raises:
         NonFinite: The training of teacher or checkpoint diverged.
-        BadInput: The cache folder cannot be written.
+        BadInput: The cache folder cannot be written, or the external teacher does not fit.
     """
+    if (taught_by := external_teacher(spec, dataset)) is not None:
+        taught_by.to(device())
+        if model is not None:
+            size = preprocess_of(spec.model, dataset).size
+            check_teacher(str(spec.recipe.teacher), taught_by, model, spec.recipe, size)
     spec = spec.model_copy(update={"fraction": spec.fraction / subset_divisor})
     indices = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
     images = datasets.Split(dataset.train.images[indices], dataset.train.labels[indices])
     if spec.recipe.full_epochs and model:
-        model.load_state_dict(_trained(checkpoint_spec(spec), dataset, images).state_dict())
+        full = _trained(checkpoint_spec(spec), dataset, images).state_dict()
+        model.load_state_dict(model.state_dict() | full)  # what learned betas begin at is not in it
         initialise(model, spec.recipe, spec.seed)
-    return images, _trained(teacher_spec(spec), dataset, images) if distills(spec.recipe) else None
+    if taught_by is None and distills(spec.recipe):
+        taught_by = _trained(teacher_spec(spec), dataset, images)
+    return images, taught_by
+
+
+def external_teacher(spec: TrialSpec, dataset: datasets.Dataset) -> torch.nn.Module | None:
+    """The teacher that a trial's recipe names, as `load_teacher` returns it; None where none is used."""
+    if (name := effective(spec).recipe.teacher) is None:
+        return None
+    return load_teacher(name, dataset.classes, preprocess_of(spec.model, dataset))[0]
 
 
 def teacher_spec(spec: TrialSpec) -> TrialSpec:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -81,19 +81,19 @@ def worker_steps(
     state: dict[str, Any] | None,
     *,
     threads: int,
-    files: dict[str, bytes],
+    files: Mapping[str, dict[str, bytes]],
     rungs: Sequence[int] = (),
     objectives: Sequence[str] = (),
     **options: Any,
 ) -> Generator[Epoch, None, Outcome]:
-    """`trial_steps` in a worker process, which runs many trials, maybe without the model's folder.
+    """`trial_steps` in a worker process, which runs many trials, maybe without the models' folders.
 
     Args:
         spec: The trial. One that is tested confirms another, and so has no rungs.
         name: Its id.
         state: As in `trial_steps`.
         threads: Of torch, for the whole process.
-        files: The model's files (`locating.files`).
+        files: Of the model and of external teachers, by name (`locating.files`).
         rungs: As in `trial_steps`.
         objectives: As in `trial_steps`.
         options: The other arguments of `trial_steps`.
@@ -106,7 +106,8 @@ def worker_steps(
         torch.cuda.empty_cache()
     for objective in objectives:
         load_objective(objective)  # a node that lacks it says so before it trains
-    locating.provide(spec.model, files)
+    for model, content in files.items():
+        locating.provide(model, content)
     rungs = () if spec.test else rungs
     return trial_steps(spec, name, state=state, rungs=rungs, objectives=objectives, **options)
 

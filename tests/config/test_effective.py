@@ -43,13 +43,14 @@ RECIPE = {
     "distill": [0.0, 0.5],
     "temperature": [1.0, 2.0, 4.0],
     "distill_blocks": [0.0, 1.0],
+    "teacher": ["none", "some/teacher"],
     "outer_full": [False, True],
     "compile": [False, True],
 }
 LAYER = {
     "weights": {"each": ["full", "binary", "int8"]},
     "activation_bits": ["none", 8],
-    "beta": ["absmean", 8.0],
+    "beta": ["absmean", "learned", 8.0],
     "beta_per": ["tensor", "channel"],
     "norm": [False, True, "unnormalised"],
     "straight_through": ["plain", "clipped", "none"],
@@ -89,6 +90,7 @@ def test_a_trial_leads_back_to_its_point(seed, other):
     ("layer", "recipe", "distinct"),
     [
         ({}, {"distill": [0.0, 0.5], "temperature": [1.0, 2.0, 4.0]}, 1 + 3),
+        ({}, {"distill": [0.0, 0.5], "teacher": ["none", "a/b", "a/c"]}, 1 + 3),
         ({}, {"progressive": ["none", "linear"], "progressive_order": ["together", "depth"]}, 1 + 2),
         ({}, {"second_stage": [0.0, 0.2], "second_stage_rate": [0.1, 0.2]}, 1 + 2),
         ({}, {"optimizer": ["adamw", "sgd"], "momentum": [0.5, 0.9]}, 1 + 2),

@@ -10,10 +10,13 @@ import ray
 from conftest import wait
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
+from saved_models import SMALL, numbered, save
+from transformers import ViTImageProcessor
 
 import ablate
 from ablate import load_run
 from ablate.config.trial_spec import checked
+from ablate.data.datasets import CIFAR10
 from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources, _fit
 
@@ -79,8 +82,13 @@ def test_trials_share_gpus_on_unlike_nodes_and_survive_the_loss_of_one(nodes, ti
     subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0, reason="needs root"
 )
 def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit, tmp_path):
-    """A raylet that sees neither this package nor the model's folder: both travel."""
-    hide = f"mount -t tmpfs none {PACKAGE} && mount -t tmpfs none {tiny_vit}"
+    """A raylet that sees neither this package nor the folders of model and teacher: all travel."""
+    teacher = tmp_path / "teacher"
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(teacher)
+    save(teacher, "ViTForImageClassification", SMALL, **numbered(CIFAR10))
+    hidden = PACKAGE, tiny_vit, teacher
+    hide = " && ".join(f"mount -t tmpfs none {folder}" for folder in hidden)
+    tiny_study = tiny_study.replace("[recipe]", '[recipe]\ndistill = 0.5\nteacher = "teacher"')
     there = f"{sys.executable} -m ray.scripts.scripts start --address {nodes.address} --num-cpus 1 --block"
     raylet = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", f"{hide} && exec {there}"], stdout=subprocess.DEVNULL
@@ -91,9 +99,9 @@ def test_a_node_that_does_not_share_the_file_system(nodes, tiny_study, tiny_vit,
 
         @ray.remote
         def sees():
-            return [Path(folder).is_dir() and any(Path(folder).iterdir()) for folder in (PACKAGE, tiny_vit)]
+            return [Path(folder).is_dir() and any(Path(folder).iterdir()) for folder in hidden]
 
-        assert ray.get(sees.remote()) == [False, False]
+        assert ray.get(sees.remote()) == [False, False, False]
         driver = study(tmp_path, tiny_study.replace('"bitops"', '"latency_ms"'), "--address", nodes.address)
         _, error = driver.communicate()
         records = load_run(tmp_path / "run").records

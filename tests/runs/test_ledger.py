@@ -273,7 +273,7 @@ def test_a_ledger_without_checksums_loads_as_it_is():
         plain = json.loads(line)
         # Recipe fields that came later, switched off.
         later = {"distort": False, "mix": 0.0, "initialise": "checkpoint", "initialiser": "torch"}
-        later |= {"initialise_blocks": None, "trained": "all"}
+        later |= {"initialise_blocks": None, "trained": "all", "teacher": None}
         added = {"full_epochs": 0, "compile": False, **later}
         assert record == plain | {
             "evaluation_batch": None,
