@@ -139,6 +139,9 @@ def export(
         ),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for onnxruntime.")] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Also write model.xml and model.bin, for OpenVINO.")
+    ] = False,
 ) -> None:
     """Export the packed model of a trial of the front.
 
@@ -149,18 +152,22 @@ def export(
 
     if onnx:
         from ablate.quantization.onnx_export import to_onnx
+    if openvino:
+        from ablate.quantization.openvino_export import to_openvino
     exported = load_run(run).export(to, trial, max_size_bytes)
     try:
         packed_files.read(to)
     except BadInput as error:
         shutil.rmtree(to)
         raise BadInput(f"trial {exported} of {str(run)!r} may have been copied in part: {error}") from None
-    if onnx:
-        try:
+    try:
+        if onnx:
             to_onnx(to, to / "model.onnx")
-        except BaseException:
-            shutil.rmtree(to)
-            raise
+        if openvino:
+            to_openvino(to, to / "model.xml")
+    except BaseException:
+        shutil.rmtree(to)
+        raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
 

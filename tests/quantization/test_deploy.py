@@ -5,8 +5,6 @@ import shutil
 import sys
 
 import numpy as np
-import onnx
-import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -23,7 +21,6 @@ from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
 from ablate.profiling.bench import bench
 from ablate.profiling.latency import LatencyTable, layer_table, measure
-from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
 
 
@@ -179,50 +176,41 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
         load_run(finished[0]).export(finished[0] / "never", trial="0000")
 
 
+@pytest.mark.parametrize(("name", "package"), [("onnx", "onnxscript"), ("openvino", "openvino")])
+def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as without the extra
+    trial = next((finished[0] / "weights").iterdir()).name
+    code, out = command(
+        capsys,
+        monkeypatch,
+        "export",
+        finished[0],
+        "--trial",
+        trial[:6],
+        "--to",
+        tmp_path / "out",
+        f"--{name}",
+    )
+    assert code == 2 and f"ablate-vit[{name}]; pip install" in out.err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"weights": "ternary", "beta_per": "channel"},
-        {"weights": "int8", "signed": False, "activation_bits": 5},
-    ],
+    ("name", "files"), [("onnx", {"model.onnx"}), ("openvino", {"model.xml", "model.bin"})]
 )
-def test_onnxruntime_computes_what_the_packed_model_does_with_integers(tiny_vit, tmp_path, fields):
-    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
-    names = quantize_(model, {"vit.layers.*": LayerSpec(**fields)})
-    pack(model, tmp_path, preprocess=preprocess)
-    to_onnx(tmp_path, tmp_path / "model.onnx")
-    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
-    assert operators.count("MatMulInteger") == len(names) == 12
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    images = datasets.load("cifar10-mini").test.images[::50]
-    pixels = preprocess(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    (theirs,) = session.run(None, {"pixels": pixels.numpy()})
-    with torch.inference_mode():
-        ours = load_packed(tmp_path)(pixels).logits.numpy()
-    assert np.linalg.norm(theirs - ours) < 0.02 * np.linalg.norm(
-        ours
-    )  # a float sum in another order flips a level
-    assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.9
-
-
-def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as without the extra
-    name = next((finished[0] / "weights").iterdir()).name
-    code, out = command(
-        capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx"
-    )
-    assert code == 2 and "ablate-vit[onnx]" in out.err and not (tmp_path / "out").exists()
-
-
-@pytest.mark.long
-def test_export_with_onnx(finished, tmp_path, capsys, monkeypatch):
-    name = next((finished[0] / "weights").iterdir()).name
+def test_export_for_other_runtimes(finished, tmp_path, capsys, monkeypatch, name, files):
+    pytest.importorskip(name)
+    trial = next((finished[0] / "weights").iterdir()).name
     code, _ = command(
-        capsys, monkeypatch, "export", finished[0], "--trial", name[:6], "--to", tmp_path / "out", "--onnx"
+        capsys,
+        monkeypatch,
+        "export",
+        finished[0],
+        "--trial",
+        trial[:6],
+        "--to",
+        tmp_path / "out",
+        f"--{name}",
     )
-    assert code == 0 and {file.name for file in (tmp_path / "out").iterdir()} == {
-        "packed.json",
-        "model.safetensors",
-        "model.onnx",
-    }
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert code == 0 and written == {"packed.json", "model.safetensors", *files}
