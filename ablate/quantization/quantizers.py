@@ -132,8 +132,8 @@ def quantize_activations(
         offset = x.amin(dims, keepdim=keep)  # Fig. 5; [1] eq. 6: eta
         gamma = x.amax(dims, keepdim=keep) - offset  # of the shifted x: that of x would clip half the range
         low, centred = 0, x - offset
-    # finite where gamma = 0: zeros then give levels 0
-    inverse = (q_b / gamma).clamp_max(torch.finfo(x.dtype).max)
+    # finite, and 0 where gamma is 0 or NaN; nan_to_num is not for OpenVINO
+    inverse = torch.where(gamma > 0, (q_b / gamma).clamp_max(torch.finfo(x.dtype).max), 0.0)
     # Fig. 4 and 5; [1] eq. 4-6: clipped to Qb - 1, since the paper's Qb - eps would round to Qb
     levels = (centred * inverse).round_().clamp_min_(low).clamp_max_(q_b - 1)  # torch.func has no clamp_
     return levels, gamma / q_b, offset
