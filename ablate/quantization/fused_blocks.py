@@ -1,4 +1,4 @@
-"""A pre-norm ViT's block of six products and six passes between them, for inference on a CPU."""
+"""A pre-norm ViT's block as four integer products, attention and six passes, for inference on a CPU."""
 
 from collections.abc import Callable
 from typing import Any, Self
