@@ -96,7 +96,7 @@ def main() -> None:
         json.dumps({"made on": said, "trained on": trained}, indent=1) + "\n"
     )
     draw(table, options.out)
-    print(table.round(2).to_string(index=False))
+    print(table.round({"accuracy": 1, "gap": 1, "low": 1, "high": 1}).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -177,20 +177,17 @@ def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):
         load_run(finished[0]).export(finished[0] / "never", trial="0000")
 
 
+def exported(finished, folder, name):
+    """The arguments that export a trial of the run for another runtime."""
+    trial = next((finished[0] / "weights").iterdir()).name
+    return "--trial", trial[:6], "--to", folder, f"--{name}"
+
+
 @pytest.mark.parametrize(("name", "package"), [("onnx", "onnxscript"), ("openvino", "openvino")])
 def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)  # as without the extra
-    trial = next((finished[0] / "weights").iterdir()).name
     code, out = command(
-        capsys,
-        monkeypatch,
-        "export",
-        finished[0],
-        "--trial",
-        trial[:6],
-        "--to",
-        tmp_path / "out",
-        f"--{name}",
+        capsys, monkeypatch, "export", finished[0], *exported(finished, tmp_path / "out", name)
     )
     assert code == 2 and f"ablate-vit[{name}]; pip install" in out.err and not (tmp_path / "out").exists()
 
@@ -201,17 +198,6 @@ def test_an_export_that_fails_leaves_nothing(finished, tmp_path, capsys, monkeyp
 )
 def test_export_for_other_runtimes(finished, tmp_path, capsys, monkeypatch, name, files):
     pytest.importorskip(name)
-    trial = next((finished[0] / "weights").iterdir()).name
-    code, _ = command(
-        capsys,
-        monkeypatch,
-        "export",
-        finished[0],
-        "--trial",
-        trial[:6],
-        "--to",
-        tmp_path / "out",
-        f"--{name}",
-    )
+    code, _ = command(capsys, monkeypatch, "export", finished[0], *exported(finished, tmp_path / "out", name))
     written = {file.name for file in (tmp_path / "out").iterdir()}
     assert code == 0 and written == {"packed.json", "model.safetensors", *files}
