@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ablate.hardware import native_bf16
 from ablate.quantization.fused_passes import ZERO, Input
-from ablate.quantization.integer_linear import IntegerLinear, _int8_is_slow, _int8_saturates
+from ablate.quantization.integer_linear import IntegerLinear, int8_is_slow, int8_saturates
 
 
 def fits(layer: nn.Module) -> bool:
@@ -27,7 +27,7 @@ def input_of(layer: nn.Module) -> Input:
     spec = layer.spec
     if spec.activation_bits is None:
         return Input(None, bool(spec.norm), floats)
-    in_floats = _int8_is_slow() or (_int8_saturates() and spec.weights == "int8")
+    in_floats = int8_is_slow() or (int8_saturates() and spec.weights == "int8")
     return Input(spec.activation_bits, bool(spec.norm), torch.float32 if in_floats else torch.uint8)
 
 
@@ -79,7 +79,7 @@ class Product(nn.Module):
 def _parts(layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     """A layer's weights, integer or not (out, in), their scales (out,) and its bias (out,)."""
     if isinstance(layer, IntegerLinear):
-        weight, beta = layer._integers().float(), layer.beta.expand(layer.out_features)
+        weight, beta = layer.integers().float(), layer.beta.expand(layer.out_features)
     else:
         assert isinstance(layer, nn.Linear)
         weight, beta = layer.weight.float(), torch.ones(layer.out_features)

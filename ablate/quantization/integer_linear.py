@@ -19,14 +19,14 @@ from ablate.quantization.quantizers import quantize_activations
 
 
 @cache
-def _int8_saturates() -> bool:
+def int8_saturates() -> bool:
     """Whether this CPU lacks VNNI: oneDNN adds two products in int16, exact for weights of up to 64 only."""
     full = torch.full((8, 8), 127, dtype=torch.int8)
     return bool((torch._int_mm(full, full) != 8 * 127 * 127).any())
 
 
 @cache
-def _int8_is_slow() -> bool:
+def int8_is_slow() -> bool:
     """Whether int8 products are far slower than float32 ones, as on most CPUs without VNNI.
 
     On an EPYC with AVX2 they are 27 times slower.
@@ -82,9 +82,9 @@ class IntegerLinear(nn.Module):
         self.spec = spec
         self.out_features, self.in_features = levels.shape
         check_sums(self.in_features, spec.weights)
-        self.floats = not levels.is_cuda and _int8_is_slow()
+        self.floats = not levels.is_cuda and int8_is_slow()
         in_integers = spec.activation_bits is not None and not self.floats
-        self.halved = spec.weights == "int8" and in_integers and _int8_saturates()
+        self.halved = spec.weights == "int8" and in_integers and int8_saturates()
         row_sums = levels.sum(1, dtype=torch.float32)  # (out,)
         if spec.activation_bits is None:
             levels = levels.float()
@@ -102,7 +102,7 @@ class IntegerLinear(nn.Module):
             return self._exact(x)
         with torch.no_grad():
             exact = self._exact(x)
-        weight = (self._integers().to(x.dtype) * self.beta.to(x.dtype)[:, None]).detach()  # (out, in)
+        weight = (self.integers().to(x.dtype) * self.beta.to(x.dtype)[:, None]).detach()  # (out, in)
         rounded = F.linear(self._normed(x), weight).to(x.dtype)
         return straight_through(rounded, exact).clone()  # no view, so that it may be changed in place
 
@@ -142,14 +142,14 @@ class IntegerLinear(nn.Module):
 
     def _in_floats(self, levels: Tensor) -> Tensor:
         """float32 holds integers up to 2^24 exactly: the inputs are split so that no sum is larger."""
-        weights = self._integers().to(levels.dtype)
+        weights = self.integers().to(levels.dtype)
         most = 2**24 // (127 * TOP[self.spec.weights]) - 1
         if self.in_features <= most:
             return F.linear(levels, weights)
         parts = zip(torch.split(levels, most, -1), torch.split(weights, most, -1), strict=True)
         return torch.stack([F.linear(x, w).int() for x, w in parts]).sum(0, dtype=torch.int32)
 
-    def _integers(self) -> Tensor:
+    def integers(self) -> Tensor:
         """The weights (out, in) without the padding, their halves added up."""
         levels = self.levels[:, : self.in_features]
         if self.halved:
@@ -169,7 +169,7 @@ class IntegerLinear(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the layer; on the machine that it comes from, products without halves may be exact."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.floats |= self.spec.weights == "int8" and not self.halved and _int8_saturates()
+        self.floats |= self.spec.weights == "int8" and not self.halved and int8_saturates()
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())

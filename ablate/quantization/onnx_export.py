@@ -75,7 +75,7 @@ def _quantize_in_graph(layer: IntegerLinear) -> None:
     int8 weights are the sum of two halves: without VNNI, x86 adds two products in int16, which weights above
     64 overflow.
     """
-    layer.levels, layer.halved, layer.floats = layer._integers(), False, False
+    layer.levels, layer.halved, layer.floats = layer.integers(), False, False
     if layer.spec.activation_bits is None:
         return
     layer.levels = layer.levels.t().contiguous()  # (in, out)

@@ -73,8 +73,8 @@ def test_float16_trains_where_its_range_ends(weights):
 @pytest.mark.parametrize("weights", ["binary", "int8"])
 @pytest.mark.parametrize("halved", [False, True])
 def test_in_evaluation_gradients_go_straight_through_as_well(weights, halved, monkeypatch):
-    monkeypatch.setattr("ablate.quantization.integer_linear._int8_is_slow", lambda: not halved)
-    monkeypatch.setattr("ablate.quantization.integer_linear._int8_saturates", lambda: halved)
+    monkeypatch.setattr("ablate.quantization.integer_linear.int8_is_slow", lambda: not halved)
+    monkeypatch.setattr("ablate.quantization.integer_linear.int8_saturates", lambda: halved)
     layer, x = BitLinear(6, 5, weights=weights), torch.randn(3, 6, requires_grad=True)
     expected = torch.autograd.grad(layer(x).sum(), [x, layer.weight, layer.bias])
     layer.eval()
@@ -101,8 +101,8 @@ def test_gradients_of_each_sample():
 
 
 def test_a_layer_from_a_machine_with_exact_int8_products_stays_exact(monkeypatch):
-    saturates = "ablate.quantization.integer_linear._int8_saturates"
-    monkeypatch.setattr("ablate.quantization.integer_linear._int8_is_slow", lambda: False)
+    saturates = "ablate.quantization.integer_linear.int8_saturates"
+    monkeypatch.setattr("ablate.quantization.integer_linear.int8_is_slow", lambda: False)
     monkeypatch.setattr(saturates, lambda: False)
     layer = integer(BitLinear(8, 4, weights="int8"))
     stored = pickle.dumps(layer)

@@ -27,7 +27,7 @@ def integer(layer):
 @pytest.fixture(autouse=True, params=["integers", "floats"])
 def arithmetic(request, monkeypatch):
     """Each test with integer products and with float32 ones, whichever is faster here."""
-    monkeypatch.setattr("ablate.quantization.integer_linear._int8_is_slow", lambda: request.param == "floats")
+    monkeypatch.setattr("ablate.quantization.integer_linear.int8_is_slow", lambda: request.param == "floats")
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
