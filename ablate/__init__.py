@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ablate.quantization.packed_model import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.quantization.recorded import recorded_precisions as recorded_precisions
+    from ablate.quantization.static_scales import calibrate_ as calibrate_
     from ablate.runs.run import load_run as load_run
     from ablate.training.trial_runner import run_trial as run_trial
 
@@ -31,6 +32,7 @@ _MODULES = {
     "Resources": "execution.ray_cluster",
     "SpaceSpec": "config.search_space",
     "StudySpec": "config.study_spec",
+    "calibrate_": "quantization.static_scales",
     "check_study": "engine.gate",
     "load_packed": "quantization.packed_model",
     "load_run": "runs.run",

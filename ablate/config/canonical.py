@@ -14,6 +14,7 @@ OFF: dict[str, Value | None] = {
     "image_views": None,
     "validate_every": 1,
     "beta_per": "tensor",
+    "calibration": "mse",
     "straight_through": "plain",
     "distort": False,
     "mix": 0.0,
@@ -126,6 +127,8 @@ def idle_in(layer: LayerSpec) -> list[str]:
         idle += ["beta", "beta_multiplier", "beta_per"]
     if not isinstance(layer.beta, str):
         idle.append("beta_per")
+    if not layer.is_static or layer.activation_bits == 1:
+        idle.append("calibration")
     if layer.activation_bits is None:
         idle += ["activation_scale", "signed"]
         idle += ["straight_through"] if integer and layer.straight_through == "clipped" else []

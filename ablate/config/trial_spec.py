@@ -74,7 +74,11 @@ class LayerSpec(Spec):
         beta_per: "tensor", one beta a layer, or "channel", one for each row of its weights.
         activation_scale: Whose maximum gamma is (figure 4): of each "token", or of the whole input, "tensor".
             In evaluation that is each image. "batch": the whole input in evaluation as well, so that images
-            depend on those beside them; a trial evaluates 64 at a time.
+            depend on those beside them; a trial evaluates 64 at a time. "static": the same for every input,
+            calibrated on 64 training images before the first step and then learned (LSQ, arXiv 1902.08153),
+            at the learning rate of biases and norms, without weight decay.
+        calibration: How a static scale begins: at the range whose levels are nearest to the layer's inputs,
+            "mse"; at their largest value, "max"; or at the 99.9th "percentile" of their values.
         signed: Whether activation levels lie on both sides of zero. False: levels from 0 up (figure 5).
         norm: Whether a LayerNorm without parameters precedes the quantization (figure 7). "unnormalised":
             only where a pre-norm ViT has not normalised the layer's input already; `quantize_` decides it for
@@ -89,10 +93,17 @@ class LayerSpec(Spec):
     beta: Literal["absmean", "least_squares", "learned"] | Positive = "absmean"
     beta_multiplier: Positive = 1.0
     beta_per: Literal["tensor", "channel"] = "tensor"
-    activation_scale: Literal["token", "tensor", "batch"] = "token"
+    activation_scale: Literal["token", "tensor", "batch", "static"] = "token"
+    calibration: Literal["mse", "max", "percentile"] = "mse"
     signed: bool = True
     norm: bool | Literal["unnormalised"] = False
     straight_through: Literal["plain", "clipped"] | None = "plain"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the layer's activation levels have a static scale."""
+        low = self.weights != "full" and self.activation_bits is not None
+        return low and self.activation_scale == "static"
 
     @model_validator(mode="after")
     def _one_bit_has_a_sign(self) -> Self:

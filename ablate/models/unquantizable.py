@@ -127,11 +127,11 @@ def unfit(linear: nn.Linear) -> str | None:
         return f"a layer parametrized by {by} would lose that; {mend}"
     if parts is None:
         return f"{kind.__name__} is not nn.Linear itself, and its own forward and parameters would be lost"
-    if tensors != parts:
+    if tensors != parts - {*linear._modules}:
         others = ", ".join(sorted(tensors - parts)) or "something else"
         mend = "remove its pruning or normalisation first"
         return f"a layer that computes its weight or bias from {others} would lose that; {mend}"
-    if linear._modules or "forward" in vars(linear):
+    if {*linear._modules} - parts or "forward" in vars(linear):
         return "a layer with modules or a forward of its own would lose them"
     if type(linear.weight) is not nn.Parameter or linear.weight.dtype not in FLOATS:
         weight = f"{type(linear.weight).__name__} of {linear.weight.dtype}"

@@ -181,7 +181,8 @@ def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
     if spec.weights != "full":
         levels, beta = quantize_weights(layer.weight.detach(), spec)
         bias = None if layer.bias is None else layer.bias.detach()
-        module = IntegerLinear(levels, beta.flatten(), bias, spec)
+        static = torch.tensor([1.0, 0.0], device=x.device) if spec.is_static else None
+        module = IntegerLinear(levels, beta.flatten(), bias, spec, static)
     return _time(lambda: module(x), 0.1, 1, x.device).median_ms
 
 

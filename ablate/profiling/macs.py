@@ -17,6 +17,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.loading import Logits, sharing_copy
 from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.static_scales import StaticScale
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
         Those of the whole model, and by name those of each of its linear layers.
     """
     model = sharing_copy(model).eval()  # thop adds buffers
+    for module in model.modules():
+        if isinstance(module, StaticScale):
+            module.is_calibrated = True  # no value counts
     rules: dict[type[nn.Module], Any] = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
     rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
     attention = _AttentionMacs()

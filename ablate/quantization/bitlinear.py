@@ -21,28 +21,36 @@ from ablate.models.unquantizable import unfit
 from ablate.quantization.adapters import refuse_merging
 from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations, quantize_weights
+from ablate.quantization.static_scales import StaticScale
 
-Scale = Literal["token", "image", "tensor"]
+Scale = Literal["token", "image", "tensor"] | tuple[Tensor, Tensor]
 
 
-def separate_images(x: Tensor, spec: LayerSpec, images: int | None) -> tuple[Tensor, Scale]:
+def separate_images(
+    x: Tensor, spec: LayerSpec, images: int | None, static: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Scale]:
     """Separate the images of a layer's input in evaluation, where its activation scale is the tensor's.
 
     Args:
         x: (..., features), image after image.
         spec: Of the layer.
         images: How many images x has; None: unknown.
+        static: The scale and offset of a layer whose scale is static.
 
     Returns:
         (images, rows, features) and "image": each image has the scale that the tensor's would be if it came
         alone. Or x and the spec's own scale, where there is nothing to separate.
     """
+    if static is not None:
+        return x, static
     if x.ndim == 1 or not x.numel():  # one token, or none
         return x, "token"
     if spec.activation_scale == "batch":
         return x, "tensor"
-    if spec.activation_scale == "token" or not images or images == 1 or x.shape[0] % images:
-        return x, spec.activation_scale
+    if spec.activation_scale == "token":
+        return x, "token"
+    if not images or images == 1 or x.shape[0] % images:
+        return x, "tensor"
     return x.reshape(images, -1, x.shape[-1]), "image"
 
 
@@ -69,6 +77,7 @@ class BitLinear(nn.Linear):
 
     Attributes:
         gain: The trained factor of a learned beta, (1,) or (out_features,); None: beta is not learned.
+        static: The scale of its activation levels where that is static; None: it is computed for each input.
         ramp: The lambda of progressive quantization, 0-dimensional; None: 1. Only training reads it.
         images: How many images the input has, set by the model around the layer; None: unknown. Only
             evaluation with the tensor's activation scale reads it.
@@ -78,8 +87,9 @@ class BitLinear(nn.Linear):
         BadInput: The weights are "full", or the norm depends on the layer's place in a model.
     """
 
-    parts = frozenset({"weight", "bias", "gain"})  # its tensors, as far as `unfit` is concerned
+    parts = frozenset({"weight", "bias", "gain", "static"})  # its tensors, as far as `unfit` is concerned
     gain: nn.Parameter | None
+    static: StaticScale | None
     ramp: Tensor | None = None
     images: int | None = None
 
@@ -101,6 +111,8 @@ class BitLinear(nn.Linear):
             rule = "norm of a single layer must be true or false"
             raise BadInput(f"{rule}, but got {self.spec.norm!r}; quantize_ resolves it")
         self.register_parameter("gain", _gain(self.weight, self.spec))
+        static = StaticScale(self.spec, device=self.weight.device) if self.spec.is_static else None
+        self.register_module("static", static)
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **fields: Any) -> Self:
@@ -122,6 +134,8 @@ class BitLinear(nn.Linear):
         layer.gain, earlier = _gain(layer.weight, layer.spec), getattr(linear, "gain", None)
         if layer.gain is not None and earlier is not None and earlier.shape == layer.gain.shape:
             layer.gain = earlier
+        if layer.static is not None:
+            layer.static = StaticScale(layer.spec, layer.weight.requires_grad, layer.weight.device)
         carry_hooks(linear, layer)
         return layer.train(linear.training)
 
@@ -129,6 +143,8 @@ class BitLinear(nn.Linear):
         if self.spec.weights == "binary" and "weight_mask" in self._buffers:
             rule = "binary weights are -1 or 1 and must not be pruned, but torch.nn.utils.prune was used"
             raise BadInput(f"{rule}; make the layer ternary, or remove its pruning")
+        if self.static is not None and self.static.calibrating:
+            self.static.calibrate(self._normed(x))
         if self.training:
             return self._rounded(x)
         if not is_differentiated(x, *self.parameters()):
@@ -189,6 +205,8 @@ class BitLinear(nn.Linear):
         spec, bits = self.spec, self.spec.activation_bits
         if bits is None:
             return x
+        if self.static is not None:
+            return self.static.rounded(x)
         with torch.no_grad():
             images = 1 if self.training else self.images  # training keeps the batch's scale
             rows, per = separate_images(_at_least_float32(x), spec, images)
@@ -216,7 +234,8 @@ class BitLinear(nn.Linear):
             if spec.activation_bits is None:
                 y = F.linear(x, weight) * beta
             else:
-                rows, per = separate_images(x, spec, self.images)
+                static = None if self.static is None else self.static(x.dtype)
+                rows, per = separate_images(x, spec, self.images, static)
                 levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, per)
                 if self.in_features * 2 ** (spec.activation_bits - 1) * TOP[spec.weights] < 2**24:
                     sums = F.linear(levels, weight)
@@ -237,9 +256,10 @@ class BitLinear(nn.Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the layer; one that an earlier version pickled has no gain."""
+        """Restore the layer; one that an earlier version pickled has neither gain nor static scale."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._parameters.setdefault("gain", None)
+        self._modules.setdefault("static", None)
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())

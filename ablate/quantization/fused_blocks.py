@@ -37,6 +37,9 @@ class FusedBlock(nn.Module):
         self.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj, factor=qk)
         self.out = Product(attention.o_proj, factor=scales[0])
         self.fc1, self.fc2 = Product(mlp.fc1), Product(mlp.fc2, factor=scales[1])
+        hows = (self.fc1.how, self.fc2.how)
+        whole = all(how.static and how.dtype == torch.uint8 for how in hows)
+        self.in_product = is_gelu and whole and hows[1].bits == 8 and not hows[1].norm
         self.compiles = compiles
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -46,18 +49,24 @@ class FusedBlock(nn.Module):
         images, tokens, width = hidden_states.shape
         h = hidden_states.reshape(images * tokens, width)
         before, after = self.norms
-        x, scale = self._pass("first", how=self.qkv.how, eps=before.eps)(h, before.weight, before.bias)
-        y = self._pass("rescaled", dtype=self.qkv.floats)(self.qkv(x), scale, self.qkv.bias)
+        first = self._pass("first", how=self.qkv.how, eps=before.eps)
+        x, scale = first(h, before.weight, before.bias, self.qkv.step)
+        y = self.qkv(x)
+        if self.qkv.bias is not None:
+            y = self._pass("rescaled", dtype=self.qkv.floats)(y, scale, self.qkv.bias)
         q, k, v = y.view(images, tokens, 3, self.n, -1).permute(
             2, 0, 3, 1, 4
         )  # (images, n, tokens, width / n)
         z = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # plain: faster here than the fused kernel
         z = z.transpose(1, 2).reshape(h.shape)
-        x, scale = self._pass("prepared", how=self.out.how)(z)
+        x, scale = self._pass("prepared", how=self.out.how)(z, self.out.step)
         second = self._pass("second", how=self.fc1.how, eps=after.eps)
-        h, x, scale = second(h, self.out(x), scale, self.out.bias, after.weight, after.bias)
-        activated = self._pass("activated", how=self.fc2.how, activation=self.activation)
-        x, scale = activated(self.fc1(x), scale, self.fc1.bias)
+        h, x, scale = second(h, self.out(x), scale, self.out.bias, after.weight, after.bias, self.fc1.step)
+        if self.in_product:
+            x, scale = self.fc1(x, gelu_to=self.fc2.scale), None
+        else:
+            activated = self._pass("activated", how=self.fc2.how, activation=self.activation)
+            x, scale = activated(self.fc1(x), scale, self.fc1.bias, self.fc2.step)
         h = self._pass("last")(h, self.fc2(x), scale, self.fc2.bias)
         return h.view(images, tokens, width).to(hidden_states.dtype)
 

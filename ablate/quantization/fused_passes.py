@@ -24,19 +24,26 @@ class Input(NamedTuple):
     Attributes:
         bits: b of figure 4, from 2 to 8; None: floats.
         norm: Whether a LayerNorm without parameters precedes the quantization (figure 7).
+        static: Whether the levels of all tokens have one scale, which the product knows.
         dtype: uint8, with `ZERO` added to the levels; or that of floats, whether they are levels or not.
     """
 
     bits: int | None
     norm: bool
+    static: bool
     dtype: torch.dtype
 
 
-def prepared(x: Tensor, how: Input) -> tuple[Tensor, Tensor | None]:
-    """Quantize activations (tokens, features) as `quantize_activations` does, a scale a token.
+def prepared(x: Tensor, step: Tensor | None, how: Input) -> tuple[Tensor, Tensor | None]:
+    """Quantize activations (tokens, features) as `quantize_activations` does.
+
+    Args:
+        x: The activations.
+        step: The static scale (1,); None: a scale a token, or floats.
+        how: What the product takes.
 
     Returns:
-        What the product takes, (tokens, features); and the scale (tokens, 1), None for floats.
+        That, (tokens, features); and the scale that its result lacks, (tokens, 1), or None.
     """
     x = x.float()
     if how.norm:
@@ -44,25 +51,26 @@ def prepared(x: Tensor, how: Input) -> tuple[Tensor, Tensor | None]:
     if how.bits is None:
         return x.to(how.dtype), None
     q_b = 2 ** (how.bits - 1)
-    gamma = x.abs().amax(-1, keepdim=True)  # Fig. 4; [1] eq. 5
-    levels = (x * (q_b / gamma.clamp(min=1e-35))).round().clamp(1 - q_b, q_b - 1)
+    scale = x.abs().amax(-1, keepdim=True) / q_b if step is None else step  # Fig. 4; [1] eq. 5
+    levels = (x * (1 / scale.clamp(min=1e-35))).round().clamp(1 - q_b, q_b - 1)
     if how.dtype == torch.uint8:
         levels = levels + ZERO
-    return levels.to(how.dtype), gamma / q_b
+    return levels.to(how.dtype), scale if step is None else None
 
 
-def scaled(y: Tensor, scale: Tensor | None, bias: Tensor) -> Tensor:
-    """The output of a product in float32: times the scale of each token, if there is one, plus the bias."""
+def scaled(y: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A product's result in float32, times the scale of each token and plus the bias where it lacks them."""
     y = y.float()
-    return (y if scale is None else y * scale) + bias
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
 
 
-def first(h: Tensor, weight: Tensor, bias: Tensor, eps: float, how: Input) -> Any:
+def first(h: Tensor, weight: Tensor, bias: Tensor, step: Tensor | None, eps: float, how: Input) -> Any:
     """LayerNorm, then what q, k and v take. h: (tokens, width)."""
-    return prepared(F.layer_norm(h.float(), h.shape[-1:], weight, bias, eps), how)
+    return prepared(F.layer_norm(h.float(), h.shape[-1:], weight, bias, eps), step, how)
 
 
-def rescaled(y: Tensor, scale: Tensor | None, bias: Tensor, dtype: torch.dtype) -> Tensor:
+def rescaled(y: Tensor, scale: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """`scaled`, rounded to a dtype: q, k and v."""
     return scaled(y, scale, bias).to(dtype)
 
@@ -71,22 +79,28 @@ def second(
     h: Tensor,
     y: Tensor,
     scale: Tensor | None,
-    bias: Tensor,
+    bias: Tensor | None,
     weight: Tensor,
     norm_bias: Tensor,
+    step: Tensor | None,
     eps: float,
     how: Input,
 ) -> Any:
     """The residual sum, its LayerNorm, and what fc1 takes. Returns the sum and the two."""
     total = h + scaled(y, scale, bias)
-    return total, *first(total, weight, norm_bias, eps, how)
+    return total, *first(total, weight, norm_bias, step, eps, how)
 
 
 def activated(
-    y: Tensor, scale: Tensor | None, bias: Tensor, activation: Callable[..., Any], how: Input
+    y: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    step: Tensor | None,
+    activation: Callable[..., Any],
+    how: Input,
 ) -> Any:
     """The activation of the MLP, and what fc2 takes."""
-    return prepared(activation(scaled(y, scale, bias)), how)
+    return prepared(activation(scaled(y, scale, bias)), step, how)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -98,7 +112,7 @@ def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.copysign(1 - series * torch.exp(-a * a), x))
 
 
-def last(h: Tensor, y: Tensor, scale: Tensor | None, bias: Tensor) -> Tensor:
+def last(h: Tensor, y: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     """The residual sum at the end of a block."""
     return h + scaled(y, scale, bias)
 

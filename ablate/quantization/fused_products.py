@@ -10,36 +10,42 @@ from ablate.quantization.integer_linear import IntegerLinear, int8_is_slow, int8
 
 
 def fits(layer: nn.Module) -> bool:
-    """Whether a layer's product can be a `Product`: plain, or with a scale a token and signed levels."""
+    """Whether a layer's product can be a `Product`: plain, or signed levels with a scale a token or one."""
     if not isinstance(layer, IntegerLinear):
         return type(layer) is nn.Linear
     spec = layer.spec
     if spec.activation_bits is None:
         return True
-    return spec.activation_scale == "token" and spec.signed and spec.activation_bits > 1
+    return spec.activation_scale in ("token", "static") and spec.signed and spec.activation_bits > 1
 
 
 def input_of(layer: nn.Module) -> Input:
     """What a layer's product takes."""
     floats = torch.bfloat16 if native_bf16() else torch.float32
     if not isinstance(layer, IntegerLinear):
-        return Input(None, False, floats)
+        return Input(None, False, False, floats)
     spec = layer.spec
     if spec.activation_bits is None:
-        return Input(None, bool(spec.norm), floats)
+        return Input(None, bool(spec.norm), False, floats)
     in_floats = int8_is_slow() or (int8_saturates() and spec.weights == "int8")
-    return Input(spec.activation_bits, bool(spec.norm), torch.float32 if in_floats else torch.uint8)
+    dtype = torch.float32 if in_floats else torch.uint8
+    return Input(spec.activation_bits, bool(spec.norm), spec.is_static, dtype)
 
 
 class Product(nn.Module):
     """x W^T of layers that take the same input, one after the other: (tokens, in) -> (tokens, out).
 
     Integer levels are multiplied exactly; then come the weights' scales, and the sum is rounded to bfloat16
-    where the CPU has it.
+    where the CPU has it. Where the levels have a static scale, it and the bias come before the rounding.
 
     Args:
-        layers: `IntegerLinear` or nn.Linear, with the same `input_of`.
+        layers: `IntegerLinear` or nn.Linear, with the same `input_of`. Of static scales that differ the
+            largest one is taken for all.
         factor: Of the output, (out,): the scale of a layer after it, say.
+
+    Attributes:
+        step: The static scale (1,), or None.
+        bias: What the result lacks, (out,); None where the product adds it.
     """
 
     def __init__(self, *layers: nn.Module, factor: Tensor | None = None) -> None:
@@ -47,19 +53,21 @@ class Product(nn.Module):
         self.how = input_of(layers[0])
         self.floats = torch.bfloat16 if native_bf16() else torch.float32
         weights, betas, biases = zip(*map(_parts, layers), strict=True)
-        weight, beta, bias = (
-            torch.cat(weights),
-            torch.cat(betas),
-            torch.cat(biases),
-        )  # (out, in), (out,), (out,)
-        factor = torch.ones_like(beta) if factor is None else factor.float()
-        self.bias: Tensor
-        self.register_buffer("bias", bias * factor)
+        weight, scales = torch.cat(weights), torch.cat(betas)  # (out, in), (out,)
+        factor = torch.ones_like(scales) if factor is None else factor.float()
+        scales, bias = scales * factor, torch.cat(biases) * factor  # (out,)
+        held: list[Tensor | None] = [getattr(layer, "static", None) for layer in layers]
+        steps = [static[:1] for static in held if static is not None]
+        static = torch.cat(steps).amax(0, keepdim=True) if steps else None
+        for name, value in (("step", static), ("bias", None if steps else bias)):
+            self.register_buffer(name, value)
+        self.fused_bias = bias if steps else None
         if self.how.dtype == torch.uint8:
             self.packed = torch.ops.onednn.qlinear_prepack(weight.to(torch.int8), None)
-            self.scales, self.zeros = beta * factor, torch.zeros(len(beta), dtype=torch.int32)
+            self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
+            self.scale = 1.0 if static is None else static.item()
         else:
-            weight = weight * (beta * factor)[:, None]
+            weight = weight * (scales if static is None else scales * static)[:, None]
             self.weight: Tensor
             self.register_buffer("weight", weight.to(self.how.dtype))
 
@@ -68,11 +76,14 @@ class Product(nn.Module):
         """The memory of the integer weights, which oneDNN holds beside parameters and buffers."""
         return self.packed.numel() if self.how.dtype == torch.uint8 else 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gelu_to: float | None = None) -> Tensor:
+        """Multiply; with `gelu_to`, then apply GELU and quantize to 8 bits by that static scale."""
         if self.how.dtype != torch.uint8:
-            return F.linear(x, self.weight)
+            return F.linear(x, self.weight, self.fused_bias)
+        result = (1.0, 0, self.floats, "none") if gelu_to is None else (gelu_to, ZERO, torch.uint8, "gelu")
+        algorithm = "" if gelu_to is None else "none"  # with erf
         return torch.ops.onednn.qlinear_pointwise(
-            x, 1.0, ZERO, self.packed, self.scales, self.zeros, None, 1.0, 0, self.floats, "none", [], ""
+            x, self.scale, ZERO, self.packed, self.scales, self.zeros, self.fused_bias, *result, [], algorithm
         )
 
 

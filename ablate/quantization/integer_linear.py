@@ -66,18 +66,27 @@ class IntegerLinear(nn.Module):
         beta: Their scale, float32 (1,) or (out,).
         bias: float32 (out,), or None.
         spec: The precision, its norm decided.
+        static: The scale and offset of activation levels whose scale is static, float32 (2,); else None.
 
     Raises:
         BadInput: A sum could leave int32.
     """
 
+    static: Tensor | None
     levels: Tensor
     beta: Tensor
     bias: Tensor | None
     row_sums: Tensor
     images: int | None = None  # as of BitLinear
 
-    def __init__(self, levels: Tensor, beta: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
+    def __init__(
+        self,
+        levels: Tensor,
+        beta: Tensor,
+        bias: Tensor | None,
+        spec: LayerSpec,
+        static: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.out_features, self.in_features = levels.shape
@@ -93,7 +102,13 @@ class IntegerLinear(nn.Module):
                 levels = torch.cat([levels // 2, levels - levels // 2])  # (2 out, in), none above 64
             # CUDA's product takes multiples of 8 only
             levels = F.pad(levels.to(torch.int8), (0, -self.in_features % 8, 0, -len(levels) % 8))
-        buffers = {"levels": levels, "beta": beta, "bias": bias, "row_sums": beta * row_sums}
+        buffers = {
+            "levels": levels,
+            "beta": beta,
+            "bias": bias,
+            "row_sums": beta * row_sums,
+            "static": static,
+        }
         for name, value in buffers.items():
             self.register_buffer(name, value)
 
@@ -117,7 +132,8 @@ class IntegerLinear(nn.Module):
             if spec.activation_bits is None:
                 y = F.linear(x, self.levels.to(x.dtype)) * self.beta
             else:
-                rows, per = separate_images(x, spec, self.images)
+                static = None if self.static is None else (self.static[:1], self.static[1:])
+                rows, per = separate_images(x, spec, self.images, static)
                 levels, scale, offset = quantize_activations(rows, spec.activation_bits, spec.signed, per)
                 y = self._product(levels) * (scale * self.beta)  # Fig. 7; scale is gamma / Qb
                 if not spec.signed:
@@ -169,12 +185,18 @@ class IntegerLinear(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the layer; on the machine that it comes from, products without halves may be exact."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._buffers.setdefault("static", None)
         self.floats |= self.spec.weights == "int8" and not self.halved and int8_saturates()
 
     def extra_repr(self) -> str:
         fields = ", ".join(f"{key}={value!r}" for key, value in self.spec.model_dump().items())
         shape = f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{shape}, bias={self.bias is not None}, {fields}"
+
+
+def static_of(layer: BitLinear) -> Tensor | None:
+    """The scale and offset of a layer's activation levels, float32 (2,), where the scale is static."""
+    return None if layer.static is None else torch.cat(layer.static()).detach()
 
 
 @contextmanager
@@ -189,7 +211,8 @@ def as_integers(model: nn.Module) -> Iterator[None]:
     try:
         for name, layer in layers.items():
             levels, beta = layer.levels_and_scale()
-            integer = IntegerLinear(levels.to(torch.int8), beta.detach().flatten(), layer.bias, layer.spec)
+            beta, static = beta.detach().flatten(), static_of(layer)
+            integer = IntegerLinear(levels.to(torch.int8), beta, layer.bias, layer.spec, static)
             carry_hooks(layer, integer)
             model.set_submodule(name, integer)
         yield

@@ -147,7 +147,7 @@ def _images(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _stored(spec: LayerSpec) -> dict[str, Any]:
-    unwritten = {"straight_through", "beta_per"} if spec.beta_per == "tensor" else {"straight_through"}
+    unwritten = {"straight_through", "calibration"} | ({"beta_per"} if spec.beta_per == "tensor" else set())
     return spec.model_dump(exclude=unwritten)
 
 

@@ -28,6 +28,18 @@ DTYPES = {  # safetensors' names, in the order in which it stores them
 }
 
 
+PACKED = ("packed", "beta", "static")
+STATIC = ("static.gamma", "static.offset", "static.gain")
+UNSTORED = ("gain", *STATIC)  # of a BitLinear: what a learned beta and a static scale have become is stored
+
+
+def layer_and_part(key: str) -> tuple[str, str]:
+    """Split the name of a tensor of a model's state into that of its layer and the rest."""
+    name, _, part = key.rpartition(".")
+    longer = name.removesuffix(".static")
+    return (longer, f"static.{part}") if longer != name and f"static.{part}" in STATIC else (name, part)
+
+
 def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> TensorLayout:
     """List the tensors that a model is stored as.
 
@@ -42,14 +54,16 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
     full = getattr(torch, dtype)
     tensors: TensorLayout = {}
     for key, value in model.state_dict().items():
-        name, _, part = key.rpartition(".")
-        if name in layers and part == "gain":  # of a learned beta, which is stored
+        name, part = layer_and_part(key)
+        if name in layers and part in UNSTORED:
             continue
         if name in layers and part == "weight":
             spec = layers[name]
             channels = value.shape[0] if spec.beta_per == "channel" or not TABLE[spec.weights].has_beta else 1
             tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             tensors[f"{name}.beta"] = (torch.float32, (channels,))
+            if spec.is_static:
+                tensors[f"{name}.static"] = (torch.float32, (2,))
         else:
             tensors[key] = (full if value.is_floating_point() else value.dtype, tuple(value.shape))
     return tensors
@@ -68,7 +82,7 @@ def renamed(
     Returns:
         Both with the model's names; as they are where no known change of names leads to them.
     """
-    packed = {f"{name}.{part}": f"{name}.weight" for name in header.layers for part in ("packed", "beta")}
+    packed = {f"{name}.{part}": f"{name}.weight" for name in header.layers for part in PACKED}
     names = current_names(model, dict.fromkeys(packed.get(key, key) for key in tensors))
 
     def layer(name: str) -> str:

@@ -27,7 +27,7 @@ from ablate.quantization.bit_packing import checked_levels, pack_levels
 from ablate.quantization.bitlinear import BitLinear, carry_hooks
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.image_by_image import image_by_image_
-from ablate.quantization.integer_linear import IntegerLinear
+from ablate.quantization.integer_linear import IntegerLinear, static_of
 from ablate.quantization.packed_files import JSON as JSON
 from ablate.quantization.packed_files import TENSORS as TENSORS
 from ablate.quantization.packed_files import read as read
@@ -46,8 +46,8 @@ def pack(
     """Write a model to a folder as packed.json and model.safetensors.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
-    its bias; a learned beta is stored as what it has become. A warning says where `load_packed` will need a
-    skeleton.
+    its bias. A static activation scale adds `name.static` (float32: scale and offset). A beta or a scale that is
+    learned is stored as what it has become. A warning says where `load_packed` will need a skeleton.
 
     Args:
         model: Its other tensors are stored as they are. DDP, DataParallel, AveragedModel and torch.compile
@@ -198,16 +198,21 @@ def _tensors(model: nn.Module, layers: Mapping[str, BitLinear], dtype: Dtype) ->
         if value.is_meta:
             rule = f"a model must have values to be packed, but {key!r} is on the meta device"
             raise BadInput(f"{rule}; load its weights first")
-        name, _, part = key.rpartition(".")
-        if name in layers and part == "gain":
+        name, part = packed_layout.layer_and_part(key)
+        if name in layers and part in packed_layout.UNSTORED:
             continue
         if name in layers and part == "weight":
             layer = layers[name]
             levels, beta = layer.levels_and_scale(torch.promote_types(value.dtype, torch.float32))
-            if not (beta.isfinite().all() and value.isfinite().all()):
-                raise BadInput(f"weights must be finite, but those of layer {name!r} are not; train it again")
+            static = static_of(layer)
+            scales = beta if static is None else torch.cat([beta.flatten(), static])
+            if not (scales.isfinite().all() and value.isfinite().all()):
+                rule = "weights and scales must be finite"
+                raise BadInput(f"{rule}, but those of layer {name!r} are not; train it again")
             tensors[f"{name}.packed"] = pack_levels(levels, layer.spec.weights)
             tensors[f"{name}.beta"] = beta.detach().float().flatten()
+            if static is not None:
+                tensors[f"{name}.static"] = static
         else:
             stored = value.to(full if value.is_floating_point() else value.dtype).contiguous()
             # a mask may hold infinities
@@ -242,7 +247,12 @@ def _fill(
         shape = (old.out_features, old.in_features)
         levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, shape)
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
-        layer = IntegerLinear(levels, beta, bias, spec)
+        static = tensors.pop(f"{name}.static", None)
+        if static is not None and not (static.isfinite().all() and static[0] >= 0):
+            raise BadInput(
+                f"{directory}: a static scale must be finite and >= 0, and that of {name!r} is not"
+            )
+        layer = IntegerLinear(levels, beta, bias, spec, static)
         carry_hooks(old, layer)
         setattr(model.get_submodule(parent), child, layer.to(old.weight.device) if in_place else layer)
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

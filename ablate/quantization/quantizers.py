@@ -92,7 +92,10 @@ def quantize_weights(w: Tensor, spec: LayerSpec) -> tuple[Tensor, Tensor]:
 
 
 def quantize_activations(
-    x: Tensor, bits: int, signed: bool = True, scale: Literal["token", "image", "tensor"] = "token"
+    x: Tensor,
+    bits: int,
+    signed: bool = True,
+    scale: Literal["token", "image", "tensor"] | tuple[Tensor, Tensor] = "token",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Quantize activations, so that levels * scale + offset approximates x.
 
@@ -101,7 +104,8 @@ def quantize_activations(
         bits: b of figure 4, from 1 to 8.
         signed: Whether levels may be negative (figure 4) or begin at 0 (figure 5).
         scale: What shares a scale: the features of a token, an image (each of the first dimension), or the
-            tensor.
+            tensor. Or a static scale and offset, which broadcast against x; the offset is read only when
+            levels are not signed.
 
     Returns:
         levels: Integers of x's shape and dtype, within +-(2^(b-1) - 1), or in 0 .. 2^(b-1) - 1 when not
@@ -112,28 +116,38 @@ def quantize_activations(
     Raises:
         BadInput: `bits` is not in 1 to 8, or 1 when not signed; or the scale is unknown.
     """
-    if scale not in ("token", "image", "tensor"):
-        raise BadInput(f"scale must be 'token', 'image' or 'tensor', but got {scale!r}")
     if bits not in range(1, 9) or (bits == 1 and not signed):
         raise BadInput(
             f"1 <= bits <= 8 must hold (2 <= bits when not signed), but got bits={bits}, signed={signed}"
         )
-    dims = {"token": (-1,), "image": tuple(range(1, x.ndim)), "tensor": tuple(range(x.ndim))}[scale]
-    keep = scale != "tensor"
-    if bits == 1:  # sign(x) times mean|x|, as the weights; zero becomes -1
-        gain = x.abs().mean(dims, keepdim=keep)
-        return torch.where(x > 0, 1.0, -1.0).to(x.dtype), gain, torch.zeros_like(gain)
+    step, offset = scale if isinstance(scale, tuple) else _range(x, bits, signed, scale)
+    if bits == 1:  # sign(x), as the weights; zero becomes -1
+        return torch.where(x > 0, 1.0, -1.0).to(x.dtype), step, offset
     q_b = 2 ** (bits - 1)  # Fig. 4
+    low, centred = (1 - q_b, x) if signed else (0, x - offset)
+    # finite, and 0 where gamma is 0 or NaN; nan_to_num is not for OpenVINO
+    inverse = torch.where(step > 0, (1 / step).clamp_max(torch.finfo(x.dtype).max), 0.0)
+    # Fig. 4 and 5; [1] eq. 4-6: clipped to Qb - 1, since the paper's Qb - eps would round to Qb
+    levels = (centred * inverse).round_().clamp_min_(low).clamp_max_(q_b - 1)  # torch.func has no clamp_
+    return levels, step, offset
+
+
+def _range(
+    x: Tensor, bits: int, signed: bool, per: Literal["token", "image", "tensor"]
+) -> tuple[Tensor, Tensor]:
+    """The scale of the levels, gamma / Qb or with one bit mean|x|, and their offset."""
+    if per not in ("token", "image", "tensor"):
+        raise BadInput(f"scale must be 'token', 'image' or 'tensor', but got {per!r}")
+    dims = {"token": (-1,), "image": tuple(range(1, x.ndim)), "tensor": tuple(range(x.ndim))}[per]
+    keep = per != "tensor"
+    if bits == 1:
+        gain = x.abs().mean(dims, keepdim=keep)
+        return gain, torch.zeros_like(gain)
     if signed:
         # Fig. 4; [1] eq. 5: ||x||_inf, without a copy of |x|
         gamma = torch.maximum(x.amax(dims, keepdim=keep), -x.amin(dims, keepdim=keep))
-        low, offset, centred = -(q_b - 1), torch.zeros_like(gamma), x
+        offset = torch.zeros_like(gamma)
     else:
         offset = x.amin(dims, keepdim=keep)  # Fig. 5; [1] eq. 6: eta
         gamma = x.amax(dims, keepdim=keep) - offset  # of the shifted x: that of x would clip half the range
-        low, centred = 0, x - offset
-    # finite, and 0 where gamma is 0 or NaN; nan_to_num is not for OpenVINO
-    inverse = torch.where(gamma > 0, (q_b / gamma).clamp_max(torch.finfo(x.dtype).max), 0.0)
-    # Fig. 4 and 5; [1] eq. 4-6: clipped to Qb - 1, since the paper's Qb - eps would round to Qb
-    levels = (centred * inverse).round_().clamp_min_(low).clamp_max_(q_b - 1)  # torch.func has no clamp_
-    return levels, gamma / q_b, offset
+    return gamma / 2 ** (bits - 1), offset

@@ -31,8 +31,8 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
         By layer name, its precision.
 
     Raises:
-        BadInput: The configuration has no such record, or it names a learned beta, whose factor
-            `from_pretrained` does not load.
+        BadInput: The configuration has no such record, or it names a learned beta or a static activation
+            scale, which `from_pretrained` does not load.
     """
     found = record_of(model)
     layers = found.get("layers")
@@ -47,13 +47,14 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
 
 
 def _check_learned(model: nn.Module, precisions: dict[str, LayerSpec]) -> None:
-    """Raises BadInput where what a beta has learned is lost: `from_pretrained` reads no gains."""
-    gains = {name for name, module in model.named_modules() if getattr(module, "gain", None) is not None}
-    learned = [name for name, spec in precisions.items() if has_gain(spec)]
-    if lost := next((name for name in learned if name not in gains), None):
-        rule = f"the beta of {lost!r} is learned, and from_pretrained has not loaded its factor"
-        mend = "keep the trained model's state_dict() with torch.save, and load that after quantize_"
-        raise BadInput(f"{rule}; {mend}, or pack the trained model")
+    """Raises BadInput where what a scale has learned is lost: `from_pretrained` does not read it."""
+    own = {name for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    kept = [("beta", has_gain), ("activation scale", lambda spec: spec.is_static)]
+    for what, has in kept:
+        if lost := next((name for name, spec in precisions.items() if has(spec) and name not in own), None):
+            rule = f"the {what} of {lost!r} is learned, and from_pretrained has not loaded it"
+            mend = "keep the trained model's state_dict() with torch.save, and load that after quantize_"
+            raise BadInput(f"{rule}; {mend}, or pack the trained model")
 
 
 def _own_names(model: nn.Module, names: list[str]) -> dict[str, str]:

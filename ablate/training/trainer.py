@@ -22,6 +22,7 @@ from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.integer_linear import as_integers
+from ablate.quantization.static_scales import calibrate_, uncalibrated
 from ablate.runs.record import Record
 from ablate.training.augmentation import augment
 from ablate.training.compilation import compiled
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 MIX_UNTIL = 0.9  # share of the steps; the last images are whole
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)
 AT_ONCE = {"cpu": 50, "cuda": 250}  # images per batch of an evaluation (benchmarks/evaluation.py)
+CALIBRATION = 64  # training images, without augmentation, for static activation scales
 SHARING = 64  # images per batch where they share activation scales, so that all devices agree
 
 
@@ -112,6 +114,9 @@ def train(
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))
     torch.manual_seed(seed)  # dropout
+    if state is None and uncalibrated(model):
+        some = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
+        calibrate_(model, preprocess(_tensor(images.images[some]).to(next(model.parameters()).device)))
     if not steps:
         return
     if min(recipe.batch_size, len(images)) == 1:

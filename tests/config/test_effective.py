@@ -52,6 +52,8 @@ LAYER = {
     "activation_bits": ["none", 8],
     "beta": ["absmean", "learned", 8.0],
     "beta_per": ["tensor", "channel"],
+    "activation_scale": ["token", "static"],
+    "calibration": ["mse", "max"],
     "norm": [False, True, "unnormalised"],
     "straight_through": ["plain", "clipped", "none"],
 }

@@ -122,7 +122,7 @@ def test_all_ways_to_evaluate_have_the_learned_beta(per, tmp_path):
 def test_a_gain_that_is_not_finite_is_not_packed(tmp_path):
     model = model_of()
     nn.init.constant_(layers(model)[0].gain, torch.nan)
-    with pytest.raises(BadInput, match=r"weights must be finite, but those of layer 'vit\."):
+    with pytest.raises(BadInput, match=r"weights and scales must be finite, but those of layer 'vit\."):
         pack(model, tmp_path)
 
 

@@ -162,7 +162,7 @@ def test_a_skeleton_is_filled_in_place(tmp_path):
 def test_weights_that_are_not_finite_are_not_packed(tmp_path):
     layer = BitLinear(2, 2)
     nn.init.constant_(layer.weight, torch.nan)
-    with pytest.raises(BadInput, match="weights must be finite"):
+    with pytest.raises(BadInput, match="weights and scales must be finite"):
         pack(nn.Sequential(layer), tmp_path)
 
 

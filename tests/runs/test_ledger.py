@@ -271,13 +271,14 @@ def test_a_ledger_without_checksums_loads_as_it_is():
     old = RESULTS / "paper_micro" / "ledger.jsonl"
     for record, line in zip(ledger.read(old), old.read_text().splitlines(), strict=True):
         plain = json.loads(line)
-        # Recipe fields that came later, switched off.
+        # Fields that came later, switched off.
         later = {"distort": False, "mix": 0.0, "initialise": "checkpoint", "initialiser": "torch"}
         later |= {"initialise_blocks": None, "trained": "all", "teacher": None}
         added = {"full_epochs": 0, "compile": False, **later}
+        layers = {name: {"calibration": "mse"} | layer for name, layer in plain["spec"]["layers"].items()}
         assert record == plain | {
             "evaluation_batch": None,
-            "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"]},
+            "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"], "layers": layers},
         }
 
 
