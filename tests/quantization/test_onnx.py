@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnx_ir.serde import serialize_model
 from safetensors.torch import load_file
 
-from ablate import LayerSpec, load_packed, pack, quantize_
+from ablate import LayerSpec, calibrate_, load_packed, pack, quantize_
 from ablate.data import datasets
 from ablate.models import checkpoints, loading
 from ablate.quantization import openvino_export
@@ -19,12 +19,17 @@ from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import load_preprocess
 
 LAYERS = {  # four layers of attention in a block, and two of its MLP
-    "vit.layers.0.attention*": LayerSpec(weights="ternary", beta_per="channel"),
+    "vit.layers.0.attention*": LayerSpec(weights="ternary", beta_per="channel", activation_scale="static"),
     "vit.layers.0.mlp*": LayerSpec(weights="int4", activation_bits=1, norm=True),
     "vit.layers.1.attention*": LayerSpec(weights="int8", signed=False, activation_scale="tensor"),
     "vit.layers.1.mlp*": LayerSpec(weights="binary", activation_bits=None),
 }
 PRODUCTS = 4 + 2 + 2 * 4  # of integers: int8 weights are the sum of two halves
+
+
+def cifar_images():
+    images = datasets.load("cifar10-mini").test.images[::50]
+    return images.transpose(0, 3, 1, 2).copy()  # (B, H, W, 3) -> (B, 3, H, W)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,7 @@ def exported(tiny_vit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, LAYERS)
+    calibrate_(model, preprocess(torch.from_numpy(cifar_images())))
     pack(model, folder, preprocess=preprocess, dtype="float16")
     to_onnx(folder, folder / "model.onnx")
     return folder
@@ -40,8 +46,7 @@ def exported(tiny_vit, tmp_path_factory):
 
 def check_logits(folder, run):
     """A float sum in another order flips a level, no more; in batches of any size."""
-    images = datasets.load("cifar10-mini").test.images[::50]
-    pixels = load_preprocess(folder)(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+    pixels = load_preprocess(folder)(torch.from_numpy(cifar_images()))
     with torch.inference_mode():
         ours = load_packed(folder)(pixels).logits.numpy()
     theirs = run(pixels.numpy())
