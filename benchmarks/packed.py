@@ -23,7 +23,7 @@ from peers import Run, compiled, onnxruntime, openvino, torchao, vit
 from setting import processor
 from torch import Tensor, nn
 
-from ablate import LayerSpec, load_packed, pack, quantize_
+from ablate import LayerSpec, calibrate_, load_packed, pack, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
@@ -108,11 +108,11 @@ def latencies(runs: dict[str, Run], batch: int, rounds: int) -> dict[str, float]
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def effect() -> dict[str, dict[str, float]]:
-    """What bfloat16 changes in a vit-micro-200ep with a binary encoder, of cifar10-mini."""
+def effect(spec: LayerSpec) -> dict[str, dict[str, float]]:
+    """What bfloat16 changes in a vit-micro-200ep with a quantized encoder, of cifar10-mini."""
     dataset, preprocess = datasets.load("cifar10-mini"), loading.preprocess("vit-micro-200ep")
     model = checkpoints.load("vit-micro-200ep", dataset.classes)
-    quantize_(model, {"vit.layers.*": LayerSpec(weights="binary")})
+    quantize_(model, {"vit.layers.*": spec})
     for _ in train(model, dataset.train, dataset.validation, Recipe(epochs=2, bf16=True), preprocess, seed=0):
         pass
     with tempfile.TemporaryDirectory() as folder:
@@ -174,10 +174,15 @@ def main() -> None:
             "bf16, compiled": lambda x: half_compiled(x.bfloat16()),
             "the encoder's products alone": bare_products,
         }
-        model8 = vit()
-        quantize_(model8, {"vit.layers.*": LayerSpec(weights="int8")})
-        pack(model8, f"{folder}/int8")
-        runs["ours with int8 weights, exact=False"] = load_packed(f"{folder}/int8", exact=False)
+        for name, fields in {
+            "ours with int8 weights, exact=False": {"weights": "int8"},
+            "ours with static scales, exact=False": {"weights": "binary", "activation_scale": "static"},
+        }.items():
+            other = vit()
+            quantize_(other, {"vit.layers.*": LayerSpec(**fields)})
+            calibrate_(other, torch.randn(8, 3, 224, 224))
+            pack(other, f"{folder}/{name}")
+            runs[name] = load_packed(f"{folder}/{name}", exact=False)
         mine, result["memory_bytes"] = ours(f"{folder}/ours")
         runs |= mine
         for peer, build in {
@@ -197,7 +202,8 @@ def main() -> None:
                 print(f"\nbatch {batch}, {args.threads} threads, median of {args.rounds}")
                 for name, ms in found.items():
                     print(f"{name:42s} {ms:8.1f} ms {found['fp32'] / ms:6.2f}x", flush=True)
-    result["effect"] = effect()
+    result["effect"] = effect(LayerSpec(weights="binary"))
+    result["effect_static"] = effect(LayerSpec(weights="binary", activation_scale="static"))
     for kind in ("size_bytes", "memory_bytes", "effect"):
         print(f"\n{kind}", *(f"{name:42s} {value}" for name, value in result[kind].items()), sep="\n")
     RESULTS.mkdir(exist_ok=True)
