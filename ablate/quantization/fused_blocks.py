@@ -1,7 +1,8 @@
 """A pre-norm ViT's block as four integer products, attention and six passes, for inference on a CPU."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,12 @@ from transformers.activations import GELUActivation
 
 from ablate.errors import BadInput
 from ablate.quantization import fused_passes
-from ablate.quantization.fused_passes import pass_of
+from ablate.quantization.fused_passes import compiled
 from ablate.quantization.fused_products import Product, fits, input_of
+
+# What is compiled: the whole block, around torch's integer products, which is faster for a small model; its
+# passes, between oneDNN's products; or nothing.
+Way = Literal["whole", "passes", "eager"]
 
 
 class FusedBlock(nn.Module):
@@ -21,10 +26,10 @@ class FusedBlock(nn.Module):
 
     Args:
         block: Its linear layers are `IntegerLinear` or nn.Linear.
-        compiles: Whether the passes are compiled.
+        way: What is compiled.
     """
 
-    def __init__(self, block: Any, compiles: bool) -> None:
+    def __init__(self, block: Any, way: Way) -> None:
         super().__init__()
         norms, scales = parts_of(block)
         attention, mlp = block.attention, block.mlp
@@ -34,29 +39,34 @@ class FusedBlock(nn.Module):
         self.activation: Callable[..., Any] = fused_passes.gelu if is_gelu else mlp.activation_fn
         factor = torch.ones(attention.q_proj.out_features)
         qk = torch.cat([factor * attention.scaling, torch.ones(2 * len(factor))])  # of q k^T
-        self.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj, factor=qk)
-        self.out = Product(attention.o_proj, factor=scales[0])
-        self.fc1, self.fc2 = Product(mlp.fc1), Product(mlp.fc2, factor=scales[1])
+        plain = way == "whole"
+        self.qkv = Product(attention.q_proj, attention.k_proj, attention.v_proj, factor=qk, plain=plain)
+        self.out = Product(attention.o_proj, factor=scales[0], plain=plain)
+        self.fc1, self.fc2 = Product(mlp.fc1, plain=plain), Product(mlp.fc2, factor=scales[1], plain=plain)
         hows = (self.fc1.how, self.fc2.how)
         whole = all(how.static and how.dtype == torch.uint8 for how in hows)
         self.in_product = is_gelu and whole and hows[1].bits == 8 and not hows[1].norm
-        self.compiles = compiles
+        self.compiles = way == "passes"
+        self.compute = compiled(FusedBlock._compute) if way == "whole" else FusedBlock._compute
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         if attention_mask is not None or (torch.is_grad_enabled() and hidden_states.requires_grad):
             rule = "a model that was loaded with exact=False is for inference, without masks and gradients"
             raise BadInput(f"{rule}; load it with exact=True")
         images, tokens, width = hidden_states.shape
-        h = hidden_states.reshape(images * tokens, width)
+        h = self.compute(self, hidden_states.reshape(images * tokens, width), tokens)
+        return h.view(images, tokens, width).to(hidden_states.dtype)
+
+    def _compute(self, h: Tensor, tokens: int) -> Tensor:
+        """The block's output for h, (images * tokens, width)."""
         before, after = self.norms
         first = self._pass("first", how=self.qkv.how, eps=before.eps)
         x, scale = first(h, before.weight, before.bias, self.qkv.step)
         y = self.qkv(x)
         if self.qkv.bias is not None:
             y = self._pass("rescaled", dtype=self.qkv.floats)(y, scale, self.qkv.bias)
-        q, k, v = y.view(images, tokens, 3, self.n, -1).permute(
-            2, 0, 3, 1, 4
-        )  # (images, n, tokens, width / n)
+        # (images, n, tokens, width / n)
+        q, k, v = y.view(-1, tokens, 3, self.n, h.shape[1] // self.n).permute(2, 0, 3, 1, 4)
         z = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # plain: faster here than the fused kernel
         z = z.transpose(1, 2).reshape(h.shape)
         x, scale = self._pass("prepared", how=self.out.how)(z, self.out.step)
@@ -67,8 +77,7 @@ class FusedBlock(nn.Module):
         else:
             activated = self._pass("activated", how=self.fc2.how, activation=self.activation)
             x, scale = activated(self.fc1(x), scale, self.fc1.bias, self.fc2.step)
-        h = self._pass("last")(h, self.fc2(x), scale, self.fc2.bias)
-        return h.view(images, tokens, width).to(hidden_states.dtype)
+        return self._pass("last")(h, self.fc2(x), scale, self.fc2.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         moved = fn(torch.empty(0))
@@ -81,7 +90,8 @@ class FusedBlock(nn.Module):
         raise BadInput("a model that was loaded with exact=False cannot be copied; load it again")
 
     def _pass(self, name: str, **fixed: Any) -> Callable[..., Any]:
-        return pass_of(getattr(fused_passes, name), self.compiles, **fixed)
+        function = getattr(fused_passes, name)
+        return compiled(function, **fixed) if self.compiles else partial(function, **fixed)
 
 
 def parts_of(block: Any) -> tuple[list[Any], list[Tensor | None]]:

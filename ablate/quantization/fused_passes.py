@@ -118,18 +118,15 @@ def last(h: Tensor, y: Tensor, scale: Tensor | None, bias: Tensor | None) -> Ten
 
 
 @cache
-def pass_of(function: Callable[..., Any], compiles: bool, **fixed: Any) -> Callable[..., Any]:
-    """A pass with some of its arguments fixed, compiled for any number of tokens where `compiles`."""
-    bound = partial(function, **fixed)
-    if not compiles:
-        return bound
+def compiled(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+    """A function with some of its arguments fixed, compiled for any number of tokens."""
     own: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": GRAPHS} if ISOLATES else {}
-    compiled = torch.compile(bound, **own)
+    compiled = torch.compile(partial(function, **fixed), **own)
 
-    def run(*tensors: Tensor | None) -> Any:
-        for tensor in tensors:
-            if tensor is not None and tensor.ndim > 1:
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return compiled(*tensors)
+    def run(*values: Any) -> Any:
+        for value in values:
+            if isinstance(value, Tensor) and value.ndim > 1:
+                torch._dynamo.maybe_mark_dynamic(value, 0)
+        return compiled(*values)
 
     return run

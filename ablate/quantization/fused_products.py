@@ -42,15 +42,22 @@ class Product(nn.Module):
         layers: `IntegerLinear` or nn.Linear, with the same `input_of`. Of static scales that differ the
             largest one is taken for all.
         factor: Of the output, (out,): the scale of a layer after it, say.
+        plain: Whether integers are multiplied by torch, which torch.compile can fuse with what follows, and
+            not by oneDNN.
 
     Attributes:
         step: The static scale (1,), or None.
         bias: What the result lacks, (out,); None where the product adds it.
     """
 
-    def __init__(self, *layers: nn.Module, factor: Tensor | None = None) -> None:
+    weight: Tensor
+    scales: Tensor
+
+    def __init__(self, *layers: nn.Module, factor: Tensor | None = None, plain: bool = False) -> None:
         super().__init__()
-        self.how = input_of(layers[0])
+        self.how = how = input_of(layers[0])
+        if plain and how.dtype == torch.uint8:
+            self.how = how._replace(dtype=torch.int8)
         self.floats = torch.bfloat16 if native_bf16() else torch.float32
         weights, betas, biases = zip(*map(_parts, layers), strict=True)
         weight, scales = torch.cat(weights), torch.cat(betas)  # (out, in), (out,)
@@ -66,9 +73,11 @@ class Product(nn.Module):
             self.packed = torch.ops.onednn.qlinear_prepack(weight.to(torch.int8), None)
             self.scales, self.zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
             self.scale = 1.0 if static is None else static.item()
+        elif self.how.dtype == torch.int8:
+            self.register_buffer("weight", weight.to(torch.int8))
+            self.register_buffer("scales", scales if static is None else scales * static)
         else:
             weight = weight * (scales if static is None else scales * static)[:, None]
-            self.weight: Tensor
             self.register_buffer("weight", weight.to(self.how.dtype))
 
     @property
@@ -78,6 +87,9 @@ class Product(nn.Module):
 
     def forward(self, x: Tensor, gelu_to: float | None = None) -> Tensor:
         """Multiply; with `gelu_to`, then apply GELU and quantize to 8 bits by that static scale."""
+        if self.how.dtype == torch.int8:
+            y = torch._int_mm(x, self.weight.t()) * self.scales
+            return y if self.fused_bias is None else (y + self.fused_bias).to(self.floats)
         if self.how.dtype != torch.uint8:
             return F.linear(x, self.weight, self.fused_bias)
         result = (1.0, 0, self.floats, "none") if gelu_to is None else (gelu_to, ZERO, torch.uint8, "gelu")

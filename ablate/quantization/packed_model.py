@@ -46,7 +46,7 @@ def pack(
     """Write a model to a folder as packed.json and model.safetensors.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
-    its bias. A static activation scale adds `name.static` (float32: scale and offset). A beta or a scale that is
+    its bias. A static activation scale adds `name.static` (float32: scale and offset). A beta or scale that is
     learned is stored as what it has become. A warning says where `load_packed` will need a skeleton.
 
     Args:
