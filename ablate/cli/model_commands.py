@@ -28,6 +28,12 @@ def bench(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Also measure under torch.compile, which takes minutes.")
     ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also measure onnxruntime, OpenVINO and torchao, if installed.")
+    ] = False,
+    batches: Annotated[
+        list[int], typer.Option("--batch", metavar="N", help="Images a call; may be repeated.")
+    ] = [1, 8, 32],  # noqa: B006  typer copies it
     as_json: Json = False,
 ) -> None:
     """Compare a packed model with full precision.
@@ -40,7 +46,7 @@ def bench(
     from ablate.profiling import bench
 
     _set_threads(threads)
-    rows = bench.bench(directory, seconds=seconds, compiled=compiled)
+    rows = bench.bench(directory, batches, seconds, compiled, peers)
     if as_json:
         return print_json(rows)
     console.print(result_tables.bench(rows))

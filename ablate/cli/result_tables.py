@@ -131,14 +131,16 @@ def bench(rows: list[dict[str, Any]]) -> Table:
         rows: As `profiling.bench.bench` returns them.
     """
     batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
-    title = (
-        f"Median latencies on {rows[0]['device']}, {rows[0]['threads']} threads; number of calls in brackets"
-    )
+    where = f"{rows[0]['device']}, {rows[0]['threads']} threads"
+    title = f"Median latencies on {where}; 95th percentile and number of calls in brackets"
     table = plain_table("model", "file", "in memory", *(f"ms at batch {b}" for b in batches), title=title)
     for row in rows:
-        times = [f"{row[f'latency_ms at batch {b}']:.2f} ({row[f'n at batch {b}']})" for b in batches]
-        sizes = (format_bytes(row["size_bytes"]), format_bytes(row["memory_bytes"]))
-        table.add_row(row["model"], *sizes, *times)
+        times = [
+            f"{row[f'latency_ms {at}']:.2f} ({row[f'p95_ms {at}']:.2f}, {row[f'n {at}']})"
+            for at in (f"at batch {b}" for b in batches)
+        ]
+        sizes = (row["size_bytes"], row["memory_bytes"])
+        table.add_row(row["model"], *("-" if size is None else format_bytes(size) for size in sizes), *times)
     return table
 
 

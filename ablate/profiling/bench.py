@@ -1,6 +1,9 @@
 """Size and latency of a packed model beside the same architecture in full precision."""
 
 import copy
+import logging
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,20 @@ from ablate.errors import BadInput
 from ablate.models.skeletons import from_config
 from ablate.paths import local_path
 from ablate.profiling.latency import check_timing, measure
+from ablate.profiling.peers import peers
 from ablate.quantization import packed_model
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.fused_products import Product
 
+log = logging.getLogger(__name__)
+
 
 def bench(
-    directory: str | Path, batches: tuple[int, ...] = (1, 8, 32), seconds: float = 1.0, compiled: bool = False
+    directory: str | Path,
+    batches: Sequence[int] = (1, 8, 32),
+    seconds: float = 1.0,
+    compiled: bool = False,
+    with_peers: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure a packed model beside twins in full precision, whose weights are random.
 
@@ -29,17 +39,20 @@ def bench(
         batches: Images a call.
         seconds: To measure each for.
         compiled: Whether each but the fused one is measured under torch.compile as well.
+        with_peers: Whether other libraries are measured as well, as far as they are installed.
 
     Returns:
         Rows of a table: file sizes and bytes in memory (parameters and buffers), which are counted, and
-        median latencies in ms.
+        medians and 95th percentiles of the latencies in ms. The memory of another library is not counted.
 
     Raises:
         BadInput: `seconds` or a batch is out of range; or the folder holds no packed model, or one without
-            architecture or image processing.
+            architecture or image processing; or peers are asked for on a GPU.
     """
     check_timing(seconds, *batches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if with_peers and device.type == "cuda":
+        raise BadInput("peers are measured on a CPU, but torch has found a GPU; set CUDA_VISIBLE_DEVICES=''")
     size = packed_model.load_preprocess(directory).size
     twin = _twin(directory, device)
     packed, disk = packed_model.load_packed(directory).to(device), _disk_bytes(directory)
@@ -52,7 +65,9 @@ def bench(
         "full, float32": twin,
         "full, bfloat16": copy.deepcopy(twin).bfloat16(),
     }
-    sizes = {name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()}
+    sizes: dict[str, int | None] = {
+        name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()
+    }
     if compiled:
         for name, model in [*models.items()]:
             if model is fused:  # compiled in parts already
@@ -60,13 +75,21 @@ def bench(
             models[f"{name}, compiled"] = (copied := copy.deepcopy(model))
             sizes[f"{name}, compiled"] = sizes[name]
             copied.compile(dynamic=False, options={"freezing": True})  # the weights are constants
+    with tempfile.TemporaryDirectory() as folder:
+        others, missing = peers(directory, twin, size, folder) if with_peers else ({}, [])
+    if missing:
+        advice = f"pip install {' '.join(missing)}"
+        log.warning("Not installed, and so not measured: %s; %s", ", ".join(missing), advice)
+    sizes |= {name: getattr(model, "file_bytes", None) for name, model in others.items()}
     rows = []
-    for name, model in models.items():
-        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": memory_bytes(model)}
+    for name, model in (models | others).items():
+        memory = None if name in others else memory_bytes(model)
+        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": memory}
         for batch in batches:
             dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
             timing = measure(model, size, batch, seconds=seconds, dtype=dtype)
             row[f"latency_ms at batch {batch}"] = timing.median_ms
+            row[f"p95_ms at batch {batch}"] = timing.p95_ms
             row[f"n at batch {batch}"] = timing.n
         rows.append(row | {"threads": timing.threads, "device": timing.device})
     return rows

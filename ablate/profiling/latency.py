@@ -32,6 +32,7 @@ class Timing:
 
     Attributes:
         median_ms: Over the calls after a warm-up, each synchronised.
+        p95_ms: Their 95th percentile.
         n: Calls.
         batch: Images a call.
         threads: Of the CPU.
@@ -39,6 +40,7 @@ class Timing:
     """
 
     median_ms: float
+    p95_ms: float
     n: int
     batch: int
     threads: int
@@ -207,4 +209,5 @@ def _time(
                 synchronise()
             times.append(1000 * (time.perf_counter() - started))
             synchronise()  # idle before the next
-    return Timing(statistics.median(times), len(times), batch, torch.get_num_threads(), device.type)
+    p95 = statistics.quantiles(times, n=20)[-1]
+    return Timing(statistics.median(times), p95, len(times), batch, torch.get_num_threads(), device.type)

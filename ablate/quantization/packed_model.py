@@ -46,8 +46,8 @@ def pack(
     """Write a model to a folder as packed.json and model.safetensors.
 
     A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
-    its bias. A static activation scale adds `name.static` (float32: scale and offset). What is learned is stored
-    as what it has become. A warning says where `load_packed` will need a skeleton.
+    its bias. A static activation scale adds `name.static` (float32: scale and offset). What is learned is
+    stored as what it has become. A warning says where `load_packed` will need a skeleton.
 
     Args:
         model: Its other tensors are stored as they are. DDP, DataParallel, AveragedModel and torch.compile

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -93,6 +94,19 @@ def test_compiled_stands_beside_compiled(tiny_vit, tmp_path):
     sizes = {row["model"]: row["size_bytes"] for row in rows}
     assert [*sizes] == [names[0], "packed, fused", *names[1:], *(f"{name}, compiled" for name in names)]
     assert all(sizes[name] == sizes[f"{name}, compiled"] for name in names)
+
+
+@pytest.mark.slow
+def test_peers_stand_beside_it_where_they_are_installed(tiny_vit, tmp_path, caplog):
+    model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
+    quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
+    pack(model, tmp_path, preprocess=preprocess)
+    rows = {row["model"]: row for row in bench(tmp_path, batches=(1, 2), seconds=0.01, with_peers=True)}
+    for name in ("onnxruntime, packed", "onnxruntime, its dynamic int8", "OpenVINO, packed"):
+        assert rows[name]["size_bytes"] > 0 and rows[name]["memory_bytes"] is None
+        assert 0 < rows[name]["latency_ms at batch 2"] <= rows[name]["p95_ms at batch 2"]
+    if find_spec("torchao") is None:
+        assert "Not installed, and so not measured: torchao; pip install torchao" in caplog.text
 
 
 @pytest.mark.parametrize(
