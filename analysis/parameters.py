@@ -1,7 +1,7 @@
 """The parameters in which trials differ, as a table."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,18 +27,30 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
     if len(weights.columns) > 1 and (weights.nunique(axis=1) == 1).all():
         weights = weights.iloc[:, :1].set_axis(["weights"], axis=1)
     rows = [
-        {
-            **row,
-            **_layer_fields(spec, shared),
-            **{f"recipe.{key}": _text_for_none(value) for key, value in spec["recipe"].items()},
-            "fraction": spec["fraction"],
-        }
+        {**row, **_other_fields(spec, shared)}
         for row, spec in zip(weights.to_dict("records"), specs, strict=True)
     ]
     names = sorted({name for row in rows for name in row})
     columns = {name: [row.get(name) for row in rows] for name in names}
     varying = {name: values for name, values in columns.items() if len({*map(repr, values)} - {"None"}) > 1}
     return pd.DataFrame(varying, index=records.index, dtype=object)
+
+
+def fields_of(spec: Spec, groups: Iterable[str]) -> dict[str, Any]:
+    """The fields of one trial, named as those of `parameters`.
+
+    Args:
+        spec: of the trial.
+        groups: the layer groups of its study; those that the trial does not quantize are "full".
+
+    Returns:
+        A value, "none" for None, by the field's name.
+    """
+    weights = dict.fromkeys(groups, "full") | {
+        group: layer["weights"] for group, layer in spec["layers"].items()
+    }
+    named = {f"{group}.weights": kind for group, kind in weights.items()}
+    return {**named, **_other_fields(spec, _shared_fields([spec]))}
 
 
 def precisions(specs: Sequence[Spec]) -> pd.DataFrame:
@@ -53,6 +65,12 @@ def precisions(specs: Sequence[Spec]) -> pd.DataFrame:
     groups = sorted({group for spec in specs for group in spec["layers"]})
     rows = [[spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs]
     return pd.DataFrame(rows, columns=groups, dtype=object)
+
+
+def _other_fields(spec: Spec, shared: set[str]) -> dict[str, Any]:
+    """All fields but the layers' precisions."""
+    recipe = {f"recipe.{key}": _text_for_none(value) for key, value in spec["recipe"].items()}
+    return {**_layer_fields(spec, shared), **recipe, "fraction": spec["fraction"]}
 
 
 def _layer_fields(spec: Spec, shared: set[str]) -> dict[str, Any]:

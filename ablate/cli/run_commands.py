@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablate.cli.console import print_line, print_rows, relative_path
-from ablate.cli.options import Json, LatestRun, RunFolder
+from ablate.cli.options import TRACKER, Json, LatestRun, RunFolder, tracker
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
 from ablate.paths import local_path
 
@@ -170,6 +170,34 @@ def export(
         raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
+
+
+@app.command()
+def track(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(parser=tracker, metavar="TRACKER", help=f"Where to: {TRACKER}.")],
+) -> None:
+    """Show a run's trials in a tracker.
+
+    What the tracker has already is not sent again. The trials of a run that is still going on follow as they
+    end.
+
+    Example: ablate track RUN --to mlflow:http://127.0.0.1:5000
+    """
+    from ablate.runs.run import load_run
+    from ablate.tracking import follower
+    from ablate.tracking.destination import destination
+
+    loaded, where = load_run(run), destination(to)
+    try:
+        sent, hint = follower.track(loaded, where, is_over=lambda: not loaded.alive)
+    except BadInput:
+        raise
+    except Exception as error:  # each client has its own
+        raise AblateError(f"tracking to {where} failed: {follower.reason_of(error, where)}") from None
+    print_line(
+        f"{len(sent)} of {len(load_run(run).records)} trials were sent to {where}, which has all now: {hint}"
+    )
 
 
 @app.command()
