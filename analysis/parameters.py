@@ -22,7 +22,7 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
         have the same value, as in a space with one axis for all.
     """
     specs = list(records["spec"])
-    shared = _shared_fields(specs)
+    shared = shared_fields(specs)
     weights = precisions(specs).add_suffix(".weights")
     if len(weights.columns) > 1 and (weights.nunique(axis=1) == 1).all():
         weights = weights.iloc[:, :1].set_axis(["weights"], axis=1)
@@ -36,12 +36,13 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(varying, index=records.index, dtype=object)
 
 
-def fields_of(spec: Spec, groups: Iterable[str]) -> dict[str, Any]:
+def fields_of(spec: Spec, groups: Iterable[str], shared: set[str]) -> dict[str, Any]:
     """The fields of one trial, named as those of `parameters`.
 
     Args:
         spec: of the trial.
         groups: the layer groups of its study; those that the trial does not quantize are "full".
+        shared: the fields of layers that are named without their group, as of `shared_fields`.
 
     Returns:
         A value, "none" for None, by the field's name.
@@ -50,7 +51,7 @@ def fields_of(spec: Spec, groups: Iterable[str]) -> dict[str, Any]:
         group: layer["weights"] for group, layer in spec["layers"].items()
     }
     named = {f"{group}.weights": kind for group, kind in weights.items()}
-    return {**named, **_other_fields(spec, _shared_fields([spec]))}
+    return {**named, **_other_fields(spec, shared)}
 
 
 def precisions(specs: Sequence[Spec]) -> pd.DataFrame:
@@ -95,7 +96,7 @@ def _text_for_none(value: Any) -> Any:
     return "none" if value is None else value
 
 
-def _shared_fields(specs: Sequence[Spec]) -> set[str]:
+def shared_fields(specs: Sequence[Spec]) -> set[str]:
     """The fields that have the same value in all quantized layers of each trial."""
     every, different = set(), set()
     for spec in specs:

@@ -1,8 +1,14 @@
-"""Reads a ledger while it grows: its records in their order, each once."""
+"""Follows a ledger while it grows: its records in their order, each once, by one follower of a kind."""
 
+import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from ablate.data.cache import cache
+from ablate.errors import BadInput
 from ablate.runs import ledger
 from ablate.runs.record import Record
 
@@ -41,3 +47,28 @@ def _content_from(path: Path, place: int) -> bytes:
     with path.open("rb") as file:
         file.seek(place)
         return file.read()
+
+
+@contextmanager
+def alone(key: str, what: str) -> Iterator[None]:
+    """Keep other processes of this user from doing the same, for as long as the context lasts.
+
+    Args:
+        key: Tells what is done from all else.
+        what: The same for the message, as "'run' to mlflow".
+
+    Raises:
+        BadInput: Another process does it.
+    """
+    folder = cache() / "following"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        rule = f"one process at a time may send a run to one place, but another sends {what} now"
+        raise BadInput(f"{rule}; wait until it ends") from None
+    try:
+        yield
+    finally:
+        lock.release()

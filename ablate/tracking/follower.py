@@ -1,6 +1,5 @@
 """Tracks a run: whatever its ledger has and the tracker lacks is sent, while the study runs or after it."""
 
-import hashlib
 import logging
 import shlex
 import threading
@@ -8,12 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
-
-from ablate.data.cache import cache
-from ablate.errors import AblateError, BadInput
+from ablate.errors import AblateError
 from ablate.labels import one_line, shortened
-from ablate.runs.follow import follow
+from ablate.runs.follow import alone, follow
 from ablate.runs.run import Run
 from ablate.tracking.destination import Destination
 from ablate.tracking.mlflow_tracker import MlflowTracker
@@ -57,7 +53,7 @@ def track(
     """
     sent = [] if sent is None else sent
     entry = run_entry(run)
-    with _alone(entry, where):
+    with alone(f"{entry.identity} {where.kind}:{where.where}", f"{run.path.name!r} to {where}"):
         tracker = TRACKERS[where.kind](where.where, entry)
         known = tracker.known()
         for record in follow(run.path / "ledger.jsonl", is_over, wait):
@@ -137,21 +133,3 @@ class _Follower:
                 f"Tracking to {self.where} failed, the study goes on: {reason}; `{command}` sends the rest"
             ),
         )
-
-
-@contextmanager
-def _alone(entry: RunEntry, where: Destination) -> Iterator[None]:
-    """Within the context no other process of this user sends this run there."""
-    place = hashlib.sha256(f"{entry.identity} {where.kind}:{where.where}".encode()).hexdigest()[:16]
-    folder = cache() / "tracking"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{place}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        rule = f"one process may track a run to one place, but another sends {entry.path.name!r} to {where}"
-        raise BadInput(f"{rule} now; wait until it ends") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate.analysis.parameters import fields_of
+from ablate.analysis.parameters import fields_of, shared_fields
 from ablate.config.canonical import OFF
 from ablate.plugins import is_plugin
 from ablate.runs.provenance_file import identity, read_provenance
@@ -89,7 +89,7 @@ def trial_entry(record: Record, groups: Sequence[str]) -> TrialEntry:
     """
     spec = record["spec"]
     fields = {"seed": spec["seed"], "model": spec["model"], "data": spec["data"], "test": spec["test"]}
-    named = fields_of(spec, groups)
+    named = fields_of(spec, groups, shared_fields([spec]))
     shown = {name: value for name, value in named.items() if not _is_off(name, value)}
     own = [name for name in record if is_plugin(name)]
     outcome = {name: record.get(name) for name in (*OUTCOME, *own)}

@@ -121,7 +121,7 @@ def test_a_killed_study_goes_on_in_its_trackers(server, tiny_study, tmp_path):
     run = tmp_path / "run"
     killed = ablate("study", "tiny.toml", "--out", "run")
     folders = run / "tensorboard"
-    wait(lambda: folders.exists() and any(folders.iterdir()))
+    wait(lambda: folders.exists() and any(folders.iterdir()), 600)
     killed.kill()
     killed.communicate()
     wait(lambda: not load_run(run).alive)
