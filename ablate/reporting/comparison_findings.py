@@ -47,9 +47,8 @@ def _fronts(compared: Comparison) -> Finding:
             corners += [
                 {"runs": group.label, "level": level, **dict(zip(names, each, strict=True))} for each in found
             ]
-    notes = [
-        f"{group.label}: {sum(map(len, group.trials.values()))} complete trials" for group in compared.groups
-    ]
+    counts = [f"{group.label} {sum(map(len, group.trials.values()))}" for group in compared.groups]
+    notes = [f"complete trials: {', '.join(counts)}"]
     if any(len(group.trials) > 1 for group in compared.groups):
         notes.append(
             "a line is what half of the seeds attain, and its band reaches from what all do to what one does"
@@ -91,7 +90,7 @@ def _hypervolumes(compared: Comparison) -> Finding:
     best = table.loc[table["hypervolume (%)"].idxmax()]
     over = " and ".join(COLUMNS[name] for name in compared.objectives)
     share = f"{best['hypervolume (%)']:.1f} % of the hypervolume of all fronts together"
-    sentence = f"{best['runs']} has {share}, over {over}."
+    sentence = f"The largest hypervolume is that of {best['runs']}: {share}, over {over}."
     notes = ("intervals are 95 % t intervals over seeds, each by itself", _more_trials())
     return Finding(title, sentence, notes, {"hypervolumes": table})
 
@@ -152,7 +151,7 @@ def _differences(compared: Comparison) -> Finding:
                 for each in (compared.samples(group), compared.samples(first))
             )
             family.append(_paired(ours, theirs, seeds))
-            of = f"best {COLUMNS[axis.name]}{'' if level is None else _within(compared, level)}"
+            of = f"{COLUMNS[axis.name]}{'' if level is None else _within(compared, level)}"
             rows.append({"runs": group.label, "of": of, "unit": unit, "level": level})
         family.append(_paired(volumes[group.label], volumes[first.label], seeds))
         rows.append({"runs": group.label, "of": "hypervolume", "unit": "% of all", "level": None})
@@ -180,8 +179,7 @@ def _paired(ours: dict[int, float], theirs: dict[int, float], seeds: list[int]) 
 
 def _within(compared: Comparison, level: float) -> str:
     name = compared.objectives[1]
-    bound = "at least" if OBJECTIVES[name] == "max" else "at most"
-    return f", {COLUMNS[name]} {bound} {cell(name, level)}"
+    return f" {'from' if OBJECTIVES[name] == 'max' else 'up to'} {cell(name, level)}"
 
 
 def _sentence(table: pd.DataFrame, first: str) -> str:

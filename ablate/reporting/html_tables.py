@@ -117,6 +117,8 @@ def _style(column: str, values: pd.Series) -> str:
 
 
 def _heading(table: str, column: str) -> str:
+    if table == "differing":  # names of runs
+        return column
     if table.startswith("front") and (name := _objective(column)) in COLUMNS:
         return COLUMNS[name] + column.removeprefix(name).replace("_", " ")
     return column.replace("_", " ") + (" (%)" if column in PERCENT.get(table, ()) else "")
