@@ -207,9 +207,9 @@ def track(
     """
     from ablate.runs.run import load_run
     from ablate.tracking import follower
-    from ablate.tracking.destination import destination
+    from ablate.tracking.destination import installed
 
-    loaded, where = load_run(run), destination(to)
+    loaded, where = load_run(run), installed(to)
     try:
         sent, hint = follower.track(loaded, where, is_over=lambda: not loaded.alive)
     except BadInput:

@@ -30,6 +30,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.errors import AblateError, Interrupted
 from ablate.labels import one_line
 from ablate.paths import local_path
+from ablate.tracking.destination import installed
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -296,6 +297,8 @@ def _run(
     opening: str = "",
 ) -> None:
     """Run a study under a live view, and print its outcome."""
+    for text in track or []:
+        installed(text)  # before anything is loaded
     outlive_terminal(as_json)
     console = make_console(stderr=as_json)
     console.print(f"{opening}\nLoading the model and starting Ray ...".lstrip(), soft_wrap=True)

@@ -14,7 +14,7 @@ from ablate.runs import ledger
 from ablate.runs.claim import reclaimed
 from ablate.runs.record import Record
 from ablate.runs.run import Run, load_run, write_study
-from ablate.tracking.destination import destination
+from ablate.tracking.destination import installed
 
 if TYPE_CHECKING:
     from ablate.engine.controller import View
@@ -51,7 +51,7 @@ def resume_study(
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    run, destinations = load_run(path), [destination(text) for text in track]
+    run, destinations = load_run(path), [installed(text) for text in track]
     with reclaimed(run):
         lines = run.path / "ledger.jsonl"
         lines.touch()  # a run that was killed before its first trial may have none

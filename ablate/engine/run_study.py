@@ -20,7 +20,7 @@ from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.run import Run, create_run
 from ablate.runs.same_study import study_fields
-from ablate.tracking.destination import destination
+from ablate.tracking.destination import installed
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
 
@@ -60,7 +60,7 @@ def run_study(
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
     study = study if isinstance(study, StudySpec) else load_study(str(study))
-    destinations = [destination(text) for text in track]
+    destinations = [installed(text) for text in track]
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
         ray_cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None

@@ -51,20 +51,26 @@ def destination(text: str) -> Destination:
         text: A tracker, and after a colon where it is.
 
     Raises:
-        BadInput: The tracker is unknown or not installed, or the place is none of its kind.
+        BadInput: The tracker is unknown, or the place is none of its kind.
     """
     kind, colon, where = text.partition(":")
     if kind not in PACKAGES:
         raise unknown("tracker", kind, PACKAGES)
     if colon and not where:
         raise BadInput(f"a tracker's place must follow its colon, but got {text!r}; leave the colon out")
-    found = find_spec(kind)
-    if found is None or found.origin is None:  # a folder of that name is no package
-        advice = f"pip install {PACKAGES[kind]}"
-        raise BadInput(f"tracking to {kind} needs the extra ablate-vit[track]; {advice}")
     if where:
         where = {"mlflow": _uri, "tensorboard": _folder, "wandb": _project}[kind](where)
     return Destination(kind, where)
+
+
+def installed(text: str) -> Destination:
+    """The same, where the tracker's package is installed. Raises BadInput also where it is not."""
+    where = destination(text)
+    found = find_spec(where.kind)
+    if found is None or found.origin is None:  # a folder of that name is no package
+        advice = f"pip install {PACKAGES[where.kind]}"
+        raise BadInput(f"tracking to {where.kind} needs the extra ablate-vit[track]; {advice}")
+    return where
 
 
 def _uri(where: str) -> str:

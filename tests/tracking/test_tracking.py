@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from ablate.errors import BadInput
 from ablate.labels import without_secrets
 from ablate.tracking.destination import destination
 
-pytest.importorskip("mlflow")
+trackers = pytest.mark.skipif(
+    not all(map(find_spec, ("mlflow", "tensorboard", "wandb"))), reason="the extra track is not installed"
+)
 RUN = Path(__file__).parents[2] / "results" / "layers_bits"
 
 
@@ -47,6 +50,7 @@ def rounded(trials):
     ]
 
 
+@trackers
 @pytest.mark.long
 def test_a_tracker_gets_what_it_lacks_and_nothing_twice(server, tmp_path, monkeypatch):
     from mlflow import MlflowClient
@@ -100,6 +104,7 @@ def test_a_tracker_gets_what_it_lacks_and_nothing_twice(server, tmp_path, monkey
     }
 
 
+@trackers
 @pytest.mark.slow
 def test_a_killed_study_goes_on_in_its_trackers(server, tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 2"))
@@ -171,6 +176,14 @@ def test_a_wrong_place_is_refused(text, rule):
 def test_a_wrong_place_is_refused_before_anything_runs(tmp_path):
     done = run_ablate(tmp_path, "study", "--track", "mlfow")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not [*tmp_path.iterdir()]
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("ablate.tracking.destination.find_spec", lambda name: None)
+    for words in (("study", "--out", "run", "--track"), ("track", str(RUN), "--to")):
+        done = run_ablate(tmp_path, *words, "mlflow")
+        assert done.returncode == 2 and "pip install mlflow-skinny" in done.stderr
+    assert not [*tmp_path.iterdir()]
 
 
 def test_secrets_of_a_uri_are_left_out():
