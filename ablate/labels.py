@@ -18,6 +18,8 @@ CONTROL_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 DIRECTION_MARKS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 JOINER = "\u200d"
 MAX_TAG = 200  # characters
+# What may be secret in a URI: the user's name and password, and what is asked for.
+SECRETS = ((re.compile(r"://\S*@"), "://***@"), (re.compile(r"(://[^\s?]*\?)\S*"), r"\1***"))
 # The beginning of a cell that a spreadsheet computes (OWASP, CSV injection), after any number of apostrophes.
 FORMULA = re.compile(r"'*[\t\r]|['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
@@ -25,6 +27,13 @@ FORMULA = re.compile(r"'*[\t\r]|['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 def one_line(text: str) -> str:
     """Escape control characters, such as a newline to `\\n`, so that the text stays on one line."""
     return "".join(_escape(letter) if _is_control(letter) else letter for letter in text)
+
+
+def without_secrets(text: str) -> str:
+    """Replace what may be secret in the URIs of a text by `***`: `user:password@`, and all after `?`."""
+    for secret, mark in SECRETS:
+        text = secret.sub(mark, text)
+    return text
 
 
 def shortened(text: str, most: int) -> str:

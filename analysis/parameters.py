@@ -1,7 +1,7 @@
 """The parameters in which trials differ, as a table."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,23 +22,36 @@ def parameters(records: pd.DataFrame) -> pd.DataFrame:
         have the same value, as in a space with one axis for all.
     """
     specs = list(records["spec"])
-    shared = _shared_fields(specs)
+    shared = shared_fields(specs)
     weights = precisions(specs).add_suffix(".weights")
     if len(weights.columns) > 1 and (weights.nunique(axis=1) == 1).all():
         weights = weights.iloc[:, :1].set_axis(["weights"], axis=1)
     rows = [
-        {
-            **row,
-            **_layer_fields(spec, shared),
-            **{f"recipe.{key}": _text_for_none(value) for key, value in spec["recipe"].items()},
-            "fraction": spec["fraction"],
-        }
+        {**row, **_other_fields(spec, shared)}
         for row, spec in zip(weights.to_dict("records"), specs, strict=True)
     ]
     names = sorted({name for row in rows for name in row})
     columns = {name: [row.get(name) for row in rows] for name in names}
     varying = {name: values for name, values in columns.items() if len({*map(repr, values)} - {"None"}) > 1}
     return pd.DataFrame(varying, index=records.index, dtype=object)
+
+
+def fields_of(spec: Spec, groups: Iterable[str], shared: set[str]) -> dict[str, Any]:
+    """The fields of one trial, named as those of `parameters`.
+
+    Args:
+        spec: of the trial.
+        groups: the layer groups of its study; those that the trial does not quantize are "full".
+        shared: the fields of layers that are named without their group, as of `shared_fields`.
+
+    Returns:
+        A value, "none" for None, by the field's name.
+    """
+    weights = dict.fromkeys(groups, "full") | {
+        group: layer["weights"] for group, layer in spec["layers"].items()
+    }
+    named = {f"{group}.weights": kind for group, kind in weights.items()}
+    return {**named, **_other_fields(spec, shared)}
 
 
 def precisions(specs: Sequence[Spec]) -> pd.DataFrame:
@@ -53,6 +66,12 @@ def precisions(specs: Sequence[Spec]) -> pd.DataFrame:
     groups = sorted({group for spec in specs for group in spec["layers"]})
     rows = [[spec["layers"].get(group, {"weights": "full"})["weights"] for group in groups] for spec in specs]
     return pd.DataFrame(rows, columns=groups, dtype=object)
+
+
+def _other_fields(spec: Spec, shared: set[str]) -> dict[str, Any]:
+    """All fields but the layers' precisions."""
+    recipe = {f"recipe.{key}": _text_for_none(value) for key, value in spec["recipe"].items()}
+    return {**_layer_fields(spec, shared), **recipe, "fraction": spec["fraction"]}
 
 
 def _layer_fields(spec: Spec, shared: set[str]) -> dict[str, Any]:
@@ -77,7 +96,7 @@ def _text_for_none(value: Any) -> Any:
     return "none" if value is None else value
 
 
-def _shared_fields(specs: Sequence[Spec]) -> set[str]:
+def shared_fields(specs: Sequence[Spec]) -> set[str]:
     """The fields that have the same value in all quantized layers of each trial."""
     every, different = set(), set()
     for spec in specs:

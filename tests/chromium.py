@@ -49,7 +49,10 @@ def browser(folder):
 
 
 class Page:
-    """A file in a tab of its own. `errors`: those of its console; `requests`: addresses that it asked for."""
+    """A file or an address in a tab of its own.
+
+    `errors`: those of its console; `requests`: addresses that it asked for.
+    """
 
     def __init__(self, address, file, width=1200, height=900, touch=False):
         self.numbers, self.errors, self.requests = itertools.count(1), [], []
@@ -66,9 +69,10 @@ class Page:
             deviceScaleFactor=1,
             mobile=touch,
         )
-        self.call("Page.navigate", url=Path(file).absolute().as_uri())
+        url = file if str(file).startswith("http://") else Path(file).absolute().as_uri()
+        self.call("Page.navigate", url=url)
         limit = time.monotonic() + 60
-        while not self("document.readyState === 'complete' && location.protocol === 'file:'"):
+        while not self("document.readyState === 'complete' && location.protocol !== 'about:'"):
             assert time.monotonic() < limit, "the page does not load"
             time.sleep(0.05)
         self("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

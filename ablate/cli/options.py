@@ -15,6 +15,7 @@ import typer
 
 from ablate.config.trial_spec import checked
 from ablate.paths import local_path
+from ablate.tracking.destination import destination
 
 if TYPE_CHECKING:
     from ablate.execution.ray_cluster import Resources
@@ -46,6 +47,23 @@ MaxFailed = Annotated[
     float,
     typer.Option(
         min=0, max=1, metavar="SHARE", help="Exit with 1 if more than this share of the trials failed."
+    ),
+]
+
+
+def tracker(text: str) -> str:
+    """A tracker's name and place, which may be wrong. Raises BadInput."""
+    destination(text)
+    return text
+
+
+TRACKER = "mlflow[:URI], tensorboard[:DIR] or wandb[:[ENTITY/]PROJECT]"
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        parser=tracker,
+        metavar="TRACKER",
+        help=f"Show the trials also in {TRACKER}; may be repeated.",
     ),
 ]
 

@@ -2,14 +2,16 @@
 
 import shlex
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ablate.cli.console import print_line, print_rows, relative_path
-from ablate.cli.options import Json, LatestRun, RunFolder
+from ablate.cli.options import TRACKER, Json, LatestRun, RunFolder, tracker
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
+from ablate.labels import without_secrets
 from ablate.paths import local_path
 
 if TYPE_CHECKING:
@@ -34,22 +36,41 @@ def status(run: LatestRun = None, as_json: Json = False) -> None:
 
 @app.command()
 def report(
-    run: LatestRun = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            parser=local_path,
+            metavar="RUN...",
+            help="Folders of runs; two or more are compared.",
+            show_default="the newest in runs/",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(parser=local_path, metavar="FILE", help="The page.", show_default="RUN/report.html"),
+        typer.Option(
+            parser=local_path,
+            metavar="FILE",
+            help="The page.",
+            show_default="RUN/report.html; comparison.html for several runs",
+        ),
     ] = None,
 ) -> None:
-    """Write a run's results as one HTML page.
+    """Write a run's results as one HTML page, or compare runs on one.
 
-    The page opens offline. Its tables are written beside it as CSV. The run may still be going on.
+    The page opens offline. Its tables are written beside it as CSV. Runs may still be going on.
 
     Example: ablate report RUN
     """
     from ablate.reporting.html_report import report, tables_of
     from ablate.runs.run import latest_run, load_run
 
-    loaded = load_run(run) if run else latest_run()
+    if runs and len(runs) > 1:
+        from ablate.reporting.html_comparison import compare
+
+        compared, folder = compare([load_run(path) for path in runs], out)
+        where = f"{relative_path(folder)}/"
+        return print_line(f"The comparison is {relative_path(compared)}, its tables are in {where}")
+    loaded = load_run(runs[0]) if runs else latest_run()
     page = report(loaded, out)
     tables = tables_of(loaded, page).name
     print_line(f"The report is {relative_path(page)}, its tables are beside it in {tables}/")
@@ -170,6 +191,63 @@ def export(
         raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
+
+
+@app.command()
+def track(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(parser=tracker, metavar="TRACKER", help=f"Where to: {TRACKER}.")],
+) -> None:
+    """Show a run's trials in a tracker.
+
+    What the tracker has already is not sent again. The trials of a run that is still going on follow as they
+    end.
+
+    Example: ablate track RUN --to mlflow:http://127.0.0.1:5000
+    """
+    from ablate.runs.run import load_run
+    from ablate.tracking import follower
+    from ablate.tracking.destination import installed
+
+    loaded, where = load_run(run), installed(to)
+    try:
+        sent, hint = follower.track(loaded, where, is_over=lambda: not loaded.alive)
+    except BadInput:
+        raise
+    except Exception as error:  # each client has its own
+        raise AblateError(f"tracking to {where} failed: {follower.reason_of(error, where)}") from None
+    print_line(
+        f"{len(sent)} of {len(load_run(run).records)} trials were sent to {where}, which has all now: {hint}"
+    )
+
+
+@app.command("optuna")
+def optuna_storage(
+    run: RunFolder,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Optuna's journal file, or the URL of a database.",
+            show_default="RUN/optuna.journal",
+        ),
+    ] = None,
+) -> None:
+    """Write a run as a study of Optuna, for optuna-dashboard.
+
+    What the storage has already is not written again. The trials of a run that is still going on follow as
+    they end.
+
+    Example: ablate optuna RUN
+    """
+    from ablate.runs.run import load_run
+    from ablate.search.optuna_mirror import mirror
+
+    loaded = load_run(run)
+    storage = relative_path(loaded.path / "optuna.journal") if to is None else to
+    print_line(f"See it with: optuna-dashboard {shlex.quote(without_secrets(storage))}")
+    added, total = mirror(loaded, storage, is_over=lambda: not loaded.alive, wait=time.sleep)
+    print_line(f"{added} trials were added, of {total} that may be on the front")
 
 
 @app.command()

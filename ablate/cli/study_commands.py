@@ -19,6 +19,7 @@ from ablate.cli.options import (
     RayOptions,
     RunFolder,
     SubjectOptions,
+    Track,
     expand_options,
 )
 from ablate.cli.overrides import override_study, sensitivity_study
@@ -29,6 +30,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.errors import AblateError, Interrupted
 from ablate.labels import one_line
 from ablate.paths import local_path
+from ablate.tracking.destination import installed
 
 if TYPE_CHECKING:
     from ablate.runs.run import Run
@@ -175,6 +177,7 @@ def study(
     ] = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
+    track: Track = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +192,7 @@ def study(
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
     opening = f"{one_line(spec.question)}\n{space}: {one_line(spec.space.description)}"
-    _run(_start(spec, out, known=known or []), ray, max_failed, as_json, opening)
+    _run(_start(spec, out, known=known or []), ray, max_failed, track, as_json, opening)
 
 
 @app.command()
@@ -222,6 +225,7 @@ def sensitivity(
     seed: Annotated[int | None, typer.Option(metavar="N", help="The first seed.")] = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
+    track: Track = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -236,7 +240,7 @@ def sensitivity(
     spec = sensitivity_study(base, seeds, epochs, full_epochs, as_study)
     if dry_run:
         return _dry_run(spec, ray, as_json)
-    _run(_start(spec, out), ray, max_failed, as_json)
+    _run(_start(spec, out), ray, max_failed, track, as_json)
 
 
 @app.command()
@@ -251,6 +255,7 @@ def resume(
         float | None, typer.Option(metavar="HOURS", help="Start no trial after this time in total.")
     ] = None,
     max_failed: MaxFailed = 0.5,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Continue an interrupted run, or extend a finished one.
@@ -269,7 +274,7 @@ def resume(
             print(f"{message}, and its trial ran again.", file=sys.stderr)
         return resumed
 
-    _run(start, ray, max_failed, as_json)
+    _run(start, ray, max_failed, track, as_json)
 
 
 def _start(spec: StudySpec, out: Path | None, **options: Any) -> Callable[..., "Run"]:
@@ -284,9 +289,16 @@ def _start(spec: StudySpec, out: Path | None, **options: Any) -> Callable[..., "
 
 
 def _run(
-    start: Callable[..., "Run"], ray: RayOptions, max_failed: float, as_json: bool, opening: str = ""
+    start: Callable[..., "Run"],
+    ray: RayOptions,
+    max_failed: float,
+    track: list[str] | None,
+    as_json: bool,
+    opening: str = "",
 ) -> None:
     """Run a study under a live view, and print its outcome."""
+    for text in track or []:
+        installed(text)  # before anything is loaded
     outlive_terminal(as_json)
     console = make_console(stderr=as_json)
     console.print(f"{opening}\nLoading the model and starting Ray ...".lstrip(), soft_wrap=True)
@@ -297,7 +309,7 @@ def _run(
 
     try:
         with c_stdout_to_stderr() if as_json else nullcontext(), StudyView(console) as view:
-            run = start(resources=resources, view=view)
+            run = start(resources=resources, view=view, track=track or [])
     except Interrupted as error:
         outcome(Run(error.run), as_json)
         raise

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,8 @@ from ablate.runs.log import logged
 from ablate.runs.record import Record
 from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
+from ablate.tracking.destination import Destination
+from ablate.tracking.follower import tracked
 from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
 
@@ -46,6 +49,7 @@ class Session:
         resources: What the study may use, resolved by the cluster.
         dashboard: URL of Ray's dashboard, or "".
         view: Is called once a second with the state and the records; None: nothing is shown.
+        track: Where the run is tracked.
     """
 
     writer: Any
@@ -53,6 +57,7 @@ class Session:
     resources: Resources
     dashboard: str = ""
     view: View | None = None
+    track: Sequence[Destination] = ()
 
 
 def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> Run:
@@ -72,7 +77,7 @@ def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> R
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    with logged(run.path):
+    with logged(run.path), tracked(run, session.track):
         say_if_slow(planned.study, session.resources)
         for notice in planned.notices:
             log.warning(notice)

@@ -1,5 +1,6 @@
 """Continues a run, however it ended. Ray starts while heavy modules are imported and the study is planned."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from ablate.runs import ledger
 from ablate.runs.claim import reclaimed
 from ablate.runs.record import Record
 from ablate.runs.run import Run, load_run, write_study
+from ablate.tracking.destination import installed
 
 if TYPE_CHECKING:
     from ablate.engine.controller import View
@@ -27,6 +29,7 @@ def resume_study(
     hours: float | None = None,
     resources: Resources = HERE,
     view: "View | None" = None,
+    track: Sequence[str] = (),
 ) -> tuple[Run, int]:
     """Continue a run, however it ended.
 
@@ -36,6 +39,8 @@ def resume_study(
         hours: Hours of the run in all; None: as many as before.
         resources: Which Ray, and what a trial may use of it.
         view: Is called once a second with the run's state and its records. One that raises is dropped.
+        track: Trackers that follow the ledger: "mlflow", "tensorboard" or "wandb", each with a place after a
+            colon or without. One that fails stops nothing.
 
     Returns:
         The run, and how many bytes of a torn last line were cut off.
@@ -46,7 +51,7 @@ def resume_study(
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
-    run = load_run(path)
+    run, destinations = load_run(path), [installed(text) for text in track]
     with reclaimed(run):
         lines = run.path / "ledger.jsonl"
         lines.touch()  # a run that was killed before its first trial may have none
@@ -71,7 +76,7 @@ def resume_study(
                     from ablate.runs.same_study import study_fields
 
                     add_resume(run.path, planned.contents | {"study": study_fields(planned.study)})
-                    session = Session(writer, storage, resources, dashboard, view)
+                    session = Session(writer, storage, resources, dashboard, view, destinations)
                     return drive(Run(run.path), planned, records, session), torn
 
 

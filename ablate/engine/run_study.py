@@ -20,6 +20,7 @@ from ablate.runs.claim import claimed
 from ablate.runs.provenance import provenance
 from ablate.runs.run import Run, create_run
 from ablate.runs.same_study import study_fields
+from ablate.tracking.destination import installed
 from ablate.training.checkpoint_store import Storage
 from ablate.training.trainer import resolve
 
@@ -33,6 +34,7 @@ def run_study(
     known: Sequence[Path] = (),
     resources: Resources = HERE,
     view: View | None = None,
+    track: Sequence[str] = (),
 ) -> Run:
     """Search the study's space, or train its design.
 
@@ -46,6 +48,8 @@ def run_study(
             on top of them.
         resources: Which Ray, and what a trial may use of it.
         view: Is called once a second with the run's state and its records. One that raises is dropped.
+        track: Trackers that follow the ledger: "mlflow", "tensorboard" or "wandb", each with a place after a
+            colon or without. One that fails stops nothing.
 
     Returns:
         The finished run: its ledger, its front and its figures.
@@ -56,6 +60,7 @@ def run_study(
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
     study = study if isinstance(study, StudySpec) else load_study(str(study))
+    destinations = [installed(text) for text in track]
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
         ray_cluster.check_address(resources.address)
         storage = Storage.tried(resources.storage) if resources.storage else None
@@ -71,7 +76,7 @@ def run_study(
                 if check.notable:
                     log.warning("%s: %s.", check.about.capitalize(), check.found)
             with ray_cluster.writer_for(path) as writer:
-                session = Session(writer, storage, resources, dashboard, view)
+                session = Session(writer, storage, resources, dashboard, view, destinations)
                 return drive(run, planned, [record for record, _ in reused.values()], session)
 
 

@@ -11,6 +11,7 @@ from ablate.reporting.plotly_front import shown_trials
 from ablate.reporting.run_results import Finding
 
 MAX_ROWS = 20  # of a table on the page; its file has all
+OPEN = ("front", "failures", "hypervolumes", "differences", "differing")  # findings whose tables are unfolded
 LONG = ("layers", "error", "flags", "equation", "text", "reason")  # columns whose text may break into lines
 ENDS = ("", "_low", "_high", "_smallest")
 ESTIMATES = [name + end for name in ("first", "second", "whole", "bend", "gap") for end in ENDS]
@@ -64,7 +65,7 @@ def html_tables(name: str, finding: Finding) -> list[HtmlTable]:
         finding: Of a run.
     """
     tables = _shown_tables(name, finding).items()
-    return [_html_table(table, rows, name in ("front", "failures")) for table, rows in tables if len(rows)]
+    return [_html_table(table, rows, name in OPEN) for table, rows in tables if len(rows)]
 
 
 def _shown_tables(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
@@ -116,6 +117,8 @@ def _style(column: str, values: pd.Series) -> str:
 
 
 def _heading(table: str, column: str) -> str:
+    if table == "differing":  # names of runs
+        return column
     if table.startswith("front") and (name := _objective(column)) in COLUMNS:
         return COLUMNS[name] + column.removeprefix(name).replace("_", " ")
     return column.replace("_", " ") + (" (%)" if column in PERCENT.get(table, ()) else "")

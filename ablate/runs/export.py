@@ -2,11 +2,14 @@
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ablate.analysis.bounds import excess
+from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput, WriteFailed, write_error
 from ablate.paths import local_path
 
@@ -73,7 +76,7 @@ def to_optuna(run: "Run", storage: str) -> "optuna.Study":
         storage = f"{dialect}{slashes}{local_path(path)}"
     records, directions = run.candidates, run.study.directions
     points = parameters(records)
-    axes = {name: _axis([v for v in points[name] if v is not None]) for name in points}
+    axes = {name: axis_of([v for v in points[name] if v is not None]) for name in points}
     try:
         study = optuna.create_study(
             storage=storage,
@@ -87,30 +90,43 @@ def to_optuna(run: "Run", storage: str) -> "optuna.Study":
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         study.set_metric_names(list(directions))
     for point, record in zip(points.to_dict("records"), records.to_dict("records"), strict=True):
-        study.add_trial(_trial(point, record, list(directions), axes))
+        params = {name: value for name, value in point.items() if value is not None}
+        study.add_trial(frozen_trial(params, axes, record, run.study))
     return study
 
 
-def _trial(
-    point: dict[str, Any], record: dict[str, Any], objectives: list[str], axes: dict[str, "BaseDistribution"]
+def frozen_trial(
+    params: dict[str, Any],
+    axes: Mapping[str, "BaseDistribution"],
+    record: Mapping[str, Any],
+    study: StudySpec,
 ) -> "optuna.trial.FrozenTrial":
+    """Return a record as a trial of Optuna, with the study's bounds as constraints.
+
+    Args:
+        params: Its values, by the name of their axis.
+        axes: The distributions of these, and maybe of others.
+        record: The record.
+        study: Of its run.
+    """
     import optuna
     from optuna.trial import TrialState
 
-    values = [record[name] for name in objectives]
+    values = [record.get(name) for name in study.objectives]
     complete = record["status"] == "complete" and not any(pd.isna(value) for value in values)
+    costs = {name: record[name] for name in study.within if not pd.isna(record.get(name))}
     ended = TrialState.PRUNED if record["status"] == "pruned" else TrialState.FAIL
-    params = {name: value for name, value in point.items() if value is not None}
     return optuna.create_trial(
         state=TrialState.COMPLETE if complete else ended,
         params=params,
         distributions={name: axes[name] for name in params},
         values=values if complete else None,
         user_attrs={"trial_id": record["trial_id"], "error": record["error"]},
+        constraints=dict.fromkeys(study.within, 0.0) | excess(costs, study.within),
     )
 
 
-def _axis(values: list[Any]) -> "BaseDistribution":
+def axis_of(values: list[Any]) -> "BaseDistribution":
     """Return a range for numbers, and choices for everything else."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 

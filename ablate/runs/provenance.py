@@ -15,6 +15,7 @@ import torch
 from ablate.errors import BadInput
 from ablate.files import write_atomic
 from ablate.hardware import cpus, device_name
+from ablate.labels import without_secrets
 from ablate.models import digests
 from ablate.runs.provenance_file import FILE, read_provenance, versions_then_and_now
 
@@ -29,7 +30,7 @@ def provenance() -> dict[str, Any]:
     capabilities = torch.cpu.get_capabilities()
     program = Path(sys.argv[0]).name.replace("__main__.py", "ablate")  # python -m ablate
     return {
-        "command": [program, *sys.argv[1:]],
+        "command": [program, *map(without_secrets, sys.argv[1:])],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         **checkout(),
         "hardware": {

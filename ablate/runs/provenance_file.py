@@ -1,5 +1,6 @@
 """Reads a run's provenance.json, which may be of another version, half copied or gone; imports no torch."""
 
+import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,18 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if not isinstance(known, dict):
         return {}
     return {name: value for name, value in known.items() if isinstance(value, KINDS.get(name, object))}
+
+
+def identity(path: Path) -> str:
+    """Return what tells a run from others, also after its folder was moved or copied: 12 hexadecimal digits.
+
+    Args:
+        path: The run's folder. Where nothing is known of when and how the run began, its name decides.
+    """
+    known = read_provenance(path)
+    began = {name: known.get(name) for name in ("command", "started_at", "hardware")}
+    text = json.dumps(began if known.get("started_at") else path.name, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def versions_then_and_now(path: Path, package: str) -> tuple[str, str] | None:

@@ -104,7 +104,7 @@ REQUIRED = {
 }
 TEXTS = {  # what is no path, and what may be one
     *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "address", "dashboard_host"),
-    *("study", "space", "model", "data", "storage"),
+    *("study", "space", "model", "data", "storage", "track", "to"),
 }
 
 
