@@ -5,7 +5,6 @@ import json
 
 import torch
 
-from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
@@ -23,7 +22,7 @@ from ablate.training.trainer import resolve
 
 
 def load_data(name: str, model: str) -> datasets.Dataset:
-    """Load a dataset for a model, whose image processor resizes and crops the images of an image folder.
+    """Load a dataset for a model, whose image processor resizes and crops the images of files and tables.
 
     Args:
         name: As in `datasets.load`.
@@ -35,7 +34,7 @@ def load_data(name: str, model: str) -> datasets.Dataset:
     Raises:
         BadInput: The dataset or the model is unknown or broken.
     """
-    return datasets.load(name, loading.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
+    return datasets.load(name, loading.preprocess(model) if datasets.is_decoded_for(name) else None)
 
 
 def preprocess_of(model: str, dataset: datasets.Dataset) -> Preprocess:
