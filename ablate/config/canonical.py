@@ -16,6 +16,8 @@ OFF: dict[str, Value | None] = {
     "beta_per": "tensor",
     "straight_through": "plain",
     "distort": False,
+    "policy": None,
+    "erase": 0.0,
     "mix": 0.0,
     "label_smoothing": 0.0,
     "quantized_rate_multiplier": 1.0,

@@ -37,6 +37,7 @@ from ablate.training.optim import (
     steps_of,
     switch_weight_decay,
 )
+from ablate.training.policies import policy_of
 from ablate.training.progressive import Ramp
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def train(
     """
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))
-    torch.manual_seed(seed)  # dropout
+    torch.manual_seed(seed)  # dropout, policies and mixing
     if not steps:
         return
     if min(recipe.batch_size, len(images)) == 1:
@@ -163,6 +164,7 @@ class _Training:
         self.average = averaged(model, recipe.ema)
         self.objective = Objective(model, recipe, teacher)
         self.ramp = Ramp(model, recipe, steps)
+        self.policy = policy_of(recipe.policy, recipe.erase, preprocess.mean_colour)
         self.mixing = mixing(_n_classes(model, preprocess, images), recipe.mix) if recipe.mix else None
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "schedule": self.schedule}
         if self.average is not None:
@@ -210,6 +212,8 @@ def _train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[
     if recipe.augment:
         pixels = augment(pixels, training.rng, recipe.augment)
     pixels, targets = pixels.to(training.device), torch.from_numpy(labels).to(training.device)
+    if training.policy is not None:
+        pixels = training.policy(pixels)
     if recipe.distort:
         pixels = distorted(pixels, training.rng, training.preprocess.mean_colour)
     pixels = training.preprocess(pixels)
