@@ -74,7 +74,7 @@ def fetch(dataset: Download) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with locked(path.parent):
             if not _is_intact(dataset):  # another process may have been faster
                 _download(dataset)
     except OSError as error:
@@ -162,13 +162,13 @@ def _is_intact(dataset: Download) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Within the context no other process downloads into this folder."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        log.warning("Waiting for another process that fetches into %r ...", str(folder))
+        log.warning("Waiting for another process that writes into %r ...", str(folder))
         lock.acquire()
     try:
         yield

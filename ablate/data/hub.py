@@ -5,6 +5,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 from urllib.parse import parse_qsl
@@ -69,15 +70,23 @@ def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
         return value["bytes"] if value["bytes"] is not None else Path(value["path"])
 
     side = int(options["size"]) if "size" in options else None
-    return image_files.dataset(image_files.decoded(layout, name, side, preprocess, read))
+    files = [file["filename"] for table in chosen.values() for file in table.cache_files]
+    return image_files.dataset(
+        image_files.decoded(layout, name, side, preprocess, lambda: _state(map(Path, files)), read)
+    )
 
 
 def state(name: str) -> str | None:
     """Return what changes with the files of a local dataset; None for one of the hub."""
     if is_remote(name):
         return None
-    sha, path = hashlib.sha256(), Path(parsed(name).where)
-    for file in [path, *sorted(path.rglob("*"))]:
+    path = Path(parsed(name).where)
+    return _state([path, *sorted(path.rglob("*"))])
+
+
+def _state(files: Iterable[Path]) -> str:
+    sha = hashlib.sha256()
+    for file in files:
         try:
             about = file.stat()
         except OSError:  # loading reports it

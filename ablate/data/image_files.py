@@ -5,9 +5,10 @@
 
 import hashlib
 import logging
+import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ablate.data import decoding, image_size, splitting
+from ablate.data import decoding, image_size, mapped, splitting
 from ablate.data.dataset import Dataset, Split, digest_of
 from ablate.data.decoding import Source
 from ablate.data.folder_layout import SPLITS, Files, Layout
 from ablate.data.image_size import Fit
+from ablate.data.mapped import Decoded, Images
 from ablate.errors import BadInput
 from ablate.hardware import cpus, memory_bytes
 
@@ -31,10 +33,13 @@ if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3) and labels (N,)
+Arrays = tuple[Images, NDArray[np.int64]]  # images (N, H, W, 3) and labels (N,)
 Read = Callable[[Path], Source]  # how an image is read by its path
 
-MEMORY_SHARE = 0.3  # of what this process may use; Ray's object store, where the images travel, has as much
+# Of what this process may use; Ray's object store, where the images travel, has as much. Larger ones are
+# decoded into a file.
+MEMORY_SHARE = 0.3
+PENDING = 1000  # images that are decoded ahead
 
 
 class Contents(NamedTuple):
@@ -55,12 +60,6 @@ class Contents(NamedTuple):
     at_decoding: bool
     covered: bool
     test_keys: tuple[str, ...]
-
-
-class _Decoded(NamedTuple):
-    pixels: NDArray[np.uint8]  # (H, W, 3)
-    key: bytes  # equal for images that show the same
-    changes: tuple[str, ...]
 
 
 def dataset(contents: Contents) -> Dataset:
@@ -87,6 +86,7 @@ def decoded(
     name: str,
     side: int | None,
     preprocess: Optional["Preprocess"],
+    state: Callable[[], str],
     read: Read = lambda path: path,
     root: Path | None = None,
 ) -> Contents:
@@ -97,6 +97,7 @@ def decoded(
         name: Of the dataset, for the notes.
         side: Of the square images to make, in pixels; None: by the rule of `image_size`.
         preprocess: What the model's image processor does, where a model is known.
+        state: Returns what changes with the images, for those that are larger than memory.
         read: Returns an image's file, or its bytes.
         root: The paths in the notes are relative to it; None: as they are.
 
@@ -104,8 +105,8 @@ def decoded(
         The classes, and of each split images, uint8 (N, H, W, 3), and labels, int64 (N,).
 
     Raises:
-        BadInput: The size is out of range, files are no images, the images do not fit in memory, or the
-            processor does not bring them to one size.
+        BadInput: The size is out of range, files are no images, the images fit neither in memory nor on the
+            disk, or the processor does not bring them to one size.
     """
     if side is not None and not 8 <= side <= 4096:
         rule = "8 <= size <= 4096 must hold"
@@ -113,14 +114,13 @@ def decoded(
     files = _paths(listed.files)
     sizes = list(_each(decoding.size, files, read, "Looking at images"))
     fit = image_size.fit(sizes, side, preprocess)
-    _check_memory(len(files), *fit.size)
     expected = splitting.split(listed, {path: bytes(path) for path in files})  # unless there are copies
     files = _paths(expected)
-    images, keys, changes = _decode(files, fit, read)
+    images, keys, changes = _decode(files, fit, read, f"{name} {fit}", state)
     splits = splitting.split(listed, keys)
     if splits != expected:
         rows = {path: i for i, path in enumerate(files)}
-        images = images[[rows[path] for path in _paths(splits)]]
+        images = mapped.select(images, np.array([rows[path] for path in _paths(splits)]))
     notes = (
         *listed.notes,
         *(f"{n:,} of {len(files):,} images: {change}" for change, n in changes.items()),
@@ -160,37 +160,40 @@ def _paths(splits: dict[str, Files]) -> list[Path]:
 
 
 def _decode(
-    files: list[Path], fit: Fit, read: Read
-) -> tuple[NDArray[np.uint8], dict[Path, bytes], Counter[str]]:
+    files: list[Path], fit: Fit, read: Read, name: str, state: Callable[[], str]
+) -> tuple[Images, dict[Path, bytes], Counter[str]]:
     """Pixels (N, H, W, 3), a key of each file, equal for equal pixels, and how often each change was made."""
+
+    def decode() -> Iterable[Decoded]:
+        return _each(partial(_decoded, fit=fit), files, read, "Decoding")
+
     width, height = fit.size
-    images = np.empty((len(files), height, width, 3), np.uint8)  # (N, H, W, 3)
-    keys, changes = dict[Path, bytes](), Counter[str]()
-    for i, each in enumerate(_each(partial(_decoded, fit=fit), files, read, "Decoding")):
+    shape = (len(files), height, width)
+    if math.prod(shape) * 3 > MEMORY_SHARE * memory_bytes():
+        order = hashlib.sha256("".join(map(str, files)).encode()).hexdigest()
+        smaller = f"?size={min(fit.size) // 2}"
+        kept, found, changes = mapped.decoded_once(name, f"{state()} {order}", shape, smaller, decode)
+        return kept, dict(zip(files, found, strict=True)), changes
+    images, keys, changes = np.empty((*shape, 3), np.uint8), dict[Path, bytes](), Counter[str]()
+    for i, each in enumerate(decode()):
         images[i], keys[files[i]] = each.pixels, each.key
         changes.update(each.changes)
     return images, keys, changes
 
 
-def _decoded(source: Source, fit: Fit) -> _Decoded:
+def _decoded(source: Source, fit: Fit) -> Decoded:
     image, changes = decoding.decode(source)
     key = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-    return _Decoded(fit(image), key, changes)
+    return Decoded(np.ascontiguousarray(fit(image)), key, changes)
 
 
-def _arrays(images: NDArray[np.uint8], splits: dict[str, Files]) -> dict[str, Arrays]:
-    ends = np.cumsum([len(members) for members in splits.values()])
-    labels = [np.array([label for _, label in members], np.int64) for members in splits.values()]
-    return dict(zip(splits, zip(np.split(images, ends[:-1]), labels, strict=True), strict=True))
-
-
-def _check_memory(count: int, width: int, height: int) -> None:
-    needed, limit = count * width * height * 3, MEMORY_SHARE * memory_bytes()
-    if needed > limit:
-        what = f"{count:,} of {width} x {height} pixels take {needed / 1e9:.1f} GB"
-        rule = f"images must fit in {100 * MEMORY_SHARE:.0f} % of memory, {limit / 1e9:.1f} GB"
-        smaller = f"?size={min(width, height) // 2}"
-        raise BadInput(f"{rule}, but {what}; give a smaller side, such as {smaller}")
+def _arrays(images: Images, splits: dict[str, Files]) -> dict[str, Arrays]:
+    arrays, start = dict[str, Arrays](), 0
+    for split, members in splits.items():
+        own = mapped.select(images, slice(start, start + len(members)))
+        arrays[split] = own, np.array([label for _, label in members], np.int64)
+        start += len(members)
+    return arrays
 
 
 def _attempt(function: Callable[[Source], T], read: Read, path: Path) -> T | str:
@@ -213,7 +216,7 @@ def _each(function: Callable[[Source], T], files: list[Path], read: Read, text: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `fitted`; the threads share the filter
-            results = pool.map(partial(_attempt, function, read), files)
+            results = _in_order(pool, partial(_attempt, function, read), files)
             shown = track(results, text, len(files), console=console, disable=not console.is_terminal)
             for path, result in zip(files, shown, strict=True):
                 if isinstance(result, str):
@@ -226,3 +229,9 @@ def _each(function: Callable[[Source], T], files: list[Path], read: Read, text: 
         rule = "every image must be one that Pillow reads"
         wrong = f"{len(faults)} of {len(files)} can't: {', '.join(faults[:3])}"
         raise BadInput(f"{rule}, but {wrong}; mend or remove them")
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[Path], T], files: list[Path]) -> Iterator[T]:
+    """`pool.map`, which alone would decode all images before the first is written."""
+    for i in range(0, len(files), PENDING):
+        yield from pool.map(function, files[i : i + PENDING])

@@ -4,6 +4,7 @@
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -58,7 +59,8 @@ def contents(folder: Path, side: int | None = None, preprocess: Optional["Prepro
     Raises:
         BadInput: The folder has another layout, or `image_files.decoded` refuses its images.
     """
-    return image_files.decoded(layout(folder), str(folder), side, preprocess, root=folder)
+    state = partial(folder_walk.state, folder)
+    return image_files.decoded(layout(folder), str(folder), side, preprocess, state, root=folder)
 
 
 def _folder_and_side(name: str) -> tuple[str, str]:

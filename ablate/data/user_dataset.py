@@ -144,7 +144,7 @@ def _completed(name: str, classes: list[str], splits: dict[str, Split]) -> tuple
     keys = {
         path: hashlib.sha256(image.tobytes()).digest()
         for key, members in files.items()
-        for (path, _), image in zip(members, splits[key].images, strict=True)
+        for (path, _), image in zip(members, splits[key].images[:], strict=True)
     }
     try:
         chosen = splitting.split(Layout(classes, files, Path(), []), keys)

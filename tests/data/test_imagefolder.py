@@ -7,7 +7,7 @@ from PIL import Image
 from ablate import run_trial
 from ablate.config.study_spec import load_study
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
-from ablate.data import datasets, image_files, image_folder
+from ablate.data import datasets, image_folder
 from ablate.errors import BadInput
 
 CLASSES = {"cat": 20, "dog": 30, "emu": 10}
@@ -154,11 +154,6 @@ def test_folders_of_another_layout(pets, apart, tmp_path):
     harmed(f"imagefolder:{apart}", "lacks validation")
     draw(tmp_path / "one" / "cat" / "0.png", 0)
     harmed(f"imagefolder:{tmp_path / 'one'}", "two classes or more", "['cat']")
-
-
-def test_what_does_not_fit_in_memory(pets, monkeypatch):
-    monkeypatch.setattr(image_files, "MEMORY_SHARE", 1e-9)
-    harmed(f"imagefolder:{pets}", "60 of 40 x 40 pixels take 0.0 GB", "such as ?size=20")
 
 
 def test_paths_are_made_absolute_at_the_door(pets, tmp_path, monkeypatch):
