@@ -33,6 +33,8 @@ RECIPE: dict[str, list[Any]] = {
     "clip_norm": [1.0, "none", 1],
     "augment": [True, False],
     "distort": [True, False],
+    "policy": ["none", "randaugment", "trivialaugment", "autoaugment"],
+    "erase": [0.0, 0.25, 1],
     "mix": [0.0, 0.8],
     "initialise": ["checkpoint", "quantized layers at random", "encoder at random", "all at random"],
     "initialise_blocks": ["none", 1],

@@ -127,6 +127,8 @@ RECIPE = {
     "clip_norm": optional(real(0, above=True)),
     "augment": either(flag, word("shift", "flip", "both")),
     "distort": flag,
+    "policy": optional(word("randaugment", "trivialaugment", "autoaugment")),
+    "erase": real(0, 1),
     "mix": real(0, 100),
     "initialise": word("checkpoint", *(f"{part} at random" for part in PARTS)),
     "initialise_blocks": optional(whole(0, 100_000)),

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.labels import shortened
 from ablate.paper_figures.palette import VERMILLION
@@ -13,12 +12,12 @@ from ablate.paper_figures.style import figure, set_title_of_all
 MAX_LETTERS = 13  # of a name above an image
 
 
-def draw(examples: pd.DataFrame, images: NDArray[Any], title: str, path: Path) -> None:
+def draw(examples: pd.DataFrame, images: Any, title: str, path: Path) -> None:
     """Write path.pdf and path.png.
 
     Args:
         examples: A row an image (image, label, predicted, confidence); `image` is an index of `images`.
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, 3), an array or what is indexed like one.
         title: Above the images.
         path: Of the files, without their endings.
     """

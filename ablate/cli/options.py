@@ -86,7 +86,11 @@ class SubjectOptions:
     ] = None
     data: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A name, imagefolder:PATH or MODULE:NAME.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="NAME",
+            help="A name, imagefolder:PATH, hf:NAME, hf:PATH or MODULE:NAME.",
+            rich_help_panel=WHAT,
+        ),
     ] = None
 
     def overrides(self) -> dict[str, Any]:

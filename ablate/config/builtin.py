@@ -27,6 +27,7 @@ KNOWN = {
 
 ASSETS = Path(__file__).parent.parent / "assets"  # bundled models and datasets, a folder each
 IMAGEFOLDER = "imagefolder:"  # then a path: anyone's own images
+HUB = "hf:"  # then a name on the Hugging Face hub, or a path: what the package datasets reads
 
 
 def names(folder: Literal["search_spaces", "studies"]) -> list[str]:
@@ -48,13 +49,25 @@ def absolute_data(name: str, folder: Path) -> str:
     """Return a dataset's name with an absolute path, which all processes understand.
 
     Args:
-        name: A bundled name, "imagefolder:PATH", or "module:name".
+        name: A bundled name, "imagefolder:PATH", "hf:NAME", "hf:PATH", or "module:name".
         folder: What a relative path is relative to.
     """
+    if name.startswith(HUB):
+        return HUB + _absolute_table(name.removeprefix(HUB), folder)
     path = name.removeprefix(IMAGEFOLDER)
     if path in (name, ""):
         return name
     return IMAGEFOLDER + str((folder / local_path(path)).absolute())
+
+
+def _absolute_table(name: str, folder: Path) -> str:
+    """The PATH of "hf:PATH?key=value", absolute; a name on the hub, which has no such file here, as it is."""
+    where, mark, options = name.rpartition("?") if "?" in name else (name, "", "")
+    if not where:
+        return name
+    path = folder / local_path(where)
+    is_path = where.startswith(("/", ".", "~")) or path.is_dir() or path.is_file()
+    return f"{path.absolute()}{mark}{options}" if is_path else name
 
 
 def load(

@@ -17,6 +17,8 @@ OFF: dict[str, Value | None] = {
     "calibration": "mse",
     "straight_through": "plain",
     "distort": False,
+    "policy": None,
+    "erase": 0.0,
     "mix": 0.0,
     "label_smoothing": 0.0,
     "quantized_rate_multiplier": 1.0,

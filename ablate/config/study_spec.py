@@ -28,7 +28,7 @@ class StudySpec(Spec):
         command: The command that runs it.
         space: What may vary: a table, a built-in name, or a path.
         model: A bundled name, a `save_pretrained` folder, or a name on the hub.
-        data: A bundled name, "imagefolder:PATH", or a user's own dataset as "module:name".
+        data: A bundled name, "imagefolder:PATH", "hf:NAME", "hf:PATH", or your own dataset as "module:name".
         objectives: Names of the table in `config.objectives`, and users' own as "module:name". Empty: the
             space's.
         described: The descriptions of users' own objectives, with which a run can be read where they cannot

@@ -137,6 +137,10 @@ class Recipe(Spec):
         distort: Whether images are also augmented strongly: 60 % are rotated by up to 0.3 rad, scaled by up
             to a quarter and sheared, 60 % have other brightness, contrast and saturation, 10 % are grey, and
             of 25 % a square is erased. Flips and shifts are decided by `augment` alone.
+        policy: "randaugment" (two operations of strength 9 of 30), "trivialaugment" (one, of any strength) or
+            "autoaugment" (the policy found on ImageNet): each image is also changed by operations of
+            torchvision, such as rotation, shear, shift, colour and contrast. None: by none.
+        erase: The share of the images of which a random rectangle is erased.
         mix: alpha of the Beta distribution of a weight: each batch of the first 90 % of the steps is mixed by
             MixUp or CutMix, with equal chances; 0: none is.
         label_smoothing: Of the training loss. The validation loss is plain cross-entropy.
@@ -184,6 +188,8 @@ class Recipe(Spec):
     clip_norm: Positive | None = 1.0
     augment: bool | Literal["shift", "flip", "both"] = True
     distort: bool = False
+    policy: Literal["randaugment", "trivialaugment", "autoaugment"] | None = None
+    erase: float = Field(0.0, ge=0, le=1)
     mix: float = Field(0.0, ge=0, le=100)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     quantized_rate_multiplier: Positive = 1.0
@@ -213,7 +219,7 @@ class TrialSpec(Spec):
 
     Args:
         model: A bundled name, a `save_pretrained` folder, or a name on the hub.
-        data: A bundled name, "imagefolder:PATH", or a user's own dataset as "module:name".
+        data: A bundled name, "imagefolder:PATH", "hf:NAME", "hf:PATH", or your own dataset as "module:name".
         layers: The precision of each layer group; the others stay in full precision.
         fraction: Of the training images, above 0 and at most 1.
         recipe: How the model is fine-tuned.

@@ -1,7 +1,7 @@
 """Downloads a dataset once, checks it, and keeps it as one file in the user's cache folder.
 
 A dataset comes from the first of its sources that answers. Whichever it is, the arrays must have the pinned
-digests; only then does the file get its name.
+digests, if there are any; only then does the file get its name.
 """
 
 import errno
@@ -38,13 +38,13 @@ class Download:
         name: Of the dataset, and of its file in the cache.
         sources: By name, in the order in which they are tried: each downloads into a folder and returns the
             arrays.
-        sha256: The digest of each array, as uint8 in C order.
+        sha256: The digest of each array, as uint8 in C order; None: the source has checked what it is from.
         needed_bytes: Free disk space that a download needs.
     """
 
     name: str
     sources: Mapping[str, Callable[[Path], Arrays]]
-    sha256: Mapping[str, str]
+    sha256: Mapping[str, str | None]
     needed_bytes: int
 
     @property
@@ -74,7 +74,7 @@ def fetch(dataset: Download) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with locked(path.parent):
             if not _is_intact(dataset):  # another process may have been faster
                 _download(dataset)
     except OSError as error:
@@ -111,11 +111,11 @@ def state(dataset: Download) -> object:
     return path, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def check(arrays: Arrays, sha256: Mapping[str, str]) -> None:
+def check(arrays: Arrays, sha256: Mapping[str, str | None]) -> None:
     """Raise ValueError unless each array has its digest."""
     for key, expected in sha256.items():
         digest = hashlib.sha256(np.ascontiguousarray(arrays[key], np.uint8).data).hexdigest()
-        if digest != expected:
+        if expected and digest != expected:
             raise ValueError(f"{key} must have sha256 {expected[:12]}, but got {digest[:12]}")
 
 
@@ -162,13 +162,13 @@ def _is_intact(dataset: Download) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Within the context no other process downloads into this folder."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        log.warning("Waiting for another process that fetches into %r ...", str(folder))
+        log.warning("Waiting for another process that writes into %r ...", str(folder))
         lock.acquire()
     try:
         yield

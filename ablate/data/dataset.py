@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ablate.config.trial_spec import Half
 from ablate.data.halves import halves, pixel_keys
+from ablate.data.mapped import Images, MappedImages, select
 from ablate.data.mirrored import mirrored_classes
 
 # sha256 of the datasets that have a name, whose classes are known not to be mirror images of each other
@@ -21,15 +23,22 @@ DIGESTS = {
 }
 
 
+AT_ONCE = 1000  # images that are read for a digest
+
+
 @dataclass(frozen=True)
 class Split:
     """Images and their classes."""
 
-    images: NDArray[np.uint8]  # (N, H, W, 3)
+    images: Images  # uint8 (N, H, W, 3)
     labels: NDArray[np.int64]  # (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def some(self, rows: NDArray[np.int64]) -> "Split":
+        """The split of some of its images, (n,); those of a file are not read yet."""
+        return Split(select(self.images, rows), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,7 @@ class Dataset:
         """The images that a trial is tested on: a half of the test images or, for True, all of them."""
         if test is True:
             return self.test
-        members = self.halves[test]
-        return Split(self.test.images[members], self.test.labels[members])
+        return self.test.some(self.halves[test])
 
     @cached_property
     def halves(self) -> dict[Half, NDArray[np.int64]]:
@@ -77,7 +85,13 @@ class Dataset:
         return hashlib.sha256("".join(sorted(self._keys()[self.halves["B"]])).encode()).hexdigest()
 
     def _keys(self) -> NDArray[np.str_]:
-        return np.array(self.test_keys, dtype="U64") if self.test_keys else pixel_keys(self.test.images)
+        return np.array(self.test_keys, dtype="U64") if self.test_keys else pixel_keys(self.test.images[:])
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that every worker must reach: those of images that are larger than memory."""
+        splits = (self.train, self.validation, self.test)
+        return {split.images.path for split in splits if isinstance(split.images, MappedImages)}
 
     @cached_property
     def mirrored(self) -> tuple[tuple[str, str], ...]:
@@ -91,7 +105,7 @@ def digest_of(splits: Sequence[Split], labels: bool = True) -> str:
     """Compute the sha256 of splits.
 
     Args:
-        splits: In a fixed order; their images are contiguous in memory.
+        splits: In a fixed order.
         labels: Whether shapes and labels count beside the pixels.
 
     Returns:
@@ -101,7 +115,8 @@ def digest_of(splits: Sequence[Split], labels: bool = True) -> str:
     for split in splits:
         if labels:
             sha.update(str(split.images.shape).encode() + split.labels.tobytes())
-        sha.update(split.images.data)
+        for i in range(0, len(split), AT_ONCE):
+            sha.update(np.ascontiguousarray(split.images[i : i + AT_ONCE]).data)
     return sha.hexdigest()
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from ablate.config.builtin import IMAGEFOLDER, absolute_data, bundled
-from ablate.data import cache, cifar10, image_folder, user_dataset
+from ablate.config.builtin import HUB, IMAGEFOLDER, absolute_data, bundled
+from ablate.data import cache, cifar10, cifar100, hub, image_folder, user_dataset
 from ablate.data.cifar10 import CIFAR10 as CIFAR10
 from ablate.data.dataset import Dataset as Dataset
 from ablate.data.dataset import Split as Split
@@ -54,7 +54,7 @@ class Kind:
 
 
 # The first row that matches a name is its kind: "imagefolder:pets" is a folder, although it reads like
-# `module:name`.
+# `module:name`, and so does "hf:beans".
 KINDS = (
     Kind(
         "cifar10-mini",
@@ -76,12 +76,29 @@ KINDS = (
         download=cifar10.DOWNLOAD,
     ),
     Kind(
+        "cifar100",
+        "45,000 training, 5,000 validation and 10,000 test images: all of CIFAR-100, 100 classes in balance",
+        load=lambda name, preprocess: cifar100.load_cifar100(),
+        state=lambda name: cache.state(cifar100.DOWNLOAD),
+        download=cifar100.DOWNLOAD,
+    ),
+    Kind(
         f"{IMAGEFOLDER}PATH",
         "your own images, a folder a class, with or without train/, val/ and test/ above; "
         "?size=N resizes them",
         load=image_folder.load,
         matches=lambda name: name.startswith(IMAGEFOLDER) and name != IMAGEFOLDER,
         state=image_folder.state,
+        decodes=True,
+    ),
+    Kind(
+        f"{HUB}NAME",
+        "a dataset of the Hugging Face hub, hf:NAME:CONFIG for one of several; or hf:PATH: a folder that "
+        "save_to_disk wrote, or Parquet; ?image=, &label= and &size= name columns and a size",
+        load=hub.load,
+        matches=lambda name: name.startswith(HUB) and name != HUB,
+        state=hub.state,
+        where="the hub, or yours",
         decodes=True,
     ),
     Kind(
@@ -98,13 +115,13 @@ _loaded: dict[
 
 
 def load(name: str, preprocess: Preprocessing = None) -> Dataset:
-    """Load a dataset, once a process, and again when its files have changed. Nothing is downloaded here.
+    """Load a dataset, once a process, and again when its files have changed. Only a hub's is downloaded.
 
     The notes on a dataset of the user are printed on standard error each time that it is read.
 
     Args:
-        name: "cifar10-mini", "cifar10-1k", "cifar10" once it was fetched, "imagefolder:PATH", with "?size=N"
-            for another size, or "module:name" for a user's own.
+        name: "cifar10-mini", "cifar10-1k", "cifar10" or "cifar100" once fetched, "imagefolder:PATH",
+            with "?size=N" for another size, "hf:NAME" or "hf:PATH", or "module:name" for a user's own.
         preprocess: What a model's image processor does. It decides at what size the images of a folder are
             decoded.
 
@@ -132,9 +149,15 @@ def kind_of(name: str) -> Kind:
     return kind
 
 
-def is_users_code(name: str) -> bool:
-    """Whether loading a dataset imports a module of the user."""
-    return is_plugin(name) and kind_of(name).matches is is_plugin
+def is_decoded_for(name: str) -> bool:
+    """Whether a model decides at which size the images of a dataset are decoded. Raises as `kind_of`."""
+    return kind_of(name).decodes
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether loading a dataset neither imports a module of the user nor asks the hub."""
+    is_users_code = is_plugin(name) and kind_of(name).matches is is_plugin
+    return not is_users_code and not hub.is_remote(name)
 
 
 def known() -> dict[str, str]:

@@ -15,6 +15,7 @@
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ TURNS = {  # EXIF orientation -> what makes it upright
 ORIENTATION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 262, 339  # tags of EXIF and TIFF
 BYTES_PER_PIXEL = 16  # while it is decoded: in its own mode, as float32, RGBA and RGB
 MEMORY_SHARE = 0.4  # of the memory of this process, for one image
+Source = Path | bytes  # a file, or what is in it
 ALONE = threading.Lock()  # for an image so large that memory does not hold one for each CPU
 ADVICE = "save it with 8 or 16 bits"
 
@@ -76,20 +78,20 @@ def formats() -> list[str]:
     return [name for name in Image.ID if name not in stubs | OTHERS]
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(source: Source) -> tuple[int, int]:
     """Read (width, height) of the upright image from the file's head. Raises what `decode` raises."""
-    with _opened(path) as image:
+    with _opened(source) as image:
         if image.format == "PNG" and "exif" not in image.info:
             # EXIF may follow the pixels, which Pillow would decode to reach it
-            raw = path.read_bytes()
+            raw = source.read_bytes() if isinstance(source, Path) else source
             if not any(word in raw for word in (b"eXIf", b"Raw profile type exif", b"tiff:Orientation")):
                 return image.size
         return image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
-def decode(path: Path) -> Decoded:
+def decode(source: Source) -> Decoded:
     """Decode a file. Raises Refused, or one of Pillow's several kinds of errors; see `reason`."""
-    with _opened(path) as image, _room_for(image):
+    with _opened(source) as image, _room_for(image):
         changes = ["of several frames or pages, the first"] if getattr(image, "is_animated", False) else []
         shown = _in_rgb(image, changes)
         if (orientation := _orientation(image)) in TURNS:
@@ -98,15 +100,15 @@ def decode(path: Path) -> Decoded:
         return Decoded(shown, tuple(changes))
 
 
-def reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, source: Source) -> str:
     """Say what is wrong with a file, in one line.
 
     Args:
         error: What `size` or `decode` raised.
-        path: Of the file.
+        source: The file.
     """
     if isinstance(error, UnidentifiedImageError):
-        name = _format_of(path)
+        name = _format_of(source)
         return f"a {name} file that is broken or of a kind that Pillow does not read" if name else "no image"
     if isinstance(error, Image.DecompressionBombError):
         return f"an image of more than {_most_pixels() / 1e6:.0f} million pixels; make it smaller"
@@ -114,9 +116,9 @@ def reason(error: Exception, path: Path) -> str:
     return " ".join(message.split()) or type(error).__name__
 
 
-def _format_of(path: Path) -> str | None:
+def _format_of(source: Source) -> str | None:
     """The format that the first bytes of a file claim."""
-    with path.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file:
         head = file.read(16)
     for name in NAMED:
         accepts = Image.OPEN[name][1]
@@ -134,8 +136,8 @@ def _most_pixels() -> int:
     return min(2 * (Image.MAX_IMAGE_PIXELS or 2**27), int(MEMORY_SHARE * memory_bytes() / BYTES_PER_PIXEL))
 
 
-def _opened(path: Path) -> ImageFile.ImageFile:
-    image = Image.open(path, formats=formats())
+def _opened(source: Source) -> ImageFile.ImageFile:
+    image = Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats())
     if image.width * image.height > _most_pixels():
         image.close()
         raise Image.DecompressionBombError

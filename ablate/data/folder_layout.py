@@ -75,7 +75,7 @@ def layout(folder: Path) -> Layout:
 def _roots(walk: Walk, folder: Path) -> tuple[dict[str, Path], list[str]]:
     """By split, the folder that has its classes; and a line on each folder that is no split."""
     names = walk.folders(folder)
-    split_of = {name: split for name in names if (split := _split(name))}
+    split_of = {name: split for name in names if (split := split_named(name))}
     if len(set(split_of.values())) < 2:
         split_of = _splits_by_word(walk, folder, names) or split_of
     if len(set(split_of.values())) > 1 or any(walk.folders(folder / name) for name in split_of):
@@ -83,7 +83,7 @@ def _roots(walk: Walk, folder: Path) -> tuple[dict[str, Path], list[str]]:
     return {"train": folder}, [f"{name!r} counts as a class, not as a split" for name in split_of]
 
 
-def _split(name: str) -> str | None:
+def split_named(name: str) -> str | None:
     """The split that a folder's name means."""
     word = re.sub(r"[ ._-]*(set|data|images)?$", "", name.strip().lower())
     return next((split for split, words in SPLITS.items() if word in words), None)
@@ -93,7 +93,7 @@ def _splits_by_word(walk: Walk, folder: Path, names: list[str]) -> dict[str, str
     """The split that is a word of each folder's name, as in seg_train; none where one holds no folders."""
     split_of = {}
     for name in names:
-        splits = {split for word in re.split(r"[\W\d_]+", name) if (split := _split(word))}
+        splits = {split for word in re.split(r"[\W\d_]+", name) if (split := split_named(word))}
         if len(splits) == 1:
             split_of[name] = splits.pop()
     is_layout = len(set(split_of.values())) > 1 and all(walk.folders(folder / name) for name in split_of)
@@ -153,6 +153,6 @@ def _check_class(walk: Walk, folder: Path, name: str) -> None:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         rule = "a class must have a name that can be printed"
         raise BadInput(f"{rule}, but {str(folder)!r} has {name!r}; rename the folder")
-    if len({_split(below) for below in walk.folders(folder / name)} - {None}) > 1:
+    if len({split_named(below) for below in walk.folders(folder / name)} - {None}) > 1:
         where = repr(str(folder / name))
         raise BadInput(f"splits must stand above classes, but {where} holds splits; give it, or move them up")

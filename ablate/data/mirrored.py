@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.data.mapped import Images
+
 SIDE = 8  # pixels of a thumbnail
 MAX_IMAGES = 4_000  # compared, of all classes together
 MIN_PER_CLASS, MAX_PER_CLASS = 16, 200
@@ -21,7 +23,7 @@ Array = NDArray[np.float32]
 
 
 def mirrored_classes(
-    classes: Sequence[str], images: NDArray[np.uint8], labels: NDArray[np.int64]
+    classes: Sequence[str], images: Images, labels: NDArray[np.int64]
 ) -> tuple[tuple[str, str], ...]:
     """Find pairs of classes of which each, mirrored, is the other.
 
@@ -65,7 +67,7 @@ def _by_name(classes: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield i, j
 
 
-def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _by_image(images: Images, labels: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     present = np.unique(labels)  # a class may have no image
     classes = len(present)
     per_class = int(np.clip(MAX_IMAGES // classes, MIN_PER_CLASS, MAX_PER_CLASS))
@@ -91,7 +93,7 @@ def _by_image(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[
     yield from ((int(present[a]), int(present[b])) for a, b in np.argwhere(np.triu(both & both.T, 1)))
 
 
-def _thumbnails(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> Array:
+def _thumbnails(images: Images, chosen: NDArray[np.int64]) -> Array:
     """(N, H, W, 3) -> (n, SIDE, SIDE, 3) of those chosen, each of mean 0 a colour and of deviation 1."""
     import torch  # takes seconds, for which a list of datasets need not wait
     import torch.nn.functional as F

@@ -73,7 +73,7 @@ def _checked(name: str, returned: Any) -> tuple[list[str], dict[str, Split]]:
     faults += [f"the dict must have {key!r}" for key in ("classes", "train") if key not in returned]
     if faults:
         raise _refusal(name, faults)
-    faults = _class_faults(returned["classes"])
+    faults = class_faults(returned["classes"])
     splits: dict[str, Split] = {}
     count = len(returned["classes"]) if not faults else None
     for key in SPLITS:
@@ -92,7 +92,8 @@ def _checked(name: str, returned: Any) -> tuple[list[str], dict[str, Split]]:
     return list(map(str, returned["classes"])), splits
 
 
-def _class_faults(classes: Any) -> list[str]:
+def class_faults(classes: Any) -> list[str]:
+    """Return what is wrong with the names of classes, a line each."""
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         return [f"classes: must be a list of names, but got {short_repr(classes)}"]
     faults = []
@@ -143,7 +144,7 @@ def _completed(name: str, classes: list[str], splits: dict[str, Split]) -> tuple
     keys = {
         path: hashlib.sha256(image.tobytes()).digest()
         for key, members in files.items()
-        for (path, _), image in zip(members, splits[key].images, strict=True)
+        for (path, _), image in zip(members, splits[key].images[:], strict=True)
     }
     try:
         chosen = splitting.split(Layout(classes, files, Path(), []), keys)

@@ -19,6 +19,7 @@ from ablate.engine.latency_stage import layer_latencies, measure_front
 from ablate.engine.plan import Plan, proposer_of
 from ablate.errors import AblateError, BadInput, Interrupted
 from ablate.execution.ray_cluster import Resources
+from ablate.execution.shared_files import check_reachable
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
 from ablate.models import locating
@@ -123,6 +124,7 @@ def _run_stages(driver: Driver, planned: Plan, session: Session) -> None:
     driver.show([])
     with interruptible(driver.stop):
         address = session.resources.address
+        check_reachable(planned.dataset.files)
         files = locating.files(driver.study.model) if address else {}  # for nodes without the model's folder
         taught = {name: locating.files(name) for name in planned.teachers if address}
         table = _layer_latencies(driver, planned, session, files)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ablate.data.image_folder import fitted
+from ablate.data.image_files import fitted
 from ablate.data.image_size import Fit
 from ablate.errors import BadInput
 from ablate.models.loading import logits

@@ -195,11 +195,11 @@ def _confusion_differences(
 
 
 def _examples(results: RunResults, examples: pd.DataFrame, names: dict[str, str], to: Path) -> Iterator[Path]:
-    """Draw nothing where the images are missing or have changed, or where a user's code makes them."""
-    from ablate.data.datasets import is_users_code
+    """Draw nothing where the images are missing or have changed, or come from a user's code or the hub."""
+    from ablate.data.datasets import is_at_hand
 
     study = results.run.study
-    if is_users_code(study.data):  # a figure is drawn without importing it
+    if not is_at_hand(study.data):  # a figure is drawn without importing or downloading anything
         return
     from ablate.training.trial import load_data  # loads torch, which no other figure needs
 

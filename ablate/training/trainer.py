@@ -38,6 +38,7 @@ from ablate.training.optim import (
     steps_of,
     switch_weight_decay,
 )
+from ablate.training.policies import policy_of
 from ablate.training.progressive import Ramp
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def train(
     """
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))
-    torch.manual_seed(seed)  # dropout
+    torch.manual_seed(seed)  # dropout, policies and mixing
     if state is None and uncalibrated(model):
         some = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
         calibrate_(model, preprocess(_tensor(images.images[some]).to(next(model.parameters()).device)))
@@ -168,6 +169,7 @@ class _Training:
         self.average = averaged(model, recipe.ema)
         self.objective = Objective(model, recipe, teacher)
         self.ramp = Ramp(model, recipe, steps)
+        self.policy = policy_of(recipe.policy, recipe.erase, preprocess.mean_colour)
         self.mixing = mixing(_n_classes(model, preprocess, images), recipe.mix) if recipe.mix else None
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "schedule": self.schedule}
         if self.average is not None:
@@ -215,6 +217,8 @@ def _train_step(training: _Training, images: NDArray[np.uint8], labels: NDArray[
     if recipe.augment:
         pixels = augment(pixels, training.rng, recipe.augment)
     pixels, targets = pixels.to(training.device), torch.from_numpy(labels).to(training.device)
+    if training.policy is not None:
+        pixels = training.policy(pixels)
     if recipe.distort:
         pixels = distorted(pixels, training.rng, training.preprocess.mean_colour)
     pixels = training.preprocess(pixels)

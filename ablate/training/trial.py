@@ -5,7 +5,6 @@ import json
 
 import torch
 
-from ablate.config.builtin import IMAGEFOLDER
 from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
@@ -23,7 +22,7 @@ from ablate.training.trainer import resolve
 
 
 def load_data(name: str, model: str) -> datasets.Dataset:
-    """Load a dataset for a model, whose image processor resizes and crops the images of an image folder.
+    """Load a dataset for a model, whose image processor resizes and crops the images of files and tables.
 
     Args:
         name: As in `datasets.load`.
@@ -35,7 +34,7 @@ def load_data(name: str, model: str) -> datasets.Dataset:
     Raises:
         BadInput: The dataset or the model is unknown or broken.
     """
-    return datasets.load(name, loading.preprocess(model) if name.startswith(IMAGEFOLDER) else None)
+    return datasets.load(name, loading.preprocess(model) if datasets.is_decoded_for(name) else None)
 
 
 def preprocess_of(model: str, dataset: datasets.Dataset) -> Preprocess:
@@ -51,7 +50,7 @@ def preprocess_of(model: str, dataset: datasets.Dataset) -> Preprocess:
     Raises:
         BadInput: The image processor cannot be followed, or does not bring these images to the model's size.
     """
-    return loading.preprocess(model).of(dataset.train.images, dataset.at_decoding, dataset.covered)
+    return loading.preprocess(model).of(dataset.train.images[:1], dataset.at_decoding, dataset.covered)
 
 
 def trial_id(spec: TrialSpec, dataset: datasets.Dataset | None = None) -> str:
@@ -143,7 +142,7 @@ def prepare(
             check_teacher(str(spec.recipe.teacher), taught_by, model, spec.recipe, size)
     spec = spec.model_copy(update={"fraction": spec.fraction / subset_divisor})
     indices = datasets.subset(dataset.train.labels, spec.fraction, spec.seed)
-    images = datasets.Split(dataset.train.images[indices], dataset.train.labels[indices])
+    images = dataset.train.some(indices)
     if spec.recipe.full_epochs and model:
         full = _trained(checkpoint_spec(spec), dataset, images).state_dict()
         model.load_state_dict(model.state_dict() | full)  # what learned betas begin at is not in it

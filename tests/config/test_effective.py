@@ -23,6 +23,8 @@ RECIPE = {
     "initialiser": ["torch", 0.02],
     "trained": ["all", "head"],
     "distort": [False, True],
+    "policy": ["none", "randaugment", "trivialaugment", "autoaugment"],
+    "erase": [0.0, 0.25],
     "mix": [0.0, 0.8],
     "full_epochs": [0, 1],
     "image_views": ["none", 500],

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ablate import downloads
 from ablate.cli import main
-from ablate.data import cache, cifar10, cifar10_download, datasets
+from ablate.data import cache, cifar10, cifar10_download, cifar100, datasets
 from ablate.errors import BadInput
 
 COUNTS = {"train": 20, "test": 6}
@@ -106,11 +106,58 @@ def test_the_authors_archive(small, served, tmp_path, monkeypatch):
         add(tar, "cifar-10-batches-py/batches.meta", pickle.dumps({"label_names": datasets.CIFAR10}))
     monkeypatch.setattr(CIFAR10, "url", f"{url}/{CIFAR10.filename}")
     with pytest.raises(RuntimeError, match="corrupted"):  # the files' digests are not the pinned ones
-        cifar10_download._torchvision(tmp_path)
+        cifar10_download.of_author(tmp_path)
     for key in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, key, [[name, None] for name, _ in getattr(CIFAR10, key)])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": None})
-    same(cifar10_download._torchvision(tmp_path), small)
+    same(cifar10_download.of_author(tmp_path), small)
+
+
+def test_cifar100(served, downloaded, monkeypatch):
+    from torchvision.datasets import CIFAR100
+
+    folder, url = served
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(cifar100, "HELD", 1)
+    labels = {"train": [*range(100)] * 6, "test": [*range(100)] * 2}
+    images = {split: rng.integers(0, 256, (len(each), 3072), np.uint8) for split, each in labels.items()}
+
+    def serve(classes=cifar100.CIFAR100):
+        files = {
+            split: {"data": images[split], "fine_labels": each, "coarse_labels": [0] * len(each)}
+            for split, each in labels.items()
+        }
+        pickled = {name: pickle.dumps(each) for name, each in files.items()}
+        pickled["meta"] = pickle.dumps({"fine_label_names": classes})
+        with tarfile.open(folder / CIFAR100.filename, "w:gz") as tar:
+            for name, content in pickled.items():
+                add(tar, f"cifar-100-python/{name}", content)
+        return {name: hashlib.md5(content).hexdigest() for name, content in pickled.items()}
+
+    monkeypatch.setattr(CIFAR100, "url", f"{url}/{CIFAR100.filename}")
+    serve()
+    with pytest.raises(BadInput, match=r"torchvision: .*corrupted.*try again"):  # no official digest
+        datasets.fetch("cifar100")
+    for names in (cifar100.CIFAR100[::-1], cifar100.CIFAR100):
+        digests = serve(names)
+        for key, name in (("train_list", "train"), ("test_list", "test")):
+            monkeypatch.setattr(CIFAR100, key, [[name, digests[name]]])
+        monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": digests["meta"]})
+        if names != cifar100.CIFAR100:
+            with pytest.raises(BadInput, match="its classes must be apple, aquarium_fish"):
+                datasets.fetch("cifar100")
+    path = datasets.fetch("cifar100")
+    found = datasets.load("cifar100")
+    pixels = {split: each.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for split, each in images.items()}
+    assert np.array_equal(found.train.images, pixels["train"][:500])  # all but the last of each class
+    assert np.array_equal(found.validation.images, pixels["train"][500:])
+    assert np.array_equal(found.test.images, pixels["test"]) and found.test.labels.tolist() == labels["test"]
+    assert len(found.classes) == len({*found.classes}) == 100 and found.classes == sorted(found.classes)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:])  # a flipped bit
+    with pytest.raises(BadInput, match=r"cannot read .*cifar100.npz.*run `ablate data fetch cifar100`"):
+        datasets.load("cifar100")
+    assert datasets.fetch("cifar100") == path and path.read_bytes() == whole
 
 
 def test_the_hubs_parquet_has_its_batches_in_another_order(small, served, tmp_path, monkeypatch):

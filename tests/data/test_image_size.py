@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, ViTImageProcessor
 from ablate.cli import status
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.data import datasets, image_folder
+from ablate.data import datasets
 from ablate.data.image_size import Fit, fit, notes
 from ablate.engine import estimate, plan
 from ablate.engine.predict import predict
@@ -118,12 +118,6 @@ def test_the_id_says_which_rule_holds(model, tmp_path):
     again = load_data(f"imagefolder:{tmp_path / 'decoded'}", model)
     assert np.array_equal(found.train.images, again.train.images) and again.digest != found.digest
     assert trial_id(TrialSpec(model=model, data=name)) == trial_id(TrialSpec(model=model, data=name), found)
-
-
-def test_what_is_decoded_counts_for_memory(tiny_vit, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_folder, "MEMORY_SHARE", 1e-9)
-    with pytest.raises(BadInput, match="12 of 32 x 32 pixels take"):
-        load_data(folder(tmp_path, PHOTOS), str(tiny_vit))
 
 
 def test_images_that_the_processor_leaves_at_several_sizes(tiny_vit, tmp_path):

@@ -156,11 +156,6 @@ def test_folders_of_another_layout(pets, apart, tmp_path):
     harmed(f"imagefolder:{tmp_path / 'one'}", "two classes or more", "['cat']")
 
 
-def test_what_does_not_fit_in_memory(pets, monkeypatch):
-    monkeypatch.setattr(image_folder, "MEMORY_SHARE", 1e-9)
-    harmed(f"imagefolder:{pets}", "60 of 40 x 40 pixels take 0.0 GB", f"imagefolder:{pets}?size=")
-
-
 def test_paths_are_made_absolute_at_the_door(pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert datasets.load("imagefolder:pets").digest == datasets.load(f"imagefolder:{pets}").digest

@@ -10,7 +10,7 @@ import pytest
 from odd_images import odd_images
 from PIL import Image, ImageOps
 
-from ablate.data import decoding, image_folder
+from ablate.data import decoding, image_files, image_folder
 from ablate.data.image_size import Fit
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
@@ -43,7 +43,7 @@ def test_what_a_file_shows(folder, odd):
     high, wide, _ = odd.shown.shape
     with warnings.catch_warnings(action="ignore"):  # of Pillow
         assert decoding.size(folder / odd.name) == (wide, high)
-    found = image_folder.fitted(folder / odd.name, Fit((wide, high)))
+    found = image_files.fitted(folder / odd.name, Fit((wide, high)))
     assert not isinstance(found, str), found
     worst = np.abs(found.astype(int) - odd.shown).max()
     assert worst <= odd.near
@@ -51,12 +51,12 @@ def test_what_a_file_shows(folder, odd):
 
 def test_a_size_alone_is_what_an_image_covers(tmp_path):
     Image.new("RGB", (20, 10), "red").save(tmp_path / "a.png")
-    assert image_folder.fitted(tmp_path / "a.png", (4, 6)).shape == (6, 4, 3)
+    assert image_files.fitted(tmp_path / "a.png", (4, 6)).shape == (6, 4, 3)
 
 
 @pytest.mark.parametrize("odd", REFUSED, ids=lambda odd: ascii(odd.name))
 def test_what_is_refused(folder, odd):
-    found = image_folder.fitted(folder / odd.name, Fit((8, 6)))
+    found = image_files.fitted(folder / odd.name, Fit((8, 6)))
     assert isinstance(found, str) and odd.shown in found and "\n" not in found
 
 

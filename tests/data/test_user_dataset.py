@@ -186,12 +186,9 @@ def test_a_module_that_cannot_be_imported_is_named():
 def test_prefixes_come_before_modules(tmp_path, monkeypatch):
     assert datasets.kind_of("imagefolder:pets").name == "imagefolder:PATH"
     assert datasets.kind_of("cifar10:data").name == datasets.kind_of("my.pets:data").name == "MODULE:NAME"
-    assert [datasets.is_users_code(name) for name in ("imagefolder:pets", "cifar10", "a:b", "nothing")] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    at_hand = {"imagefolder:pets": True, "cifar10": True, "hf:/pets": True, "a:b": False, "hf:a": False}
+    assert {name: datasets.is_at_hand(name) for name in at_hand} == at_hand
+    assert datasets.is_at_hand("nothing") and datasets.kind_of("hf:pets").name == "hf:NAME"
     for name in ("imagefolder:", "my-pets:data", "pets", "pets:", ":data"):
         with pytest.raises(BadInput, match="unknown dataset"):
             datasets.load(name)
@@ -209,7 +206,15 @@ def test_reading_a_study_imports_nothing(user_module, tmp_path):
 def test_it_is_listed(monkeypatch, capsys):
     app(["data", "ls", "--json"], standalone_mode=False)
     rows = {row["name"]: row["where"] for row in json.loads(capsys.readouterr().out)}
-    assert [*rows] == ["cifar10-mini", "cifar10-1k", "cifar10", "imagefolder:PATH", "MODULE:NAME"]
+    assert [*rows] == [
+        "cifar10-mini",
+        "cifar10-1k",
+        "cifar10",
+        "cifar100",
+        "imagefolder:PATH",
+        "hf:NAME",
+        "MODULE:NAME",
+    ]
     assert rows["imagefolder:PATH"] == rows["MODULE:NAME"] == "yours"
 
 

@@ -272,7 +272,14 @@ def test_a_ledger_without_checksums_loads_as_it_is():
     for record, line in zip(ledger.read(old), old.read_text().splitlines(), strict=True):
         plain = json.loads(line)
         # Fields that came later, switched off.
-        later = {"distort": False, "mix": 0.0, "initialise": "checkpoint", "initialiser": "torch"}
+        later = {
+            "distort": False,
+            "policy": None,
+            "erase": 0.0,
+            "mix": 0.0,
+            "initialise": "checkpoint",
+            "initialiser": "torch",
+        }
         later |= {"initialise_blocks": None, "trained": "all", "teacher": None}
         added = {"full_epochs": 0, "compile": False, **later}
         layers = {name: {"calibration": "mse"} | layer for name, layer in plain["spec"]["layers"].items()}

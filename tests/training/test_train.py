@@ -312,6 +312,26 @@ def test_distorted_and_mixed_images_come_from_the_seed_and_continue_to_the_bit()
     assert not torch.equal(torch.cat([parameter.flatten() for parameter in other.parameters()]), whole)
 
 
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment", None])
+def test_policies_draw_from_the_seed_and_continue_to_the_bit(policy):
+    recipe = Recipe(
+        epochs=2, batch_size=16, bf16=False, policy=policy or "none", erase=0.0 if policy else 1.0
+    )
+
+    def trained(recipe, state=None):
+        torch.manual_seed(99)
+        model = net()
+        assert [*train(model, splits(), splits(), recipe, PLAIN, 0, None, state)]
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    torch.manual_seed(99)
+    state = next(train(net(), splits(), splits(), recipe, PLAIN, 0)).state
+    whole = trained(recipe)
+    torch.manual_seed(5)
+    assert torch.equal(trained(recipe, state), whole)
+    assert not torch.equal(trained(recipe.model_copy(update={"policy": None, "erase": 0.0})), whole)
+
+
 def test_the_last_tenth_of_the_steps_sees_whole_images(monkeypatch):
     seen = []  # dimensions of the targets of each step
     call = Objective.__call__
