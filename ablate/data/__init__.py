@@ -1,4 +1,4 @@
-"""Datasets: CIFAR-10, image folders, their splits and sizes.
+"""Datasets: CIFAR, image folders, tables of the Hugging Face hub, their splits and sizes.
 
 Imports `models`, `config` and the base modules.
 """

@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 from ablate.config.builtin import HUB
 from ablate.data import image_files
 from ablate.data.dataset import Dataset
-from ablate.data.decoding import Source
+from ablate.data.decoding import Refused, Source
 from ablate.data.folder_layout import SPLITS
 from ablate.data.hub_tables import tables
-from ablate.data.table_layout import image_column, listed, splits_of
+from ablate.data.table_layout import column_of, listed, splits_of
 from ablate.errors import BadInput, short_repr, unknown
 
 if TYPE_CHECKING:  # it loads torch, which a list of datasets does not need
@@ -58,7 +58,7 @@ def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
     found = tables(where, config)
     try:
         chosen, notes = splits_of(found, options)
-        column = image_column(chosen, options)
+        column = column_of("image", chosen, options)
         layout = listed(chosen, options, notes)
     except BadInput as error:
         raise BadInput(f"{short_repr(name)[1:-1]}: {error}") from None
@@ -66,8 +66,11 @@ def load(name: str, preprocess: Optional["Preprocess"] = None) -> Dataset:
 
     def read(path: Path) -> Source:
         value = images[path.parent.name][int(path.name)][column]
-        value = value if isinstance(value, dict) else {"bytes": value}
-        return value["bytes"] if value["bytes"] is not None else Path(value["path"])
+        if isinstance(value, dict):
+            value = value["path"] and Path(value["path"]) if value["bytes"] is None else value["bytes"]
+        if value is None:
+            raise Refused("null")
+        return value
 
     side = int(options["size"]) if "size" in options else None
     files = [file["filename"] for table in chosen.values() for file in table.cache_files]
@@ -106,9 +109,11 @@ def parsed(name: str) -> Name:
     where, _, query = rest.rpartition("?") if "?" in rest else (rest, "", "")
     where, colon, config = (where, "", "") if where.startswith("/") else where.partition(":")
     try:
-        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        if len(options := dict(pairs)) < len(pairs):
+            raise ValueError("an option is given twice")
     except ValueError:
-        rule = "options must be written ?key=value&key=value"
+        rule = "options must be written ?key=value&key=value, each once"
         raise BadInput(f"{rule}, but got {short_repr('?' + query)}; known: {', '.join(OPTIONS)}") from None
     if strange := [key for key in options if key not in OPTIONS]:
         raise unknown("option of hf:", strange[0], OPTIONS)

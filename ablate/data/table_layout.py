@@ -5,9 +5,10 @@ labels, is the one whose type says so; else one that has the type and a usual na
 goes by its split and row, as in "train/00000012", and so is split by the rule of image folders.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ablate.data.folder_layout import SPLITS, Files, Layout, split_named
 from ablate.data.hub_tables import Tables
@@ -15,8 +16,12 @@ from ablate.data.user_dataset import class_faults
 from ablate.errors import BadInput, join_faults, short_repr, unknown
 
 HIDDEN = (None, -1)  # labels that are not known; `datasets` writes -1
-IMAGES = ("image", "img", "images", "jpg", "png")  # usual names of columns
-LABELS = ("label", "labels", "class", "target", "cls")
+Kind = Literal["image", "label"]
+TYPES: dict[Kind, str] = {"image": "Image", "label": "ClassLabel"}  # of `datasets`
+USUAL: dict[Kind, tuple[str, ...]] = {  # names of columns of other types
+    "image": ("image", "img", "images", "jpg", "png"),
+    "label": ("label", "labels", "class", "target", "cls"),
+}
 Options = Mapping[str, str]
 
 
@@ -59,56 +64,51 @@ def splits_of(found: Tables, options: Options) -> tuple[Tables, list[str]]:
     return {split: found[named[split]] for split in SPLITS if split in named}, notes
 
 
-def image_column(chosen: Tables, options: Options) -> str:
-    """Return the column of images. Raises BadInput where it is not plain which one that is."""
-    return _column("image", chosen, options, IMAGES, _is_image)
+def column_of(kind: Kind, chosen: Tables, options: Options) -> str:
+    """Find the column of images or of labels.
 
+    Args:
+        kind: Which of them.
+        chosen: The table of each split.
+        options: `kind` may name the column.
 
-def _column(
-    kind: str, chosen: Tables, options: Options, usual: Sequence[str], fits: Callable[[Any], bool | str]
-) -> str:
-    """The column of all splits that the option names, or the one that can be it."""
+    Returns:
+        Its name.
+
+    Raises:
+        BadInput: It is not plain which one that is, or the splits have different ones.
+    """
     features = chosen["train"].features
-    if (name := options.get(kind)) is not None:
-        if name not in features:
-            raise unknown("column", name, features)
-        candidates = [name]
+    sure = [name for name, feature in features.items() if type(feature).__name__ == TYPES[kind]]
+    possible = [name for name, feature in features.items() if name in sure or _may_be(kind, feature)]
+    if (named := options.get(kind)) is not None:
+        if named not in features:
+            raise unknown("column", named, features)
+        candidates = [named] if named in possible else []
     else:
-        sure = [each for each in features if fits(features[each]) is True]
-        candidates = sure or [each for each in features if each in usual and fits(features[each])]
-    if len(candidates) != 1 or not fits(features[candidates[0]]):
-        columns = ", ".join(f"{each} ({_type(feature)})" for each, feature in features.items())
-        example = candidates[0] if len(candidates) > 1 else "NAME"
+        candidates = sure or [name for name in possible if name in USUAL[kind]]
+    if len(candidates) != 1:
+        columns = ", ".join(f"{name} ({_type(feature)})" for name, feature in features.items())
+        example = candidates[0] if candidates else "NAME"
         raise BadInput(f"one column must hold the {kind}s, but there are: {columns}; give ?{kind}={example}")
+    name = candidates[0]
     for split, table in chosen.items():
-        if table.features.get(candidates[0]) != features[candidates[0]]:
-            fault = f"but {split} has another {candidates[0]!r} than train"
-            raise BadInput(f"splits must have the same columns, {fault}; save them alike")
-    return candidates[0]
+        if table.features.get(name) != features[name]:
+            rule = f"splits must have the same columns, but {split} has another {name!r} than train"
+            raise BadInput(f"{rule}; save them alike")
+    return name
+
+
+def _may_be(kind: Kind, feature: Any) -> bool:
+    """Whether a column may hold encoded images, or labels, though its type does not say so."""
+    if kind == "label":
+        is_plain = re.match(r"u?int|bool|(large_)?string", _type(feature))
+        return type(feature).__name__ == "Value" and is_plain is not None
+    return _type(feature.get("bytes") if isinstance(feature, dict) else feature) in ("binary", "large_binary")
 
 
 def _type(feature: Any) -> str:
     return str(getattr(feature, "dtype", type(feature).__name__))
-
-
-def _is_image(feature: Any) -> bool | str:
-    """True for images, "bytes" for what may be encoded ones, "" for neither."""
-    if type(feature).__name__ == "Image":
-        return True
-    content = feature.get("bytes") if isinstance(feature, dict) else feature
-    return "bytes" if _type(content) in ("binary", "large_binary") else ""
-
-
-def _is_label(feature: Any) -> bool | str:
-    """True for classes, another type's name for what may be one, "" for neither."""
-    if type(feature).__name__ == "ClassLabel":
-        return True
-    is_plain = type(feature).__name__ == "Value"
-    return (
-        _type(feature)
-        if is_plain and _type(feature).startswith(("int", "uint", "string", "bool", "large_s"))
-        else ""
-    )
 
 
 def listed(chosen: Tables, options: Options, notes: list[str]) -> Layout:
@@ -125,7 +125,7 @@ def listed(chosen: Tables, options: Options, notes: list[str]) -> Layout:
     Raises:
         BadInput: It is not plain which column has labels, or labels or classes are lacking.
     """
-    column = _column("label", chosen, options, LABELS, _is_label)
+    column = column_of("label", chosen, options)
     tables = {split: table.with_format(None).select_columns([column]) for split, table in chosen.items()}
     labels, hidden = _known({split: table[:][column] for split, table in tables.items()})
     names = getattr(chosen["train"].features[column], "names", None)

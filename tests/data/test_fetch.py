@@ -333,7 +333,7 @@ def test_data_ls_says_where(downloaded, monkeypatch, capsys):
         code, out, _ = command(monkeypatch, capsys, "data", "fetch", name, "--json")
         assert code == 0 and json.loads(out)[0]["train"] == train
     code, _, error = command(monkeypatch, capsys, "data", "fetch", "cifar1")
-    assert code == 2 and "unknown dataset 'cifar1'; did you mean 'cifar10'?" in error
+    assert code == 2 and "unknown dataset 'cifar1'; did you mean 'cifar10' or 'cifar100'?" in error
 
 
 SLOW_FETCH = """

@@ -111,6 +111,8 @@ def test_it_is_what_an_image_folder_of_the_same_files_is(tiny_vit, tmp_path, log
             one, other = getattr(folder, split), getattr(found, split)
             order = np.argsort(other.labels, kind="stable")  # a folder's are class by class
             assert np.array_equal(one.images, other.images[order])
+        by_file = load_data(f"hf:{tmp_path / 'folder'}{options}", str(tiny_vit))  # whose rows hold paths
+        assert by_file.digest == folder.digest
         assert (folder.at_decoding, folder.covered) == (found.at_decoding, found.covered)
         assert folder.digest_of_b == found.digest_of_b and folder.mirrored == found.mirrored
     assert "3 images are copies of others in their split, as equal pixels ('train/00000003'" in logged()
@@ -183,6 +185,10 @@ def test_broken_images_are_named(tmp_path):
     files[7], files[9] = whole[:900], whole
     with pytest.raises(BadInput, match=r"1 of 30 can't: 'train/00000007' \(.*truncated"):
         datasets.load(saved(tmp_path / "b", train=table(files, [*range(3)] * 10)))
+    null = hf.Features({"img": hf.Image(), "label": hf.ClassLabel(names=NAMES)})
+    rows = {"img": [None, *files[1:]], "label": [*range(3)] * 10}
+    with pytest.raises(BadInput, match=r"1 of 30 can't: 'train/00000000' \(null\)"):
+        datasets.load(saved(tmp_path / "c", train=hf.Dataset.from_dict(rows, features=null)))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,8 @@ def test_broken_images_are_named(tmp_path):
         ("hf:{}/broken.parquet", "that the package datasets loads, but: .*; see 'Your images'"),
         ("hf:{}/empty", "that the package datasets loads, but: .*any data files"),
         ("hf:{}/one?sise=64", "unknown option of hf: 'sise'; did you mean 'size'"),
-        ("hf:{}/one?64", r"options must be written \?key=value&key=value, but got '\?64'"),
+        ("hf:{}/one?64", r"options must be written \?key=value&key=value, each once, but got '\?64'"),
+        ("hf:{}/one?size=8&size=9", "each once, but got '.size=8&size=9'"),
         ("hf:{}/one?size=big", "size must be a whole number of pixels, but got .size=big"),
         ("hf:{}/one?size=7", "8 <= size <= 4096 must hold"),
         ("hf:{}/one?image=label", "one column must hold the images, .*; give .image=NAME"),
