@@ -245,9 +245,11 @@ def optuna_storage(
 
     loaded = load_run(run)
     storage = relative_path(loaded.path / "optuna.journal") if to is None else to
-    print_line(f"See it with: optuna-dashboard {shlex.quote(without_secrets(storage))}")
+    command = f"optuna-dashboard {shlex.quote(without_secrets(storage))}"
+    if loaded.alive:
+        print_line(f"Following the run; see it with `{command}`")
     added, total = mirror(loaded, storage, is_over=lambda: not loaded.alive, wait=time.sleep)
-    print_line(f"{added} trials were added, of {total} that may be on the front")
+    print_line(f"{added} trials were added, of {total} that may be on the front; see them with `{command}`")
 
 
 @app.command()

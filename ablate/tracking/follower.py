@@ -25,6 +25,7 @@ TRACKERS: dict[str, Callable[[str, RunEntry], Tracker]] = {
 }
 RETRY_SECONDS = 30.0
 PATIENCE_SECONDS = 60.0  # at a study's end, without a further trial that was sent
+INTERRUPTED_SECONDS = 10.0  # after Ctrl-C, in all
 
 
 def track(
@@ -84,13 +85,15 @@ def tracked(run: Run, destinations: Sequence[Destination]) -> Iterator[None]:
     followers = [_Follower(run, where) for where in destinations]
     for follower in followers:
         follower.thread.start()
+    is_whole = False
     try:
         yield
+        is_whole = True
     finally:
         for follower in followers:
             follower.over.set()
         for follower in followers:
-            follower.join()
+            follower.join(PATIENCE_SECONDS if is_whole else INTERRUPTED_SECONDS, again=is_whole)
 
 
 class _Follower:
@@ -101,14 +104,15 @@ class _Follower:
         self.has_failed = False
         self.thread = threading.Thread(target=self._follow, name=f"track-{where.kind}", daemon=True)
 
-    def join(self) -> None:
-        """Wait for the thread for as long as it sends something."""
-        before = -1
-        while self.thread.is_alive() and len(self.sent) > before:
-            before = len(self.sent)
-            self.thread.join(PATIENCE_SECONDS)
+    def join(self, seconds: float, again: bool) -> None:
+        """Wait so many seconds for the thread; again: and once more where it has sent a trial in them."""
+        n_sent = len(self.sent)
+        self.thread.join(seconds)
+        while again and self.thread.is_alive() and len(self.sent) > n_sent:
+            n_sent = len(self.sent)
+            self.thread.join(seconds)
         if self.thread.is_alive():
-            self._say(f"it did not answer for {PATIENCE_SECONDS:.0f} s")
+            self._say(f"it has not taken all within {seconds:.0f} s")
 
     def _follow(self) -> None:
         while True:
