@@ -103,8 +103,18 @@ REQUIRED = {
     "bench": ["nowhere"],
 }
 TEXTS = {  # what is no path, and what may be one
-    *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "address", "dashboard_host"),
-    *("study", "space", "model", "data", "storage"),
+    *(
+        "objectives",
+        "sampler",
+        "early_stopping_over",
+        "trial",
+        "form",
+        "name",
+        "kind",
+        "address",
+        "dashboard_host",
+    ),
+    *("study", "space", "model", "data", "storage", "set_field"),
 }
 
 
