@@ -50,7 +50,14 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562), so that `import ablate` imports neither torch nor ray."""
     if name not in _MODULES:
         raise AttributeError(f"module 'ablate' has no attribute {name!r}")
-    return getattr(import_module(f"ablate.{_MODULES[name]}"), name)
+    try:
+        module = import_module(f"ablate.{_MODULES[name]}")
+    except ModuleNotFoundError as error:  # after pip install --no-deps
+        if (package := (error.name or "").partition(".")[0]) == "ablate":
+            raise
+        rule = f"ablate.{name} needs {package!r}, which is not installed"
+        raise ModuleNotFoundError(f"{rule}; `pip install ablate-vit` installs it", name=package) from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

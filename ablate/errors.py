@@ -94,6 +94,19 @@ def short_repr(value: object) -> str:
         return "a number of too many digits"
 
 
+def missing(error: ModuleNotFoundError) -> BadInput:
+    """Build the error for a package that is not installed, as after `pip install --no-deps`.
+
+    Args:
+        error: What its import raised.
+
+    Returns:
+        An error that names the package and the command that installs it.
+    """
+    module = (error.name or str(error)).partition(".")[0]
+    return BadInput(f"this needs {module!r}, which is not installed; `pip install ablate-vit` installs it")
+
+
 def join_faults(faults: Iterable[str]) -> str:
     """Join faults into one line, without duplicates. Only the first MAX_FAULTS are written out."""
     unique = [*dict.fromkeys(faults)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ablate.config import builtin
 from ablate.config.designs import EarlyStopping, Step
+from ablate.config.json_schema import descriptions
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import TABLE as SAMPLERS
 from ablate.config.search_space import Each, Range, SpaceSpec, load_space
@@ -51,8 +52,7 @@ def reference() -> str:
 
 def _fields(cls: type[Spec]) -> str:
     """Return a class as a table of its fields, with what the docstring says of each."""
-    doc, _, arguments = inspect.cleandoc(cls.__doc__ or "").partition("\n\nArgs:\n")
-    about = dict(_arguments(arguments))
+    doc, about = descriptions(cls)
     body = ast.parse(inspect.getsource(cls)).body[0]
     assert isinstance(body, ast.ClassDef)
     fields = [field for field in body.body if isinstance(field, ast.AnnAssign)]
@@ -63,13 +63,6 @@ def _fields(cls: type[Spec]) -> str:
     ]
     table = "| field | type | default | |\n|---|---|---|---|\n"
     return f"### {cls.__name__}\n\n{doc}\n\n{table}" + "\n".join(rows) + "\n"
-
-
-def _arguments(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and descriptions of a docstring's Args."""
-    for part in re.split(r"\n(?=    \w)", text):
-        name, _, about = part.partition(": ")
-        yield name.strip(), " ".join(about.split())
 
 
 def _kind(field: ast.AnnAssign) -> str:

@@ -1,14 +1,16 @@
-"""The commands on built-in spaces, studies and models, and on datasets."""
+"""The commands on built-in spaces, studies and models, on their files, and on datasets."""
 
 from typing import Annotated
 
 import typer
 
+from ablate.cli import completion
 from ablate.cli.console import print_json, print_line, print_rows
 from ablate.cli.options import Json
 from ablate.config import builtin
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import load_study
+from ablate.errors import unknown
 
 app = typer.Typer()
 data_app = typer.Typer(help="List and download datasets.\n\nExample: ablate data ls")
@@ -37,6 +39,26 @@ def ls(as_json: Json = False) -> None:
     print_rows(rows, as_json)
 
 
+@app.command()
+def schema(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="study or space.", autocompletion=completion.schemas)
+    ] = "study",
+) -> None:
+    """Print the JSON Schema of study files.
+
+    An editor completes and checks TOML files with it.
+
+    Example: ablate schema study > study.schema.json
+    """
+    from ablate.config.json_schema import space_schema, study_schema
+
+    schemas = {"study": study_schema, "space": space_schema}
+    if kind not in schemas:
+        raise unknown("kind of file", kind, schemas)
+    print_json(schemas[kind]())
+
+
 @data_app.command("ls")
 def data_ls(as_json: Json = False) -> None:
     """List datasets and where they are.
@@ -54,7 +76,14 @@ def data_ls(as_json: Json = False) -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset that `ablate data ls` lists.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A dataset that `ablate data ls` lists.",
+            autocompletion=completion.datasets,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Download a dataset and verify it.

@@ -13,7 +13,7 @@ from ablate.cli import result_tables
 from ablate.formatting import describe_bounds, describe_layers, format_bytes, format_duration
 from ablate.labels import one_line
 from ablate.runs.record import Record
-from ablate.runs.state import RunningRow, State, at_least, progress_of, seconds_left
+from ablate.runs.state import RunningRow, State, at_least, progress_now, progress_of, seconds_left
 
 log = logging.getLogger(__name__)
 
@@ -136,4 +136,5 @@ def _running_line(trial: RunningRow) -> str:
     accuracy = "" if trial["accuracy"] is None else f"  accuracy {trial['accuracy']:.1%}"
     attempt = f"  attempt {trial['attempt']}" if trial["attempt"] > 1 else ""
     head = f"slot {trial['slot']}  {trial['trial_id']}  {trial['arm']:<16}"
-    return f"  {head} {progress_of(trial, trial['epochs'])}{accuracy}{attempt}"
+    now = f"  {text}" if (text := progress_now(trial)) else ""
+    return f"  {head} {progress_of(trial, trial['epochs'])}{accuracy}{attempt}{now}"

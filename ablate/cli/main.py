@@ -11,15 +11,15 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
-from ablate.cli import data_commands, model_commands, run_commands, study_commands
+from ablate.cli import data_commands, doctor_commands, model_commands, run_commands, study_commands
 from ablate.cli.streams import guard_streams
-from ablate.errors import DISK, AblateError, BadInput, Interrupted, short_repr
+from ablate.errors import DISK, AblateError, BadInput, Interrupted, missing, short_repr
 from ablate.labels import one_line
 
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for commands in (study_commands, run_commands, model_commands, data_commands):
+app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+for commands in (study_commands, run_commands, model_commands, data_commands, doctor_commands):
     app.add_typer(commands.app)
 
 
@@ -53,6 +53,10 @@ def main() -> NoReturn:
             raise KeyboardInterrupt
     except AblateError as error:
         code = _print_error(error, _exit_code(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "ablate":
+            raise
+        code = _print_error(missing(error), BAD_INPUT)
     except OSError as error:
         message = f"{error.strerror}: {str(error.filename)[:80]!r}" if error.filename else error
         code = _print_error(message, FAILURE if error.errno in DISK else BAD_INPUT)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ablate.cli import completion
 from ablate.cli.console import console, make_console, print_json, print_rows
 from ablate.cli.options import Json, Threads
 from ablate.errors import BadInput
@@ -80,7 +81,12 @@ def predict(
 def table1(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(parser=local_path, metavar="RUN...", help="Runs whose accuracies to add."),
+        typer.Argument(
+            parser=local_path,
+            metavar="RUN...",
+            help="Runs whose accuracies to add.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time to spend on each latency; 0 measures none.")

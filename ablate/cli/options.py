@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablate.cli import completion
 from ablate.config.trial_spec import checked
 from ablate.paths import local_path
 from ablate.tracking.destination import destination
@@ -28,17 +29,34 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the study and estimate its cost; train and record nothing.")
 ]
-RunFolder = Annotated[Path, typer.Argument(parser=local_path, metavar="RUN", help="The run's folder.")]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        parser=local_path, metavar="RUN", help="The run's folder.", autocompletion=completion.runs
+    ),
+]
 LatestRun = Annotated[
     Path | None,
     typer.Argument(
-        parser=local_path, metavar="RUN", help="The run's folder.", show_default="the newest in runs/"
+        parser=local_path,
+        metavar="RUN",
+        help="The run's folder.",
+        show_default="the newest in runs/",
+        autocompletion=completion.runs,
     ),
 ]
 OutFolder = Annotated[
     Path | None,
     typer.Option(
         parser=local_path, metavar="DIR", help="The run's folder.", show_default="a new one in runs/"
+    ),
+]
+SetField = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Set any field of the study, as recipe.weight_decay=0.1; may be repeated.",
     ),
 ]
 TrialId = typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
@@ -74,7 +92,12 @@ class SubjectOptions:
 
     space: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Search space: built-in or TOML.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Search space: built-in or TOML.",
+            rich_help_panel=WHAT,
+            autocompletion=completion.spaces,
+        ),
     ] = None
     model: Annotated[
         str | None,
@@ -82,6 +105,7 @@ class SubjectOptions:
             metavar="NAME|DIR",
             help="Model: built-in, on the Hugging Face hub, or a save_pretrained folder.",
             rich_help_panel=WHAT,
+            autocompletion=completion.models,
         ),
     ] = None
     data: Annotated[
@@ -90,6 +114,7 @@ class SubjectOptions:
             metavar="NAME",
             help="A name, imagefolder:PATH, hf:NAME, hf:PATH or MODULE:NAME.",
             rich_help_panel=WHAT,
+            autocompletion=completion.datasets,
         ),
     ] = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ablate.cli import completion
 from ablate.cli.console import print_line, print_rows, relative_path
 from ablate.cli.options import TRACKER, Json, LatestRun, RunFolder, tracker
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
@@ -83,7 +84,11 @@ def figures(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            parser=local_path, metavar="RUN...", help="Folders of runs.", show_default="the newest in runs/"
+            parser=local_path,
+            metavar="RUN...",
+            help="Folders of runs.",
+            show_default="the newest in runs/",
+            autocompletion=completion.runs,
         ),
     ] = None,
 ) -> None:

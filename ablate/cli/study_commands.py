@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablate.cli import completion
+from ablate.cli.assignments import parse_all
 from ablate.cli.console import c_stdout_to_stderr, make_console, relative_path
 from ablate.cli.options import (
     DryRun,
@@ -18,11 +20,12 @@ from ablate.cli.options import (
     OutFolder,
     RayOptions,
     RunFolder,
+    SetField,
     SubjectOptions,
     Track,
     expand_options,
 )
-from ablate.cli.overrides import override_study, sensitivity_study
+from ablate.cli.overrides import check_used, override_study, sensitivity_study
 from ablate.cli.streams import outlive_terminal
 from ablate.config.objectives import OBJECTIVES
 from ablate.config.samplers import SAMPLERS
@@ -42,7 +45,12 @@ SEARCH = "Search"
 BOUNDS = "Bounds and early stopping"
 
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A built-in study's name, or the path of a TOML file.")
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A built-in study's name, or the path of a TOML file.",
+        autocompletion=completion.studies,
+    ),
 ]
 
 
@@ -86,6 +94,7 @@ class SearchOptions:
             metavar="NAME",
             help=f"What proposes trials: {', '.join(SAMPLERS)}, or your own MODULE:NAME.",
             rich_help_panel=SEARCH,
+            autocompletion=completion.samplers,
         ),
     ] = None
     confirm: Annotated[
@@ -173,8 +182,10 @@ def study(
             parser=local_path,
             metavar="RUN",
             help="Reuse the matching trials of another run; may be repeated.",
+            autocompletion=completion.runs,
         ),
     ] = None,
+    set_field: SetField = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
     track: Track = None,
@@ -185,9 +196,10 @@ def study(
 
     A search ends with the Pareto front of its trials. Options replace the fields of the study's file.
 
-    Example: ablate study --space layers_bits --max-size-bytes 2000000
+    Example: ablate study --space layers_bits --max-size-bytes 2000000 --set recipe.learning_rate=3e-4
     """
-    spec = override_study(study, subject.overrides() | search.overrides(), search.epochs)
+    overrides = subject.overrides() | search.overrides()
+    spec = override_study(study, overrides, search.epochs, parse_all(set_field))
     if dry_run:
         return _dry_run(spec, ray, as_json, known or [])
     space = f"Space {spec.space.name}" if spec.space.name else "Its space"
@@ -223,6 +235,7 @@ def sensitivity(
         int, typer.Option(metavar="N", help="Number of paired seeds; intervals need at least two.")
     ] = 1,
     seed: Annotated[int | None, typer.Option(metavar="N", help="The first seed.")] = None,
+    set_field: SetField = None,
     out: OutFolder = None,
     max_failed: MaxFailed = 0.5,
     track: Track = None,
@@ -236,7 +249,9 @@ def sensitivity(
     Example: ablate sensitivity --space layers_bits --epochs 0
     """
     overrides = subject.overrides() | ({} if seed is None else {"seed": seed})
-    base = override_study(study, overrides)
+    assignments = parse_all(set_field)
+    check_used(assignments, as_study)
+    base = override_study(study, overrides, assignments=assignments)
     spec = sensitivity_study(base, seeds, epochs, full_epochs, as_study)
     if dry_run:
         return _dry_run(spec, ray, as_json)

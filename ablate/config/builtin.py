@@ -92,9 +92,27 @@ def load(
     Raises:
         BadInput: There is no such file, it cannot be read, or it has faults; the message lists them.
     """
+    file, fields = read(folder, kind, name, of_older_runs)
+    return checked(spec, fields, file)
+
+
+def read(
+    folder: Literal["search_spaces", "studies"],
+    kind: str,
+    name: str,
+    of_older_runs: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[str, dict[str, Any]]:
+    """Read a TOML file as plain data, unchecked. The arguments are those of `load`.
+
+    Returns:
+        The file's name, and its fields with absolute paths.
+
+    Raises:
+        BadInput: There is no such file, or it cannot be read.
+    """
     try:
         path = _path_of(folder, kind, name)
-        data = _with_absolute_paths(_read(path, kind), path.parent)
+        data = _with_absolute_paths(_parsed(path, kind), path.parent)
     except BadInput:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # a path too long, a number of 5,000 digits, ~nobody
@@ -102,7 +120,7 @@ def load(
         rule = f"{kind} {short_repr(name)} must be one that can be read"
         raise BadInput(f"{rule}, but: {reason}; mend the file") from None
     missing = of_older_runs if _is_of_run(path) else {}
-    return checked(spec, {"name": path.stem, **missing, **data}, path.name)
+    return path.name, {"name": path.stem, **missing, **data}
 
 
 def _is_of_run(path: Path) -> bool:
@@ -120,7 +138,7 @@ def _path_of(folder: Literal["search_spaces", "studies"], kind: str, name: str) 
     raise unknown(kind, name, names(folder) + [f"{name}.toml"] * Path(f"{name}.toml").exists())
 
 
-def _read(path: Path, kind: str) -> dict[str, Any]:
+def _parsed(path: Path, kind: str) -> dict[str, Any]:
     try:
         # Editors on Windows write a byte order mark.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -140,7 +158,7 @@ def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     for key in ("model", "space"):
         if key in data:
             data[key] = _absolute(data[key], folder, key == "space")
-    for recipe in _recipes(data):
+    for recipe in recipe_tables(data):
         if isinstance(names := recipe.get("teacher"), list):
             recipe["teacher"] = [_absolute(name, folder) for name in names]
         elif names is not None:
@@ -150,8 +168,8 @@ def _with_absolute_paths(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     return data
 
 
-def _recipes(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tables of a study or a space that hold fields of the recipe."""
+def recipe_tables(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tables, in the plain data of a study or a space, that hold fields of the recipe."""
     steps = data.get("steps")
     for part in (data, data.get("space"), data.get("reference"), *(steps if isinstance(steps, list) else ())):
         for key in ("recipe", "tune"):

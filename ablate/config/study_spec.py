@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ablate.config.builtin import load
+from ablate.config.builtin import load, read
 from ablate.config.designs import Design, EarlyStopping, Step
 from ablate.config.objectives import OBJECTIVES, SPACE_OBJECTIVES, Direction
 from ablate.config.own_objectives import describe, register
@@ -206,3 +206,18 @@ def load_study(name: str) -> StudySpec:
         BadInput: There is none, or it has faults; the message lists them.
     """
     return load(StudySpec, "studies", "study", name, of_older_runs=OLDER)
+
+
+def read_study(name: str) -> tuple[str, dict[str, Any]]:
+    """Read a study as plain data, unchecked.
+
+    Args:
+        name: As of `load_study`.
+
+    Returns:
+        The file's name, and its fields.
+
+    Raises:
+        BadInput: There is none, or it cannot be read.
+    """
+    return read("studies", "study", name, OLDER)

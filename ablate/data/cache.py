@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
@@ -55,8 +54,11 @@ class Download:
 
 def cache() -> Path:
     """Return the user's cache folder: ABLATE_CACHE, or `ablate` in that of platformdirs."""
-    usual = platformdirs.user_cache_path("ablate", appauthor=False)
-    return local_path(os.environ.get("ABLATE_CACHE") or usual).absolute()
+    if given := os.environ.get("ABLATE_CACHE"):
+        return local_path(given).absolute()
+    import platformdirs  # a packed model runs without it
+
+    return platformdirs.user_cache_path("ablate", appauthor=False).absolute()
 
 
 def fetch(dataset: Download) -> Path:

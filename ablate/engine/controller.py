@@ -12,6 +12,7 @@ import pandas as pd
 from ablate.analysis import pareto
 from ablate.analysis.bounds import best_by_size
 from ablate.config.trial_spec import TrialSpec, checked
+from ablate.engine.interruption import GRACE_SECONDS
 from ablate.engine.plan import Plan
 from ablate.engine.run_metrics import hypervolume_share, readings
 from ablate.errors import BadInput
@@ -24,7 +25,7 @@ from ablate.runs import openings
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record, is_candidate, value_of
 from ablate.runs.run import Run
-from ablate.runs.state import State
+from ablate.runs.state import State, progress_now, progress_of
 from ablate.search.confirmation import confirmations, is_searched
 from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
@@ -249,10 +250,22 @@ class Driver:
         )
         self.metrics.show(values)
 
-    def stop(self) -> None:
-        """Ask the running trials to end with their current epoch."""
+    def stop(self) -> str:
+        """Ask the running trials to end with their current epoch.
+
+        Returns:
+            What is waited for, and where the trials will go on.
+        """
         self.stopped = True
-        self.state["status"] = "ending after the current epochs; once more ends at once"
+        waits, at_once = f"waiting at most {GRACE_SECONDS:.0f} s", "Ctrl-C again ends at once"
+        self.state["status"] = f"{waits} for the current epochs; {at_once}"
+        if not (running := self.state.get("running")):
+            return f"{waits}, no trial is running; {at_once}"
+        trials = ", ".join(
+            f"{trial['trial_id']} ({progress_now(trial) or progress_of(trial)})" for trial in running
+        )
+        start = "its last validated epoch" if self.state["storage"] else "the start, as there is no --storage"
+        return f"{waits} for the current epochs of {trials}; each will go on from {start}; {at_once}"
 
     def end(self, status: str, reason: str = "") -> None:
         """Write the state for the last time.

@@ -62,7 +62,7 @@ class Session:
 
 
 def drive(run: Run, planned: Plan, records: list[Record], session: Session) -> Run:
-    """Run the trials that are left. The first Ctrl-C ends after the running epochs, the second at once.
+    """Run the trials that are left. The first Ctrl-C waits up to 10 s for the running epochs.
 
     Args:
         run: The run.

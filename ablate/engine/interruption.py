@@ -1,4 +1,4 @@
-"""Ctrl-C while trials run: the first ends the study after the current epochs, the second at once."""
+"""Ctrl-C while trials run: the first waits a little for the current epochs, the second for nothing."""
 
 import os
 import signal
@@ -7,19 +7,30 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from ablate.labels import one_line
+
+GRACE_SECONDS = 10.0  # that the first Ctrl-C waits for the epochs
+
 
 @contextmanager
-def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+def interruptible(stop: Callable[[], str]) -> Iterator[None]:
     """Within: the first SIGINT or SIGTERM calls `stop`, the second raises KeyboardInterrupt.
 
-    Outside of the main thread, where Python allows no signal handlers, nothing changes.
+    After GRACE_SECONDS the first does what the second would do. Outside of the main thread, where Python
+    allows no signal handlers, nothing changes.
 
     Args:
-        stop: Asks the running trials to end with their current epoch.
+        stop: Asks the running trials to end with their current epoch; returns what is waited for.
 
     Yields:
         None.
     """
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        yield
+        return
+    timer = threading.Timer(GRACE_SECONDS, signal.pthread_kill, (main.ident, signal.SIGINT))
+    timer.daemon = True
     signalled = False
 
     def handle(number: int, frame: object) -> None:
@@ -27,18 +38,17 @@ def interruptible(stop: Callable[[], None]) -> Iterator[None]:
         if signalled:
             raise KeyboardInterrupt
         signalled = True
-        stop()
+        timer.start()
+        line = f"ablate: {one_line(stop())}\n"
         if sys.__stderr__:  # else 2 may be any file
             # At once, whatever waits for the epoch. `print` must not be entered twice.
             with suppress(OSError):
-                os.write(2, b"ablate: ending after the current epochs; Ctrl-C again ends at once\n")
+                os.write(2, line.encode())
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     originals = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        timer.cancel()
         for number, handler in originals.items():
             signal.signal(number, handler)

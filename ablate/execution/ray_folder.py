@@ -28,7 +28,7 @@ def ray_folder() -> Iterator[Path]:
         The folder.
     """
     given = {name: Path(os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ}
-    faults = {name: fault for name, folder in given.items() if (fault := _fault(folder))}
+    faults = {name: fault for name, folder in given.items() if (fault := folder_fault(folder))}
     for name, fault in faults.items():
         if name == "TMPDIR" and sys.platform == "darwin":  # it is always long there, and Ray takes /tmp
             continue
@@ -64,8 +64,8 @@ def home_fault(error: Exception) -> str:
     return f"{rule} ({error.strerror}: {str(error.filename)!r}); set HOME to another folder"
 
 
-def _fault(folder: Path) -> str:
-    """Why Ray cannot keep its files in a folder; "" where it can."""
+def folder_fault(folder: Path) -> str:
+    """Return why Ray cannot keep its files in a folder; "" where it can."""
     if not folder.is_absolute():
         return "is not an absolute path"
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.formatting import describe_layers
+from ablate.runs.progress import EpochProgress
 from ablate.runs.record import arm
 from ablate.runs.state import RunningRow
 
@@ -49,8 +50,12 @@ class RunningTrial:
         self.epoch, self.accuracy, self.slot = report["epoch"], report["accuracy"], report["slot"]
         self.subset_divisor = report["one_in"]
 
-    def row(self) -> RunningRow:
-        """The trial's row in state.json. Its keys are read by other versions too."""
+    def row(self, now: EpochProgress | None = None) -> RunningRow:
+        """The trial's row in state.json. Its keys are read by other versions too.
+
+        Args:
+            now: How far it is within its epoch.
+        """
         recipe = self.spec.recipe
         return {
             "trial_id": self.trial_id,
@@ -62,4 +67,5 @@ class RunningTrial:
             "epochs": None if recipe.image_views else recipe.epochs,  # image views: it depends on the images
             "one_in": self.subset_divisor,
             "accuracy": self.accuracy,
+            "now": now,
         }

@@ -13,6 +13,7 @@ from ablate.config.trial_spec import TrialSpec
 from ablate.errors import NonFinite
 from ablate.execution.ray_cluster import await_write
 from ablate.formatting import describe_layers
+from ablate.runs.progress import EpochProgress, listen
 from ablate.runs.state import progress_of
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class TrialWorker(tune.Trainable):
         self.slot, self.early_stopping = config["slot"], early_stopping
         self.steps, self.writer, self.storage = steps, writer, storage
         self.threads, self.minutes_per_trial = threads, minutes_per_trial
+        listen(self._report)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -74,6 +76,7 @@ class TrialWorker(tune.Trainable):
             epoch = next(self.epochs)
         except StopIteration as end:
             return self._record(end.value)
+        self._report(None)
         if self.storage:
             self._save(epoch.state)
         report = {
@@ -98,6 +101,10 @@ class TrialWorker(tune.Trainable):
             # An error may have broken the process: after one of CUDA's, no CUDA call succeeds.
             raise RuntimeError("the next trial gets a fresh process")
         return {"done": True, "recorded": True}
+
+    def _report(self, now: EpochProgress | None) -> None:
+        """Tell the driver how far the epoch is, without waiting. None: it has ended."""
+        self.writer.report.remote(self.name, now)
 
     def _limit_time(self) -> None:
         """End this process, with a traceback in its log, when the trial exceeds its time from now on."""

@@ -1,14 +1,17 @@
 """What Ray Tune calls while trials run: a stopper after each epoch, and a callback for all else."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle, tune
 
 from ablate.execution.ask_tell_searcher import AskTellSearcher, Stateless
 from ablate.execution.running_trial import RunningRows
+from ablate.runs.progress import SECONDS, EpochProgress
 
 # (running trials, how many wait for their resources, how many workers died)
 Watch = Callable[[RunningRows, int, int], None]
@@ -34,13 +37,25 @@ class ProgressCallback(Stateless, tune.Callback):
 
     def __init__(self, searcher: AskTellSearcher, watch: Watch) -> None:
         self.searcher, self.watch = searcher, watch
+        self.now: dict[str, EpochProgress] = {}  # how far the epochs are, by trial id
+        self.asked, self.answer = time.monotonic(), None
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Show the running trials. Tune calls this after each event that it has handled."""
         running = self.searcher.running.values()
-        rows = [trial.row() for trial in running if trial.began]
+        self._poll()
+        rows = [trial.row(self.now.get(trial.trial_id)) for trial in running if trial.began]
         with self.searcher.noting_faults():
             self.watch(rows, len(running) - len(rows), self.searcher.total_deaths)
+
+    def _poll(self) -> None:
+        """Ask the writer once a second how far the epochs are, and do not wait for its answer."""
+        if self.answer is None and time.monotonic() - self.asked >= SECONDS:
+            self.asked, self.answer = time.monotonic(), self.searcher.writer.progress.remote()
+        if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
+            answer, self.answer = self.answer, None
+            with suppress(ray.exceptions.RayError):  # a writer that died ends the study elsewhere
+                self.now = ray.get(answer)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial's worker has started."""

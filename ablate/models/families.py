@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+try:
+    from torchvision.models.swin_transformer import ShiftedWindowAttention
+except ImportError:  # a packed model runs without torchvision, and then no model has its attention
+    ShiftedWindowAttention = nn.MultiheadAttention
 
 Size = tuple[int, int]  # (height, width), in pixels
 Resize = int | Size  # an int is the shorter side

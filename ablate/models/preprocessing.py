@@ -5,14 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
-import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ablate.errors import BadInput
+from ablate.models.resizing import cropped, resized
 
-LANCZOS_SINCE = (0, 27)  # release of torchvision
 LATER_FIELDS = ("swapped", "crop_first")  # change the pixels, and are younger than the first digests
 
 
@@ -85,13 +83,10 @@ class Preprocess:
         height, width = images.shape[-2:]
         self.check(height, width)
         if self.crop_first:
-            images = _crop(images, *self._after_first_crop(height, width))
+            images = cropped(images, *self._after_first_crop(height, width))
         if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
-            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-            source = _where_lanczos_runs(images) if self.interpolation == "lanczos" else images
-            resized = tv.resize(source, size, tv.InterpolationMode(self.interpolation), antialias=True)
-            images = resized.to(images.device)
-        return _crop(images, *self.size)
+            images = resized(images, self.resize, self.interpolation)
+        return cropped(images, *self.size)
 
     def check(self, height: int, width: int) -> None:
         """Check that images of a size are brought to the model's.
@@ -105,11 +100,11 @@ class Preprocess:
         """
         if self.crop:
             return
-        resized = (height, width)
+        reached = (height, width)
         if isinstance(side := self.resize, int):
             long = int(side * max(height, width) / min(height, width))
-            resized = (side, long) if height <= width else (long, side)
-        if resized != self.size:
+            reached = (side, long) if height <= width else (long, side)
+        if reached != self.size:
             rule = f"the model's image processor must bring images to {self.size[1]} x {self.size[0]}"
             mend = "set do_resize, do_center_crop and crop_size in its preprocessor_config.json"
             raise BadInput(f"{rule}, but not those of {width} x {height}; {mend}")
@@ -140,19 +135,3 @@ class Preprocess:
         """What changes the pixels, for a digest. LATER_FIELDS at their defaults are left out."""
         later = {key: getattr(self, key) for key in LATER_FIELDS if getattr(self, key)}
         return [*astuple(self)[:6], *([later] if later else [])]
-
-
-def _crop(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle, rounded as transformers does it; black where it is larger than the image."""
-    sides = zip(images.shape[-2:], (height, width), strict=True)
-    top, left = (int((side - kept) / 2) for side, kept in sides)
-    return tv.crop(images, top, left, height, width)
-
-
-def _where_lanczos_runs(images: Tensor) -> Tensor:
-    """The images on the CPU: torchvision has no lanczos on CUDA. Raises BadInput where it has none at all."""
-    release = tuple(int(part) for part in torchvision.__version__.split(".")[:2])
-    if release < LANCZOS_SINCE:
-        needed, got = ".".join(map(str, LANCZOS_SINCE)), torchvision.__version__
-        raise BadInput(f"resizing by lanczos needs torchvision {needed}, but this is {got}; upgrade it")
-    return images.cpu()

@@ -13,12 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import get_model, get_model_weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from ablate.config.builtin import KNOWN
 from ablate.downloads import download
-from ablate.errors import BadInput
+from ablate.errors import BadInput, missing
 
 PRETRAINED = {name for name in KNOWN if not name.endswith((":random", "-32"))}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which all these weights ask for
@@ -46,6 +44,10 @@ def build(name: str, labels: list[str], weights: bool = True) -> nn.Module:
     Raises:
         BadInput: The weights are not in torch's cache and cannot be downloaded.
     """
+    try:
+        from torchvision.models import get_model
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
     base = name.removesuffix(":random").removesuffix("-32")
     model: Any = _vgg16_32() if name == "vgg16-32" else get_model(base)
     if weights and name in PRETRAINED:
@@ -63,6 +65,7 @@ def build(name: str, labels: list[str], weights: bool = True) -> nn.Module:
 
 
 def _vgg16_32() -> nn.Module:
+    from torchvision.models.vgg import cfgs, make_layers
 
     features = make_layers(cfgs["D"], batch_norm=True)  # (B, 512, 1, 1) from 32 px
     parts = {
@@ -136,11 +139,15 @@ def image_processing(name: str) -> dict[str, Any]:
 
 def checkpoint(name: str) -> Path:
     """The file of a model's ImageNet weights in torch's cache, whether it exists or not."""
+    from torchvision.models import get_model_weights
+
     url: str = get_model_weights(name).DEFAULT.url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def _load_imagenet(model: nn.Module, name: str) -> None:
+    from torchvision.models import get_model_weights
+
     url = get_model_weights(name).DEFAULT.url
     path = checkpoint(name)
     try:

@@ -3,7 +3,10 @@
 import math
 import shlex
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
+
+from ablate.formatting import format_duration
+from ablate.runs.progress import EpochProgress
 
 ENDED = ("finished", "exhausted", "interrupted", "failed")  # a driver's last status
 
@@ -20,6 +23,7 @@ class RunningRow(TypedDict):
     epochs: int | None  # None where they depend on the number of images
     one_in: int  # it trains on one `one_in`-th of its images
     accuracy: float | None
+    now: NotRequired[EpochProgress | None]  # within the epoch; None between two, or where it is short
 
 
 class State(TypedDict, total=False):
@@ -107,6 +111,16 @@ def progress_of(trained: Mapping[str, Any], epochs: int | None = None) -> str:
     divisor = trained.get("one_in", 1)
     on = f" on 1/{divisor} of its images" if divisor > 1 else ""
     return f"epoch {trained['epoch']}" + (f"/{epochs}" if epochs else "") + on
+
+
+def progress_now(trial: RunningRow) -> str:
+    """Return how far a running trial is within its epoch, or "" where that is unknown."""
+    if not (now := trial.get("now")):
+        return ""
+    what = f"preparing, epoch {now['epoch']}" if now["prepares"] else f"epoch {now['epoch']}"
+    share = f"{now['images'] / now['images_in_all']:.0%}"
+    left = f"about {format_duration(now['seconds_left'])} left"
+    return f"{what}: {share}, {now['images_per_second']:,.0f} images/s, {left}"
 
 
 def seconds_left(state: State) -> float | None:

@@ -11,6 +11,7 @@ from ablate.errors import BadInput
 from ablate.files import write_atomic
 from ablate.runs import ledger
 from ablate.runs.locks import hold
+from ablate.runs.progress import EpochProgress
 from ablate.runs.record import Record
 
 
@@ -31,6 +32,7 @@ class Writer:
         self._lock = lock
         self._untaken: dict[str, Record] = {}  # by trial id
         self._noted: dict[str, Record] = {}
+        self._progress: dict[str, EpochProgress] = {}
         self._trouble = ""
         self._written = {record["trial_id"] for record in ledger.read(path / "ledger.jsonl")}
 
@@ -67,6 +69,7 @@ class Writer:
             write_atomic(self.path / "weights" / name / file, content)
         ledger.append(self.path / "ledger.jsonl", record)
         self._noted.pop(name, None)
+        self._progress.pop(name, None)
         self._written.add(name)
         self._untaken[name] = record
 
@@ -77,6 +80,17 @@ class Writer:
     def noted(self, name: str) -> Record:
         """Return the record that was noted last of a running trial."""
         return self._noted[name]
+
+    def report(self, name: str, progress: EpochProgress | None) -> None:
+        """Remember how far the epoch of a running trial is; None: it has ended, or not begun."""
+        if progress is None:
+            self._progress.pop(name, None)
+        else:
+            self._progress[name] = progress
+
+    def progress(self) -> dict[str, EpochProgress]:
+        """Return how far the epochs of the running trials are, by trial id."""
+        return self._progress
 
     def prune(self, name: str, reason: str) -> None:
         """Store a running trial as pruned: the record noted last, with its curve and without an outcome."""

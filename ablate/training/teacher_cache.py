@@ -16,6 +16,7 @@ from ablate.data.cache import cache
 from ablate.data.datasets import Split
 from ablate.errors import BadInput, NonFinite
 from ablate.models.preprocessing import Preprocess
+from ablate.runs.progress import preparing
 from ablate.training import trainer
 from ablate.training.checkpoint_store import Storage
 
@@ -96,9 +97,10 @@ def _train(
     one_image = Split(images.images[:1], images.labels[:1])
     state = storage.load(key)
     try:
-        for epoch in trainer.train(model, images, one_image, recipe, preprocess, seed, state=state):
-            with suppress(OSError):  # the training goes on without a stored state
-                storage.save(key, epoch.state)
+        with preparing():
+            for epoch in trainer.train(model, images, one_image, recipe, preprocess, seed, state=state):
+                with suppress(OSError):  # the training goes on without a stored state
+                    storage.save(key, epoch.state)
     except NonFinite:
         storage.drop(key)
         raise

@@ -23,6 +23,7 @@ from ablate.models.preprocessing import Preprocess
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.static_scales import calibrate_, uncalibrated
+from ablate.runs.progress import Pace
 from ablate.runs.record import Record
 from ablate.training.augmentation import augment
 from ablate.training.compilation import compiled
@@ -131,9 +132,11 @@ def train(
         model.train(recipe.trained == "all")
         first = len(losses)
         batches = _batches(training.rng.permutation(len(images)), recipe.batch_size)
+        pace = Pace(epoch, len(images), (steps - training.step) * recipe.batch_size)
         with compiled(model, recipe.compile):
             for batch in islice(batches, steps - training.step):
                 losses.append(_train_step(training, images.images[batch], images.labels[batch]))
+                pace.add(len(batch))
                 if training.step % LOGGED == 0:
                     mean = np.mean(losses[-LOGGED:])
                     log.info("step %d of %d: training loss %.4f", training.step, steps, mean)

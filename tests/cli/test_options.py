@@ -103,8 +103,8 @@ REQUIRED = {
     "bench": ["nowhere"],
 }
 TEXTS = {  # what is no path, and what may be one
-    *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "address", "dashboard_host"),
-    *("study", "space", "model", "data", "storage", "track", "to"),
+    *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "kind", "address"),
+    *("dashboard_host", "study", "space", "model", "data", "storage", "track", "to", "set_field"),
 }
 
 

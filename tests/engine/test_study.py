@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import optuna
@@ -330,11 +331,13 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
-def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
-    """In an epoch of minutes, the first is answered at once and the second does not wait for its end."""
+@pytest.mark.parametrize(
+    ("signals", "long"), [([signal.SIGTERM], False), ([signal.SIGINT], True), ([signal.SIGINT] * 2, True)]
+)
+def test_sigterm_and_ctrl_c(signals, long, tiny_study, tmp_path):
+    """In an epoch of minutes, the first is answered at once and waits 10 s, and the second not even that."""
     text = tiny_study.replace("trials = 4", "trials = 500")
-    if len(signals) == 2:
+    if long:
         text = text.replace("epochs = 1", "epochs = 1\nbatch_size = 1").replace("[0.02, 0.04]", "1.0")
     (tmp_path / "tiny.toml").write_text(text)
     options = ["--concurrency", "1", "--out", "run"]
@@ -345,13 +348,23 @@ def test_sigterm_once_and_ctrl_c_twice(signals, tiny_study, tmp_path):
     wait(
         lambda: (tmp_path / "run" / "study.toml").exists() and load_run(tmp_path / "run").state.get("running")
     )
+    if long:
+        wait(lambda: any(trial.get("now") for trial in load_run(tmp_path / "run").state["running"]))
+        [trial] = load_run(tmp_path / "run").state["running"]
+        assert 0 < trial["now"]["images"] < trial["now"]["images_in_all"] == 4000
+        assert trial["now"]["images_per_second"] > 0 and trial["now"]["seconds_left"] > 0
     driver.send_signal(signals[0])
-    at_once = "ablate: ending after the current epochs; Ctrl-C again ends at once\n"
-    assert at_once in iter(driver.stderr.readline, "")  # also where the epoch goes on for minutes
+    said, began = (
+        next(line for line in iter(driver.stderr.readline, "") if "waiting" in line),
+        time.monotonic(),
+    )
+    assert said.startswith("ablate: waiting at most 10 s for the current epochs of ") or not long
+    assert ("images/s" in said and "each will go on from the start" in said) or not long
     if len(signals) == 2:
         assert driver.poll() is None
         driver.send_signal(signals[1])
-    _, error = driver.communicate(timeout=60)
+    _, error = driver.communicate(timeout=120)
+    assert long != (time.monotonic() - began < 10) or signals != [signal.SIGINT]
     assert driver.returncode == 130 and "ablate resume" in error and "Traceback" not in error
     assert load_run(tmp_path / "run").state["status"] == "interrupted"
 

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor
 
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
-from ablate.models import checkpoints, digests, loading, locating, preprocessing
+from ablate.models import checkpoints, digests, loading, locating
 from ablate.quantization.packed_model import load_preprocess, pack
 from ablate.training.trial import trial_id
 
@@ -194,16 +194,14 @@ def test_digests_count_new_fields_only_where_they_are_set(tmp_path):
     )  # refuses, or says what came in
 
 
-def test_lanczos_runs_on_the_cpu_where_torchvision_has_it(monkeypatch):
+def test_lanczos_runs_on_the_cpu_where_torch_has_it(monkeypatch):
     lanczos = replace(
         loading.preprocess("vit-micro"), interpolation="lanczos", resize=(20, 24), size=(20, 24)
     )
     images = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
     assert lanczos.geometry(images).shape == (2, 3, 20, 24)
-    monkeypatch.setattr(preprocessing.torchvision, "__version__", "0.26.0+cu130")
-    with pytest.raises(
-        BadInput, match=r"lanczos needs torchvision 0\.27, but this is 0\.26\.0\+cu130; upgrade it"
-    ):
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    with pytest.raises(BadInput, match=r"lanczos needs torch 2\.12, but this is 2\.11\.0\+cu130; upgrade it"):
         lanczos.geometry(images)
 
 
