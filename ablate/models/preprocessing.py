@@ -1,5 +1,6 @@
 """What a model's image processor does to an image: resize, center crop, rescale and normalise."""
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -13,7 +14,11 @@ from torch import Tensor
 from ablate.errors import BadInput
 
 LANCZOS_SINCE = (0, 27)  # release of torchvision
-LATER_FIELDS = ("swapped", "crop_first")  # change the pixels, and are younger than the first digests
+LATER_FIELDS = (
+    "swapped",
+    "crop_first",
+    "rounded",
+)  # change the pixels, and are younger than the first digests
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Preprocess:
         swapped: Channels are blue, green, red.
         crop: To `size`. Without it, images that are not of this size once they are resized are refused.
         crop_first: Before resizing, (height, width) to keep, as fractions of the shorter side.
+        rounded: The crop's corner is rounded to the nearest pixel, as torchvision does it; else down.
         at_decoding: Images come in resized and cropped, each from its file's own size. Never packed.
     """
 
@@ -45,6 +51,7 @@ class Preprocess:
     crop: bool = True
     crop_first: tuple[float, float] | None = None
     at_decoding: bool = False
+    rounded: bool = False
 
     def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
         """The processing for images like these.
@@ -91,7 +98,7 @@ class Preprocess:
             source = _where_lanczos_runs(images) if self.interpolation == "lanczos" else images
             resized = tv.resize(source, size, tv.InterpolationMode(self.interpolation), antialias=True)
             images = resized.to(images.device)
-        return _crop(images, *self.size)
+        return _crop(images, *self.size, self.rounded)
 
     def check(self, height: int, width: int) -> None:
         """Check that images of a size are brought to the model's.
@@ -142,10 +149,11 @@ class Preprocess:
         return [*astuple(self)[:6], *([later] if later else [])]
 
 
-def _crop(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle, rounded as transformers does it; black where it is larger than the image."""
+def _crop(images: Tensor, height: int, width: int, rounded: bool = False) -> Tensor:
+    """The middle, rounded down as by transformers, or to the nearest; black where it exceeds the image."""
     sides = zip(images.shape[-2:], (height, width), strict=True)
-    top, left = (int((side - kept) / 2) for side, kept in sides)
+    whole: Callable[[float], int] = round if rounded else int
+    top, left = (whole((side - kept) / 2) for side, kept in sides)
     return tv.crop(images, top, left, height, width)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
+from ablate.models.loading import carry_hooks
 from ablate.models.unquantizable import unfit
 from ablate.quantization.adapters import refuse_merging
 from ablate.quantization.gradients import is_differentiated, straight_through
@@ -260,13 +261,3 @@ def _gain(weight: Tensor, spec: LayerSpec) -> nn.Parameter | None:
 
 
 refuse_merging(BitLinear)
-
-
-def carry_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Move the hooks of a module to the one that replaces it. Their handles still remove them.
-
-    Args:
-        old: The module that is replaced.
-        new: The module in its place.
-    """
-    vars(new).update({name: value for name, value in vars(old).items() if "hook" in name})

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.quantization.bitlinear import BitLinear, carry_hooks, no_autocast, separate_images
+from ablate.models.loading import carry_hooks
+from ablate.quantization.bitlinear import BitLinear, no_autocast, separate_images
 from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations
 

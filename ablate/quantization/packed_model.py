@@ -7,7 +7,7 @@
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, short_repr
+from ablate.models.loading import carry_hooks
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
+from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import inside_fused
 from ablate.paths import local_path
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
-from ablate.quantization.bitlinear import BitLinear, carry_hooks
+from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear
@@ -103,6 +105,7 @@ def packed_bytes(
     Returns:
         The size of both files.
     """
+    model = unfused(model, layers)
     names = {id(module): name for name, module in model.named_modules() if name in layers}
     aliases = [(name, names.get(id(module))) for name, module in model.named_modules(remove_duplicate=False)]
     # a shared layer is stored under all its names
@@ -137,6 +140,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exa
                 rule = "holds a model that transformers has no class for"
                 raise BadInput(f"{directory} {rule}; give its skeleton")
             model = from_config(**header.model.model_dump(), parameters=len(tensors))
+        unfuse_(model, _unfused_names(header, tensors))
         header, tensors = packed_layout.renamed(model, header, tensors)
         _fill(model, header, tensors, directory, in_place=skeleton is not None)
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:
@@ -174,11 +178,17 @@ def _needs_skeleton(model: nn.Module, header: dict[str, Any], tensors: dict[str,
         built = from_config(
             **copy.deepcopy(about), parameters=len(tensors)
         )  # LeViT changes its configuration
+        unfuse_(built, _unfused_names(packed, tensors))
         _linear(built, packed)
         _check_tensors(tensors, built, packed)
     except BadInput as error:
         return str(error)
     return None
+
+
+def _unfused_names(header: Header, tensors: Iterable[str]) -> list[str]:
+    """Names inside the attention that was unfused when a model was packed."""
+    return [*header.layers, *(key for key in tensors if ".q_proj." in key or ".qkv." in key)]
 
 
 def _check_target(directory: Path) -> None:

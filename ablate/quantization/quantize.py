@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers, match, unnormalised
+from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import unquantizable, unused
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
@@ -17,6 +19,9 @@ from ablate.quantization.wrappers import unwrapped
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
     """Replace linear layers by BitLinear, in place; they keep their weights and biases.
+
+    Attention of torch and torchvision that would not call them is unfused first (`unfuse_`), where a pattern
+    reaches it: nn.MultiheadAttention then has `q_proj`, `k_proj`, `v_proj` and `out_proj`.
 
     The configuration of a model of transformers records them, so that `save_pretrained` does;
     `recorded_precisions` reads the record.
@@ -31,18 +36,20 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
         The names of the layers that were replaced.
 
     Raises:
-        BadInput: A pattern matches no linear layer, or one inside an attention module that would not call it;
-            or two patterns match the same layer; or the model is sharded, has adapters, or is quantized by
-            another library. Nothing is replaced then.
+        BadInput: A pattern matches no linear layer, or one that its model would not call; or two patterns
+            match the same layer; or the model is sharded, has adapters, or is quantized by another library.
+            Nothing is replaced then.
     """
     model = unwrapped(model)
     check_unrecorded(model)
-    layers, chosen = linear_layers(model), resolved(model, precisions)
+    chosen = resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
+    unfuse_(model, chosen)
     replacements: dict[int, BitLinear] = {}  # by id of the old layer
     for name, spec in chosen.items():
-        replacements[id(layers[name])] = BitLinear.from_linear(layers[name], **spec.model_dump())
+        layer: Any = model.get_submodule(name)
+        replacements[id(layer)] = BitLinear.from_linear(layer, **spec.model_dump())
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in replacements:
             parent, _, child = name.rpartition(".")
@@ -60,11 +67,13 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
         precisions: As for `quantize_`.
 
     Returns:
-        By name, in the model's order, the precision of each layer, its norm decided.
+        By name, in the model's order, the precision of each layer, its norm decided. Names are those of the
+        model with its attention unfused.
 
     Raises:
         BadInput: As `quantize_`.
     """
+    model = unfused(model)
     layers, unfit, chosen = linear_layers(model), unquantizable(model), {}
     for pattern, spec in precisions.items():
         if spec.weights != "full":
