@@ -66,7 +66,7 @@ def gate(planned: Plan) -> list[Check]:
     _check_final(study, dataset)
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
-    check_round_trip(model, preprocess)
+    check_round_trip(model, preprocess, [name for names in planned.groups.values() for name in names])
     new_head = report.head in ("new", "permuted")
     return [
         Check("images", _sizes(dataset)),

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from ablate.models.families import image_size
 from ablate.models.loading import logits, meta_copy, sharing_copy
+from ablate.models.patch_embedding import NOT_BY_DEFAULT, patch_convolutions
 from ablate.models.unfusing import is_fused
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -52,6 +53,7 @@ def unquantizable(model: nn.Module) -> dict[str, str]:
     parameters = (p for module in model.modules() for p in module._parameters.values())
     holders = Counter(id(p) for p in parameters if p is not None)
     uncalled = _trace(model).uncalled
+    reasons |= dict.fromkeys(patch_convolutions(model), NOT_BY_DEFAULT)
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):
             why = f"{type(module).__name__} is not a linear layer, and only linear layers are quantized"

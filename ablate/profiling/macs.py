@@ -15,8 +15,10 @@ from ablate.config.precisions import WEIGHT_BITS
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.loading import Logits, sharing_copy
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.unfusing import unfuse_
 from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.patch_layers import BitPatchEmbedding
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
         size: Of the image, (height, width).
 
     Returns:
-        Those of the whole model, and by name those of each of its linear layers once it is unfused.
+        Those of the whole model, and by name those of each of its linear layers, once it is unfused, and
+        of its patch embeddings.
     """
     unfuse_(model := sharing_copy(model).eval())  # thop adds buffers
-    rules: dict[type[nn.Module], Any] = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
+    rules: dict[type[nn.Module], Any] = dict.fromkeys((nn.Linear, BitLinear, BitPatchEmbedding), _linear_macs)
     rules |= {nn.MultiheadAttention: _attention_macs}  # one that cannot be unfused
     attention = _AttentionMacs()
     with attention, torch.no_grad():
@@ -68,6 +71,7 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
             Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True
         )
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear += patch_convolutions(model)
     return int(total) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, short_repr
 from ablate.models.loading import carry_hooks
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
@@ -249,10 +250,10 @@ def _fill(
         beta = tensors.pop(f"{name}.beta")
         if not beta.isfinite().all():
             raise BadInput(f"{directory}: beta must be finite, and that of {name!r} is not")
-        shape = (old.out_features, old.in_features)
+        shape = (len(old.weight), old.weight[0].numel())
         levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, shape)
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
-        layer = IntegerLinear(levels, beta, bias, spec)
+        layer = IntegerLinear(levels, beta, bias, spec, tuple(old.weight.shape[2:]) or None)
         carry_hooks(old, layer)
         setattr(model.get_submodule(parent), child, layer.to(old.weight.device) if in_place else layer)
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -260,12 +261,13 @@ def _fill(
     model.load_state_dict(rest, strict=False, assign=not in_place)
 
 
-def _linear(model: nn.Module, header: Header) -> dict[str, nn.Linear]:
-    """The linear layers of a model by name. Raises BadInput where the packed ones are not among them."""
+def _linear(model: nn.Module, header: Header) -> dict[str, Any]:
+    """The layers of a model that can be packed, by name. Raises BadInput where one of the header is not."""
     # Earlier versions quantized layers that this one leaves full; they load as well.
     fused = inside_fused(model)
     modules = model.named_modules(remove_duplicate=False)
-    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
+    linear: dict[str, Any] = {name: each for name, each in modules if isinstance(each, nn.Linear)}
+    linear = {name: each for name, each in linear.items() if name not in fused} | patch_convolutions(model)
     for name, spec in header.layers.items():
         if name not in linear or spec.weights == "full":
             rule = "packed layers must be linear layers of the model"

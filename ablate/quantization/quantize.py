@@ -9,10 +9,12 @@ from torch import nn
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers, match, unnormalised
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import unquantizable, unused
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
+from ablate.quantization.patch_layers import BitPatchEmbedding
 from ablate.quantization.recorded import check_unrecorded, record_
 from ablate.quantization.wrappers import unwrapped
 
@@ -30,7 +32,8 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
         model: Changed in place. Inside DDP, DataParallel, AveragedModel or torch.compile, names are those of
             the inner model.
         precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
-            leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role.
+            leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role. The patch
+            embedding, a convolution, is only matched by a pattern that matches no linear layer.
 
     Returns:
         The names of the layers that were replaced.
@@ -49,7 +52,8 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
     replacements: dict[int, BitLinear] = {}  # by id of the old layer
     for name, spec in chosen.items():
         layer: Any = model.get_submodule(name)
-        replacements[id(layer)] = BitLinear.from_linear(layer, **spec.model_dump())
+        make = BitLinear.from_linear if layer.weight.ndim == 2 else BitPatchEmbedding.from_convolution
+        replacements[id(layer)] = make(layer, **spec.model_dump())
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in replacements:
             parent, _, child = name.rpartition(".")
@@ -74,12 +78,15 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
         BadInput: As `quantize_`.
     """
     model = unfused(model)
-    layers, unfit, chosen = linear_layers(model), unquantizable(model), {}
+    layers: dict[str, nn.Module] = {**linear_layers(model)}
+    unfit, chosen, convolutions = unquantizable(model), {}, patch_convolutions(model)
     for pattern, spec in precisions.items():
-        if spec.weights != "full":
-            _check_quantizable(model, pattern, layers, unfit)
-        names = match(pattern, layers, "linear layer")
-        low = [name for name in names if isinstance(layers[name], BitLinear)]
+        names = [name for name in convolutions if fnmatchcase(name, pattern)]
+        if not names or any(fnmatchcase(name, pattern) for name in layers):
+            if spec.weights != "full":
+                _check_quantizable(model, pattern, layers, unfit)
+            names = match(pattern, layers, "linear layer")
+        low = [name for name in names if isinstance(layers.get(name), BitLinear)]
         if low and spec.weights == "full":
             rule = f"a layer must be in full precision to stay so, but {low[0]!r} is quantized already"
             raise BadInput(f"{rule}; load the model again")
@@ -88,7 +95,8 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
             raise BadInput(f"{rule}; narrow one of them")
         chosen.update(dict.fromkeys(names, spec))
     bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
-    quantized = {name: chosen[name] for name in layers if name in chosen and chosen[name].weights != "full"}
+    order = [name for name, _ in model.named_modules() if name in chosen]
+    quantized = {name: chosen[name] for name in order if chosen[name].weights != "full"}
     return {
         name: spec.model_copy(update={"norm": name in bare}) if spec.norm == "unnormalised" else spec
         for name, spec in quantized.items()
