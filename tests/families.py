@@ -15,10 +15,12 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import groups, linear_layers
+from ablate.models.unfusing import unfused
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import packed_bytes
 
@@ -71,6 +73,19 @@ def torchvision_vit() -> nn.Module:
 
 def torchvision_swin() -> nn.Module:
     return SwinTransformer([2, 2], 16, [2, 2], [1, 2], [4, 4], num_classes=10)
+
+
+def torchvision_swin_v2() -> nn.Module:
+    return SwinTransformer(
+        [2, 2],
+        16,
+        [2, 2],
+        [1, 2],
+        [4, 4],
+        num_classes=10,
+        block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    )
 
 
 # family -> how to build it, and the side of its images in pixels
@@ -161,6 +176,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     ),
     "torchvision's ViT": (torchvision_vit, 32),
     "torchvision's Swin": (torchvision_swin, 32),
+    "torchvision's Swin V2": (torchvision_swin_v2, 32),
 }
 
 
@@ -185,12 +201,13 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 YES, NO = "yes", "no"
-TORCHVISION = "another one is packed with its skeleton; attention stays full"
+TORCHVISION = "another one is packed with its skeleton"
 REASONS = {  # why a family cannot do what the table says no to
     "SigLIP 2, NaFlex": "takes patches and their positions, not images; SigLIP 2 of fixed size is a SigLIP",
     "DiNAT": "needs the package natten",
     "torchvision's ViT": f"goes by its name, such as vit_b_16; {TORCHVISION}",
     "torchvision's Swin": f"goes by its name, such as swin_t; {TORCHVISION}",
+    "torchvision's Swin V2": "is packed with its skeleton",
     **dict.fromkeys(("MobileViTV2", "PoolFormer", "ResNet", "BiT"), "all but the head is convolutions"),
 }
 
@@ -207,7 +224,7 @@ def row(family: str, folder: Path) -> dict[str, str]:
     checks = {"loads": loads, "trains": trains, "packs and loads": packs}
     can = {column: attempt(check, family, folder / column) for column, check in checks.items()}
     try:
-        model = build(family)
+        model = unfused(build(family))
     except ImportError:
         return {"layers": "-", "groups": "-", **can}
     every = sum(isinstance(module, nn.Linear) for module in model.modules())
@@ -227,7 +244,7 @@ def pixels(family: str, n: int = 3) -> torch.Tensor:
 def quantized(family: str) -> nn.Module:
     """The family's model with all that can be quantized binary."""
     model = build(family)
-    names = [*linear_layers(model)]
+    names = [*linear_layers(unfused(model))]
     assert quantize_(model, dict.fromkeys(names, LayerSpec(weights="binary"))) == names
     return model
 
@@ -277,7 +294,7 @@ def exports(family: str, folder: Path) -> bool:
     model, size = build(family), (FAMILIES[family][1],) * 2
     some = [
         name
-        for group, names in groups(model).items()
+        for group, names in groups(unfused(model)).items()
         if group.startswith("block0.") or group == "head"
         for name in names
     ]

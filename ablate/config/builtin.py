@@ -19,9 +19,9 @@ KNOWN = {
     "vgg16": f"torchvision's VGG-16, ImageNet weights; {ONLY_LINEAR}",
     "vgg16:random": "the same, random weights",
     "vgg16-32": "VGG-16 for 32 px: batch normalisation, pooled to 1x1, then one linear layer; random weights",
-    "vit_b_16": "torchvision's ViT-B/16, ImageNet weights; its attention is torch's own and stays full",
+    "vit_b_16": "torchvision's ViT-B/16, ImageNet weights",
     "vit_b_16:random": "the same, random weights",
-    "swin_t": "torchvision's Swin-T, ImageNet weights; its attention reads weights by itself and stays full",
+    "swin_t": "torchvision's Swin-T, ImageNet weights",
     "swin_t:random": "the same, random weights",
 }
 

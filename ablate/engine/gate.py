@@ -10,7 +10,8 @@ from ablate.data.datasets import Dataset
 from ablate.engine.plan import Plan, plan
 from ablate.errors import BadInput
 from ablate.models import checkpoints
-from ablate.models.image_processors import TOLERANCE
+from ablate.models.image_processors import PILLOW_TOLERANCE, TOLERANCE
+from ablate.models.locating import config_of
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training import trial
 
@@ -65,7 +66,7 @@ def gate(planned: Plan) -> list[Check]:
     _check_final(study, dataset)
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
-    check_round_trip(model, preprocess)
+    check_round_trip(model, preprocess, [name for names in planned.groups.values() for name in names])
     new_head = report.head in ("new", "permuted")
     return [
         Check("images", _sizes(dataset)),
@@ -99,4 +100,5 @@ def _processor(model: str) -> str:
     if model in builtin.KNOWN:
         return "images are resized to what torchvision's model takes, and normalised as its weights require"
     reference = "transformers' own on generated images of several shapes"
-    return f"read from the checkpoint, and within {TOLERANCE}/255 of {reference}"
+    tolerance = PILLOW_TOLERANCE if "architecture" in config_of(model) else TOLERANCE
+    return f"read from the checkpoint, and within {tolerance}/255 of {reference}"

@@ -103,7 +103,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         trial.preprocess_of(study.model, dataset),
     )
     _check_forward(study, model, preprocess)
-    groups = layer_groups.groups(model)
+    groups = layer_groups.groups_named(model, study.space.groups)
     searched = _searched_groups(study, groups)
     _check_rungs(study, dataset)
     _check_blocks(study, model)

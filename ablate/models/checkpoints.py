@@ -9,10 +9,11 @@ from torch import nn
 
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.models import heads, torchvision_models
+from ablate.models import heads, timm_models, torchvision_models
 from ablate.models.heads import few
 from ablate.models.locating import config_of, unread
-from ablate.models.pretrained import Loaded, exclusive, label_fields, read
+from ablate.models.pretrained import Loaded, exclusive, label_fields, random_classifier, read
+from ablate.models.unfusing import unfuse_
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def load_with_report(name: str, labels: list[str], seed: int = 0) -> tuple[nn.Mo
         if name in builtin.KNOWN:
             weights = "ImageNet's" if name in torchvision_models.PRETRAINED else "random"
             note = f"The head is new; all else has {weights} weights"
-            return torchvision_models.build(name, labels), LoadReport("new", (note,))
+            unfuse_(model := torchvision_models.build(name, labels))
+            return model, LoadReport("new", (note,))
+        if timm_models.is_random(name):
+            return random_classifier(name, labels), LoadReport("new", ("All weights are random",))
         return _load(name, labels, seed)
 
 

@@ -6,12 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.models import heads, torchvision_models
+from ablate.models import heads, timm_models, torchvision_models
 from ablate.models.loading import Stamp, location, preprocess
 from ablate.models.locating import HUB_HINT, WEIGHTS, config_of, file_of, first_line, weight_files
-from ablate.models.pretrained import exclusive, read
+from ablate.models.pretrained import exclusive, random_classifier, read
 
 NO_EFFECT = (  # keys of a configuration that change no output
     "_name_or_path",
@@ -54,6 +56,8 @@ def _digest(name: str, source: str, stamp: Stamp) -> str:
     if name in builtin.KNOWN:
         with exclusive():
             return torchvision_models.digest(name)
+    if timm_models.is_random(name):
+        return _random_digest(name)
     config = {key: value for key, value in config_of(name).items() if key not in NO_EFFECT}
     try:
         processors = [_fields(file_of(source, file)) for file in PROCESSOR_FILES]
@@ -64,6 +68,16 @@ def _digest(name: str, source: str, stamp: Stamp) -> str:
         raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {HUB_HINT}") from None
     about = json.dumps([config, processors, weights], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()
+
+
+def _random_digest(name: str) -> str:
+    """sha256 of a model's name, its image processing and the shapes of its tensors without the head."""
+    with exclusive(), torch.device("meta"):
+        model = random_classifier(name, ["one"])
+    tensors = model.state_dict().items()
+    shapes = {key: [*value.shape] for key, value in tensors if not heads.is_part(model, key)}
+    about = [name, shapes, preprocess(name).identity]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _fields(path: Path | None) -> Any:
@@ -105,7 +119,7 @@ def keep_start(name: str, labels: list[str], recorded: str) -> None:
     """
     computed = _digest(name, *location(name))
     _kept[computed] = BUNDLED.get(computed, computed)
-    if name in builtin.KNOWN or start(name, labels) == recorded:
+    if name in builtin.KNOWN or timm_models.is_random(name) or start(name, labels) == recorded:
         return
     if _start(first := _first_digest(name), name, labels) == recorded:
         _kept[computed] = first

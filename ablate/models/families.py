@@ -10,19 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
-try:
-    from torchvision.models.swin_transformer import ShiftedWindowAttention
-except ImportError:  # a packed model runs without torchvision, and then no model has its attention
-    ShiftedWindowAttention = nn.MultiheadAttention
-
 Size = tuple[int, int]  # (height, width), in pixels
 Resize = int | Size  # an int is the shorter side
 Channels = tuple[float, ...]  # one value for each of three channels
-
-# Modules that read the weights of their linear layers and never call them.
-FUSED_ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, ShiftedWindowAttention)
 
 
 # Checkpoints
@@ -52,6 +42,16 @@ TOWER_KEYS = {r"^(?=(embeddings|encoder|head|pre_layrnorm|post_layernorm)\.)": "
 
 
 # Image processors
+
+
+def image_size(config: Any) -> Size | None:
+    """The size of the images that a model of transformers takes, where its configuration names it."""
+    parts = (config, getattr(config, "vision_config", None))
+    named = next((size for part in parts if (size := getattr(part, "image_size", None))), None)
+    if timm := getattr(config, "pretrained_cfg", None):
+        arguments = getattr(config, "model_args", None) or {}
+        named = arguments.get("img_size") or timm.get("input_size", ())[-2:]
+    return (named, named) if isinstance(named, int) else (named[0], named[1]) if named else None
 
 
 def size_of(processor: Any) -> Resize:

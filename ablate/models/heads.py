@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ablate.labels import shortened
+from ablate.models.families import image_size
 
 Fate = Literal["kept", "permuted", "taken", "new"]
 _NEW: Literal["new"] = "new"
@@ -179,7 +180,7 @@ def select(model: Any, rows: Sequence[int]) -> bool:
     Returns:
         Whether the logits of random images are then those of before, in this order.
     """
-    pixels = torch.randn(2, 3, *_size(model.config))
+    pixels = torch.randn(2, 3, *(image_size(model.config) or (64, 64)))
     try:
         with torch.no_grad():
             before = model(pixels).logits[:, list(rows)]  # (2, classes)
@@ -191,15 +192,6 @@ def select(model: Any, rows: Sequence[int]) -> bool:
     except Exception:  # the model does not accept such images, or its head has another structure
         return False
     return after.shape == before.shape and torch.allclose(after, before, rtol=1e-4, atol=1e-5)
-
-
-def _size(config: Any) -> tuple[int, int]:
-    """(height, width) of images that a model takes, by its configuration."""
-    timm = getattr(config, "pretrained_cfg", None) or {}
-    vision = getattr(config, "vision_config", None)
-    size = getattr(config, "image_size", None) or getattr(vision, "image_size", None)
-    size = size or timm.get("input_size", (3, 64, 64))[1:]
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def renew(model: Any, layers: Iterable[nn.Module], seed: int) -> None:

@@ -1,13 +1,14 @@
 """Layer groups, derived from a model's structure, and patterns on their names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from ablate.errors import BadInput, short_repr
+from ablate.models.patch_embedding import GROUP, patch_convolutions
 from ablate.models.unquantizable import unquantizable
 
 
@@ -63,7 +64,26 @@ def groups(model: nn.Module) -> dict[str, list[str]]:
             group = f"block{depth[block]}.{roles[name]}"
         else:
             group = "head" if i > last and layers[name].out_features == classes else name
+            group = GROUP if hasattr(layers[name], "patch") else group
         members.setdefault(group, []).append(name)
+    return members
+
+
+def groups_named(model: nn.Module, patterns: Iterable[str]) -> dict[str, list[str]]:
+    """The layer groups, with that of the patch embedding where a pattern names it.
+
+    Args:
+        model: A classifier.
+        patterns: Shell-style patterns on names of groups. One that matches other groups does not name it.
+
+    Returns:
+        As `groups`, with "patch_embedding" before them.
+    """
+    members = groups(model)
+    if (convolutions := [*patch_convolutions(model)]) and GROUP not in members:
+        for pattern in patterns:
+            if fnmatchcase(GROUP, pattern) and not any(fnmatchcase(group, pattern) for group in members):
+                return {GROUP: convolutions, **members}
     return members
 
 
@@ -74,6 +94,8 @@ def blocks(model: nn.Module) -> list[str]:
 
 def unnormalised(model: nn.Module) -> list[str]:
     """The layers whose input a pre-norm ViT has not normalised: all but q, k, v, fc1 and the head.
+
+    A patch embedding does not count either: the image processor has normalised the pixels.
 
     The role decides. Of several layers of attention, or of what a block has in its place, the last one is the
     output projection.
@@ -88,7 +110,7 @@ def unnormalised(model: nn.Module) -> list[str]:
     for group, members in groups(model).items():
         if re.fullmatch(r"block\d+\.(?!fc[12]$).*", group):
             names += members[1:][-1:]
-        elif group != "head" and not group.endswith(".fc1"):
+        elif group not in ("head", GROUP) and not group.endswith(".fc1"):
             names += members
     return names
 

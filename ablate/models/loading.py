@@ -83,6 +83,16 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
 
 
+def carry_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Move the hooks of a module to the one that replaces it. Their handles still remove them.
+
+    Args:
+        old: The module that is replaced.
+        new: The module in its place.
+    """
+    vars(new).update({name: value for name, value in vars(old).items() if "hook" in name})
+
+
 def preprocess(name: str) -> Preprocess:
     """Read the image processing of a checkpoint; cached in the process until its files change.
 
@@ -104,6 +114,8 @@ def preprocess(name: str) -> Preprocess:
 def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
     try:
         return read_image_processor(source)
+    except BadInput:
+        raise
     except Exception as error:
         rule = "must have a preprocessor_config.json that can be followed"
         mend = "write one with ViTImageProcessor(size=...).save_pretrained(folder)"

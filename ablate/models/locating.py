@@ -10,6 +10,7 @@ from typing import Any
 
 from ablate.config.builtin import ASSETS, KNOWN, bundled
 from ablate.errors import BadInput, unknown
+from ablate.models import timm_models
 from ablate.models.heads import few
 from ablate.paths import local_path
 
@@ -81,10 +82,10 @@ def source(name: str) -> str:
     """Where a model is loaded from.
 
     Args:
-        name: A bundled name, a `save_pretrained` folder or a hub name.
+        name: A bundled name, a `save_pretrained` folder, a hub name or timm's.
 
     Returns:
-        A folder, or the name on the hub.
+        A folder, the name on the hub, or `timm/NAME:random` as it is.
 
     Raises:
         BadInput: The name is unknown.
@@ -103,6 +104,8 @@ def source(name: str) -> str:
             )
         hub_name = "a hub name such as google/vit-base-patch16-224-in21k"
         raise unknown("model", name, [*known(), "a local folder", hub_name])
+    if name.startswith(timm_models.PREFIX) and not timm_models.is_random(name):
+        return timm_models.hub_name(name)
     return name
 
 
@@ -161,6 +164,8 @@ def config_of(name: str) -> dict[str, Any]:
     """
     if name in KNOWN:
         return {}
+    if timm_models.is_random(name):
+        return timm_models.random_config(name)
     where = Path(source(name))
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
     if "quantization_config" in config:
@@ -202,7 +207,11 @@ def _of_hub(name: str) -> dict[str, Any]:
     try:
         path = file_of(name, "config.json")
         if path is None:
-            raise ValueError("it has no config.json")
+            raise ValueError("no config.json was found")
         return dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except Exception as error:  # of the network and of the hub
-        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {HUB_HINT}") from None
+        mend = HUB_HINT
+        if name.startswith(timm_models.PREFIX):
+            random = name.partition(".")[0] + timm_models.RANDOM
+            mend = f"try again with a network, or give a folder that timm wrote, or {random}"
+        raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {mend}") from None

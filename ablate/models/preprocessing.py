@@ -11,7 +11,7 @@ from torch import Tensor
 from ablate.errors import BadInput
 from ablate.models.resizing import cropped, resized
 
-LATER_FIELDS = ("swapped", "crop_first")  # change the pixels, and are younger than the first digests
+LATER_FIELDS = ("swapped", "crop_first", "rounded")  # change the pixels; younger than the first digests
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Preprocess:
         swapped: Channels are blue, green, red.
         crop: To `size`. Without it, images that are not of this size once they are resized are refused.
         crop_first: Before resizing, (height, width) to keep, as fractions of the shorter side.
+        rounded: The crop's corner is rounded to the nearest pixel, as torchvision does it; else down.
         at_decoding: Images come in resized and cropped, each from its file's own size. Never packed.
     """
 
@@ -43,6 +44,7 @@ class Preprocess:
     crop: bool = True
     crop_first: tuple[float, float] | None = None
     at_decoding: bool = False
+    rounded: bool = False
 
     def of(self, images: NDArray[np.uint8], at_decoding: bool = False, covered: bool = False) -> "Preprocess":
         """The processing for images like these.
@@ -86,7 +88,7 @@ class Preprocess:
             images = cropped(images, *self._after_first_crop(height, width))
         if self.resize is not None and tuple(images.shape[-2:]) != self.resize:
             images = resized(images, self.resize, self.interpolation)
-        return cropped(images, *self.size)
+        return cropped(images, *self.size, self.rounded)
 
     def check(self, height: int, width: int) -> None:
         """Check that images of a size are brought to the model's.

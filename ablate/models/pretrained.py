@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ablate.errors import BadInput
-from ablate.models import heads, tensors
+from ablate.models import heads, tensors, timm_models
 from ablate.models.families import BACKBONES, TOWER_KEYS
 from ablate.models.heads import few
 from ablate.models.locating import HUB_HINT, config_of, first_line, source, weight_files
+from ablate.models.unfusing import unfuse_
 
+TIMM = "timm_wrapper"  # the model_type of transformers
 # transformers' verbosity and torch's random generator belong to the process.
 _process_state = threading.RLock()
 
@@ -63,8 +66,9 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     with exclusive(), _quiet():
         try:
             classifier, settings, key_mapping = _classifier(config, labels)
-            # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA.
-            sdpa = torch.cuda.is_available() and classifier._supports_sdpa
+            # On CPUs bfloat16 attention trains faster through plain matrix products than through SDPA; timm
+            # decides by itself.
+            sdpa = classifier._supports_sdpa and (torch.cuda.is_available() or settings.model_type == TIMM)
             model, info = classifier.from_pretrained(
                 where,
                 config=settings,
@@ -80,6 +84,8 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
             raise BadInput(f"cannot load model {name!r}: {error}") from None
         except Exception as error:  # each file format raises its own kind
             raise BadInput(f"cannot load model {name!r}: {first_line(error)}; {HUB_HINT}") from None
+    if settings.model_type == TIMM:
+        unfuse_(model)
     resized = {key: tuple(shape) for key, shape, _ in info["mismatched_keys"]}
     if labels is None and resized and all(heads.is_part(model, key) for key in resized):
         # Its configuration has no labels, and transformers assumes two; the file knows the number.
@@ -89,6 +95,20 @@ def read(name: str, labels: Sequence[str] | None = None) -> Loaded:
     except BadInput as error:
         raise BadInput(f"checkpoint {name!r} {error}") from None
     return Loaded(model, frozenset(info["missing_keys"]), resized, tuple(sorted(info["unexpected_keys"])))
+
+
+def random_classifier(name: str, labels: Sequence[str]) -> nn.Module:
+    """Build `timm/NAME:random`, its weights from torch's random generator, in evaluation mode."""
+    classifier, settings, _ = _classifier(config_of(name), labels)
+    import timm
+
+    settings._attn_implementation = "sdpa"
+    with _quiet(), torch.device("meta"):
+        model = classifier(settings)
+    # not transformers' own initialisation, which would be the same for every layer of every model
+    model.timm_model = timm.create_model(settings.architecture, num_classes=settings.num_labels)
+    unfuse_(model)
+    return model.eval()
 
 
 @contextmanager
@@ -121,8 +141,10 @@ def _classifier(
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
-    kind = config.get("model_type") or ("timm_wrapper" if "architecture" in config else "unknown")
+    kind = config.get("model_type") or (TIMM if "architecture" in config else "unknown")
     key_mapping = None
+    if kind == TIMM:
+        config = timm_models.checked_config(config)
     if backbone := BACKBONES.get(kind):
         kind = backbone.classifier
         if backbone.is_tower:

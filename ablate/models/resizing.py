@@ -1,6 +1,7 @@
 """Resizing and cropping of images, bit for bit as torchvision does it, which a packed model runs without."""
 
 import platform
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -61,19 +62,21 @@ def _checked(images: Tensor) -> Tensor:
     return images
 
 
-def cropped(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle, rounded as transformers does it; black where it is larger than the image.
+def cropped(images: Tensor, height: int, width: int, rounded: bool = False) -> Tensor:
+    """The middle, rounded down as by transformers; black where it is larger than the image.
 
     Args:
         images: (B, 3, H, W).
         height: Of the result, in pixels.
         width: The same.
+        rounded: Its corner is rounded to the nearest pixel.
 
     Returns:
         (B, 3, height, width).
     """
+    whole: Callable[[float], int] = round if rounded else int
     (has_height, has_width) = images.shape[-2:]
     if (has_height, has_width) == (height, width):
         return images
-    top, left = int((has_height - height) / 2), int((has_width - width) / 2)
+    top, left = whole((has_height - height) / 2), whole((has_width - width) / 2)
     return F.pad(images, (-left, left + width - has_width, -top, top + height - has_height))

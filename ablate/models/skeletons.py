@@ -14,11 +14,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ablate.config import builtin
 from ablate.errors import BadInput
-from ablate.models import torchvision_models
+from ablate.models import timm_models, torchvision_models
 from ablate.models.locating import first_line
 
 REFUSED = {"auto_map", "quantization_config", "attn_implementation"}  # keys that load code or files
-FORBIDDEN_CLASSES = {"TimmWrapperForImageClassification"}  # loads the files that its configuration names
 MAX_LABELS = 2**16  # that a configuration may name by their number alone
 SIZES = ("image_size", "patch_size", "num_channels")
 MAX_COMPUTED_BYTES = 2**28  # of buffers that a model computes when it is built, such as positions in windows
@@ -50,10 +49,12 @@ def from_config(name: str, attention: str, config: dict[str, Any], parameters: i
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING
 
     classes = {each for names in MAPPING.values() for each in ([names] if isinstance(names, str) else names)}
-    if name not in classes - FORBIDDEN_CLASSES:
+    if name not in classes:
         rule = "the model must be an image classifier of transformers"
         raise BadInput(f"{rule}, but got {name[:80]!r}; give a skeleton")
     _check_config(config)
+    if name == "TimmWrapperForImageClassification":
+        config = timm_models.checked_config(config)
     left, thread = 2 * parameters, threading.get_ident()
 
     def count(module: nn.Module, key: str, parameter: nn.Parameter) -> None:

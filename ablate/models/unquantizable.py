@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ablate.models.families import FUSED_ATTENTION
+from ablate.models.families import image_size
 from ablate.models.loading import logits, meta_copy, sharing_copy
+from ablate.models.patch_embedding import NOT_BY_DEFAULT, patch_convolutions
+from ablate.models.unfusing import is_fused
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -38,7 +40,7 @@ _traces: WeakKeyDictionary[nn.Module, tuple[list[str], _Trace]] = WeakKeyDiction
 def unquantizable(model: nn.Module) -> dict[str, str]:
     """The modules that no quantization pattern may reach.
 
-    These are convolutions, all inside FUSED_ATTENTION, linear layers that are more than a weight and a bias
+    These are convolutions, all inside fused attention, linear layers that are more than a weight and a bias
     or share their weight, layers that the model never calls, and modules that the logits do not depend on.
 
     Args:
@@ -51,6 +53,7 @@ def unquantizable(model: nn.Module) -> dict[str, str]:
     parameters = (p for module in model.modules() for p in module._parameters.values())
     holders = Counter(id(p) for p in parameters if p is not None)
     uncalled = _trace(model).uncalled
+    reasons |= dict.fromkeys(patch_convolutions(model), NOT_BY_DEFAULT)
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):
             why = f"{type(module).__name__} is not a linear layer, and only linear layers are quantized"
@@ -67,7 +70,7 @@ def unquantizable(model: nn.Module) -> dict[str, str]:
 
 
 def inside_fused(model: nn.Module) -> dict[str, str]:
-    """The modules inside FUSED_ATTENTION.
+    """The modules inside attention that reads the weights of its layers.
 
     Args:
         model: Left as it is.
@@ -77,7 +80,7 @@ def inside_fused(model: nn.Module) -> dict[str, str]:
     """
     reasons: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, FUSED_ATTENTION):
+        if is_fused(module):
             does = "reads the weights of its layers and never calls them"
             why = f"{type(module).__name__} {does}: a BitLinear would do nothing"
             inside = (f"{name}.{child}".strip(".") for child, _ in module.named_modules())
@@ -182,10 +185,8 @@ def _run(model: nn.Module, linear: list[str]) -> _Trace:
 
 def _sizes(model: nn.Module) -> list[tuple[int, int]]:
     """(height, width) of images to try."""
-    config = getattr(model, "config", None)
-    named = [getattr(part, "image_size", None) for part in (config, getattr(config, "vision_config", None))]
-    pairs = [(size, size) if isinstance(size, int) else (size[0], size[1]) for size in named if size]
-    return [*dict.fromkeys([*((side, side) for side in SIDES), *pairs])]
+    named = image_size(getattr(model, "config", None)) or image_size(model)  # of torchvision's ViT
+    return [*dict.fromkeys([*((side, side) for side in SIDES), *([named] if named else [])])]
 
 
 def _unhooked(copied: nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights
 
@@ -157,7 +158,7 @@ def layer_table(
     """
     model = model.eval().to(device)
     inputs: dict[str, torch.Tensor] = {}
-    layers = linear_layers(model)
+    layers: dict[str, Any] = {**linear_layers(model), **patch_convolutions(model)}
     handles = [
         layer.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
         for name, layer in layers.items()
@@ -170,7 +171,7 @@ def layer_table(
     table: dict[str, dict[LayerSpec, float]] = {}
     for name, x in inputs.items():  # a layer that the model never calls takes no time
         layer = layers[name]
-        shape = (tuple(x.shape), layer.out_features, layer.bias is not None)
+        shape = (tuple(x.shape), tuple(layer.weight.shape), layer.bias is not None)
         if shape not in by_shape:
             by_shape[shape] = {spec: _time_layer(layer, spec, x) for spec in {FULL, *map(key, specs)}}
         table[name] = by_shape[shape]
@@ -178,13 +179,14 @@ def layer_table(
     return LatencyTable(table, max(0.0, rest))
 
 
-def _time_layer(layer: nn.Linear, spec: LayerSpec, x: torch.Tensor) -> float:
+def _time_layer(layer: Any, spec: LayerSpec, x: torch.Tensor) -> float:
     module: nn.Module = layer
     if spec.weights != "full":
-        levels, beta = quantize_weights(layer.weight.detach(), spec)
+        levels, beta = quantize_weights(layer.weight.detach().flatten(1), spec)
         bias = None if layer.bias is None else layer.bias.detach()
         static = torch.tensor([1.0, 0.0], device=x.device) if spec.is_static else None
-        module = IntegerLinear(levels, beta.flatten(), bias, spec, static)
+        patch = tuple(layer.weight.shape[2:]) or None
+        module = IntegerLinear(levels, beta.flatten(), bias, spec, static, patch)
     return _time(lambda: module(x), 0.1, 1, x.device).median_ms
 
 

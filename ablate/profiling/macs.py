@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from ablate.config.precisions import WEIGHT_BITS
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.loading import Logits, sharing_copy
+from ablate.models.patch_embedding import patch_convolutions
+from ablate.models.unfusing import unfuse_
 from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.patch_layers import BitPatchEmbedding
 from ablate.quantization.static_scales import StaticScale
 
 
@@ -58,20 +60,22 @@ def macs(model: nn.Module, size: tuple[int, int]) -> tuple[int, dict[str, int]]:
         size: Of the image, (height, width).
 
     Returns:
-        Those of the whole model, and by name those of each of its linear layers.
+        Those of the whole model, and by name those of each of its linear layers, once it is unfused, and
+        of its patch embeddings.
     """
-    model = sharing_copy(model).eval()  # thop adds buffers
+    unfuse_(model := sharing_copy(model).eval())  # thop adds buffers
     for module in model.modules():
         if isinstance(module, StaticScale):
             module.is_calibrated = True  # no value counts
-    rules: dict[type[nn.Module], Any] = {nn.Linear: _linear_macs, BitLinear: _linear_macs}
-    rules |= {nn.MultiheadAttention: _attention_macs, ShiftedWindowAttention: _window_macs}
+    rules: dict[type[nn.Module], Any] = dict.fromkeys((nn.Linear, BitLinear, BitPatchEmbedding), _linear_macs)
+    rules |= {nn.MultiheadAttention: _attention_macs}  # one that cannot be unfused
     attention = _AttentionMacs()
     with attention, torch.no_grad():
         total, _, tree = thop.profile(
             Logits(model), (torch.zeros(1, 3, *size),), rules, verbose=False, ret_layer_info=True
         )
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear += patch_convolutions(model)
     return int(total) + attention.macs, {name: _leaf(tree, f"model.{name}") for name in linear}
 
 
@@ -103,11 +107,22 @@ class _AttentionMacs(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is F.scaled_dot_product_attention:
-            query, key, value = args[:3]  # (B, heads, T, head_dim)
+            named = [kwargs[name] for name in ("query", "key", "value") if name in (kwargs or {})]
+            query, key, value = (*args[:3], *named)[:3]  # (B, heads, T, head_dim)
             self.macs += query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
         elif func in (torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.__matmul__):
             self.macs += out.numel() * args[0].shape[-1]
+        elif func is torch.einsum and isinstance(args[0], str):
+            self.macs += _einsum_macs(args[0], *args[1:])
         return out
+
+
+def _einsum_macs(equation: str, *operands: Any) -> int:
+    """Of two operands: one for each combination of their indices."""
+    tensors = operands[0] if len(operands) == 1 and not isinstance(operands[0], torch.Tensor) else operands
+    terms = equation.replace(" ", "").partition("->")[0].replace(",", "")
+    sizes = dict(zip(terms, (side for x in tensors for side in x.shape), strict=True))
+    return math.prod(sizes.values())
 
 
 def _linear_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -121,14 +136,6 @@ def _attention_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: Any) -
     layer.total_ops += layer.embed_dim * (
         2 * query.numel() + key.numel() + value.numel() + 2 * query[..., 0].numel() * keys
     )
-
-
-def _window_macs(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    """The projections of torchvision's Swin: q, k, v and out. `_AttentionMacs` counts its products."""
-    batch, *sides, width = inputs[0].shape  # (B, H, W, C)
-    windows = zip(sides, layer.window_size, strict=True)
-    padded = [math.ceil(side / window) * window for side, window in windows]
-    layer.total_ops += batch * math.prod(padded) * 4 * width * width
 
 
 def _leaf(tree: Any, name: str) -> int:

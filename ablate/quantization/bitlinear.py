@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ablate.config.precisions import TABLE, TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
+from ablate.models.loading import carry_hooks
 from ablate.models.unquantizable import unfit
 from ablate.quantization.adapters import refuse_merging
 from ablate.quantization.gradients import is_differentiated, straight_through
@@ -130,14 +131,22 @@ class BitLinear(nn.Linear):
             raise BadInput(f"a BitLinear must take the place of a plain nn.Linear, but {why}")
         with torch.device("meta"):
             layer = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, **fields)
-        layer.weight, layer.bias = linear.weight, linear.bias
-        layer.gain, earlier = _gain(layer.weight, layer.spec), getattr(linear, "gain", None)
-        if layer.gain is not None and earlier is not None and earlier.shape == layer.gain.shape:
-            layer.gain = earlier
-        if layer.static is not None:
-            layer.static = StaticScale(layer.spec, layer.weight.requires_grad, layer.weight.device)
-        carry_hooks(linear, layer)
-        return layer.train(linear.training)
+        return layer.take_over(linear)
+
+    def take_over(self, layer: Any) -> Self:
+        """Take over parameters, hooks and mode of a layer, and its gain where that is of the same kind."""
+        self.weight, self.bias = layer.weight, layer.bias
+        self.gain, earlier = _gain(self.weight, self.spec), getattr(layer, "gain", None)
+        if self.gain is not None and earlier is not None and earlier.shape == self.gain.shape:
+            self.gain = earlier
+        if self.static is not None:
+            self.static = StaticScale(self.spec, self.weight.requires_grad, self.weight.device)
+        carry_hooks(layer, self)
+        return self.train(layer.training)
+
+    def matrix(self) -> Tensor:
+        """The weights (out_features, in_features)."""
+        return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         if self.spec.weights == "binary" and "weight_mask" in self._buffers:
@@ -165,7 +174,7 @@ class BitLinear(nn.Linear):
             scale: 0-dimensional, or (out, 1) per channel. Of a learned beta, mean|W| times the gain, to which
                 alone its gradient goes.
         """
-        weight = self.weight.detach()
+        weight = self.matrix().detach()
         weight = _at_least_float32(weight) if dtype is None else weight.to(dtype)
         levels, scale = quantize_weights(weight, self.spec)
         if self.gain is not None:
@@ -180,7 +189,7 @@ class BitLinear(nn.Linear):
         if self.training and self.ramp is not None:
             # x + lambda (Quant(LN(x)) - x) and W + lambda (beta W~ - W)
             value = torch.lerp(x.to(value.dtype), value, self.ramp.to(value.dtype))
-            weight = torch.lerp(self.weight, weight, self.ramp.to(weight.dtype))
+            weight = torch.lerp(self.matrix(), weight, self.ramp.to(weight.dtype))
         return F.linear(value, weight, self.bias)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -193,12 +202,12 @@ class BitLinear(nn.Linear):
         with torch.no_grad():
             clipped = self.spec.straight_through == "clipped" and TABLE[self.spec.weights].has_beta
             # arXiv 1602.02830 eq. 4, its 1 for beta
-            inside = self.weight.abs() <= beta.abs() if clipped else None
+            inside = self.matrix().abs() <= beta.abs() if clipped else None
         # Of a learned beta the product is differentiated: the gain's gradient is that of levels * mean|W|.
         value = (levels.mul_(beta) if self.gain is None else levels * beta).to(self.weight.dtype)
         if self.spec.straight_through is None:
             return value
-        return straight_through(self.weight, value, inside)
+        return straight_through(self.matrix(), value, inside)
 
     def _quantized_activations(self, x: Tensor) -> Tensor:
         """Quant(x) in floating point, its gradient straight through to x."""
@@ -280,13 +289,3 @@ def _gain(weight: Tensor, spec: LayerSpec) -> nn.Parameter | None:
 
 
 refuse_merging(BitLinear)
-
-
-def carry_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Move the hooks of a module to the one that replaces it. Their handles still remove them.
-
-    Args:
-        old: The module that is replaced.
-        new: The module in its place.
-    """
-    vars(new).update({name: value for name, value in vars(old).items() if "hook" in name})

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from ablate.config.precisions import TOP
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.quantization.bitlinear import BitLinear, carry_hooks, no_autocast, separate_images
+from ablate.models.loading import carry_hooks
+from ablate.models.patch_embedding import patches
+from ablate.quantization.bitlinear import BitLinear, no_autocast, separate_images
 from ablate.quantization.gradients import is_differentiated, straight_through
 from ablate.quantization.quantizers import quantize_activations
 
@@ -67,6 +69,7 @@ class IntegerLinear(nn.Module):
         bias: float32 (out,), or None.
         spec: The precision, its norm decided.
         static: The scale and offset of activation levels whose scale is static, float32 (2,); else None.
+        patch: (height, width) of the patches of a patch embedding, (B, 3, H, W) -> (B, out, H', W').
 
     Raises:
         BadInput: A sum could leave int32.
@@ -78,6 +81,7 @@ class IntegerLinear(nn.Module):
     bias: Tensor | None
     row_sums: Tensor
     images: int | None = None  # as of BitLinear
+    patch: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -86,9 +90,10 @@ class IntegerLinear(nn.Module):
         bias: Tensor | None,
         spec: LayerSpec,
         static: Tensor | None = None,
+        patch: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.patch = spec, patch
         self.out_features, self.in_features = levels.shape
         check_sums(self.in_features, spec.weights)
         self.floats = not levels.is_cuda and int8_is_slow()
@@ -111,8 +116,15 @@ class IntegerLinear(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value)
+        if patch:  # transformers' models cast their images to the dtype of its weight
+            self.register_buffer("weight", levels.new_empty(0, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.patch is None:
+            return self._of_rows(x)
+        return self._of_rows(patches(x, self.patch)).permute(0, 3, 1, 2)
+
+    def _of_rows(self, x: Tensor) -> Tensor:
         if not is_differentiated(x):
             return self._exact(x)
         with torch.no_grad():
@@ -178,7 +190,7 @@ class IntegerLinear(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in before.items():
             now = self._buffers[name]
-            if value is not None and now is not None and now.dtype != value.dtype:
+            if name != "weight" and value is not None and now is not None and now.dtype != value.dtype:
                 self._buffers[name] = value.to(now.device)
         return self
 
@@ -211,8 +223,8 @@ def as_integers(model: nn.Module) -> Iterator[None]:
     try:
         for name, layer in layers.items():
             levels, beta = layer.levels_and_scale()
-            beta, static = beta.detach().flatten(), static_of(layer)
-            integer = IntegerLinear(levels.to(torch.int8), beta, layer.bias, layer.spec, static)
+            beta, static, patch = beta.detach().flatten(), static_of(layer), getattr(layer, "patch", None)
+            integer = IntegerLinear(levels.to(torch.int8), beta, layer.bias, layer.spec, static, patch)
             carry_hooks(layer, integer)
             model.set_submodule(name, integer)
         yield

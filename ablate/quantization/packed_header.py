@@ -40,6 +40,7 @@ class Images(Spec):
     swapped: bool = False
     crop: bool = True
     crop_first: tuple[Part, Part] | None = None
+    rounded: bool = False
 
 
 class Architecture(Spec):

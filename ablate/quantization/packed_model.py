@@ -7,7 +7,7 @@
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,14 +17,17 @@ from torch import Tensor, nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput, short_repr
+from ablate.models.loading import carry_hooks
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.preprocessing import Preprocess
 from ablate.models.skeletons import from_config
 from ablate.models.torchvision_models import Named
+from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import inside_fused
 from ablate.paths import local_path
 from ablate.quantization import packed_layout
 from ablate.quantization.bit_packing import checked_levels, pack_levels
-from ablate.quantization.bitlinear import BitLinear, carry_hooks
+from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear, static_of
@@ -103,6 +106,7 @@ def packed_bytes(
     Returns:
         The size of both files.
     """
+    model = unfused(model, layers)
     names = {id(module): name for name, module in model.named_modules() if name in layers}
     aliases = [(name, names.get(id(module))) for name, module in model.named_modules(remove_duplicate=False)]
     # a shared layer is stored under all its names
@@ -137,6 +141,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exa
                 rule = "holds a model that transformers has no class for"
                 raise BadInput(f"{directory} {rule}; give its skeleton")
             model = from_config(**header.model.model_dump(), parameters=len(tensors))
+        unfuse_(model, _unfused_names(header, tensors))
         header, tensors = packed_layout.renamed(model, header, tensors)
         _fill(model, header, tensors, directory, in_place=skeleton is not None)
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:
@@ -174,11 +179,17 @@ def _needs_skeleton(model: nn.Module, header: dict[str, Any], tensors: dict[str,
         built = from_config(
             **copy.deepcopy(about), parameters=len(tensors)
         )  # LeViT changes its configuration
+        unfuse_(built, _unfused_names(packed, tensors))
         _linear(built, packed)
         _check_tensors(tensors, built, packed)
     except BadInput as error:
         return str(error)
     return None
+
+
+def _unfused_names(header: Header, tensors: Iterable[str]) -> list[str]:
+    """Names inside the attention that was unfused when a model was packed."""
+    return [*header.layers, *(key for key in tensors if ".q_proj." in key or ".qkv." in key)]
 
 
 def _check_target(directory: Path) -> None:
@@ -244,7 +255,7 @@ def _fill(
         beta = tensors.pop(f"{name}.beta")
         if not beta.isfinite().all():
             raise BadInput(f"{directory}: beta must be finite, and that of {name!r} is not")
-        shape = (old.out_features, old.in_features)
+        shape = (len(old.weight), old.weight[0].numel())
         levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, shape)
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         static = tensors.pop(f"{name}.static", None)
@@ -252,7 +263,7 @@ def _fill(
             raise BadInput(
                 f"{directory}: a static scale must be finite and >= 0, and that of {name!r} is not"
             )
-        layer = IntegerLinear(levels, beta, bias, spec, static)
+        layer = IntegerLinear(levels, beta, bias, spec, static, tuple(old.weight.shape[2:]) or None)
         carry_hooks(old, layer)
         setattr(model.get_submodule(parent), child, layer.to(old.weight.device) if in_place else layer)
     rest = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -260,12 +271,13 @@ def _fill(
     model.load_state_dict(rest, strict=False, assign=not in_place)
 
 
-def _linear(model: nn.Module, header: Header) -> dict[str, nn.Linear]:
-    """The linear layers of a model by name. Raises BadInput where the packed ones are not among them."""
+def _linear(model: nn.Module, header: Header) -> dict[str, Any]:
+    """The layers of a model that can be packed, by name. Raises BadInput where one of the header is not."""
     # Earlier versions quantized layers that this one leaves full; they load as well.
     fused = inside_fused(model)
     modules = model.named_modules(remove_duplicate=False)
-    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and name not in fused}
+    linear: dict[str, Any] = {name: each for name, each in modules if isinstance(each, nn.Linear)}
+    linear = {name: each for name, each in linear.items() if name not in fused} | patch_convolutions(model)
     for name, spec in header.layers.items():
         if name not in linear or spec.weights == "full":
             rule = "packed layers must be linear layers of the model"

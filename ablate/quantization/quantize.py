@@ -2,21 +2,28 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
 from ablate.models.layer_groups import linear_layers, match, unnormalised
+from ablate.models.patch_embedding import patch_convolutions
+from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import unquantizable, unused
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
+from ablate.quantization.patch_layers import BitPatchEmbedding
 from ablate.quantization.recorded import check_unrecorded, record_
 from ablate.quantization.wrappers import unwrapped
 
 
 def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
     """Replace linear layers by BitLinear, in place; they keep their weights and biases.
+
+    Attention of torch and torchvision that would not call them is unfused first (`unfuse_`), where a pattern
+    reaches it: nn.MultiheadAttention then has `q_proj`, `k_proj`, `v_proj` and `out_proj`.
 
     The configuration of a model of transformers records them, so that `save_pretrained` does;
     `recorded_precisions` reads the record.
@@ -25,24 +32,28 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
         model: Changed in place. Inside DDP, DataParallel, AveragedModel or torch.compile, names are those of
             the inner model.
         precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
-            leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role.
+            leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role. The patch
+            embedding, a convolution, is only matched by a pattern that matches no linear layer.
 
     Returns:
         The names of the layers that were replaced.
 
     Raises:
-        BadInput: A pattern matches no linear layer, or one inside an attention module that would not call it;
-            or two patterns match the same layer; or the model is sharded, has adapters, or is quantized by
-            another library. Nothing is replaced then.
+        BadInput: A pattern matches no linear layer, or one that its model would not call; or two patterns
+            match the same layer; or the model is sharded, has adapters, or is quantized by another library.
+            Nothing is replaced then.
     """
     model = unwrapped(model)
     check_unrecorded(model)
-    layers, chosen = linear_layers(model), resolved(model, precisions)
+    chosen = resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
+    unfuse_(model, chosen)
     replacements: dict[int, BitLinear] = {}  # by id of the old layer
     for name, spec in chosen.items():
-        replacements[id(layers[name])] = BitLinear.from_linear(layers[name], **spec.model_dump())
+        layer: Any = model.get_submodule(name)
+        make = BitLinear.from_linear if layer.weight.ndim == 2 else BitPatchEmbedding.from_convolution
+        replacements[id(layer)] = make(layer, **spec.model_dump())
     for name, module in [*model.named_modules(remove_duplicate=False)]:  # a shared layer has several names
         if id(module) in replacements:
             parent, _, child = name.rpartition(".")
@@ -60,17 +71,22 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
         precisions: As for `quantize_`.
 
     Returns:
-        By name, in the model's order, the precision of each layer, its norm decided.
+        By name, in the model's order, the precision of each layer, its norm decided. Names are those of the
+        model with its attention unfused.
 
     Raises:
         BadInput: As `quantize_`.
     """
-    layers, unfit, chosen = linear_layers(model), unquantizable(model), {}
+    model = unfused(model)
+    layers: dict[str, nn.Module] = {**linear_layers(model)}
+    unfit, chosen, convolutions = unquantizable(model), {}, patch_convolutions(model)
     for pattern, spec in precisions.items():
-        if spec.weights != "full":
-            _check_quantizable(model, pattern, layers, unfit)
-        names = match(pattern, layers, "linear layer")
-        low = [name for name in names if isinstance(layers[name], BitLinear)]
+        names = [name for name in convolutions if fnmatchcase(name, pattern)]
+        if not names or any(fnmatchcase(name, pattern) for name in layers):
+            if spec.weights != "full":
+                _check_quantizable(model, pattern, layers, unfit)
+            names = match(pattern, layers, "linear layer")
+        low = [name for name in names if isinstance(layers.get(name), BitLinear)]
         if low and spec.weights == "full":
             rule = f"a layer must be in full precision to stay so, but {low[0]!r} is quantized already"
             raise BadInput(f"{rule}; load the model again")
@@ -79,7 +95,8 @@ def resolved(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> dict[str,
             raise BadInput(f"{rule}; narrow one of them")
         chosen.update(dict.fromkeys(names, spec))
     bare = unnormalised(model) if any(spec.norm == "unnormalised" for spec in chosen.values()) else []
-    quantized = {name: chosen[name] for name in layers if name in chosen and chosen[name].weights != "full"}
+    order = [name for name, _ in model.named_modules() if name in chosen]
+    quantized = {name: chosen[name] for name in order if chosen[name].weights != "full"}
     return {
         name: spec.model_copy(update={"norm": name in bare}) if spec.norm == "unnormalised" else spec
         for name, spec in quantized.items()

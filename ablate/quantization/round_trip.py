@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -17,14 +18,15 @@ from ablate.quantization.quantize import quantize_
 ROUNDING = 1e-3  # of the largest logit
 
 
-def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
+def check_round_trip(model: nn.Module, preprocess: Preprocess, layers: Iterable[str] | None = None) -> None:
     """Quantize a copy of the model, pack it, load it, and compare the logits of two random images.
 
-    All layers of the copy become binary. The model itself stays as it is.
+    The layers of the copy become binary. The model itself stays as it is.
 
     Args:
         model: A classifier in full precision.
         preprocess: The image processing that is packed with it; its `size` is that of the random images.
+        layers: Their names; by default all linear layers.
 
     Raises:
         BadInput: The copy cannot be packed, loaded without a skeleton or run, or it has other logits once it
@@ -32,7 +34,8 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess) -> None:
         WriteFailed: There is no room for the packed copy in the temporary folder.
     """
     copy = sharing_copy(model).eval()
-    quantize_(copy, dict.fromkeys(linear_layers(copy), LayerSpec(weights="binary")))
+    names = linear_layers(copy) if layers is None else layers
+    quantize_(copy, dict.fromkeys(names, LayerSpec(weights="binary")))
     device = next(copy.parameters()).device
     pixels = torch.randn(2, 3, *preprocess.size, generator=torch.Generator().manual_seed(0)).to(device)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():

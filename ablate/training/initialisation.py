@@ -60,7 +60,8 @@ def _draw(layer: nn.Linear, recipe: Recipe) -> None:
         layer.gain.fill_(1.0)
     if recipe.initialiser == "torch":
         fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        layer.load_state_dict(layer.state_dict() | fresh.state_dict())
+        values = {key: value.view_as(layer.get_parameter(key)) for key, value in fresh.state_dict().items()}
+        layer.load_state_dict(layer.state_dict() | values)
         return
     layer.weight.copy_(torch.normal(0.0, recipe.initialiser, layer.weight.shape))
     if layer.bias is not None:

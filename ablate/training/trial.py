@@ -107,7 +107,7 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
         BadInput: The model is unknown or broken, or lacks one of the layer groups.
     """
     model = checkpoints.load(spec.model, classes, spec.seed)
-    groups = layer_groups.groups(model)
+    groups = layer_groups.groups_named(model, spec.layers)
     if missing := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", missing[0], groups)
     layers = effective(spec).layers.items()

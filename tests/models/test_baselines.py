@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import get_model_weights
 
-from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
+from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.config.search_space import load_space
 from ablate.config.study_spec import StudySpec
 from ablate.engine.plan import plan
@@ -21,6 +21,7 @@ from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import checkpoints, digests, loading, locating, skeletons, torchvision_models
 from ablate.models.layer_groups import groups
+from ablate.models.unfusing import unfused
 from ablate.profiling.macs import count
 
 TEN = [f"class {i}" for i in range(11)]  # eleven: JSON sorts "10" before "2"
@@ -50,12 +51,15 @@ def test_counts_are_those_of_the_paper_and_of_torchvision(name, parameters, gmac
         ("resnet18-32", ["head"]),
         ("vgg16-32", ["head"]),
         ("vgg16:random", ["classifier.0", "classifier.3", "head"]),
-        ("vit_b_16:random", [*(f"block{i}.{role}" for i in range(12) for role in ("fc1", "fc2")), "head"]),
+        (
+            "vit_b_16:random",
+            [*(f"block{i}.{role}" for i in range(12) for role in ("attention", "fc1", "fc2")), "head"],
+        ),
     ],
 )
 def test_groups(name, layers):
     with torch.device("meta"):
-        assert list(groups(torchvision_models.build(name, TEN))) == layers
+        assert list(groups(unfused(torchvision_models.build(name, TEN)))) == layers
 
 
 def test_the_small_ones_take_small_images_and_start_from_the_seed():
@@ -183,27 +187,6 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_model(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet18").mkdir()
     assert locating.absolute("resnet18") == "resnet18" and locating.files("resnet18") == {}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "why"),
-    [
-        ("*", "self_attention.out_proj', but MultiheadAttention reads the weights of its layers"),
-        ("*self_attention", "self_attention', but MultiheadAttention reads"),
-        ("conv_proj", "Conv2d is not a linear layer"),
-    ],
-)
-def test_what_cannot_be_quantized_is_refused_with_the_reason(pattern, why):
-    with torch.device("meta"):
-        model = torchvision_models.build("vit_b_16:random", TEN)
-    with pytest.raises(BadInput, match=why):
-        quantize_(model, {pattern: LayerSpec(weights="binary")})
-    assert not any(isinstance(module, BitLinear) for module in model.modules())
-    assert quantize_(model, {pattern: LayerSpec()}) == [] if pattern == "*" else True  # full stays allowed
-    assert (
-        len(quantize_(model, {"*mlp*": LayerSpec(weights="binary"), "heads*": LayerSpec(weights="binary")}))
-        == 25
-    )
 
 
 def test_a_plan_says_what_stays_full():

@@ -83,19 +83,6 @@ def test_both_classifiers_of_a_distilled_deit_are_its_head():
     assert len(by_group["block0.fc1"]) == len(by_group["block0.fc2"]) == 1  # an MLP as wide as its block
 
 
-def test_layers_that_torch_would_pass_by_are_left_out():
-    """torch's own attention reads its projection's weight; its fused encoder layer reads all of them."""
-    from torchvision.models import vit_b_16
-
-    with torch.device("meta"):
-        names = linear_layers(vit_b_16(num_classes=10))
-        fused = linear_layers(nn.TransformerEncoderLayer(8, 2, 16))
-    assert "encoder.layers.encoder_layer_0.mlp.0" in names and not [
-        name for name in names if name.endswith("out_proj")
-    ]
-    assert fused == {}
-
-
 def test_a_shared_layer_is_replaced_under_all_its_names():
     shared = nn.Linear(4, 4)
     net = nn.ModuleDict({"a": shared, "b": shared})
