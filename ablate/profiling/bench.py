@@ -9,9 +9,8 @@ from torch import nn
 
 from ablate.errors import BadInput
 from ablate.models.skeletons import from_config
-from ablate.paths import local_path
 from ablate.profiling.latency import check_timing, measure
-from ablate.quantization import packed_model
+from ablate.quantization import packed_files, packed_model
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.fused_products import Product
 
@@ -39,6 +38,7 @@ def bench(
             architecture or image processing.
     """
     check_timing(seconds, *batches)
+    directory = packed_files.packed_folder(directory)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = packed_model.load_preprocess(directory).size
     twin = _twin(directory, device)
@@ -87,8 +87,7 @@ def _twin(directory: str | Path, device: torch.device) -> nn.Module:
 
 
 def _disk_bytes(directory: str | Path) -> int:
-    files = (packed_model.JSON, packed_model.TENSORS)
-    return sum((local_path(directory) / file).stat().st_size for file in files)
+    return sum(file.stat().st_size for file in packed_files.files(directory))
 
 
 def memory_bytes(model: nn.Module) -> int:

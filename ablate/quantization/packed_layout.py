@@ -48,7 +48,7 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
         if name in layers and part == "weight":
             spec = layers[name]
             channels = value.shape[0] if spec.beta_per == "channel" or not TABLE[spec.weights].has_beta else 1
-            tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
+            tensors[key] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             tensors[f"{name}.beta"] = (torch.float32, (channels,))
         else:
             tensors[key] = (full if value.is_floating_point() else value.dtype, tuple(value.shape))
@@ -68,15 +68,14 @@ def renamed(
     Returns:
         Both with the model's names; as they are where no known change of names leads to them.
     """
-    packed = {f"{name}.{part}": f"{name}.weight" for name in header.layers for part in ("packed", "beta")}
-    names = current_names(model, dict.fromkeys(packed.get(key, key) for key in tensors))
+    betas = {f"{name}.beta": name for name in header.layers}
+    names = current_names(model, [key for key in tensors if key not in betas])
 
     def layer(name: str) -> str:
         return names.get(f"{name}.weight", f"{name}.weight").removesuffix(".weight")
 
     def tensor(key: str) -> str:
-        name, _, part = key.rpartition(".")
-        return f"{layer(name)}.{part}" if key in packed else names[key]
+        return f"{layer(betas[key])}.beta" if key in betas else names[key]
 
     layers = {layer(name): spec for name, spec in header.layers.items()}
     return header.model_copy(update={"layers": layers}), {tensor(key): tensors[key] for key in tensors}
