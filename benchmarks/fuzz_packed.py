@@ -24,7 +24,7 @@ from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
 from ablate.quantization.packed_model import load_preprocess, read
 
-HEADER, TENSORS = "packed.json", "model.safetensors"
+HEADER, TENSORS = "config.json", "model.safetensors"
 LAYERS: list[dict[str, Any]] = [
     {
         "*.fc1": LayerSpec(weights="binary"),

@@ -10,8 +10,9 @@ from safetensors.torch import save
 from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.errors import BadInput
 from ablate.models import checkpoints, loading
+from ablate.quantization.packed_header import of_config, to_config
 
-FILES = ("packed.json", "model.safetensors")
+FILES = ("config.json", "model.safetensors")
 
 fuzz = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -34,14 +35,24 @@ def refused(folder, files, match=None):
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
 
 
-def forge(good, fields=None, tensors=None):
-    """Files with other contents and the right checksum, as a forger would make them."""
-    header = json.loads(good["packed.json"]) | (fields or {})
+def forge(good, fields=None, tensors=None, config=None):
+    """Files with other contents and the right checksum, as a forger would make them.
+
+    `fields` are of the header, `config` of the file that it is written in.
+    """
+    content = to_config(header_of(good) | (fields or {})) | (config or {})
+    header = of_config(content)
     header.pop("sha256")
     body = good["model.safetensors"]
     if tensors is not None:
         body = tensors if isinstance(tensors, bytes) else save(tensors)
-    spelled = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    header["sha256"] = hashlib.sha256(spelled + body).hexdigest()
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    return {"packed.json": text, "model.safetensors": body}
+    content["quantization_config"]["sha256"] = hashlib.sha256(spelled(header) + body).hexdigest()
+    return {"config.json": spelled(content), "model.safetensors": body}
+
+
+def spelled(fields):
+    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def header_of(files):
+    return of_config(json.loads(files["config.json"]))

@@ -1,9 +1,11 @@
 """What users do with an nn.Module by wrappers, transformers and PEFT."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -11,13 +13,15 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
+from transformers.quantizers import auto
 from use_table import PRECISIONS, full, is_packed, layers, make, pixels, process_group, same, step, use
 
 from ablate import load_packed, pack, quantize_, recorded_precisions
 from ablate.models.loading import logits
 
 THROUGH = "`pack` looks through it"
-RECORDED = (
+RECORDED = "`import ablate.integrations.transformers` before `from_pretrained`"
+BY_HAND = (
     "`quantize_(model, recorded_precisions(model))` after `from_pretrained`, which says that it is needed"
 )
 FULL = ("BitLinear",)
@@ -95,18 +99,39 @@ def flattened(model: Any, folder: Path) -> None:
         pack(FullyShardedDataParallel(model, device_id=torch.device("cpu")), folder / "out")
 
 
-@use("`save_pretrained`", RECORDED)
+@contextmanager
+def quantizer(imported: bool) -> Iterator[None]:
+    """Whether transformers knows our quantizer, whatever this process has imported."""
+    import ablate.integrations.transformers  # noqa: F401
+
+    with patch.dict(auto.AUTO_QUANTIZATION_CONFIG_MAPPING), patch.dict(auto.AUTO_QUANTIZER_MAPPING):
+        if not imported:
+            del auto.AUTO_QUANTIZATION_CONFIG_MAPPING["ablate"], auto.AUTO_QUANTIZER_MAPPING["ablate"]
+        yield
+
+
+@use("`save_pretrained`, then `from_pretrained`", RECORDED)
 def saved(model: Any, folder: Path) -> None:
     model.save_pretrained(folder / "saved")
-    loaded = transformers.ViTForImageClassification.from_pretrained(folder / "saved")
+    with quantizer(imported=True):
+        loaded = transformers.ViTForImageClassification.from_pretrained(folder / "saved")
+    same(model, loaded, tolerance=0 if is_packed(model) else 1e-6)  # the attention in training is torch's own
+
+
+@use("the same without that import", BY_HAND)
+def saved_and_quantized_again(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder / "saved")
+    with quantizer(imported=False):
+        loaded = transformers.ViTForImageClassification.from_pretrained(folder / "saved")
     quantize_(loaded, recorded_precisions(loaded))
-    same(model, loaded, tolerance=1e-6)  # its attention is torch's own
+    same(model, loaded, tolerance=1e-6)
 
 
-@use("`save_pretrained`, `from_pretrained`, then `pack`", "quantize it again first")
+@use("without it, then `pack`", "quantize it again first")
 def packed_unquantized(model: Any, folder: Path) -> None:
     model.save_pretrained(folder / "saved")
-    pack(transformers.ViTForImageClassification.from_pretrained(folder / "saved"), folder / "out")
+    with quantizer(imported=False):
+        pack(transformers.ViTForImageClassification.from_pretrained(folder / "saved"), folder / "out")
 
 
 @use("`Trainer`, `save_model`", "as `save_pretrained`", needs="accelerate")
@@ -118,8 +143,8 @@ def saved_by_trainer(model: Any, folder: Path) -> None:
     trainer = transformers.Trainer(model, arguments, train_dataset=rows)
     trainer.train()
     trainer.save_model(folder / "saved")
-    loaded = transformers.ViTForImageClassification.from_pretrained(folder / "saved")
-    quantize_(loaded, recorded_precisions(loaded))
+    with quantizer(imported=True):
+        loaded = transformers.ViTForImageClassification.from_pretrained(folder / "saved")
     same(model.eval(), loaded, tolerance=1e-6)
 
 

@@ -15,7 +15,10 @@ from ablate.paths import local_path
 app = typer.Typer()
 
 PackedModel = Annotated[
-    Path, typer.Argument(parser=local_path, metavar="DIR", help="The folder of a packed model.")
+    str,
+    typer.Argument(
+        metavar="DIR|USER/NAME", help="A packed model: its folder, or its name on the Hugging Face hub."
+    ),
 ]
 
 

@@ -13,6 +13,7 @@ from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.models.locating import first_line
 from ablate.paths import local_path
+from ablate.quantization.packed_files import packed_folder
 from ablate.quantization.packed_model import load_packed, load_preprocess
 
 
@@ -36,7 +37,8 @@ def predict(
     Raises:
         BadInput: A file is no image that Pillow reads, or the model does not take images of this size.
     """
-    model, preprocess = load_packed(directory, exact=exact), load_preprocess(directory)
+    folder = packed_folder(directory)
+    model, preprocess = load_packed(folder, exact=exact), load_preprocess(folder)
     height, width = preprocess.source or preprocess.size
     fit = Fit((width, height), None if preprocess.source else preprocess)
     preprocess = replace(preprocess, at_decoding=fit.processor is not None)

@@ -170,8 +170,10 @@ def config_of(name: str) -> dict[str, Any]:
     config = _of_folder(where) if where.is_dir() else _of_hub(str(where))
     if "quantization_config" in config:
         fault = "must be in floating point, but its config.json has a quantization_config"
-        mend = "give the original"
-        if config["quantization_config"].get("quant_method") == "ablate":
+        mend, found = "give the original", config["quantization_config"]
+        if "format" in found:
+            fault = "must be in floating point, but is a packed model"
+        elif found.get("quant_method") == "ablate":
             mend += ", or remove that key to begin from the weights in full precision"
         raise BadInput(f"checkpoint {name!r} {fault}; {mend}")
     if "AutoModelForImageClassification" in (config.get("auto_map") or {}):

@@ -12,10 +12,9 @@ from torch import nn
 
 from ablate.errors import BadInput
 from ablate.models.skeletons import from_config
-from ablate.paths import local_path
 from ablate.profiling.latency import check_timing, measure
 from ablate.profiling.peers import peers
-from ablate.quantization import packed_model
+from ablate.quantization import packed_files, packed_model
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.fused_products import Product
 
@@ -50,6 +49,7 @@ def bench(
             architecture or image processing; or peers are asked for on a GPU.
     """
     check_timing(seconds, *batches)
+    directory = packed_files.packed_folder(directory)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if with_peers and device.type == "cuda":
         raise BadInput("peers are measured on a CPU, but torch has found a GPU; set CUDA_VISIBLE_DEVICES=''")
@@ -110,8 +110,7 @@ def _twin(directory: str | Path, device: torch.device) -> nn.Module:
 
 
 def _disk_bytes(directory: str | Path) -> int:
-    files = (packed_model.JSON, packed_model.TENSORS)
-    return sum((local_path(directory) / file).stat().st_size for file in files)
+    return sum(file.stat().st_size for file in packed_files.files(directory))
 
 
 def memory_bytes(model: nn.Module) -> int:

@@ -206,8 +206,10 @@ class IntegerLinear(nn.Module):
         return f"{shape}, bias={self.bias is not None}, {fields}"
 
 
-def static_of(layer: BitLinear) -> Tensor | None:
+def static_of(layer: BitLinear | IntegerLinear) -> Tensor | None:
     """The scale and offset of a layer's activation levels, float32 (2,), where the scale is static."""
+    if isinstance(layer, IntegerLinear):
+        return layer.static
     return None if layer.static is None else torch.cat(layer.static()).detach()
 
 

@@ -1,4 +1,8 @@
-"""What packed.json holds: format, packed layers, architecture and image processing of a model."""
+"""The header of a packed model: format, packed layers, architecture and image processing.
+
+It is written as transformers' config.json, with all that is ours in its `quantization_config`. Up to format 1
+it was a file of its own, packed.json.
+"""
 
 import hashlib
 import json
@@ -17,9 +21,10 @@ from ablate.labels import one_line
 from ablate.models.preprocessing import Preprocess
 from ablate.models.torchvision_models import Named
 
-FORMAT = 1  # version of the layout
+FORMAT = 2  # version of the layout
+METHOD, FIELD = "ablate", "quantization_config"
 Dtype = Literal["float32", "float16", "bfloat16"]
-UNWRITTEN = {"dtype", "quantization_config"}  # of a configuration: the header says both by itself
+UNWRITTEN = {"architectures", "dtype", FIELD}  # of a configuration: the header says them by itself
 
 Side = Annotated[int, Field(ge=1, le=2**14)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -59,10 +64,10 @@ class Stored(LayerSpec):
 
 
 class Header(Spec):
-    """The content of packed.json.
+    """What describes a packed model.
 
     Attributes:
-        format: FORMAT.
+        format: FORMAT, or 1.
         sha256: Over the other fields and the tensors.
         dtype: Of the tensors in full precision.
         layers: By layer name, its precision.
@@ -70,7 +75,7 @@ class Header(Spec):
         preprocess: None for a model that was packed without it.
     """
 
-    format: Literal[1]
+    format: Literal[1, 2]
     sha256: str
     dtype: Dtype
     layers: dict[str, Stored]
@@ -90,7 +95,7 @@ def header_of(
         dtype: Of its tensors in full precision.
 
     Returns:
-        The fields of packed.json, without `sha256`.
+        The fields of a `Header`, without `sha256`.
     """
     return {
         "format": FORMAT,
@@ -122,8 +127,48 @@ def naming_versions(header: Header) -> Iterator[None]:
         raise BadInput(f"{error}; packed with transformers {then}, and this is {now}: {mend}") from None
 
 
+def preprocess_of(images: Images | None) -> Preprocess | None:
+    """Return the image processing of a header; None where a model was packed without it."""
+    return None if images is None else Preprocess(**images.model_dump())
+
+
+def to_config(header: dict[str, Any]) -> dict[str, Any]:
+    """Write a header as the content of config.json, from which transformers builds the model as well.
+
+    Args:
+        header: The fields of a `Header`.
+
+    Returns:
+        The configuration. `dtype` is that of the loaded model, and not of the stored tensors.
+    """
+    config: dict[str, Any] = {}
+    if model := header["model"]:
+        names = {"architectures": [model["name"]], "attn_implementation": model["attention"]}
+        config = {**model["config"], **names, "dtype": "float32"}
+    own = {key: value for key, value in header.items() if key != "model"}
+    return config | {FIELD: own | {"quant_method": METHOD}}
+
+
+def of_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Undo `to_config`, as far as the content allows; what it was not made by comes out otherwise.
+
+    Args:
+        config: With a dict as its `quantization_config`.
+
+    Returns:
+        The fields of a `Header`, not checked.
+    """
+    rest = dict(config)
+    own = {key: value for key, value in rest.pop(FIELD).items() if key != "quant_method"}
+    if "architectures" not in rest:
+        return own | {"model": None}
+    names, attention, _ = (rest.pop(key, None) for key in ("architectures", "attn_implementation", "dtype"))
+    name = names[0] if isinstance(names, list) and names else names
+    return own | {"model": {"name": name, "attention": attention, "config": rest}}
+
+
 def dumps(header: dict[str, Any]) -> bytes:
-    """Write the fields of packed.json in their only spelling: sorted, without spaces."""
+    """Write a header or a configuration in its only spelling: sorted, without spaces."""
     return json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -131,7 +176,7 @@ def sha256(header: dict[str, Any], tensors: bytes) -> str:
     """Compute the digest of a packed model.
 
     Args:
-        header: The fields of packed.json, without `sha256`.
+        header: The fields of a `Header`, without `sha256`.
         tensors: The content of model.safetensors.
 
     Returns:

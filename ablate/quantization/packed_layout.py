@@ -28,9 +28,9 @@ DTYPES = {  # safetensors' names, in the order in which it stores them
 }
 
 
-PACKED = ("packed", "beta", "static")
 STATIC = ("static.gamma", "static.offset", "static.gain")
-UNSTORED = ("gain", *STATIC)  # of a BitLinear: what a learned beta and a static scale have become is stored
+# Of a quantized layer: they are stored as the scales that they make.
+UNSTORED = ("gain", "beta", "row_sums", "static", *STATIC)
 
 
 def layer_and_part(key: str) -> tuple[str, str]:
@@ -60,7 +60,7 @@ def layout(model: nn.Module, layers: Mapping[str, LayerSpec], dtype: str) -> Ten
         if name in layers and part == "weight":
             spec = layers[name]
             channels = value.shape[0] if spec.beta_per == "channel" or not TABLE[spec.weights].has_beta else 1
-            tensors[f"{name}.packed"] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
+            tensors[key] = (torch.uint8, (-(-value.numel() // PER_BYTE[spec.weights]),))
             tensors[f"{name}.beta"] = (torch.float32, (channels,))
             if spec.is_static:
                 tensors[f"{name}.static"] = (torch.float32, (2,))
@@ -82,15 +82,14 @@ def renamed(
     Returns:
         Both with the model's names; as they are where no known change of names leads to them.
     """
-    packed = {f"{name}.{part}": f"{name}.weight" for name in header.layers for part in PACKED}
-    names = current_names(model, dict.fromkeys(packed.get(key, key) for key in tensors))
+    scales = {f"{name}.{part}": (name, part) for name in header.layers for part in ("beta", "static")}
+    names = current_names(model, [key for key in tensors if key not in scales])
 
     def layer(name: str) -> str:
         return names.get(f"{name}.weight", f"{name}.weight").removesuffix(".weight")
 
     def tensor(key: str) -> str:
-        name, _, part = key.rpartition(".")
-        return f"{layer(name)}.{part}" if key in packed else names[key]
+        return f"{layer(scales[key][0])}.{scales[key][1]}" if key in scales else names[key]
 
     layers = {layer(name): spec for name, spec in header.layers.items()}
     return header.model_copy(update={"layers": layers}), {tensor(key): tensors[key] for key in tensors}

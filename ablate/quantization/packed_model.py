@@ -1,6 +1,6 @@
 """Packs models: 1-bit weights at 8 a byte, ternary at 5 a byte, int4 at 2 a byte; as safetensors and JSON.
 
-`packed_header` says what packed.json holds, `packed_layout` which tensors model.safetensors has, and
+`packed_header` says what config.json holds, `packed_layout` which tensors model.safetensors has, and
 `packed_files` reads both files.
 """
 
@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,10 +32,18 @@ from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear, static_of
-from ablate.quantization.packed_files import JSON as JSON
-from ablate.quantization.packed_files import TENSORS as TENSORS
+from ablate.quantization.packed_files import JSON, OLD_JSON, TENSORS, holds_packed
 from ablate.quantization.packed_files import read as read
-from ablate.quantization.packed_header import Dtype, Header, dumps, header_of, naming_versions, sha256
+from ablate.quantization.packed_header import (
+    Dtype,
+    Header,
+    dumps,
+    header_of,
+    naming_versions,
+    preprocess_of,
+    sha256,
+    to_config,
+)
 from ablate.quantization.packing_rules import check_packable, refuse_saving
 from ablate.quantization.wrappers import plain_names, unwrapped
 
@@ -46,15 +55,16 @@ def pack(
     preprocess: Preprocess | None = None,
     dtype: Dtype = "float32",
 ) -> int:
-    """Write a model to a folder as packed.json and model.safetensors.
+    """Write a model to a folder as config.json and model.safetensors.
 
-    A BitLinear `name` becomes `name.packed` (uint8), `name.beta` (float32: one value, or one a channel) and
+    A BitLinear `name` becomes `name.weight` (uint8), `name.beta` (float32: one value, or one a channel) and
     its bias. A static activation scale adds `name.static` (float32: scale and offset). What is learned is
-    stored as what it has become. A warning says where `load_packed` will need a skeleton.
+    stored as what it has become. A warning says where `load_packed` will need a skeleton. Once
+    `ablate.integrations.transformers` is imported, transformers' `from_pretrained` reads the folder, too.
 
     Args:
         model: Its other tensors are stored as they are. DDP, DataParallel, AveragedModel and torch.compile
-            are looked through.
+            are looked through. One that is packed already is written again, to the same bytes.
         directory: It is made where it does not exist.
         preprocess: The image processing that the model expects; it is stored beside the model.
         dtype: Of the stored tensors in floating point.
@@ -64,15 +74,15 @@ def pack(
 
     Raises:
         BadInput: A value is not finite, or would not be in `dtype`; or the folder has the file of a model
-            that `pack` did not write; or the model is sharded, has adapters or is packed already, or a
-            quantized layer is pruned or parametrized. Nothing is written then.
+            that `pack` did not write; or the model is sharded, has adapters or fused blocks, or a quantized
+            layer is pruned or parametrized. Nothing is written then.
     """
     if dtype not in get_args(Dtype):
         raise BadInput(f"dtype must be one of {', '.join(get_args(Dtype))}, but got {short_repr(dtype)}")
-    _check_target(directory := local_path(directory))
+    check_target(directory := local_path(directory))
     check_packable(model := unwrapped(model))
     modules = model.named_modules(remove_duplicate=False)
-    layers = {name: module for name, module in modules if isinstance(module, BitLinear)}
+    layers = {name: module for name, module in modules if isinstance(module, BitLinear | IntegerLinear)}
     tensors = _tensors(model, layers, dtype)
     short = plain_names(model, [*layers, *tensors])
     tensors = {short[key]: value for key, value in tensors.items()}
@@ -81,11 +91,29 @@ def pack(
     if why := _needs_skeleton(model, header, tensors):
         warnings.warn(f"load_packed will need a skeleton of this model: {why}", stacklevel=2)
     data = _serialised(tensors)
-    files = {JSON: dumps(header | {"sha256": sha256(header, data)}), TENSORS: data}
+    files = {JSON: dumps(to_config(header | {"sha256": sha256(header, data)})), TENSORS: data}
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (directory / name).write_bytes(content)
+    (directory / OLD_JSON).unlink(missing_ok=True)
     return sum(map(len, files.values()))
+
+
+def check_target(directory: Path) -> None:
+    """Check that a model may be packed to a folder.
+
+    Args:
+        directory: It may be missing.
+
+    Raises:
+        BadInput: A file is in the way, or a model that is not a packed one.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise BadInput(f"a model must be packed to a folder, but {str(directory)!r} is a file; give another")
+    others = [name for name in (TENSORS, JSON) if (directory / name).exists()]
+    if others and not holds_packed(directory):
+        other = f"{str(directory)!r} has a {others[0]} of another kind"
+        raise BadInput(f"packing must not overwrite a model, but {other}; give another")
 
 
 def packed_bytes(
@@ -112,14 +140,17 @@ def packed_bytes(
     # a shared layer is stored under all its names
     layers = {name: layers[first] for name, first in aliases if first}
     header = header_of(model, layers, preprocess, dtype) | {"sha256": "0" * 64}
-    return len(dumps(header)) + packed_layout.file_bytes(packed_layout.layout(model, layers, dtype))
+    return len(dumps(to_config(header))) + packed_layout.file_bytes(
+        packed_layout.layout(model, layers, dtype)
+    )
 
 
 def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exact: bool = True) -> nn.Module:
     """Load a model that `pack` wrote.
 
     Args:
-        directory: The folder of its files.
+        directory: The folder of its files; or, as a str, USER/NAME or USER/NAME@REVISION on the Hugging Face
+            hub.
         skeleton: The model in full precision, for one that transformers has no class for. It is filled in
             place.
         exact: Whether the model computes what its evaluation did, in float32 between integers. False: the
@@ -131,7 +162,7 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exa
         exact=False its blocks as `FusedBlock`, where these are faster.
 
     Raises:
-        BadInput: The files were not written by `pack`, or do not fit the model.
+        BadInput: The files were not written by `pack`, or do not fit the model; or the hub does not answer.
     """
     header, tensors = read(directory)
     model = None if skeleton is None else unwrapped(skeleton)
@@ -148,22 +179,51 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exa
         rule = f"{directory} lacks {unset[0]!r}, which the model computes when it is built"
         raise BadInput(f"{rule}; give a skeleton")
     image_by_image_(model, header.layers.values())
-    for module in model.modules():  # the backbone in a classifier saves itself, too
-        for name in ("save_pretrained", "push_to_hub"):
-            if hasattr(module, name):
-                vars(module)[name] = refuse_saving
+    set_saving_(model, preprocess_of(header.preprocess), header.dtype)
     loaded = (model if skeleton is None else skeleton).eval().requires_grad_(False)
     if not exact:
         fuse_(loaded)
     return loaded
 
 
+def set_saving_(model: nn.Module, preprocess: Preprocess | None, dtype: Dtype) -> None:
+    """Make `save_pretrained` of a packed model of transformers write it as `pack` does.
+
+    Args:
+        model: Changed in place. The backbone inside a classifier refuses to save itself.
+        preprocess: To be stored.
+        dtype: Of the stored tensors.
+    """
+    for module in model.modules():
+        for name in ("save_pretrained", "push_to_hub"):
+            if module is not model and hasattr(module, name):
+                vars(module)[name] = refuse_saving
+    if hasattr(model, "save_pretrained"):
+        vars(model)["save_pretrained"] = partial(_save, model, preprocess, dtype)
+
+
+def _save(
+    model: nn.Module,
+    preprocess: Preprocess | None,
+    dtype: Dtype,
+    save_directory: str | Path,
+    is_main_process: bool = True,
+    push_to_hub: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Take the place of `save_pretrained`. Raises BadInput as `pack`."""
+    if push_to_hub:
+        raise BadInput("save_pretrained of a packed model must not upload it; call its push_to_hub instead")
+    if is_main_process:
+        pack(model, save_directory, preprocess=preprocess, dtype=dtype)
+
+
 def load_preprocess(directory: str | Path) -> Preprocess:
     """Load the image processing that was packed with a model. Raises BadInput where there is none."""
-    images = read(directory)[0].preprocess
-    if images is None:
+    preprocess = preprocess_of(read(directory)[0].preprocess)
+    if preprocess is None:
         raise BadInput(f"{directory} was packed without image processing; pack it with preprocess=...")
-    return Preprocess(**images.model_dump())
+    return preprocess
 
 
 def _needs_skeleton(model: nn.Module, header: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
@@ -192,16 +252,9 @@ def _unfused_names(header: Header, tensors: Iterable[str]) -> list[str]:
     return [*header.layers, *(key for key in tensors if ".q_proj." in key or ".qkv." in key)]
 
 
-def _check_target(directory: Path) -> None:
-    """Raises BadInput where a file is in the way, or a model that is not a packed one."""
-    if directory.exists() and not directory.is_dir():
-        raise BadInput(f"a model must be packed to a folder, but {str(directory)!r} is a file; give another")
-    if (directory / TENSORS).exists() and not (directory / JSON).exists():
-        other = f"{str(directory)!r} has a {TENSORS} of another kind"
-        raise BadInput(f"packing must not overwrite a model, but {other}; give another")
-
-
-def _tensors(model: nn.Module, layers: Mapping[str, BitLinear], dtype: Dtype) -> dict[str, Tensor]:
+def _tensors(
+    model: nn.Module, layers: Mapping[str, BitLinear | IntegerLinear], dtype: Dtype
+) -> dict[str, Tensor]:
     """The tensors to store, by name. Raises BadInput for a value that cannot be stored."""
     full = getattr(torch, dtype)
     tensors: dict[str, Tensor] = {}
@@ -212,15 +265,18 @@ def _tensors(model: nn.Module, layers: Mapping[str, BitLinear], dtype: Dtype) ->
         name, part = packed_layout.layer_and_part(key)
         if name in layers and part in packed_layout.UNSTORED:
             continue
-        if name in layers and part == "weight":
+        if name in layers and part in ("weight", "levels"):
             layer = layers[name]
-            levels, beta = layer.levels_and_scale(torch.promote_types(value.dtype, torch.float32))
+            if isinstance(layer, IntegerLinear):
+                levels, beta = layer.integers(), layer.beta
+            else:
+                levels, beta = layer.levels_and_scale(torch.promote_types(value.dtype, torch.float32))
             static = static_of(layer)
             scales = beta if static is None else torch.cat([beta.flatten(), static])
             if not (scales.isfinite().all() and value.isfinite().all()):
                 rule = "weights and scales must be finite"
                 raise BadInput(f"{rule}, but those of layer {name!r} are not; train it again")
-            tensors[f"{name}.packed"] = pack_levels(levels, layer.spec.weights)
+            tensors[f"{name}.weight"] = pack_levels(levels, layer.spec.weights)
             tensors[f"{name}.beta"] = beta.detach().float().flatten()
             if static is not None:
                 tensors[f"{name}.static"] = static
@@ -256,7 +312,7 @@ def _fill(
         if not beta.isfinite().all():
             raise BadInput(f"{directory}: beta must be finite, and that of {name!r} is not")
         shape = (len(old.weight), old.weight[0].numel())
-        levels = checked_levels(tensors.pop(f"{name}.packed"), spec.weights, shape)
+        levels = checked_levels(tensors.pop(f"{name}.weight"), spec.weights, shape)
         bias = tensors.pop(f"{name}.bias").float() if old.bias is not None else None
         static = tensors.pop(f"{name}.static", None)
         if static is not None and not (static.isfinite().all() and static[0] >= 0):

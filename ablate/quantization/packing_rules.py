@@ -7,20 +7,23 @@ from torch import Tensor, nn
 from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
 from ablate.quantization.bitlinear import BitLinear
+from ablate.quantization.fused_blocks import FusedBlock
 from ablate.quantization.integer_linear import IntegerLinear, check_sums
 from ablate.quantization.recorded import record_of
 
 
 def refuse_saving(*args: Any, **kwargs: Any) -> None:
-    """Take the place of `save_pretrained` of a packed model. Raises BadInput."""
-    rule = "save_pretrained must not write a packed model, which has no weights for from_pretrained"
-    raise BadInput(f"{rule}; copy the folder of the packed model")
+    """Take the place of `save_pretrained` of a part of a packed model. Raises BadInput."""
+    rule = "save_pretrained must not write a part of a packed model, which records how all of it is packed"
+    raise BadInput(f"{rule}; save the whole model")
 
 
 def check_packable(model: nn.Module) -> None:
-    """Raises BadInput for a model that is packed already, or whose layers are not what would be stored."""
-    if any(isinstance(module, IntegerLinear) for module in model.modules()):
-        raise BadInput("the model is a packed one already, which keeps no weights to pack; copy its folder")
+    """Raises BadInput for a model whose layers are not what would be stored."""
+    if any(isinstance(module, FusedBlock) for module in model.modules()):
+        raise BadInput(
+            "a model of fused blocks keeps no weights to pack; pack it as load_packed(folder) gives it"
+        )
     for key, value in model.state_dict().items():
         if type(value) is not Tensor:
             rule = f"tensors must be plain to be packed, but {key!r} is a {type(value).__name__}"
@@ -30,7 +33,8 @@ def check_packable(model: nn.Module) -> None:
         if why := unfit(layer):
             raise BadInput(f"BitLinear {name!r} cannot be packed: {why}")
         check_sums(layer.in_features, layer.spec.weights)
-    if record_of(model).get("layers") and not quantized:
+    is_packed = any(isinstance(module, IntegerLinear) for module in model.modules())
+    if record_of(model).get("layers") and not quantized and not is_packed:
         rule = "the model's configuration records quantized layers, but none of them is quantized"
         mend = "quantize_(model, recorded_precisions(model)), or delete model.config.quantization_config"
         raise BadInput(f"{rule}; call {mend}")

@@ -12,9 +12,8 @@ from ablate.config.trial_spec import LayerSpec, checked
 from ablate.errors import BadInput, short_repr
 from ablate.models.renamed_modules import spellings
 from ablate.quantization.bitlinear import BitLinear, has_gain
+from ablate.quantization.packed_header import FIELD, METHOD
 
-METHOD = "ablate"
-FIELD = "quantization_config"
 HINT = "after from_pretrained: ablate.quantize_(model, ablate.recorded_precisions(model))"
 
 
@@ -40,7 +39,7 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
         rule = f"the model's configuration must have a {FIELD} of ablate"
         raise BadInput(f"{rule}, but got {short_repr(found or None)}; give quantize_ the precisions")
     specs = {name: checked(LayerSpec, fields, f"{FIELD} of {name!r}") for name, fields in layers.items()}
-    own = _own_names(model, [*specs])
+    own = own_names(model, [*specs])
     precisions = {own[name]: spec for name, spec in specs.items() if name in own}
     _check_learned(model, precisions)
     return precisions
@@ -57,10 +56,16 @@ def _check_learned(model: nn.Module, precisions: dict[str, LayerSpec]) -> None:
             raise BadInput(f"{rule}; {mend}, or pack the trained model")
 
 
-def _own_names(model: nn.Module, names: list[str]) -> dict[str, str]:
-    """Recorded names -> the model's: a backbone has no prefix, and a version of transformers other names.
+def own_names(model: nn.Module, names: list[str]) -> dict[str, str]:
+    """Find the layers of a record in a model.
 
-    The layers around a backbone are left out where the model is the backbone alone.
+    Args:
+        model: As the record's, its backbone alone, or by a version of transformers that has other names.
+        names: Recorded.
+
+    Returns:
+        Recorded names -> the model's. The layers around a backbone are left out where the model is the
+        backbone alone.
     """
     modules = {name for name, _ in model.named_modules()}
     prefix = f"{getattr(model, 'base_model_prefix', '')}."

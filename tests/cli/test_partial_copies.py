@@ -89,7 +89,7 @@ def test_a_number_that_is_a_text_is_no_number(tmp_path):
 @pytest.mark.long
 def test_export_refuses_damaged_weights(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns(".tune"))
-    header = next((tmp_path / "run" / "weights").glob("*/packed.json"))
+    header = next((tmp_path / "run" / "weights").glob("*/config.json"))
     header.write_text(json.dumps({}))
     trial = header.parent.name
     done = run_ablate(tmp_path, "export", "run", "--trial", trial, "--to", "out")

@@ -208,7 +208,7 @@ def test_lanczos_runs_on_the_cpu_where_torch_has_it(monkeypatch):
 def test_new_fields_are_packed_only_where_they_are_set(tiny_vit, tmp_path):
     plain, model = loading.preprocess(str(tiny_vit)), checkpoints.load(str(tiny_vit), ["a", "b"])
     pack(model, tmp_path, preprocess=plain)
-    assert set(json.loads((tmp_path / "packed.json").read_text())["preprocess"]) == {
+    assert set(json.loads((tmp_path / "config.json").read_text())["quantization_config"]["preprocess"]) == {
         *("size", "resize", "interpolation", "scale", "mean", "std")
     }
     other = replace(plain, swapped=True, crop=False, crop_first=(0.9, 0.8), interpolation="nearest-exact")

@@ -1,10 +1,8 @@
 """Names of modules in other versions of transformers lead to this one's, or stay as they are."""
 
-import json
-
 import pytest
 from families import build, pixels, quantized
-from forgery import forge
+from forgery import forge, header_of
 from safetensors.torch import load
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -23,7 +21,7 @@ def before(name):
 def test_a_model_that_was_packed_under_other_names_is_the_same(family, tmp_path):
     pack(model := quantized(family), tmp_path)
     good = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    layers = json.loads(good["packed.json"])["layers"]
+    layers = header_of(good)["layers"]
     older = {before(f"{name}.")[:-1]: spec for name, spec in layers.items()}
     assert older.keys() != layers.keys()
     tensors = {before(name): value for name, value in load(good["model.safetensors"]).items()}

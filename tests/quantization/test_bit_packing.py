@@ -66,10 +66,10 @@ def test_the_files_hold_the_model(tmp_path):
     with pytest.warns(UserWarning, match="skeleton"):
         pack(net, tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
-    header = json.loads((tmp_path / "packed.json").read_text())
-    assert set(tensors) == {"0.weight", "0.bias", "1.packed", "1.beta", "1.bias"}
-    assert header["format"] == 1 and header["layers"]["1"]["weights"] == "ternary"
-    levels = np.reshape(unpack(tensors["1.packed"], "ternary", 12), (3, 4))
+    header = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert set(tensors) == {"0.weight", "0.bias", "1.weight", "1.beta", "1.bias"}
+    assert header["format"] == 2 and header["layers"]["1"]["weights"] == "ternary"
+    levels = np.reshape(unpack(tensors["1.weight"], "ternary", 12), (3, 4))
     x = torch.randn(2, 4)
     expected = nn.functional.linear(x, torch.tensor(levels).float() * tensors["1.beta"], net[1].bias)
     net[1].spec = LayerSpec(weights="ternary", activation_bits=None)

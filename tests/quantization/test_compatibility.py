@@ -178,7 +178,7 @@ def test_packing_does_not_change_the_configuration(tmp_path):
     before = copy.deepcopy(model.config.down_ops)
     pack(model, tmp_path / "a"), pack(model, tmp_path / "b")
     assert model.config.down_ops == before
-    assert (tmp_path / "a" / "packed.json").read_bytes() == (tmp_path / "b" / "packed.json").read_bytes()
+    assert (tmp_path / "a" / "config.json").read_bytes() == (tmp_path / "b" / "config.json").read_bytes()
 
 
 def test_a_backbone_has_the_precisions_of_its_classifier(tmp_path):

@@ -58,13 +58,13 @@ def test_foreign_files_are_refused(good, tmp_path, file, content):
     ],
 )
 def test_hostile_json_is_refused(text, good, tmp_path):
-    refused(tmp_path, good | {"packed.json": text})
+    refused(tmp_path, good | {"config.json": text})
 
 
 def test_paths_that_are_not_files(good, tmp_path):
     for folder in (tmp_path / "absent", "/dev/null", "a\0b"):
         with pytest.raises(BadInput):
             load_packed(folder)
-    (tmp_path / "packed.json").mkdir()
+    (tmp_path / "config.json").mkdir()
     with pytest.raises(BadInput, match="there is no such file"):
         load_packed(tmp_path)

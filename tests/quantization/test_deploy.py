@@ -118,7 +118,7 @@ def test_peers_stand_beside_it_where_they_are_installed(tiny_vit, tmp_path, capl
         (["export", "RUN", "--to", ".", "--max-size-bytes", "100000000"], "--to must be a new folder"),
         (["bench", "nowhere"], "nowhere"),
         (["predict", "nowhere", "x.png"], "nowhere"),
-        (["predict", "RUN", "x.png"], "packed.json"),
+        (["predict", "RUN", "x.png"], "config.json"),
     ],
 )
 def test_refusals(finished, tmp_path, capsys, monkeypatch, arguments, message):
@@ -214,4 +214,4 @@ def test_export_for_other_runtimes(finished, tmp_path, capsys, monkeypatch, name
     pytest.importorskip(name)
     code, _ = command(capsys, monkeypatch, "export", finished[0], *exported(finished, tmp_path / "out", name))
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert code == 0 and written == {"packed.json", "model.safetensors", *files}
+    assert code == 0 and written == {"config.json", "model.safetensors", *files}

@@ -1,11 +1,10 @@
 """Packed models with other contents and the right checksum: nothing but what `pack` writes is loaded."""
 
-import json
 from importlib.metadata import version
 
 import pytest
 import torch
-from forgery import forge, fuzz, intact, refused
+from forgery import forge, fuzz, header_of, intact, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -38,17 +37,22 @@ anything = st.recursive(
 
 @pytest.mark.long
 @fuzz
-@given(key=st.sampled_from(["format", "dtype", "layers", "model", "preprocess", "more"]), value=anything)
-def test_hostile_fields_are_refused(good, tmp_path, key, value):
+@given(
+    key=st.sampled_from(["format", "dtype", "layers", "preprocess", "more"]),
+    outer=st.sampled_from(["architectures", "attn_implementation", "dtype", "auto_map", "_more"]),
+    value=anything,
+)
+def test_hostile_fields_are_refused(good, tmp_path, key, outer, value):
     if (key, value) != ("preprocess", None):
         refused(tmp_path, forge(good, {key: value}))
+    refused(tmp_path, forge(good, config={outer: value}))
 
 
 @pytest.mark.long
 @fuzz
 @given(value=anything, data=st.data())
 def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path, value, data):
-    model = json.loads(good["packed.json"])["model"]
+    model = header_of(good)["model"]
     key = data.draw(
         st.sampled_from(
             [*model["config"], "auto_map", "_attn_implementation", "num_channels", "num_attention_heads"]
@@ -101,23 +105,23 @@ def test_a_hostile_configuration_is_refused_or_is_the_same_model(good, tmp_path,
 )
 def test_hostile_models_are_refused(name, config, match, good, tmp_path):
     """No inner configuration, and nothing computed when a model is built, loads code or fills memory."""
-    model = json.loads(good["packed.json"])["model"]
+    model = header_of(good)["model"]
     own = model["config"] if name.startswith("ViT") else {"id2label": model["config"]["id2label"]}
     model |= {"name": name, "config": own | config}
     refused(tmp_path, forge(good, {"model": model}), match)
 
 
 def test_what_a_newer_version_packed_is_called_that(good, tmp_path):
-    newer = "written by a newer version of ablate: format 2, and this version reads 1; upgrade ablate"
-    refused(tmp_path, forge(good, {"format": 2}), newer)
-    refused(tmp_path, forge(good, {"format": 0}), "format must be 1, but got 0")
+    newer = "written by a newer version of ablate: format 3, and this version reads 2; upgrade ablate"
+    refused(tmp_path, forge(good, {"format": 3}), newer)
+    refused(tmp_path, forge(good, {"format": 0}), "format must be 2, but got 0")
     refused(tmp_path, forge(good, {"later": 3}), "unknown key 'later'.* as it was packed, .*upgrade ablate$")
 
 
 def test_both_versions_of_transformers_are_named_where_names_do_not_fit(good, tmp_path):
-    model = json.loads(good["packed.json"])["model"]
+    model = header_of(good)["model"]
     model["config"]["transformers_version"] = "5.0.0"
-    layers = {"vit.gone": json.loads(good["packed.json"])["layers"]["vit.layers.0.mlp.fc1"]}
+    layers = {"vit.gone": header_of(good)["layers"]["vit.layers.0.mlp.fc1"]}
     said = f"'vit.gone' is none; packed with transformers 5.0.0, and this is {version('transformers')}: load"
     refused(tmp_path, forge(good, {"model": model, "layers": layers}), said)
 
@@ -141,12 +145,12 @@ def test_tensors_must_be_those_of_the_model(good, tmp_path):
             forge(good, tensors=whole | {f"{layer}.beta": torch.tensor([beta])}),
             "beta must be finite",
         )
-    layers = json.loads(good["packed.json"])["layers"]
+    layers = header_of(good)["layers"]
     per_channel = layers | {layer: layers[layer] | {"beta_per": "channel"}}
     refused(tmp_path, forge(good, {"layers": per_channel}), "q_proj.beta' must be")
     undecided = layers | {layer: layers[layer] | {"norm": "unnormalised"}}
     refused(tmp_path, forge(good, {"layers": undecided}), "norm")
-    missing = json.loads(good["packed.json"])["layers"]
+    missing = header_of(good)["layers"]
     refused(
         tmp_path,
         forge(good, {"layers": missing | {"vit.layers.9.fc": missing[layer]}}),

@@ -64,7 +64,7 @@ def test_a_beta_per_channel_costs_its_bytes_and_nothing_else_is_written(tmp_path
             model, {"*.fc1": LayerSpec(weights="binary", beta_per=per, straight_through="clipped")}
         )
         sizes.append(pack(model, tmp_path / per))
-        layers = json.loads((tmp_path / per / "packed.json").read_text())["layers"]
+        layers = json.loads((tmp_path / per / "config.json").read_text())["quantization_config"]["layers"]
         assert all(("beta_per" in layer) == (per == "channel") for layer in layers.values())
         assert not any("straight_through" in layer for layer in layers.values())
     words = len('"beta_per":"channel",') * len(names)
@@ -115,7 +115,7 @@ def test_image_processing_is_kept(tiny_vit, tmp_path):
     pack(model, tmp_path / "same", preprocess=same)
     pack(model, tmp_path / "other", preprocess=other)
     assert same == preprocess and other.source == (48, 64) and load_preprocess(tmp_path / "other") == other
-    assert (tmp_path / "same" / "packed.json").read_bytes() == (tmp_path / "packed.json").read_bytes()
+    assert (tmp_path / "same" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize("source", [None, (20, 48)])
