@@ -26,6 +26,7 @@ from ablate.quantization.packed_layout import layout
 from ablate.quantization.packed_model import set_saving_
 from ablate.quantization.quantize import quantize_
 from ablate.quantization.recorded import own_names
+from ablate.quantization.static_scales import StaticScale
 
 __all__ = ["AblateConfig", "AblateQuantizer"]
 
@@ -101,14 +102,17 @@ class AblateQuantizer(HfQuantizer):
         stored = layout(model, config.layers, "float32")
         for name, spec in config.layers.items():
             linear = model.get_submodule(name)
-            if not isinstance(linear, nn.Linear):
+            if not isinstance(linear, nn.Linear | nn.Conv2d):
                 raise BadInput(f"packed layers must be linear layers of the model, but {name[:80]!r} is none")
-            shapes = {part: stored.get(f"{name}.{part}") for part in ("weight", "beta", "bias")}
+            shapes = {part: stored.get(f"{name}.{part}") for part in ("weight", "beta", "bias", "static")}
             model.set_submodule(name, _Unread(linear, spec, shapes))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config = self.quantization_config
         if not config.is_packed:
+            for module in model.modules():
+                if isinstance(module, StaticScale):
+                    module.update()
             return
         for name, module in [*model.named_modules(remove_duplicate=False)]:
             if isinstance(module, _Unread):
@@ -126,10 +130,12 @@ class _Unread(nn.Module):
     weight: Tensor
     beta: Tensor
     bias: Tensor | None
+    static: Tensor | None
 
-    def __init__(self, linear: nn.Linear, spec: LayerSpec, shapes: Mapping[str, Any]) -> None:
+    def __init__(self, linear: nn.Linear | nn.Conv2d, spec: LayerSpec, shapes: Mapping[str, Any]) -> None:
         super().__init__()
-        self.shape, self.spec = (linear.out_features, linear.in_features), spec
+        self.shape, self.spec = (len(linear.weight), linear.weight[0].numel()), spec
+        self.patch: Any = tuple(linear.weight.shape[2:]) or None
         for part, stored in shapes.items():
             empty = None if stored is None else torch.empty(stored[1], dtype=stored[0], device="meta")
             self.register_buffer(part, empty)
@@ -142,4 +148,4 @@ class _Unread(nn.Module):
                 f"the tensors of packed layer {name!r} are missing or not finite; pack the model again"
             )
         levels = checked_levels(packed.cpu(), self.spec.weights, self.shape).to(packed.device)
-        return IntegerLinear(levels, beta, self.bias, self.spec)
+        return IntegerLinear(levels, beta, self.bias, self.spec, self.static, self.patch)

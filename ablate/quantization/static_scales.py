@@ -89,11 +89,16 @@ class StaticScale(nn.Module):
         else:
             gamma = _nearest(x, self.bits, self.signed)
         self.gamma.copy_(gamma)
-        self.calibrating, self.is_calibrated = False, bool(self.gamma.isfinite().all())
+        self.calibrating = False
+        self.update()
+
+    def update(self) -> None:
+        """Take note of whether it is calibrated, after its tensors were set."""
+        self.is_calibrated = not self.gamma.is_meta and bool(self.gamma.isfinite().all())
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.is_calibrated = not self.gamma.is_meta and bool(self.gamma.isfinite().all())
+        self.update()
 
 
 def calibrate_(model: nn.Module, images: Tensor) -> int:

@@ -11,7 +11,7 @@ import transformers
 from forgery import intact
 from saved_models import SMALL, SWIN, numbered, save
 
-from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
+from ablate import BitLinear, LayerSpec, calibrate_, load_packed, pack, quantize_
 from ablate.errors import BadInput
 from ablate.integrations.transformers import AblateConfig
 from ablate.models import loading
@@ -64,6 +64,20 @@ def test_save_pretrained_writes_the_same_files(load, copied, packed, tmp_path):
     assert load_preprocess(tmp_path) == load_preprocess(packed)
     with pytest.raises(BadInput, match="must not upload it"):
         model.save_pretrained(tmp_path, push_to_hub=True)
+
+
+def test_static_scales_are_read_packed_and_in_training(tmp_path):
+    model = Auto.from_config(transformers.ViTConfig(**SMALL, num_labels=3)).eval()
+    spec = LayerSpec(weights="ternary", activation_scale="static")
+    quantize_(model, {"vit.layers.*": spec})
+    calibrate_(model, torch.randn(4, 3, 32, 32))
+    for name, parameter in model.named_parameters():
+        if name.endswith("static.gain"):
+            torch.nn.init.uniform_(parameter, 0.5, 2.0)
+    pack(model, tmp_path / "packed")
+    model.save_pretrained(tmp_path / "training")
+    for folder in ("packed", "training"):
+        assert logits(Auto.from_pretrained(tmp_path / folder)).equal(logits(model))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
