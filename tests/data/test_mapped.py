@@ -118,9 +118,14 @@ def test_what_fails_leaves_no_file(pets, small_memory, monkeypatch):
 
 @pytest.mark.long
 def test_every_node_must_reach_the_file(own_ray, tmp_path):
+    import ray
+
     from ablate.execution.shared_files import check_reachable
 
-    (tmp_path / "here").write_bytes(b"1")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
+    (tmp_path / "here").write_bytes(pixels.tobytes())
+    images = mapped.MappedImages(tmp_path / "here", (4, 3), np.array([4, 0, 2]))
+    assert np.array_equal(ray.get(ray.remote(lambda images: images[1:]).remote(images)), pixels[[0, 2]])
     check_reachable({tmp_path / "here"})
     check_reachable(set())
     unreadable = type(
