@@ -132,7 +132,14 @@ def _plain(name: str) -> str:
 
 
 def behind(model: nn.Module) -> list[str]:
-    """The names of a model's children after its backbone, which is the child with most modules."""
+    """The names of a model's children after its backbone, which is the child with most modules.
+
+    timm says itself which modules its classifiers are.
+    """
+    if (timm := getattr(model, "timm_model", None)) is not None:
+        found = timm.get_classifier()
+        heads = {id(each) for each in (found if isinstance(found, tuple | list | nn.ModuleList) else [found])}
+        return [name for name, module in model.named_modules() if id(module) in heads]
     names = [name for name, _ in model.named_children()]
     sizes = [sum(1 for _ in child.modules()) for child in model.children()]
     return names[sizes.index(max(sizes)) + 1 :] if names else []

@@ -4,6 +4,7 @@ The description may come from a stranger, so nothing is built that would load co
 memory.
 """
 
+import copy
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -106,6 +107,12 @@ def _compute_buffers(model: Any) -> None:
     ]
     if (needed := sum(module._buffers[key].nbytes for module, key in unset)) > MAX_COMPUTED_BYTES:
         raise BadInput(f"its buffers must take at most {MAX_COMPUTED_BYTES} bytes, but take {needed}")
+    timms = [(module, key) for module, key in unset if hasattr(module, "init_non_persistent_buffers")]
+    for module in {id(module): module for module, _ in timms}.values():
+        computed = copy.deepcopy(module).to_empty(device="cpu")  # it asks its parameters for their device
+        computed.init_non_persistent_buffers()
+        module._buffers.update({key: computed._buffers[key] for other, key in timms if other is module})
+    unset = [(module, key) for module, key in unset if module._buffers[key].is_meta]
     for module, key in unset:
         module._buffers[key] = torch.empty_like(module._buffers[key], device="cpu")
         module._is_hf_initialized = False
