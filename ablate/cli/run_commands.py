@@ -1,15 +1,17 @@
 """The commands on existing runs. Heavy modules are imported where they are used."""
 
+import re
 import shlex
 import shutil
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ablate.cli.console import print_line, print_rows, relative_path
 from ablate.cli.options import Json, LatestRun, RunFolder
-from ablate.errors import AblateError, BadInput, WriteFailed, unknown
+from ablate.errors import AblateError, BadInput, WriteFailed, short_repr, unknown
 from ablate.paths import local_path
 
 if TYPE_CHECKING:
@@ -173,6 +175,61 @@ def export(
         raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
+
+
+@app.command()
+def push(
+    source: Annotated[
+        Path,
+        typer.Argument(parser=local_path, metavar="RUN|DIR", help="A run's folder, or a packed model's."),
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="USER/NAME|./DIR", help="The repository, or a new folder to write it to.")
+    ],
+    trial: Annotated[
+        str | None, typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
+    ] = None,
+    max_size_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10**18, metavar="BYTES", help="Push the most accurate trial up to this size."
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="As the hub names it, such as apache-2.0.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only write the repository, to a new folder NAME.")
+    ] = False,
+) -> None:
+    """Publish a packed model on the Hugging Face hub.
+
+    The repository has the packed model and a card with the question, the front, the layers and where they
+    come from.
+
+    Example: ablate push RUN --max-size-bytes 1000000 --to USER/NAME --license apache-2.0
+    """
+    from ablate.integrations.hub import check_login, upload
+    from ablate.models.hub import is_hub_name
+    from ablate.reporting.repository import write_repository
+
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        rule = "--license must be an identifier of the hub, such as apache-2.0 or cc-by-4.0"
+        raise BadInput(f"{rule}, but got {short_repr(licence)}")
+    is_name = is_hub_name(to) and "@" not in to
+    if not is_name and not to.startswith((".", "/", "~")):
+        raise BadInput(f"--to must be USER/NAME, or a folder such as ./NAME, but got {short_repr(to)}")
+    options: Any = {"trial": trial, "max_size_bytes": max_size_bytes, "licence": licence}
+    if dry_run or not is_name:
+        folder = Path(to.rpartition("/")[2]) if is_name else local_path(to)
+        write_repository(source, folder, to if is_name else folder.name, **options)
+        print_line(f"The repository is in {relative_path(folder.absolute())}; nothing was uploaded")
+        return
+    check_login(to)
+    with tempfile.TemporaryDirectory(prefix="ablate-push-") as temporary:
+        write_repository(source, folder := Path(temporary) / "repository", to, **options)
+        print_line(upload(folder, to, private))
 
 
 @app.command()
