@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
-from ablate.cli import data_commands, doctor_commands, model_commands, run_commands, study_commands
+from ablate.cli import (
+    data_commands,
+    doctor_commands,
+    model_commands,
+    run_commands,
+    sharing_commands,
+    study_commands,
+)
 from ablate.cli.streams import guard_streams
 from ablate.errors import DISK, AblateError, BadInput, Interrupted, missing, short_repr
 from ablate.labels import one_line
@@ -19,7 +26,14 @@ from ablate.labels import one_line
 SUCCESS, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 app = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
-for commands in (study_commands, run_commands, model_commands, data_commands, doctor_commands):
+for commands in (
+    study_commands,
+    run_commands,
+    sharing_commands,
+    model_commands,
+    data_commands,
+    doctor_commands,
+):
     app.add_typer(commands.app)
 
 

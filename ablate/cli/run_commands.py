@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,8 @@ import typer
 
 from ablate.cli import completion
 from ablate.cli.console import print_line, print_rows, relative_path
-from ablate.cli.options import TRACKER, Json, LatestRun, RunFolder, tracker
+from ablate.cli.options import Json, LatestRun, RunFolder
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
-from ablate.labels import without_secrets
 from ablate.paths import local_path
 
 if TYPE_CHECKING:
@@ -199,65 +197,6 @@ def export(
         raise
     command = f"ablate bench {shlex.quote(str(to))}"
     print_line(f"Trial {exported} is in {relative_path(to.absolute())}; try `{command}`")
-
-
-@app.command()
-def track(
-    run: RunFolder,
-    to: Annotated[str, typer.Option(parser=tracker, metavar="TRACKER", help=f"Where to: {TRACKER}.")],
-) -> None:
-    """Show a run's trials in a tracker.
-
-    What the tracker has already is not sent again. The trials of a run that is still going on follow as they
-    end.
-
-    Example: ablate track RUN --to mlflow:http://127.0.0.1:5000
-    """
-    from ablate.runs.run import load_run
-    from ablate.tracking import follower
-    from ablate.tracking.destination import installed
-
-    loaded, where = load_run(run), installed(to)
-    try:
-        sent, hint = follower.track(loaded, where, is_over=lambda: not loaded.alive)
-    except BadInput:
-        raise
-    except Exception as error:  # each client has its own
-        raise AblateError(f"tracking to {where} failed: {follower.reason_of(error, where)}") from None
-    print_line(
-        f"{len(sent)} of {len(load_run(run).records)} trials were sent to {where}, which has all now: {hint}"
-    )
-
-
-@app.command("optuna")
-def optuna_storage(
-    run: RunFolder,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|URL",
-            help="Optuna's journal file, or the URL of a database.",
-            show_default="RUN/optuna.journal",
-        ),
-    ] = None,
-) -> None:
-    """Write a run as a study of Optuna, for optuna-dashboard.
-
-    What the storage has already is not written again. The trials of a run that is still going on follow as
-    they end.
-
-    Example: ablate optuna RUN
-    """
-    from ablate.runs.run import load_run
-    from ablate.search.optuna_mirror import mirror
-
-    loaded = load_run(run)
-    storage = relative_path(loaded.path / "optuna.journal") if to is None else to
-    command = f"optuna-dashboard {shlex.quote(without_secrets(storage))}"
-    if loaded.alive:
-        print_line(f"Following the run; see it with `{command}`")
-    added, total = mirror(loaded, storage, is_over=lambda: not loaded.alive, wait=time.sleep)
-    print_line(f"{added} trials were added, of {total} that may be on the front; see them with `{command}`")
 
 
 @app.command()

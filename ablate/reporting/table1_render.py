@@ -123,13 +123,14 @@ def _csv(table: Table1) -> str:
 def _markdown(table: Table1) -> str:
     heads = ["model", *(HEADS[name] for name in _columns(table))]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *_body(table)]
-    rows = [" | ".join(map(_in_markdown, cells)) for cells in lines]
+    rows = [" | ".join(map(in_markdown, cells)) for cells in lines]
     body = "\n".join(f"| {row} |" for row in rows)
-    notes = "\n".join(f"- {_in_markdown(note)}" for note in table.notes)
+    notes = "\n".join(f"- {in_markdown(note)}" for note in table.notes)
     return f"{body}\n\n{LEGEND}.\n\n{notes}\n"
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
+    """Write a text so that Markdown shows it as it is, on one line."""
     return MARKDOWN.sub(r"\\\1", one_line(text))
 
 
