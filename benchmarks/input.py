@@ -5,7 +5,7 @@
 JPEGs of 500 x 375 pixels in a Parquet file become 224 x 224 in a memory-mapped file, as images larger than
 memory do, and are read from it in batches of 64: from memory, and from the disk once the system has let its
 copy go. Policies and random erasing change batches of 64 on one thread. Rates are by CPU time, which other
-load does not change; only reading from the disk is by the clock. Medians. Writes
+load changes less than the clock; only reading from the disk is by the clock. Medians. Writes
 results/input-<processor>.json.
 """
 
