@@ -22,6 +22,7 @@ from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.engine.predict import predict
 from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
+from ablate.quantization.packed_header import FIELD, of_config
 from ablate.quantization.packed_model import load_preprocess, read
 
 HEADER, TENSORS = "config.json", "model.safetensors"
@@ -125,7 +126,7 @@ class Target:
         model = load_packed(self.folder)
         with torch.inference_mode():
             out = logits(model, self.pixels)
-        data, original = json.loads(files[HEADER]), json.loads(self.files[base][HEADER])
+        data, original = (of_config(json.loads(each[HEADER])) for each in (files, self.files[base]))
         if not same({key: value for key, value in data.items() if value is not None}, header.model_dump()):
             raise Wrong("the header is not held as it stands in the file")
         if not fresh and files != self.files[base]:
@@ -168,6 +169,9 @@ def _spelled(data: Any) -> bytes:
 
 
 def _signed(data: Any, tensors: bytes) -> bytes:
-    """A header with the digest that fits."""
-    plain = {key: value for key, value in data.items() if key != "sha256"}
-    return _spelled(plain | {"sha256": hashlib.sha256(_spelled(plain) + tensors).hexdigest()})
+    """A configuration with the digest that fits."""
+    if isinstance(own := data.get(FIELD), dict):
+        plain = {key: value for key, value in of_config(data).items() if key != "sha256"}
+        digest = hashlib.sha256(_spelled(plain) + tensors).hexdigest()
+        data = {**data, FIELD: {**own, "sha256": digest}}
+    return _spelled(data)

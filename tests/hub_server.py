@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(200, files[file], ETag=etag, X_Repo_Commit=commit)
 
     def do_PUT(self):
-        content = self.rfile.read(int(self.headers["Content-Length"]))
+        content = self._content()
         oid = self.path.rpartition("/")[2]
         if hashlib.sha256(content).hexdigest() != oid:
             return self.answer(400)

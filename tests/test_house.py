@@ -63,6 +63,7 @@ def test_exported_names():
         "Resources",
         "SpaceSpec",
         "StudySpec",
+        "calibrate_",
         "check_study",
         "load_packed",
         "load_run",

@@ -76,7 +76,10 @@ def test_the_wheel(built, tmp_path):
     rows = {(row["kind"], row["name"]) for row in json.loads(listed)}
     spaces = {("space", path.stem) for path in (ROOT / "search_spaces").glob("*.toml")}
     models = {("model", name) for name in ("vit-micro", "vit-micro-200ep", *builtin.KNOWN)}
-    datasets = {("dataset", name) for name in (*BUNDLED, "cifar10", "imagefolder:PATH", "MODULE:NAME")}
+    datasets = {
+        ("dataset", name)
+        for name in (*BUNDLED, "cifar10", "cifar100", "imagefolder:PATH", "hf:NAME", "MODULE:NAME")
+    }
     studies = {("study", path.stem) for path in (ROOT / "studies").glob("*.toml")}
     assert spaces | studies | models | datasets == rows
     loaded = python("import ablate.data.datasets as d; print(d.__file__, len(d.load('cifar10-mini').train))")

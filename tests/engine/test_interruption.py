@@ -3,8 +3,6 @@
 import signal
 import time
 
-import pytest
-
 from ablate.engine import interruption
 from ablate.engine.interruption import interruptible
 
@@ -42,5 +40,3 @@ def test_the_handlers_are_those_before_afterwards(monkeypatch):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     interrupted(monkeypatch, 60, 2)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)

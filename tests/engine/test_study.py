@@ -327,7 +327,7 @@ def test_a_ctrl_c_while_the_last_tables_are_written_says_how_to_go_on(finished):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="ablate resume"):
-        study_commands._run(start, RayOptions(), 0.5, True)
+        study_commands._run(start, RayOptions(), 0.5, None, True)
 
 
 @pytest.mark.slow

@@ -23,7 +23,14 @@ from ablate.runs.ledger import read
 from ablate.runs.record import blank_record
 
 WALL = ("train_seconds", "started_at")
-PUBLIC = {"ray", "ray.tune", "ray.tune.search", "ray.util.metrics", "ray.exceptions"}
+PUBLIC = {
+    "ray",
+    "ray.tune",
+    "ray.tune.search",
+    "ray.util.metrics",
+    "ray.util.scheduling_strategies",
+    "ray.exceptions",
+}
 
 
 @pytest.fixture

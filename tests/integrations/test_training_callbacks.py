@@ -143,5 +143,5 @@ def test_the_examples_run(example, tmp_path):
     command = [sys.executable, EXAMPLES / example, "--steps", "2", "--out", tmp_path / "packed"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "of 250 validation images" in done.stdout and load_packed(tmp_path / "packed")
+    assert "of 1000 validation images" in done.stdout and load_packed(tmp_path / "packed")
     assert {file.name for file in tmp_path.iterdir()} <= {"packed", "trainer_output"}

@@ -148,7 +148,7 @@ def test_the_layer_table_adds_up():
     table = layer_table(
         model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu")
     )
-    assert set(table.layers) == set(linear_layers(model)) and "unused" not in table.layers
+    assert {*table.layers} == {*linear_layers(model), "vit.embeddings.patch_embeddings.projection"}
     assert LatencyTable.restore(json.loads(json.dumps(table.dump()))) == table
     whole = measure(model.eval(), (32, 32), seconds=0.5).median_ms
     assert table.sum({}) == pytest.approx(whole, rel=1)  # the machine is noisy, but not by that much
