@@ -1,4 +1,4 @@
-"""Writes the URLs of the publishing repository to pyproject.toml: python .ci/project_urls.py REPOSITORY_URL"""
+"""Writes the URLs of the publishing repository to pyproject.toml: .ci/project_urls.py REPOSITORY_URL"""
 
 import sys
 from pathlib import Path

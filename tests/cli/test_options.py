@@ -104,7 +104,8 @@ REQUIRED = {
 }
 TEXTS = {  # what is no path, and what may be one
     *("objectives", "sampler", "early_stopping_over", "trial", "form", "name", "kind", "address"),
-    *("dashboard_host", "study", "space", "model", "data", "storage", "track", "to", "set_field", "licence"),
+    *("dashboard_host", "study", "space", "model", "data", "storage", "track", "to", "set_field"),
+    *("licence", "directory"),
 }
 
 
