@@ -374,4 +374,44 @@ def faults() -> Iterator[Sentence]:
     )
 
 
-PARTS = (demo, ladder, data, final, backbones, sensitivity, micro, recipes, sizes, steps, searches, faults)
+def dose() -> Iterator[Sentence]:
+    """Four arms at two lengths: eight gaps, whose intervals hold together."""
+    run, lengths, kept = "dose/200ep", (2, 8), {"initialise": "checkpoint"}
+    arms: dict[str, Fields] = {
+        name: {"weights": name, **kept} for name in ("full", "int8", "ternary", "binary")
+    }
+    arms["random"] = {"weights": "binary", "initialise": "quantized layers at random"}
+    by_arm = {name: [arm(run, {**fields, "epochs": n}) for n in lengths] for name, fields in arms.items()}
+    full = by_arm.pop("full")
+    gaps = {name: [less(a, b, 8) for a, b in zip(full, low, strict=True)] for name, low in by_arm.items()}
+    folder, (short, long) = f"results/{run}", gaps["binary"]
+    words = "less accurate than full precision after 64 updates, and"
+    yield Sentence("README.md", folder, f"a binary encoder is {short.of('points')} {words} {long} after 256")
+    yield Sentence("README.md", folder, "A ternary one is {} and {} points behind".format(*gaps["ternary"]))
+    assert all(abs(each.mean) < 0.5 for each in gaps["int8"])
+    results = "docs/results.md"
+    yield Sentence(results, folder, "| full precision: accuracy | {} | {} |".format(*map(percent, full)))
+    for name, words in {**dict.fromkeys(gaps, ""), "random": "binary, from random layers"}.items():
+        yield Sentence(results, folder, "| {} | {} | {} |".format(words or name, *gaps[name]))
+    first, last = (percent(each).removesuffix(" %") for each in by_arm["random"])
+    kept_weights = [less(a, b).mean for a, b in zip(by_arm["binary"], by_arm["random"], strict=True)]
+    words = f"has {first} and {last} %, {kept_weights[0]:.1f} and {kept_weights[1]:.1f} points less"
+    yield Sentence(results, folder, words)
+    yield Sentence(results, folder, f"full precision gains {less(full[1], full[0]).mean:.1f} points")
+
+
+PARTS = (
+    demo,
+    dose,
+    ladder,
+    data,
+    final,
+    backbones,
+    sensitivity,
+    micro,
+    recipes,
+    sizes,
+    steps,
+    searches,
+    faults,
+)
