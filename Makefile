@@ -1,4 +1,4 @@
-# make demo: install and search. make check: all that needs no minute. make test: the tests of about ten minutes.
+# make demo: install and search. make check: all that is quick. make test: the tests of about a quarter of an hour.
 # make test-slow: those that take longer; make test-all: both, as CI runs them.
 PYTHON ?= python3
 BIN = .venv/bin

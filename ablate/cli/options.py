@@ -69,6 +69,13 @@ MaxFailed = Annotated[
 ]
 
 
+OfTrial = Annotated[str | None, typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")]
+UpToSize = Annotated[
+    int | None,
+    typer.Option(min=1, max=10**18, metavar="BYTES", help="Take the most accurate trial up to this size."),
+]
+
+
 def tracker(text: str) -> str:
     """A tracker's name and place, which may be wrong. Raises BadInput."""
     destination(text)

@@ -9,7 +9,7 @@ import typer
 
 from ablate.cli import completion
 from ablate.cli.console import print_line, print_rows, relative_path
-from ablate.cli.options import Json, LatestRun, RunFolder
+from ablate.cli.options import Json, LatestRun, OfTrial, RunFolder, UpToSize
 from ablate.errors import AblateError, BadInput, WriteFailed, unknown
 from ablate.paths import local_path
 
@@ -156,15 +156,8 @@ def export(
     to: Annotated[
         Path, typer.Option(parser=local_path, metavar="DIR", help="A new folder for the packed model.")
     ],
-    trial: Annotated[
-        str | None, typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
-    ] = None,
-    max_size_bytes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=10**18, metavar="BYTES", help="Export the most accurate trial up to this size."
-        ),
-    ] = None,
+    trial: OfTrial = None,
+    max_size_bytes: UpToSize = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx, for onnxruntime.")] = False,
     openvino: Annotated[
         bool, typer.Option("--openvino", help="Also write model.xml and model.bin, for OpenVINO.")

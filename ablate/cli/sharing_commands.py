@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ablate.cli.console import print_line, relative_path
-from ablate.cli.options import TRACKER, RunFolder, tracker
+from ablate.cli.options import TRACKER, OfTrial, RunFolder, UpToSize, tracker
 from ablate.errors import AblateError, BadInput, short_repr
 from ablate.labels import without_secrets
 from ablate.paths import local_path
@@ -86,15 +86,8 @@ def push(
     to: Annotated[
         str, typer.Option(metavar="USER/NAME|./DIR", help="The repository, or a new folder to write it to.")
     ],
-    trial: Annotated[
-        str | None, typer.Option(metavar="ID", help="The trial's id, or the beginning of it.")
-    ] = None,
-    max_size_bytes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=10**18, metavar="BYTES", help="Push the most accurate trial up to this size."
-        ),
-    ] = None,
+    trial: OfTrial = None,
+    max_size_bytes: UpToSize = None,
     licence: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="As the hub names it, such as apache-2.0.")
     ] = None,

@@ -53,46 +53,56 @@ def bench(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if with_peers and device.type == "cuda":
         raise BadInput("peers are measured on a CPU, but torch has found a GPU; set CUDA_VISIBLE_DEVICES=''")
-    size = packed_model.load_preprocess(directory).size
-    twin = _twin(directory, device)
-    packed, disk = packed_model.load_packed(directory).to(device), _disk_bytes(directory)
-    fused = packed_model.load_packed(directory)
-    replaced = 0 if device.type == "cuda" else fuse_(fused, always=True)
-    models = {
-        "packed": packed,
-        **({"packed, fused": fused} if replaced else {}),
-        "packed, bfloat16": copy.deepcopy(packed).bfloat16(),
-        "full, float32": twin,
-        "full, bfloat16": copy.deepcopy(twin).bfloat16(),
-    }
-    sizes: dict[str, int | None] = {
-        name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()
-    }
-    if compiled:
-        for name, model in [*models.items()]:
-            if model is fused:  # compiled in parts already
-                continue
-            models[f"{name}, compiled"] = (copied := copy.deepcopy(model))
-            sizes[f"{name}, compiled"] = sizes[name]
-            copied.compile(dynamic=False, options={"freezing": True})  # the weights are constants
-    with tempfile.TemporaryDirectory() as folder:
-        others, missing = peers(directory, twin, size, folder) if with_peers else ({}, [])
-    if missing:
-        advice = f"pip install {' '.join(missing)}"
-        log.warning("Not installed, and so not measured: %s; %s", ", ".join(missing), advice)
-    sizes |= {name: getattr(model, "file_bytes", None) for name, model in others.items()}
+    size, twin = packed_model.load_preprocess(directory).size, _twin(directory, device)
+    models, disk = _models(directory, twin, compiled), _disk_bytes(directory)
+    sizes = {name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()}
+    others = _peers(directory, twin, size) if with_peers else {}
     rows = []
     for name, model in (models | others).items():
-        memory = None if name in others else memory_bytes(model)
-        row: dict[str, Any] = {"model": name, "size_bytes": sizes[name], "memory_bytes": memory}
+        row: dict[str, Any] = {
+            "model": name,
+            "size_bytes": sizes.get(name, getattr(model, "file_bytes", None)),
+        }
+        row["memory_bytes"] = None if name in others else memory_bytes(model)
         for batch in batches:
             dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
             timing = measure(model, size, batch, seconds=seconds, dtype=dtype)
             row[f"latency_ms at batch {batch}"] = timing.median_ms
             row[f"p95_ms at batch {batch}"] = timing.p95_ms
             row[f"n at batch {batch}"] = timing.n
-        rows.append(row | {"threads": timing.threads, "device": timing.device})
+        rows.append(row | {"threads": torch.get_num_threads(), "device": device.type})
     return rows
+
+
+def _models(directory: Path, twin: nn.Module, compiled: bool) -> dict[str, nn.Module]:
+    """The packed model and its twin, each in float32 and in bfloat16, and compiled or fused on top."""
+    device = next(twin.parameters()).device
+    packed = packed_model.load_packed(directory).to(device)
+    models: dict[str, nn.Module] = {
+        "packed": packed,
+        "packed, bfloat16": copy.deepcopy(packed).bfloat16(),
+        "full, float32": twin,
+        "full, bfloat16": copy.deepcopy(twin).bfloat16(),
+    }
+    if compiled:
+        models |= {f"{name}, compiled": copy.deepcopy(model) for name, model in models.items()}
+        for name, model in models.items():
+            if name.endswith("compiled"):
+                model.compile(dynamic=False, options={"freezing": True})  # the weights are constants
+    fused = packed_model.load_packed(directory)
+    if device.type == "cpu" and fuse_(fused, always=True):
+        models["packed, fused"] = fused
+    return models
+
+
+def _peers(directory: Path, twin: nn.Module, size: tuple[int, int]) -> dict[str, nn.Module]:
+    """What other libraries make of both; a warning names those that are not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        others, missing = peers(directory, twin, size, folder)
+    if missing:
+        advice = f"pip install {' '.join(missing)}"
+        log.warning("Not installed, and so not measured: %s; %s", ", ".join(missing), advice)
+    return others
 
 
 def _twin(directory: str | Path, device: torch.device) -> nn.Module:

@@ -152,7 +152,7 @@ class BitLinear(nn.Linear):
         if self.spec.weights == "binary" and "weight_mask" in self._buffers:
             rule = "binary weights are -1 or 1 and must not be pruned, but torch.nn.utils.prune was used"
             raise BadInput(f"{rule}; make the layer ternary, or remove its pruning")
-        if self.static is not None and self.static.calibrating:
+        if self.static is not None and self.static.wants(self.training):
             self.static.calibrate(self._normed(x))
         if self.training:
             return self._rounded(x)

@@ -34,7 +34,7 @@ class StaticScale(nn.Module):
         gamma: The range that was calibrated (figures 4 and 5), (1,).
         offset: eta of figure 5, (1,); 0 when levels are signed.
         gain: The trained factor of gamma, (1,). It begins at 1, so that one learning rate suits all layers.
-        calibrating: Whether the next input calibrates it.
+        calibrating: Whether the next input calibrates it, in evaluation too.
     """
 
     gamma: Tensor
@@ -53,7 +53,7 @@ class StaticScale(nn.Module):
     def forward(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """The scale gamma / Qb and the offset of the levels, both (1,)."""
         if not self.is_calibrated and not self.gamma.is_meta:
-            rule = "a static activation scale must be calibrated before it is used"
+            rule = "a static activation scale must be calibrated before it is evaluated"
             raise BadInput(f"{rule}; call ablate.calibrate_(model, images) with some training images")
         scale = self.gamma * self.gain.abs() / _q_b(self.bits)
         return scale.to(dtype), self.offset.to(dtype)
@@ -73,6 +73,10 @@ class StaticScale(nn.Module):
             slope = slope / math.sqrt(x.shape[-1] * _q_b(self.bits))  # LSQ section 2.2
         value = value + slope * (scale - scale.detach())
         return straight_through(x, value.to(x.dtype), inside if self.clipped else None)
+
+    def wants(self, training: bool) -> bool:
+        """Whether the next input calibrates it: `calibrate_` says so, or it is the first one in training."""
+        return self.calibrating or (training and not self.is_calibrated and not self.gamma.is_meta)
 
     def calibrate(self, x: Tensor) -> None:
         """Set gamma and the offset for an input (..., features), by the spec's rule."""
@@ -105,7 +109,8 @@ def calibrate_(model: nn.Module, images: Tensor) -> int:
     """Calibrate the static activation scales of a quantized model, one layer after the other.
 
     A layer sees its input as the quantized layers before it give it. Scales that have been calibrated
-    already are calibrated again, and what they have learned is dropped.
+    already are calibrated again, and what they have learned is dropped. Without this call the first batch of
+    a training calibrates them, as in LSQ.
 
     Args:
         model: Changed in place; in the mode that it was in afterwards.

@@ -79,6 +79,8 @@ def _shown_tables(name: str, finding: Finding) -> dict[str, pd.DataFrame]:
         table = tables["confusion"]
         wrong = table[(table["label"] != table["predicted"]) & (table["count"] > 0)]
         return {"confusion": wrong.sort_values("count", ascending=False, kind="stable")}
+    if name == "differences":  # their names say the level
+        return {name: tables[name].drop(columns="level")}
     if name == "volume":
         names = ("verdicts", "gaps", "needed", "bought")
         return {key: tables[key].drop(columns="sentence", errors="ignore") for key in names}

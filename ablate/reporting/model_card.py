@@ -106,7 +106,7 @@ def _question(run: Run, trial: str) -> str:
     record: Any = records.loc[[trial]].iloc[-1]
     lines = [f"## Question\n\n{in_markdown(' '.join(study.question.split()))}\n"]
     lines.append(
-        f"Model {_named(study.model)}, images {_named(study.data)}. This is trial `{trial}` of the study:"
+        f"Model {_named(study.model)}, images {_named(study.data)}. This is trial `{trial}` of the study, by layer group:"
     )
     lines.append(f"{in_markdown(describe_layers(record['spec']))}; seed {record['seed']}.\n")
     rows = [("accuracy", images_of(False), record["accuracy"])]
@@ -132,7 +132,7 @@ def _front(run: Run, finding: Finding) -> list[str]:
         for row in trials.to_dict("records")
     )
     return [
-        f"## Front\n\n{in_markdown(finding.sentence)} One seed a trial, {images_of(False)}.\n",
+        f"## Front\n\n{in_markdown(finding.sentence)} One seed a trial, on {images_of(False)}.\n",
         "![The trials of the study and their front](front.png)\n",
         _table(["trial", "layers", *objectives], rows),
     ]
@@ -167,12 +167,13 @@ def _layers(header: Header) -> str:
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name, spec in header.layers.items():
         bits = "float" if spec.activation_bits is None else f"{spec.activation_bits} bit"
-        what = (spec.weights, bits, str(spec.beta), spec.beta_per)
+        scale = "-" if spec.activation_bits is None else spec.activation_scale
+        what = (spec.weights, bits, scale, str(spec.beta), spec.beta_per)
         number = re.search(r"\d+", name)
         key = name if number is None else f"{name[: number.start()]}N{name[number.end() :]}"
         groups.setdefault((key, what), []).append("" if number is None else number[0])
     rows = ([f"`{key}`", ", ".join(numbers), *what] for (key, what), numbers in groups.items())
-    heads = ["layer", "N", "weights", "activations", "beta", "beta per"]
+    heads = ["layer", "N", "weights", "activations", "their scale", "beta", "beta per"]
     return f"## Layers\n\nLayers that are not listed are in full precision.\n\n{_table(heads, rows)}"
 
 

@@ -45,7 +45,7 @@ def logits(environment, *names, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_names_revisions_and_what_is_refused(hub, tiny_vit, tmp_path):
     files = intact(tiny_vit, tmp_path / "first")
     model = load_packed(tmp_path / "first")

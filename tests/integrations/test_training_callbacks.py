@@ -135,7 +135,7 @@ def test_a_training_without_end_has_no_lambda(tiny_vit, tmp_path):
         )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["hf_trainer.py", "lightning_module.py"])
 def test_the_examples_run(example, tmp_path):
     if "lightning" in example:

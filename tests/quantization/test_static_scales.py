@@ -107,6 +107,16 @@ def test_a_scale_that_is_not_calibrated_is_refused_wherever_it_is_used(tmp_path)
     assert logits(model.eval(), pixels(1)).equal(logits(again.eval(), pixels(1)))
 
 
+def test_the_first_batch_of_a_training_calibrates_it():
+    model, images = full(), pixels(4)
+    quantize_(model, {"*attention*": LayerSpec(weights="ternary", activation_scale="static")})
+    logits(model.train(), images)
+    ranges = [layer.static.gamma.clone() for layer in layers(model)]
+    logits(model, 2 * images)
+    assert [layer.static.gamma for layer in layers(model)] == ranges  # and no later one
+    assert logits(model.eval(), images).isfinite().all()
+
+
 @pytest.mark.parametrize("fields", [{}, {"signed": False, "activation_bits": 4}, {"activation_bits": 1}])
 def test_what_has_been_learned_is_packed_and_its_bytes_are_counted(fields, tmp_path):
     model = model_of(**fields)

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from tiny_training import PLAIN, net, splits, trained
+from tiny_training import check_goes_on, check_packed, net, trained
 
-from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial
+from ablate import BitLinear, LayerSpec, quantize_, run_trial
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.training.initialisation import initialise
 from ablate.training.optim import optimizer_of
-from ablate.training.trainer import evaluate, train
 from ablate.training.trial import build, load_data, prepare, trial_id
 
 LEARNED = LayerSpec(weights="binary", beta="learned")
@@ -42,22 +41,11 @@ def test_it_is_trained_without_weight_decay():
 def test_it_changes_in_training_and_is_what_is_evaluated_and_packed(recipe, tmp_path):
     epochs, model = trained(learned_net(beta_per="channel"), **recipe)
     assert all((gain != 1).any() for gain in gains(model))
-    again = evaluate(model, splits(), PLAIN)
-    assert again.loss == epochs[-1].loss
-    with pytest.warns(UserWarning, match="skeleton"):
-        pack(model, tmp_path)
-    packed = load_packed(tmp_path, net("full"))
-    pixels = PLAIN(torch.from_numpy(splits().images.transpose(0, 3, 1, 2).copy()))
-    assert torch.equal(packed(pixels), torch.from_numpy(again.logits))
+    check_packed(model, epochs[-1].loss, tmp_path)
 
 
 def test_an_interrupted_training_goes_on_with_it():
-    recipe = Recipe(epochs=3, batch_size=16, bf16=False, augment=False, ema=0.5)
-    whole = [*train(one := learned_net(), splits(), splits(), recipe, PLAIN, 0)]
-    first = next(train(learned_net(), splits(), splits(), recipe, PLAIN, 0))
-    rest = [*train(other := learned_net(), splits(), splits(), recipe, PLAIN, 0, state=first.state)]
-    assert [epoch.loss for epoch in rest] == [epoch.loss for epoch in whole[1:]]
-    assert all(map(torch.equal, gains(one), gains(other)))
+    check_goes_on(learned_net, gains)
 
 
 def test_parts_that_begin_at_random_begin_at_one(tiny_vit):

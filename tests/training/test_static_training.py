@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny_training import PLAIN, net, splits, trained
+from tiny_training import check_goes_on, check_packed, net, trained
 
-from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, run_trial
+from ablate import BitLinear, LayerSpec, quantize_, run_trial
 from ablate.config.trial_spec import Recipe, TrialSpec
-from ablate.training.trainer import evaluate, train
 
 STATIC = LayerSpec(weights="binary", activation_scale="static")
 
@@ -32,22 +31,11 @@ def test_it_is_learned_and_is_what_is_evaluated_and_packed(recipe, signed, tmp_p
     epochs, model = trained(static_net(signed=signed), **recipe)
     layers = [module for module in model.modules() if isinstance(module, BitLinear)]
     assert all(layer.static.gain != 1 for layer in layers)
-    again = evaluate(model, splits(), PLAIN)
-    assert again.loss == epochs[-1].loss
-    with pytest.warns(UserWarning, match="skeleton"):
-        pack(model, tmp_path)
-    packed = load_packed(tmp_path, net("full"))
-    pixels = PLAIN(torch.from_numpy(splits().images.transpose(0, 3, 1, 2).copy()))
-    assert torch.equal(packed(pixels), torch.from_numpy(again.logits))
+    check_packed(model, epochs[-1].loss, tmp_path)
 
 
 def test_an_interrupted_training_goes_on_with_it():
-    recipe = Recipe(epochs=3, batch_size=16, bf16=False, augment=False, ema=0.5)
-    whole = [*train(one := static_net(), splits(), splits(), recipe, PLAIN, 0)]
-    first = next(train(static_net(), splits(), splits(), recipe, PLAIN, 0))
-    rest = [*train(other := static_net(), splits(), splits(), recipe, PLAIN, 0, state=first.state)]
-    assert [epoch.loss for epoch in rest] == [epoch.loss for epoch in whole[1:]]
-    assert all(map(torch.equal, scales(one), scales(other)))
+    check_goes_on(static_net, scales)
 
 
 @pytest.mark.long
