@@ -105,9 +105,8 @@ def _question(run: Run, trial: str) -> str:
     study, records = run.study, run.records.set_index("trial_id")
     record: Any = records.loc[[trial]].iloc[-1]
     lines = [f"## Question\n\n{in_markdown(' '.join(study.question.split()))}\n"]
-    lines.append(
-        f"Model {_named(study.model)}, images {_named(study.data)}. This is trial `{trial}` of the study, by layer group:"
-    )
+    trained = f"Model {_named(study.model)}, images {_named(study.data)}."
+    lines.append(f"{trained} This is trial `{trial}` of the study, by layer group:")
     lines.append(f"{in_markdown(describe_layers(record['spec']))}; seed {record['seed']}.\n")
     rows = [("accuracy", images_of(False), record["accuracy"])]
     if pd.notna(record["test_accuracy"]):
