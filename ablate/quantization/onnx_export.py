@@ -2,10 +2,13 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.onnx.ops import symbolic as op
+from torch.overrides import TorchFunctionMode
 
 from ablate.errors import BadInput
 from ablate.models.loading import Logits
@@ -47,7 +50,7 @@ def onnx_bytes(directory: str | Path) -> bytes:
         if isinstance(layer, IntegerLinear):
             _quantize_in_graph(layer)
     pixels = torch.zeros(2, 3, *load_preprocess(directory).size)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _PlainAttention():
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
             model,
@@ -66,32 +69,80 @@ def onnx_bytes(directory: str | Path) -> bytes:
     return proto.SerializeToString()
 
 
+class _PlainAttention(TorchFunctionMode):
+    """Computes attention as two products and a softmax, which runtimes fuse.
+
+    The exporter's own graph also looks for rows that a mask leaves empty.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and (plain := _attention(*args, **kwargs)) is not None:
+            return plain
+        return func(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """softmax(q k^T * scale + mask) v, (..., tokens, head_dim); None for what else torch's function does."""
+    if is_causal or enable_gqa:
+        return None
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
+    return torch.softmax(scores if attn_mask is None else scores + attn_mask, -1) @ value
+
+
 def _quantize_in_graph(layer: IntegerLinear) -> None:
     """Give a layer the product of integers that runtimes recognise: QuantizeLinear, DequantizeLinear, MatMul.
 
-    The levels are integers already, so their scale here is 1 and no value changes. A layer with static scales
-    would have its own scale there. MatMulInteger would do for onnxruntime alone: OpenVINO computes it in
-    float32. Activations are uint8, since onnxruntime leaves int8 ones in float32 where layers share them.
-    int8 weights are the sum of two halves: without VNNI, x86 adds two products in int16, which weights above
-    64 overflow.
+    A static scale and the weights' are those of these nodes, so that a runtime fuses them with the product
+    and the bias. Other levels are integers already: their scale here is 1 and no value changes. MatMulInteger
+    would do for onnxruntime alone: OpenVINO computes it in float32. Activations are uint8, since onnxruntime
+    leaves int8 ones in float32 where layers share them. int8 weights are the sum of two halves: without VNNI,
+    x86 adds two products in int16, which weights above 64 overflow.
     """
     layer.levels, layer.halved, layer.floats = layer.integers(), False, False
-    if layer.spec.activation_bits is None:
+    bits, signed = layer.spec.activation_bits, layer.spec.signed
+    if bits is None:
         return
     layer.levels = layer.levels.t().contiguous()  # (in, out)
-    one, zero = torch.tensor(1.0), torch.tensor(128 if layer.spec.signed else 0, dtype=torch.uint8)
+    one, zero = torch.tensor(1.0), torch.tensor(128 if signed else 0, dtype=torch.uint8)
 
-    def dequantized(integers: Tensor, *zero: Tensor) -> Tensor:
-        return op("DequantizeLinear", (integers, one, *zero), dtype=torch.float32, shape=integers.shape)
+    def dequantized(integers: Tensor, scale: Tensor, *zero: Tensor) -> Tensor:  # a scale, or one a column
+        return op("DequantizeLinear", (integers, scale, *zero), dtype=torch.float32, shape=integers.shape)
 
-    def product(levels: Tensor) -> Tensor:
-        integers = op("QuantizeLinear", (levels, one, zero), dtype=torch.uint8, shape=levels.shape)
-        activations = dequantized(integers, zero)
+    def product(x: Tensor, step: Tensor, beta: Tensor) -> Tensor:
+        integers = op("QuantizeLinear", (x, step, zero), dtype=torch.uint8, shape=x.shape)
+        activations = dequantized(integers, step, zero)
         if layer.spec.weights != "int8":
-            return activations @ dequantized(layer.levels)
+            return activations @ dequantized(layer.levels, beta)
         half = (layer.levels.float() / 2).floor()
         rest = layer.levels.float() - half
-        first, second = (activations @ dequantized(part.to(torch.int8)) for part in (half, rest))
+        first, second = (activations @ dequantized(part.to(torch.int8), beta) for part in (half, rest))
         return first + second
 
-    layer._product = product  # type: ignore[method-assign]
+    if layer.static is None or bits == 1:
+        layer._product = lambda levels: product(levels, one, one)  # type: ignore[method-assign]
+        return
+    step, offset = layer.static  # ()
+    q_b = 2 ** (bits - 1)  # Fig. 4
+    low, high = float((1 - q_b) * step if signed else 0), float((q_b - 1) * step)
+    beta = layer.beta.squeeze() if len(layer.beta) == 1 else layer.beta
+
+    def exact(x: Tensor) -> Tensor:
+        x = layer._normed(x)
+        y = product((x if signed else x - offset).clamp(low, high), step, beta)
+        if not signed:
+            y = y + offset * layer.row_sums  # undoes Fig. 5
+        return y if layer.bias is None else y + layer.bias
+
+    layer._exact = exact  # type: ignore[method-assign]

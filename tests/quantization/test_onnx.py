@@ -21,7 +21,10 @@ from ablate.quantization.packed_model import load_preprocess
 LAYERS = {  # four layers of attention in a block, and two of its MLP
     "vit.layers.0.attention*": LayerSpec(weights="ternary", beta_per="channel", activation_scale="static"),
     "vit.layers.0.mlp*": LayerSpec(weights="int4", activation_bits=1, norm=True),
-    "vit.layers.1.attention*": LayerSpec(weights="int8", signed=False, activation_scale="tensor"),
+    "vit.layers.1.attention.[qk]*": LayerSpec(weights="int8", signed=False, activation_scale="tensor"),
+    "vit.layers.1.attention.[vo]*": LayerSpec(
+        weights="int8", signed=False, activation_scale="static", activation_bits=6
+    ),
     "vit.layers.1.mlp*": LayerSpec(weights="binary", activation_bits=None),
 }
 PRODUCTS = 4 + 2 + 2 * 4  # of integers: int8 weights are the sum of two halves
