@@ -72,6 +72,7 @@ def test_the_repository_of_a_run(run, tmp_path):
         "![The trials of the study and their front](front.png)",
         "1 binary, 1 ternary",
         "2 of 2 complete trials are on the front",
+        "| trial | layers | accuracy | size |",
         "| 3 | 54.0% (50.4% to 57.6%) | 50.0% (46.4% to 53.6%) |",
         "| `vit.layers.N.mlp.fc1` | 0, 1 | ternary | 8 bit |",
         header_of(files)["sha256"],
