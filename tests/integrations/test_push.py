@@ -69,7 +69,7 @@ def test_the_repository_of_a_run(run, tmp_path):
         'model = load_packed("small")',
         "which \\| layers, and why?",
         "| accuracy | the validation images | 52.0% |",
-        "![The trials of the study and their front](front.png)",
+        "![The trials of the study and their front](front.png)\n\n![Precision of each layer group in",
         "1 binary, 1 ternary",
         "2 of 2 complete trials are on the front",
         "| trial | layers | accuracy | size |",
