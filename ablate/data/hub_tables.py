@@ -41,7 +41,7 @@ def tables(where: str, config: str | None) -> Tables:
         raise BadInput(f"hf:NAME and hf:PATH need the extra ablate-vit[hub]; {advice}") from None
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it raises as well
     try:
         found = _local(Path(where)) if where.startswith("/") else _of_hub(where, config)
     except BadInput:
@@ -62,7 +62,11 @@ def _local(path: Path) -> Any:
         rule = f"hf:PATH must be a folder or a .parquet file, but {str(path)!r} {fault}"
         raise BadInput(f"{rule}; give one, or hf:NAME for a dataset of the Hugging Face hub")
     if any((path / name).exists() for name in SAVED):
-        return datasets.load_from_disk(str(path))
+        try:
+            return datasets.load_from_disk(str(path))
+        except IndexError:  # all that `datasets` says
+            rule = f"every split must have images, but one in {str(path)!r} has none"
+            raise BadInput(f"{rule}; save the dataset without it") from None
     return datasets.load_dataset(str(path))
 
 

@@ -18,6 +18,10 @@ from ablate.errors import BadInput, join_faults, short_repr, unknown
 HIDDEN = (None, -1)  # labels that are not known; `datasets` writes -1
 Kind = Literal["image", "label"]
 TYPES: dict[Kind, str] = {"image": "Image", "label": "ClassLabel"}  # of `datasets`
+HOLDS: dict[Kind, str] = {
+    "image": "the images, as datasets.Image or as bytes of files",
+    "label": "the labels, as classes, texts or whole numbers",
+}
 USUAL: dict[Kind, tuple[str, ...]] = {  # names of columns of other types
     "image": ("image", "img", "images", "jpg", "png"),
     "label": ("label", "labels", "class", "target", "cls"),
@@ -89,8 +93,8 @@ def column_of(kind: Kind, chosen: Tables, options: Options) -> str:
         candidates = sure or [name for name in possible if name in USUAL[kind]]
     if len(candidates) != 1:
         columns = ", ".join(f"{name} ({_type(feature)})" for name, feature in features.items())
-        example = candidates[0] if candidates else "NAME"
-        raise BadInput(f"one column must hold the {kind}s, but there are: {columns}; give ?{kind}={example}")
+        advice = f"give ?{kind}={(candidates or possible)[0]}" if possible else "save it with such a column"
+        raise BadInput(f"one column must hold {HOLDS[kind]}, but there are: {columns}; {advice}")
     name = candidates[0]
     for split, table in chosen.items():
         if table.features.get(name) != features[name]:

@@ -99,9 +99,9 @@ class AblateQuantizer(HfQuantizer):
             quantize_(model, config.layers)
             config.layers = AblateConfig(**vars(model.config)[FIELD]).layers  # names in place of patterns
             return
-        stored = layout(model, config.layers, "float32")
+        stored, modules = layout(model, config.layers, "float32"), dict(model.named_modules())
         for name, spec in config.layers.items():
-            linear = model.get_submodule(name)
+            linear = modules.get(name)
             if not isinstance(linear, nn.Linear | nn.Conv2d):
                 raise BadInput(f"packed layers must be linear layers of the model, but {name[:80]!r} is none")
             shapes = {part: stored.get(f"{name}.{part}") for part in ("weight", "beta", "bias", "static")}

@@ -1,8 +1,10 @@
 """The same architecture as other libraries run it, for `ablate bench --peers`."""
 
 import copy
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -84,11 +86,23 @@ def _onnxruntime(graph: bytes, twin: nn.Module, size: tuple[int, int], folder: s
         torch.onnx.export(
             Logits(twin), example, full, dynamic_shapes=batch, external_data=False, verbose=False
         )
-        quantize_dynamic(full, int8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+        with _unlogged():
+            quantize_dynamic(full, int8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
     return {
         "onnxruntime, packed": peer(graph),
         "onnxruntime, its dynamic int8": peer(int8.read_bytes()),
     }
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Within the context the root logger prints nothing, and gets no handler that would repeat our log."""
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
 
 
 def _openvino(graph: bytes) -> dict[str, nn.Module]:

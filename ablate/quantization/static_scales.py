@@ -3,6 +3,7 @@
 LSQ is "Learned Step Size Quantization", arXiv 1902.08153.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.config.trial_spec import LayerSpec
-from ablate.errors import BadInput
+from ablate.errors import BadInput, short_repr
 from ablate.models.loading import logits
 from ablate.quantization.gradients import straight_through
 from ablate.quantization.quantizers import quantize_activations
@@ -118,14 +119,33 @@ def calibrate_(model: nn.Module, images: Tensor) -> int:
 
     Returns:
         How many scales were calibrated.
+
+    Raises:
+        BadInput: The images are no tensor of finite floats, or there are none. Whatever is raised, the
+            scales are as they were.
     """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel():
+        got = f"{images.dtype}, {tuple(images.shape)}" if isinstance(images, Tensor) else short_repr(images)
+        rule = "images must be a tensor of floats of shape (N, ...) with N > 0, as the model takes them"
+        raise BadInput(f"{rule}, but got {got}; preprocess some training images")
+    if not images.isfinite().all():
+        raise BadInput("images must be finite, but some values are not; preprocess other training images")
     scales = [module for module in model.modules() if isinstance(module, StaticScale)]
     if scales:
-        with torch.no_grad(), _evaluating(model):
+        before = [copy.deepcopy(scale.state_dict()) for scale in scales]
+        try:
+            with torch.no_grad(), _evaluating(model):
+                for scale in scales:
+                    scale.gain.fill_(1.0)
+                    scale.calibrating, scale.is_calibrated = True, False
+                logits(model, images)
+        except Exception:  # of the model, for images that it does not take
+            for scale, state in zip(scales, before, strict=True):
+                scale.load_state_dict(state)
+            raise
+        finally:
             for scale in scales:
-                scale.gain.fill_(1.0)
-                scale.calibrating, scale.is_calibrated = True, False
-            logits(model, images)
+                scale.calibrating = False
     return len(scales)
 
 

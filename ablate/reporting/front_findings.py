@@ -193,5 +193,6 @@ def confirmed(results: RunResults) -> Finding:
     rows = confirmation_table.table(study, results.run.records.to_dict("records"), on_front)
     done = f"{int((rows['n'] >= study.confirm).sum())} of {len(rows)} settings"
     tested = f"They are tested on {images_of(study.test)}."
-    sentence = f"{done} have their {study.confirm} further seeds; the search chose by another one. {tested}"
+    seeds = "1 further seed" if study.confirm == 1 else f"{study.confirm} further seeds"
+    sentence = f"{done} have their {seeds}; the search chose by another one. {tested}"
     return Finding(title, sentence, tables={"confirmed": rows})

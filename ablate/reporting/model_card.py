@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.config.objectives import cell
+from ablate.config.objectives import COLUMNS, cell
 from ablate.formatting import describe_layers, format_bytes, images_of
 from ablate.paths import local_path
 from ablate.quantization.packed_header import Header
@@ -19,12 +19,7 @@ from ablate.reporting.table1_render import in_markdown
 from ablate.runs.run import Run
 
 MAX_ROWS = 30  # of a table
-UNNAMED = {
-    "model",
-    "data",
-    "teacher",
-    "started as",
-}  # terms of a provenance that may be paths of this machine
+UNNAMED = {"model", "data", "teacher", "started as"}  # terms of a provenance that may be paths of a machine
 USE = """## Use
 
 ```python
@@ -105,7 +100,8 @@ def _question(run: Run, trial: str) -> str:
     study, records = run.study, run.records.set_index("trial_id")
     record: Any = records.loc[[trial]].iloc[-1]
     lines = [f"## Question\n\n{in_markdown(' '.join(study.question.split()))}\n"]
-    trained = f"Model {_named(study.model)}, images {_named(study.data)}."
+    images = f"{record['images']:,.0f} images" if pd.notna(record["images"]) else "images"
+    trained = f"Model {_named(study.model)}, trained on {images} of {_named(study.data)}."
     lines.append(f"{trained} This is trial `{trial}` of the study, by layer group:")
     lines.append(f"{in_markdown(describe_layers(record['spec']))}; seed {record['seed']}.\n")
     rows = [("accuracy", images_of(False), record["accuracy"])]
@@ -124,6 +120,7 @@ def _front(run: Run, finding: Finding) -> list[str]:
     if not finding:
         return []
     objectives = [*dict.fromkeys(["accuracy", *run.study.objectives])]
+    heads = ["trial", "layers", *(in_markdown(COLUMNS[name]) for name in objectives)]
     trials = finding.tables["front"].drop_duplicates("trial_id").head(MAX_ROWS)
     rows = (
         [f"`{row['trial_id']}`", in_markdown(describe_layers(row["spec"]))]
@@ -133,7 +130,7 @@ def _front(run: Run, finding: Finding) -> list[str]:
     return [
         f"## Front\n\n{in_markdown(finding.sentence)} One seed a trial, on {images_of(False)}.\n",
         "![The trials of the study and their front](front.png)\n",
-        _table(["trial", "layers", *objectives], rows),
+        _table(heads, rows),
     ]
 
 
@@ -150,7 +147,9 @@ def _intervals(run: Run, finding: Finding) -> list[str]:
         for row in rows.head(MAX_ROWS).to_dict("records")
     )
     heads = ["trial", "further seeds", "accuracy, validation", f"accuracy, {images_of(run.study.test)}"]
-    text = f"{in_markdown(finding.sentence)} Means with 95 % t intervals, which hold together."
+    text = in_markdown(finding.sentence)
+    if rows["means"].max():
+        text += " Means with 95 % t intervals, which hold together."
     return [f"## Over seeds\n\n{text}\n", _table(heads, shown)]
 
 

@@ -16,7 +16,7 @@ from ablate.runs.run import load_run
 PICTURES = {
     "pareto.png": "front.png",
     "layers.png": "layers.png",
-}  # as `draw` names them, and as the card does
+}  # by `draw`, by the card
 
 
 def write_repository(
@@ -63,9 +63,8 @@ def write_repository(
                 if (Path(temporary) / drawn).exists():
                     shutil.copyfile(Path(temporary) / drawn, folder / picture)
             if (folder / "layers.png").exists():
-                text = text.replace(
-                    "## Layers\n", "## Layers\n\n![Precision of each layer group](layers.png)\n", 1
-                )
+                layers = "![Precision of each layer group in the trials of the front](layers.png)\n"
+                text = text.replace("(front.png)\n", f"(front.png)\n\n{layers}", 1)
         (folder / "README.md").write_text(text, encoding="utf-8")
         try:
             shutil.copytree(folder, to)

@@ -204,10 +204,15 @@ def test_broken_images_are_named(tmp_path):
         ("hf:{}/one?size=8&size=9", "each once, but got '.size=8&size=9'"),
         ("hf:{}/one?size=big", "size must be a whole number of pixels, but got .size=big"),
         ("hf:{}/one?size=7", "8 <= size <= 4096 must hold"),
-        ("hf:{}/one?image=label", "one column must hold the images, .*; give .image=NAME"),
+        ("hf:{}/one?image=label", "one column must hold the images, as .*; give .image=img"),
         ("hf:{}/one?label=lable", "unknown column 'lable'; did you mean 'label'"),
         ("hf:{}/saved?test=tset", "unknown split 'tset'; did you mean 'test'"),
         ("hf:{}/saved?train=train&test=train", "splits must differ, but got train=train, test=train"),
+        (
+            "hf:{}/floats",
+            r"the labels, as classes, texts or whole numbers, but .*, label \(float32\); save it",
+        ),
+        ("hf:{}/hollow", "every split must have images, but one in .*hollow' has none; save"),
         ("hf:beans:", "must have a name or a path"),
     ],
 )
@@ -215,6 +220,9 @@ def test_what_is_refused(insects, name, message):
     (insects / "notes.txt").write_text("")
     (insects / "broken.parquet").write_bytes(b"PAR1")
     (insects / "empty").mkdir()
+    rows = table(pixels(6, 0), [0.0, 1.0, 2.0] * 2, label=hf.Value("float32"))
+    saved(insects / "floats", train=rows)
+    saved(insects / "hollow", train=rows, test=rows.select([]))
     with pytest.raises(BadInput, match=message) as error:
         datasets.load(name.format(insects))
     assert "\n" not in str(error.value) and len(str(error.value)) < 800

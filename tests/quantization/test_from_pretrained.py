@@ -137,10 +137,11 @@ def test_files_that_do_not_fit_are_refused(packed, tmp_path):
     for change in (
         lambda b: b.replace(b'"format":2', b'"format":3'),
         lambda b: b.replace(b'"ternary"', b'"tern"'),
+        lambda b: b.replace(b".q_proj", b".nowhere"),
     ):
         for name, content in contents(packed).items():
             (tmp_path / name).write_bytes(change(content) if name == "config.json" else content)
-        with pytest.raises(BadInput, match=r"format 2, but got 3; upgrade|weights"):
+        with pytest.raises(BadInput, match=r"format 2, but got 3; upgrade|weights|nowhere' is none"):
             Auto.from_pretrained(tmp_path)
 
 

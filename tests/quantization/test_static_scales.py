@@ -107,6 +107,25 @@ def test_a_scale_that_is_not_calibrated_is_refused_wherever_it_is_used(tmp_path)
     assert logits(model.eval(), pixels(1)).equal(logits(again.eval(), pixels(1)))
 
 
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (None, "images must be a tensor of floats .* but got None"),
+        (pixels(0), r"with N > 0, .* but got torch.float32, \(0, 3, 32, 32\)"),
+        (pixels(2).byte(), "images must be a tensor of floats .* but got torch.uint8"),
+        (pixels(2) * torch.nan, "images must be finite"),
+        (pixels(2)[..., :2, :2], "Kernel size can't be greater"),  # what the model itself says
+    ],
+)
+def test_images_that_cannot_calibrate_are_refused_and_change_nothing(images, message):
+    model = model_of()
+    before = logits(model.eval(), pixels(2))
+    with pytest.raises((BadInput, RuntimeError), match=message):
+        calibrate_(model, images)
+    assert logits(model, 3 * pixels(2)).isfinite().all()  # and calibrates nothing
+    assert logits(model, pixels(2)).equal(before)
+
+
 def test_the_first_batch_of_a_training_calibrates_it():
     model, images = full(), pixels(4)
     quantize_(model, {"*attention*": LayerSpec(weights="ternary", activation_scale="static")})
