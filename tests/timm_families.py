@@ -61,9 +61,7 @@ TIMM = {
     "CaiT": timm("cait_xxs24_224", **VIT, depth_token_only=1),
     "ConViT": timm("convit_tiny", **VIT, local_up_to_layer=1),
     "DaViT": timm("davit_tiny", 64, **{**FOUR, "num_heads": (1, 1, 2, 2)}),
-    "EdgeNeXt": timm(
-        "edgenext_xx_small", 64, dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), heads=(2, 2, 2, 2)
-    ),
+    "EdgeNeXt": timm("edgenext_xx_small", 64, dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), heads=(2, 2, 2, 2)),
     "PiT": timm(
         "pit_ti_224",
         img_size=32,

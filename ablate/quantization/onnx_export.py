@@ -1,11 +1,15 @@
 """The packed model as an ONNX file, for onnxruntime, OpenVINO and other readers."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.onnx.ops import symbolic as op
+from torch.overrides import TorchFunctionMode
 
 from ablate.errors import BadInput
 from ablate.models.loading import Logits
@@ -47,7 +51,7 @@ def onnx_bytes(directory: str | Path) -> bytes:
         if isinstance(layer, IntegerLinear):
             _quantize_in_graph(layer)
     pixels = torch.zeros(2, 3, *load_preprocess(directory).size)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _AttentionOfAnyRank():
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
             model,
@@ -64,6 +68,42 @@ def onnx_bytes(directory: str | Path) -> bytes:
     proto = serialize_model(program.model)
     proto.graph.ClearField("value_info")  # readers infer the shapes
     return proto.SerializeToString()
+
+
+class _AttentionOfAnyRank(TorchFunctionMode):
+    """Writes out attention in windows (B, W, heads, N, D) and the like: the exporter takes four dimensions."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and args and args[0].ndim != 4:
+            return _attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What scaled_dot_product_attention computes in evaluation: (..., N, D) -> (..., N, D)."""
+    if is_causal or enable_gqa:
+        raise BadInput("attention that is causal or shares keys between queries cannot be exported")
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)  # (..., N, N)
+    if attn_mask is not None:
+        is_bool = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if is_bool else scores + attn_mask
+    return scores.softmax(-1) @ value
 
 
 def _quantize_in_graph(layer: IntegerLinear) -> None:
