@@ -71,7 +71,7 @@ def onnx_bytes(directory: str | Path) -> bytes:
 
 
 class _AttentionOfAnyRank(TorchFunctionMode):
-    """Writes out attention in windows (B, W, heads, N, D) and the like: the exporter takes four dimensions."""
+    """Writes out attention of (B, W, heads, N, D) and the like: the exporter takes four dimensions."""
 
     def __torch_function__(
         self,

@@ -1,4 +1,4 @@
-"""The commands of "timm and datasets" in docs/guide.md, on local stand-ins: a timm folder and a saved dataset."""
+"""The five commands of docs/guide.md on local stand-ins: a timm folder and a saved dataset."""
 
 import re
 import subprocess

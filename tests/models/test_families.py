@@ -1,4 +1,4 @@
-"""BitLinear in the model families of transformers, timm and torchvision: tiny models with random weights, and docs/families.md."""
+"""BitLinear in model families: tiny models with random weights, and docs/families.md."""
 
 import resource
 import runpy
