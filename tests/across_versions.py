@@ -1,4 +1,4 @@
-"""Writes checkpoints and packed models of all families but timm's, or reads them, by the transformers on the path.
+"""Writes checkpoints and packed models of all families but timm's, or reads them, by a transformers.
 
 python across_versions.py write|read FOLDER     prints what came out, by family, as JSON
 """
