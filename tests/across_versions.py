@@ -1,4 +1,4 @@
-"""Writes checkpoints and packed models of all families, or reads them, by the transformers on the path.
+"""Writes checkpoints and packed models of all families but timm's, or reads them, by a transformers.
 
 python across_versions.py write|read FOLDER     prints what came out, by family, as JSON
 """
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from families import FAMILIES, build, pixels, quantized
+from timm_families import TIMM
 from torch import nn
 
 from ablate import load_packed, pack
@@ -60,7 +61,7 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"version": transformers.__version__}
-    for family in FAMILIES:
+    for family in [family for family in FAMILIES if family not in TIMM]:
         place = folder / "".join(letter for letter in family if letter.isalnum())
         if what == "write":
             write(family, place)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from timm_families import TIMM
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
@@ -177,6 +178,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "torchvision's ViT": (torchvision_vit, 32),
     "torchvision's Swin": (torchvision_swin, 32),
     "torchvision's Swin V2": (torchvision_swin_v2, 32),
+    **TIMM,
 }
 
 

@@ -101,8 +101,9 @@ def notes(sizes: Sequence[Size], fit: Fit, preprocess: Optional["Preprocess"]) -
         count = f"{len(small):,} of {len(sizes):,} images"
         lines.append(f"{count} are scaled up to {_by(fit.size)} pixels, the smallest from {_by(smallest)}")
     if preprocess and not fit.processor and preprocess.enlarges(*fit.size[::-1]):
-        own, wanted = _by(fit.size), _by(preprocess.size[::-1])
-        lines.append(f"all images are scaled up from {own} to the {wanted} that the model takes")
+        own, wanted = _by(fit.size), f"the {_by(preprocess.size[::-1])} that the model takes"
+        cropped = " and cropped" if fit.size == preprocess.size[::-1] else ""  # as timm's crop_pct has it
+        lines.append(f"all images are scaled up{cropped} from {own} to {wanted}")
     return lines
 
 

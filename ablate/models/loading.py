@@ -11,7 +11,7 @@ from ablate.config import builtin
 from ablate.errors import BadInput
 from ablate.models import torchvision_models
 from ablate.models.image_processors import read_image_processor
-from ablate.models.locating import first_line, source
+from ablate.models.locating import config_of, first_line, source
 from ablate.models.preprocessing import Preprocess
 
 # Of each file of a checkpoint: name, inode, size in bytes, and times of its last changes.
@@ -112,6 +112,8 @@ def preprocess(name: str) -> Preprocess:
 
 @lru_cache
 def _preprocess(name: str, source: str, stamp: Stamp) -> Preprocess:
+    if not Path(source).is_dir():
+        config_of(name)  # says at once if the hub does not answer
     try:
         return read_image_processor(source)
     except BadInput:

@@ -206,7 +206,12 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 @lru_cache
 def _of_hub(name: str) -> dict[str, Any]:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
     try:
+        if try_to_load_from_cache(name, "config.json") is None:
+            # transformers would ask a silent hub six times for each of several files.
+            get_hf_file_metadata(hf_hub_url(name, "config.json"))
         path = file_of(name, "config.json")
         if path is None:
             raise ValueError("no config.json was found")

@@ -116,8 +116,8 @@ class IntegerLinear(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value)
-        if patch:  # transformers' models cast their images to the dtype of its weight
-            self.register_buffer("weight", levels.new_empty(0, dtype=torch.float32), persistent=False)
+        # Some models ask a weight for its dtype and device. One that reads its values gets NaN, not zeros.
+        self.register_buffer("weight", beta.new_full((1,), torch.nan), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.patch is None:

@@ -72,7 +72,7 @@ def onnx_bytes(directory: str | Path) -> bytes:
 class _PlainAttention(TorchFunctionMode):
     """Computes attention as two products and a softmax, which runtimes fuse.
 
-    The exporter's own graph also looks for rows that a mask leaves empty.
+    The exporter's own graph also looks for rows that a mask leaves empty, and takes four dimensions only.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

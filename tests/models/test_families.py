@@ -1,4 +1,4 @@
-"""BitLinear in the model families of transformers: tiny models with random weights, and docs/families.md."""
+"""BitLinear in model families: tiny models with random weights, and docs/families.md."""
 
 import resource
 import runpy
@@ -19,6 +19,7 @@ from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import linear_layers
 from ablate.models.unfusing import unfused
 from ablate.profiling.macs import count
+from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training.trainer import evaluate
 
@@ -157,3 +158,12 @@ def test_a_layer_that_its_model_never_calls_stays_full():
     model.project = BitLinear.from_linear(model.project)
     with pytest.raises(BadInput, match="layer 'project' must be called"):
         count(model, (4, 4))
+
+
+def test_a_packed_layer_has_a_weight_without_values():
+    """ConViT asks a layer's weight where and of which type it is; who reads its values must not get zeros."""
+    model = nn.Sequential(nn.Linear(3, 3))
+    quantize_(model, {"0": LayerSpec(weights="binary")})
+    with as_integers(model):
+        assert model[0].weight.dtype == torch.float32 and "0.weight" not in model.state_dict()
+        assert model[0].weight.norm().isnan()

@@ -72,7 +72,8 @@ def test_a_packed_model_and_a_digest_outlive_another_transformers(upgrade, site,
     assert sorted([packed_with, after.pop("version")]) == sorted(
         [oldest("transformers").partition("==")[2], version("transformers")]
     )
-    expected = {family for family, cells in documented().items() if cells["packs and loads"] == families.YES}
+    packed = {family for family, cells in documented().items() if cells["packs and loads"] == families.YES}
+    expected = packed - {*families.TIMM}  # the oldest transformers builds timm's models in another way
     assert expected <= {*after} and before.pop("version") == packed_with
     for family in expected:
         assert before[family]["digest"] == after[family]["digest"], family
