@@ -29,7 +29,10 @@ RECIPE: dict[str, list[Any]] = {
     "learning_rate": [1e-3, 0.1, 1, 5e-324, 1e308],
     "weight_decay": [0, 0.0, -0.0, 0.05],
     "momentum": [0.0, 0.9, 1 - 2**-53],
+    "schedule": ["cosine", "wsd"],
     "warmup": [0, 0.1],
+    "warmup_views": [0, 2000],
+    "decay": [0.2, 1],
     "clip_norm": [1.0, "none", 1],
     "augment": [True, False],
     "distort": [True, False],
@@ -237,6 +240,8 @@ def _two() -> dict[str, tuple[str, str]]:
         "batch_size": (8, 64),
         "validate_every": (1, 2),
         "warmup": (0, 0.1),
+        "warmup_views": (0, 2000),
+        "decay": (0.2, 1),
     }
     numbers |= {
         "learning_rate": (0.1, 0.2),

@@ -13,6 +13,9 @@ OFF: dict[str, Value | None] = {
     "full_epochs": 0,
     "image_views": None,
     "validate_every": 1,
+    "schedule": "cosine",
+    "warmup_views": 2000,
+    "decay": 0.2,
     "beta_per": "tensor",
     "calibration": "mse",
     "straight_through": "plain",
@@ -44,6 +47,7 @@ OFF: dict[str, Value | None] = {
 USUAL: dict[str, Value | None] = OFF | {
     "epochs": 2,
     "momentum": 0.9,
+    "warmup": 0.1,
     "activation_bits": 8,
     "beta": "absmean",
     "beta_multiplier": 1.0,
@@ -101,6 +105,7 @@ def idle(spec: TrialSpec, quantized: bool) -> list[str]:
     idle = ["outer_full"]  # `layers` has been changed by it
     idle += ["epochs"] if recipe.image_views else []
     idle += ["momentum"] if recipe.optimizer == "adamw" else []
+    idle += ["warmup_views", "decay"] if recipe.schedule == "cosine" else ["warmup"]
     idle += ["temperature"] if recipe.distill == 0 else []
     idle += ["teacher"] if recipe.distill == recipe.distill_blocks == 0 else []
     idle += ["second_stage_rate"] if recipe.second_stage == 0 else []

@@ -113,7 +113,7 @@ class LayerSpec(Spec):
 
 
 class Recipe(Spec):
-    """How a model is fine-tuned. The learning rate warms up linearly, then falls to zero along a cosine.
+    """How a model is fine-tuned.
 
     Progressive quantization mixes each quantized layer with its linear one by a lambda that grows from 0 to
     1. A validation on the way evaluates the wholly quantized model, so its accuracy is low until lambda is 1.
@@ -130,7 +130,13 @@ class Recipe(Spec):
         learning_rate: The peak of the schedule.
         weight_decay: Of the optimizer.
         momentum: Of SGD. AdamW has torch's betas.
-        warmup: The fraction of all steps in which the learning rate grows.
+        schedule: "cosine": the learning rate grows linearly, then falls to zero along a cosine. "wsd"
+            (warm-up, stable, decay): it grows linearly, stays at its peak, and falls by 1 - sqrt at the end
+            (arXiv 2405.18392). Workers keep the state at the end of this plateau in the cache folder, and a
+            longer trial that is otherwise equal goes on from it.
+        warmup: Of a cosine: the fraction of all steps in which the learning rate grows.
+        warmup_views: Of wsd: the images in which the learning rate grows, however long the training is.
+        decay: Of wsd: the fraction of the steps in which the learning rate falls.
         clip_norm: The largest norm of a step's gradient; None does not clip.
         augment: True: random shifts and flips, but no flips where classes are mirror images of each other.
             "shift", "flip": one of them. "both": shifts and flips on any data.
@@ -184,7 +190,10 @@ class Recipe(Spec):
     learning_rate: Positive = 1e-3
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup: float = Field(0.1, ge=0, lt=1)
+    warmup_views: int = Field(2000, ge=0, le=10**12)
+    decay: float = Field(0.2, gt=0, le=1)
     clip_norm: Positive | None = 1.0
     augment: bool | Literal["shift", "flip", "both"] = True
     distort: bool = False

@@ -16,6 +16,8 @@ from ablate.models import layer_groups
 from ablate.models.loading import logits
 from ablate.quantization.bitlinear import BitLinear
 
+MIX_UNTIL = 0.9  # share of the steps; the last images are whole
+
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -112,8 +114,8 @@ def check_single(model: nn.Module, pixels: Tensor) -> None:
 def rate(step: int, steps: int, recipe: Recipe) -> float:
     """The learning rate of a step as a fraction of its peak.
 
-    Linear warm-up, then a cosine to zero. A second stage starts at `second_stage_rate` and follows a cosine
-    to zero.
+    Linear warm-up, then a cosine to zero or, with schedule="wsd", a plateau and a fall by 1 - sqrt (arXiv
+    2405.18392). A second stage starts at `second_stage_rate` and follows a cosine to zero.
 
     Args:
         step: From 0; `steps` itself is allowed, as a scheduler also computes the rate after the last step.
@@ -126,9 +128,36 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
     first = steps - round(recipe.second_stage * steps)
     if step >= first and recipe.second_stage:
         return recipe.second_stage_rate * _cosine((step - first) / max(1, steps - first))
+    if recipe.schedule == "wsd":
+        grown = min(1.0, (step + 1) * recipe.batch_size / max(1, recipe.warmup_views))
+        end = _plateau_end(first, recipe)
+        return grown * (1 - math.sqrt(max(0.0, (step - end) / (first - end)))) if step < first else 0.0
     if step < (ramp := round(recipe.warmup * first)):
         return (step + 1) / ramp
     return _cosine((step - ramp) / max(1, first - ramp))
+
+
+def shared_steps(steps: int, recipe: Recipe) -> int:
+    """Of a training with a plateau, the steps that every longer one of the same recipe begins with.
+
+    Args:
+        steps: Of the whole training.
+        recipe: Its length does not count.
+
+    Returns:
+        The steps after which the first part of the recipe depends on how long the training is; 0 without a
+        plateau.
+    """
+    if recipe.schedule != "wsd" or recipe.progressive:
+        return 0
+    first = steps - round(recipe.second_stage * steps)
+    mixed = math.ceil(MIX_UNTIL * steps) if recipe.mix else steps
+    return min(_plateau_end(first, recipe), mixed, math.ceil(recipe.weight_decay_until * steps))
+
+
+def _plateau_end(steps: int, recipe: Recipe) -> int:
+    """The first step of the decay, at which the rate is still whole."""
+    return max(0, steps - max(1, round(recipe.decay * steps)))
 
 
 def _cosine(t: float) -> float:

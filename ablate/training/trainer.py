@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -30,12 +30,14 @@ from ablate.training.compilation import compiled
 from ablate.training.distortion import distorted, mixing
 from ablate.training.loss import Objective
 from ablate.training.optim import (
+    MIX_UNTIL,
     averaged,
     check_single,
     freeze,
     length,
     optimizer_of,
     rate,
+    shared_steps,
     steps_of,
     switch_weight_decay,
 )
@@ -43,7 +45,6 @@ from ablate.training.policies import policy_of
 from ablate.training.progressive import Ramp
 
 log = logging.getLogger(__name__)
-MIX_UNTIL = 0.9  # share of the steps; the last images are whole
 LOGGED = 200  # batches between two lines of training loss (section 2.4, step 7)
 AT_ONCE = {"cpu": 50, "cuda": 250}  # images per batch of an evaluation (benchmarks/evaluation.py)
 CALIBRATION = 64  # training images, without augmentation, for static activation scales
@@ -87,6 +88,7 @@ def train(
     seed: int,
     teacher: nn.Module | None = None,
     state: dict[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[Epoch]:
     """Fine-tune a model in place.
 
@@ -103,7 +105,10 @@ def train(
         preprocess: The model's image processing.
         seed: Of every random draw.
         teacher: The model to distill from, where the recipe distills.
-        state: `Epoch.state`, to continue after that epoch as if there had been no interruption.
+        state: `Epoch.state`, to continue after that epoch as if there had been no interruption; or what
+            `keep` was called with by a training whose `shared_steps` are no more than this one's.
+        keep: Called once with the state after the training's `shared_steps`. It must not keep the state
+            itself: its tensors change.
 
     Yields:
         Each validated epoch.
@@ -116,7 +121,7 @@ def train(
     recipe = resolve(recipe)
     steps, epochs = length(recipe, len(images))
     torch.manual_seed(seed)  # dropout, policies and mixing
-    if state is None and uncalibrated(model):
+    if uncalibrated(model):  # also before a state: what follows evaluates the model
         some = np.random.default_rng(seed).permutation(len(images))[:CALIBRATION]
         calibrate_(model, preprocess(_tensor(images.images[some]).to(next(model.parameters()).device)))
     if not steps:
@@ -128,15 +133,22 @@ def train(
     if recipe.compile:
         torch.compiler.reset()  # graphs of other trainings do not count towards this one's limits
     losses: list[float] = []  # one per batch
+    shared, begun = shared_steps(steps, recipe), (state or {}).get("begun")
     for epoch in range(1 + training.restore(state), epochs + 1):
         model.train(recipe.trained == "all")
         first = len(losses)
-        batches = _batches(training.rng.permutation(len(images)), recipe.batch_size)
+        order = begun["order"].numpy() if begun else training.rng.permutation(len(images))
+        losses += begun["losses"] if begun else []
+        begun, batches = None, _batches(order, recipe.batch_size)
         pace = Pace(epoch, len(images), (steps - training.step) * recipe.batch_size)
         with compiled(model, recipe.compile):
             for batch in islice(batches, steps - training.step):
                 losses.append(_train_step(training, images.images[batch], images.labels[batch]))
                 pace.add(len(batch))
+                order = order[len(batch) :]
+                if keep and training.step == shared:
+                    begins = {"order": torch.tensor(order), "losses": losses[first:]}
+                    keep({**training.state(epoch - 1), "begun": begins})
                 if training.step % LOGGED == 0:
                     mean = np.mean(losses[-LOGGED:])
                     log.info("step %d of %d: training loss %.4f", training.step, steps, mean)
@@ -289,6 +301,8 @@ def _n_classes(model: nn.Module, preprocess: Preprocess, images: Split) -> int:
 
 
 def _batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    if not len(order):  # a state may be that of an epoch's end
+        return
     last = size * (steps_of(len(order), size) - 1)
     yield from (order[i : i + size] for i in range(0, last, size))
     yield order[last:]

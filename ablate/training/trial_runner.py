@@ -22,7 +22,8 @@ from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
 from ablate.runs.record import CurveRow, Record, blank_record
-from ablate.training.optim import length
+from ablate.training.optim import length, shared_steps
+from ablate.training.plateaus import Plateaus
 from ablate.training.stopwatch import Stopwatch
 from ablate.training.trainer import SHARING, Epoch, evaluate, shares_batch, train
 from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
@@ -109,7 +110,9 @@ def worker_steps(
     for model, content in files.items():
         locating.provide(model, content)
     rungs = () if spec.test else rungs
-    return trial_steps(spec, name, state=state, rungs=rungs, objectives=objectives, **options)
+    return trial_steps(
+        spec, name, state=state, rungs=rungs, objectives=objectives, share_plateaus=True, **options
+    )
 
 
 def trial_steps(
@@ -120,6 +123,7 @@ def trial_steps(
     state: dict[str, Any] | None = None,
     rungs: Sequence[int] = (),
     objectives: Sequence[str] = (),
+    share_plateaus: bool = False,
 ) -> Generator[Epoch, None, Outcome]:
     """Run a trial epoch by epoch, so that the caller can report, prune and store states in between.
 
@@ -133,6 +137,8 @@ def trial_steps(
             from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
             fields only train_seconds depends on them.
         objectives: Names of users' own objectives, whose values are added to the record.
+        share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
+            otherwise equal, and keeps its own. Its outcome is the same.
 
     Yields:
         Each validated epoch, with its state and the record so far.
@@ -148,6 +154,8 @@ def trial_steps(
     try:
         runner.setup(table)
         runner.restore(state)
+        if share_plateaus and not rungs:
+            runner.share_plateaus()
         for divisor in runner.divisors:
             yield from runner.run_rung(divisor)
         runner.finish(objectives)
@@ -183,6 +191,7 @@ class TrialRunner:
         self.record["threads"], self.record["device"] = torch.get_num_threads(), device_name()
         self.outcome = Outcome(self.record)
         self._state: dict[str, Any] | None = None  # from which the next training continues
+        self._plateaus: Plateaus | None = None
         self._last: Epoch | None = None  # of the training that is running, or ended last
 
     def setup(self, table: LatencyTable | None = None) -> None:
@@ -212,6 +221,21 @@ class TrialRunner:
         self.stopwatch.add(state["seconds"])
         self._state = state
 
+    def share_plateaus(self) -> None:
+        """Go on from the plateau of a shorter trial, if there is one, and keep this one's."""
+        self._plateaus = Plateaus(self.spec, self.dataset)
+        if self._state is None:
+            shared = shared_steps(self.record["steps"] or 0, self.spec.recipe)
+            self.restore(state := self._plateaus.load(shared))
+            if state and self._state:
+                log.info("goes on from a plateau after step %d", state["schedule"]["last_epoch"])
+
+    def _keep_plateau(self, state: dict[str, Any]) -> None:
+        if self._plateaus:
+            with self.stopwatch.paused():
+                so_far = {"curve": self.record["curve"], "seconds": self.stopwatch.seconds, "one_in": 1}
+                self._plateaus.keep({**state, **so_far})
+
     def run_rung(self, divisor: int) -> Iterator[Epoch]:
         """Train on 1/divisor of the images. Yields each validated epoch, with its state and record."""
         if divisor != self.divisors[0]:
@@ -220,8 +244,8 @@ class TrialRunner:
         with self.stopwatch.paused():  # trials share checkpoints and teachers
             images, teacher = prepare(self.spec, divisor, self.dataset, None if state else self.model)
         validation, recipe, seed = self.dataset.validation, self.spec.recipe, self.spec.seed
-        epochs = train(self.model, images, validation, recipe, self.preprocess, seed, teacher, state)
-        for epoch in epochs:
+        on = (self.model, images, validation, recipe, self.preprocess, seed, teacher, state)
+        for epoch in train(*on, keep=self._keep_plateau if self._plateaus else None):
             self._last = epoch
             self._add_to_curve(epoch, divisor, len(images))
             yield self._with_progress(epoch, divisor)

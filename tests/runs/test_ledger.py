@@ -281,6 +281,7 @@ def test_a_ledger_without_checksums_loads_as_it_is():
             "initialiser": "torch",
         }
         later |= {"initialise_blocks": None, "trained": "all", "teacher": None}
+        later |= {"schedule": "cosine", "warmup_views": 2000, "decay": 0.2}
         added = {"full_epochs": 0, "compile": False, **later}
         layers = {name: {"calibration": "mse"} | layer for name, layer in plain["spec"]["layers"].items()}
         assert record == plain | {

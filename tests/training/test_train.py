@@ -240,7 +240,7 @@ def test_the_id_of_a_trial_follows_contents_not_names(tiny_vit, tmp_path):
 def test_any_fault_is_a_failed_record(tiny_vit, monkeypatch):
     for error in (MemoryError(), TypeError("two\nlines")):
         monkeypatch.setattr(
-            "ablate.training.trial_runner.train", lambda *a, error=error: (_ for _ in ()).throw(error)
+            "ablate.training.trial_runner.train", lambda *a, error=error, **k: (_ for _ in ()).throw(error)
         )
         record = run_trial(TrialSpec(model=str(tiny_vit), fraction=0.01))
         assert record["status"] == "failed" and record["error"] in ("MemoryError: ", "TypeError: two")
