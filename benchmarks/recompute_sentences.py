@@ -400,9 +400,27 @@ def dose() -> Iterator[Sentence]:
     yield Sentence(results, folder, f"full precision gains {less(full[1], full[0]).mean:.1f} points")
 
 
+def static_scales() -> Iterator[Sentence]:
+    """Static scales beside those of each token: five differences, whose intervals hold together."""
+    run = "static_scales"
+    fields: dict[str, tuple[Fields, str]] = {
+        "int8": ({"weights": "int8"}, "mse"),
+        "binary": ({**BINARY, "activation_bits": 8}, "mse"),
+        "binary, calibrated by the maximum": ({**BINARY, "activation_bits": 8}, "max"),
+        "binary, calibrated by the percentile": ({**BINARY, "activation_bits": 8}, "percentile"),
+        "binary, 4-bit activations": ({**BINARY, "activation_bits": 4}, "mse"),
+    }
+    for name, (where, calibration) in fields.items():
+        token = arm(run, {**where, "activation_scale": "token"})
+        static = arm(run, {**where, "activation_scale": "static", "calibration": calibration})
+        row = f"| {name} | {percent(token)} | {percent(static)} | {less(token, static, len(fields))} |"
+        yield Sentence("docs/results.md", f"results/{run}", row)
+
+
 PARTS = (
     demo,
     dose,
+    static_scales,
     ladder,
     data,
     final,
