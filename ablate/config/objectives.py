@@ -85,6 +85,12 @@ TABLE: dict[str, Objective] = {
     ),
     "images": Objective("min", "images", "training images", scale="log", known="counted", text="{:,.0f}"),
     "train_seconds": Objective("min", "training", "training (s)", known="measured", text=format_duration),
+    "calibration_error": Objective(
+        "min", "calibration error", "expected calibration error (%)", 0.01, known="measured", text="{:.1%}"
+    ),
+    "robust_accuracy": Objective(
+        "max", "robust accuracy", "accuracy on corrupted images (%)", 0.01, known="measured", text="{:.1%}"
+    ),
 }
 SPACE_OBJECTIVES = ("accuracy", "size_bytes")  # of a space that names none
 

@@ -169,7 +169,7 @@ def _run_trials(
             table=table,
             files=files,
             rungs=rungs,
-            objectives=driver.study.own_objectives,
+            objectives=driver.study.objectives,
         ),
         path=driver.run.path,
         writer=session.writer,

@@ -64,6 +64,11 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     complete = [
         _with_own_objectives(record, planned.study) for record in records if record["status"] == "complete"
     ]
+    complete = [  # older runs, and those that did not ask for it, lack what is measured
+        record
+        for record in complete
+        if all(value_of(record, name) is not None for name in planned.study.objectives)
+    ]
     specs = [effective(trial_of(record)) for record in complete]
     keep_model(run.path, planned.study.model)
     try:
@@ -75,7 +80,7 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
     finally:
         forget_kept()  # the study's own trials have ids of today
     if not known:
-        reason = difference(specs[-1], search) if specs else "it has no complete trial"
+        reason = difference(specs[-1], search) if specs else "it has no complete trial with every objective"
         rule = f"--known must have a trial of this study's space, but {str(run.path)!r} has none"
         raise BadInput(f"{rule}: {reason}")
     return known

@@ -58,6 +58,8 @@ class Outcome(TypedDict):
     threads: int | None
     device: str | None
     error: str | None
+    calibration_error: float | None  # of the validation images, 0 to 1
+    robust_accuracy: float | None  # of the corrupted validation images, 0 to 1, where it is an objective
     evaluation_batch: int | None  # images that share activation scales; None where none do
 
 

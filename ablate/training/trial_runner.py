@@ -10,18 +10,21 @@ from typing import Any, Literal, cast
 import torch
 from numpy.typing import NDArray
 
+from ablate.analysis.calibration import calibration_error
 from ablate.config.own_objectives import compute, load_objective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets, flips
 from ablate.errors import AblateError, BadInput
 from ablate.hardware import device, device_name
 from ablate.models import layer_groups, locating
+from ablate.plugins import is_plugin
 from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
 from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
 from ablate.runs.record import CurveRow, Record, blank_record
+from ablate.training.corruptions import robust_accuracy
 from ablate.training.optim import length, shared_steps
 from ablate.training.plateaus import Plateaus
 from ablate.training.stopwatch import Stopwatch
@@ -105,7 +108,7 @@ def worker_steps(
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    for objective in objectives:
+    for objective in filter(is_plugin, objectives):
         load_objective(objective)  # a node that lacks it says so before it trains
     for model, content in files.items():
         locating.provide(model, content)
@@ -136,9 +139,14 @@ def trial_steps(
         rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images,
             from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
             fields only train_seconds depends on them.
+<<<<<<< HEAD
         objectives: Names of users' own objectives, whose values are added to the record.
         share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
             otherwise equal, and keeps its own. Its outcome is the same.
+=======
+        objectives: Those of the study. Users' own, and robust_accuracy, are only computed where they are
+            among them.
+>>>>>>> w-obj
 
     Yields:
         Each validated epoch, with its state and the record so far.
@@ -256,6 +264,11 @@ class TrialRunner:
         self.record.update({"accuracy": last.accuracy, "loss": last.loss})
         self.record["train_seconds"] = self.stopwatch.seconds
         labels = self.dataset.validation.labels
+        self.record["calibration_error"] = calibration_error(last.logits, labels)
+        if "robust_accuracy" in objectives:
+            self.record["robust_accuracy"] = robust_accuracy(
+                self.model, self.dataset.validation, self.preprocess
+            )
         self.outcome.predictions = {"validation_logits": last.logits, "validation_labels": labels}
         if self.spec.test:
             test = self.dataset.tested(self.spec.test)
@@ -266,7 +279,7 @@ class TrialRunner:
             self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         record: Record = {**self.record, "status": "complete"}
-        values = {name: _computed(name, record) for name in objectives}
+        values = {name: _computed(name, record) for name in objectives if is_plugin(name)}
         self.record.update(cast(Record, values))
         self.record["status"] = "complete"
 

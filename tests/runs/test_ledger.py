@@ -286,6 +286,8 @@ def test_a_ledger_without_checksums_loads_as_it_is():
         layers = {name: {"calibration": "mse"} | layer for name, layer in plain["spec"]["layers"].items()}
         assert record == plain | {
             "evaluation_batch": None,
+            "calibration_error": None,
+            "robust_accuracy": None,
             "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"], "layers": layers},
         }
 
