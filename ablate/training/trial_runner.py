@@ -139,14 +139,10 @@ def trial_steps(
         rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images,
             from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
             fields only train_seconds depends on them.
-<<<<<<< HEAD
-        objectives: Names of users' own objectives, whose values are added to the record.
-        share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
-            otherwise equal, and keeps its own. Its outcome is the same.
-=======
         objectives: Those of the study. Users' own, and robust_accuracy, are only computed where they are
             among them.
->>>>>>> w-obj
+        share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
+            otherwise equal, and keeps its own. Its outcome is the same.
 
     Yields:
         Each validated epoch, with its state and the record so far.
