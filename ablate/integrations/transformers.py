@@ -8,7 +8,7 @@ with what a beta has learned, and with `quantization_config=AblateConfig(...)` q
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ablate.errors import BadInput, short_repr
 from ablate.quantization.bit_packing import checked_levels
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear
-from ablate.quantization.packed_header import FIELD, FORMAT, METHOD, Images, Stored, preprocess_of
+from ablate.quantization.packed_header import FIELD, FORMAT, METHOD, Dtype, Images, Stored, preprocess_of
 from ablate.quantization.packed_layout import layout
 from ablate.quantization.packed_model import set_saving_
 from ablate.quantization.quantize import quantize_
@@ -53,6 +53,9 @@ class AblateConfig(QuantizationConfigMixin):
             raise BadInput(
                 f"{rule}, but got {short_repr(fields['format'])}; upgrade ablate, or pack it again"
             )
+        if self.is_packed and (dtype := fields.get("dtype", "float32")) not in get_args(Dtype):
+            rule = f"dtype of {FIELD} must be one of {', '.join(get_args(Dtype))}"
+            raise BadInput(f"{rule}, but got {short_repr(dtype)}; pack the model again")
         kind = Stored if self.is_packed else LayerSpec
         self.layers = {
             name: spec if isinstance(spec, LayerSpec) else checked(kind, spec, f"{FIELD} of {name!r}")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 
@@ -138,10 +139,11 @@ def test_files_that_do_not_fit_are_refused(packed, tmp_path):
         lambda b: b.replace(b'"format":2', b'"format":3'),
         lambda b: b.replace(b'"ternary"', b'"tern"'),
         lambda b: b.replace(b".q_proj", b".nowhere"),
+        lambda b: re.sub(rb'("quantization_config":{"dtype":)"float\d+"', rb'\1"float8"', b),
     ):
         for name, content in contents(packed).items():
             (tmp_path / name).write_bytes(change(content) if name == "config.json" else content)
-        with pytest.raises(BadInput, match=r"format 2, but got 3; upgrade|weights|nowhere' is none"):
+        with pytest.raises(BadInput, match=r"got 3; upgrade|weights|nowhere' is none|got 'float8'"):
             Auto.from_pretrained(tmp_path)
 
 
