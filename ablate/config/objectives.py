@@ -44,7 +44,7 @@ class Objective:
         unit: A figure shows the value divided by it.
         scale: Of an axis, "linear" or "log".
         known: When the value is known. "counted": before the trial is trained. "scored": after each epoch.
-            "measured": at the end. "computed": at the end, by `compute`.
+            "measured": at the end, a cost. "computed": at the end, by `compute` or from the model's outputs.
         text: Formats a value with its unit: a format string, or for our own a function.
         in_ratios: Whether a halving counts the same everywhere: a front's knee is then found on a log scale.
         compute: For a user's own objective: the value of a complete trial's record.
@@ -86,10 +86,10 @@ TABLE: dict[str, Objective] = {
     "images": Objective("min", "images", "training images", scale="log", known="counted", text="{:,.0f}"),
     "train_seconds": Objective("min", "training", "training (s)", known="measured", text=format_duration),
     "calibration_error": Objective(
-        "min", "calibration error", "expected calibration error (%)", 0.01, known="measured", text="{:.1%}"
+        "min", "calibration error", "expected calibration error (%)", 0.01, known="computed", text="{:.1%}"
     ),
     "robust_accuracy": Objective(
-        "max", "robust accuracy", "accuracy on corrupted images (%)", 0.01, known="measured", text="{:.1%}"
+        "max", "robust accuracy", "accuracy on corrupted images (%)", 0.01, known="computed", text="{:.1%}"
     ),
 }
 SPACE_OBJECTIVES = ("accuracy", "size_bytes")  # of a space that names none

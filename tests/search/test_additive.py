@@ -52,6 +52,8 @@ def answer(spec, status="complete"):
         "status": status,
         "accuracy": truth(spec) + noise,
         "loss": 1 - truth(spec),
+        "calibration_error": 0.1 - 0.1 * truth(spec),
+        "robust_accuracy": 0.8 * truth(spec) + noise,
         "images": round(4000 * spec.fraction),
     }
     return blank_record(spec, key_of(spec)) | results | size_of(spec)
@@ -197,6 +199,13 @@ def test_bounds_are_kept():
     accurate = Search(study(min_accuracy=0.45), GROUPS, count=size_of)
     late = run(accurate, 25)[12:]
     assert np.median([truth(spec) for spec in late]) > 0.44
+
+
+@pytest.mark.long
+def test_what_the_models_outputs_tell_is_a_score_not_a_cost():
+    """As a cost, robust accuracy would be searched at all budgets, low ones too: a median of 0.50."""
+    specs = run(Search(study(objectives=["calibration_error", "robust_accuracy"]), GROUPS, count=size_of), 24)
+    assert np.median([*map(truth, specs[12:])]) > 0.53
 
 
 @pytest.mark.long
