@@ -13,8 +13,8 @@ def describe_layers(spec: dict[str, Any]) -> str:
         spec: The `spec` of a record; its `layers` map each quantized layer group to its LayerSpec.
 
     Returns:
-        The number of layer groups of each precision and the activation bits, such as
-        "3 binary, 2 ternary; activations 4/8 bit".
+        The number of layer groups of each precision, the activation bits and what shares a scale other than
+        a token, such as "3 binary, 2 ternary; activations 4/8 bit, static scale".
     """
     layers = list(spec["layers"].values())
     if not layers:
@@ -22,9 +22,11 @@ def describe_layers(spec: dict[str, Any]) -> str:
     kinds = Counter(layer["weights"] for layer in layers)
     weights = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
+    scales = sorted({layer.get("activation_scale", "token") for layer in layers})
+    scale = "" if scales == ["token"] else f", {'/'.join(scales)} scale"
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
     beta = f"; beta x {', '.join(f'{m:.3g}' for m in multipliers)}" if multipliers else ""
-    return f"{weights}; activations {'/'.join(bits)} bit{beta}"
+    return f"{weights}; activations {'/'.join(bits)} bit{scale}{beta}"
 
 
 def describe_bounds(within: dict[str, float]) -> str:
