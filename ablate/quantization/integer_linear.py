@@ -80,6 +80,7 @@ class IntegerLinear(nn.Module):
     beta: Tensor
     bias: Tensor | None
     row_sums: Tensor
+    like: Tensor
     images: int | None = None  # as of BitLinear
     patch: tuple[int, int] | None = None
 
@@ -116,8 +117,12 @@ class IntegerLinear(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value)
-        # Some models ask a weight for its dtype and device. One that reads its values gets NaN, not zeros.
-        self.register_buffer("weight", beta.new_full((1,), torch.nan), persistent=False)
+        self.register_buffer("like", beta.new_full((1,), torch.nan), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """One NaN. Some models ask a weight for its dtype and device; who reads its values gets no zeros."""
+        return self.like
 
     def forward(self, x: Tensor) -> Tensor:
         if self.patch is None:
@@ -190,7 +195,7 @@ class IntegerLinear(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in before.items():
             now = self._buffers[name]
-            if name != "weight" and value is not None and now is not None and now.dtype != value.dtype:
+            if name != "like" and value is not None and now is not None and now.dtype != value.dtype:
                 self._buffers[name] = value.to(now.device)
         return self
 
