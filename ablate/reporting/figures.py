@@ -97,7 +97,8 @@ def _updates(records: pd.DataFrame) -> str:
         return ""
     epochs = complete["spec"].map(lambda spec: spec["recipe"].get("full_epochs", 0))
     counts = [_extremes(complete["steps"].astype(int)), _extremes(epochs)]
-    before = f", after {counts[1]} epochs in full precision" if epochs.any() else ""
+    unit = "epoch" if counts[1] == "1" else "epochs"
+    before = f", after {counts[1]} {unit} in full precision" if epochs.any() else ""
     return f"{counts[0]} updates{before}"
 
 
