@@ -107,7 +107,8 @@ def test_a_tracker_gets_what_it_lacks_and_nothing_twice(server, tmp_path, monkey
 @trackers
 @pytest.mark.slow
 def test_a_killed_study_goes_on_in_its_trackers(server, tiny_study, tmp_path):
-    (tmp_path / "tiny.toml").write_text(tiny_study.replace("epochs = 1", "epochs = 2"))
+    endless = tiny_study.replace("epochs = 1", "epochs = 2").replace("trials = 4", "trials = 400")
+    (tmp_path / "tiny.toml").write_text(endless)
     environment = {**os.environ, "WANDB_MODE": "offline"}
     address = server.removeprefix("http://")
     places = [
@@ -131,13 +132,13 @@ def test_a_killed_study_goes_on_in_its_trackers(server, tiny_study, tmp_path):
     killed.communicate()
     wait(lambda: not load_run(run).alive)
     n_before = len(load_run(run).records)
-    assert 1 <= n_before < 4
-    resumed = ablate("resume", "run")
+    assert 1 <= n_before < 398
+    resumed = ablate("resume", "run", "--trials", str(n_before + 2))
     _, error = resumed.communicate()
     assert resumed.returncode == 0, error
 
     trials = expected(run)
-    assert len(trials) == 4 and all(len(curve) == 2 for _, curve, _ in trials)
+    assert len(trials) == n_before + 2 and all(len(curve) == 2 for _, curve, _ in trials)
     found, parents, files = in_mlflow(server)
     parents = [parent for parent in parents if parent.data.params == {}]
     ours = [trial for trial in found if trial[0] in {name for name, _, _ in trials}]
