@@ -7,7 +7,10 @@ from pydantic import Field, model_validator
 from ablate.config.trial_spec import LayerSpec, Recipe, Spec, Value, fault
 from ablate.errors import join_faults
 
-Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity"]
+Design = Literal["ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity", "grid"]
+# How long a trial is trained, of which more is dearer and mostly better, and when it is validated: these are
+# the study's to decide, and their grids are not extended.
+LENGTHS = ("epochs", "full_epochs", "image_views", "validate_every")
 
 
 class Step(Spec):

@@ -3,10 +3,11 @@
 import math
 from typing import TYPE_CHECKING
 
-from ablate.config.designs import EarlyStopping, tune_faults
+from ablate.config.designs import LENGTHS, EarlyStopping, tune_faults
 from ablate.config.objectives import objective_faults
 from ablate.config.own_objectives import register
 from ablate.config.search_space import values, varies
+from ablate.errors import short_repr
 
 if TYPE_CHECKING:
     from ablate.config.study_spec import StudySpec
@@ -67,6 +68,35 @@ def _design_faults(study: "StudySpec") -> list[str]:
     if "ladder" in study.design and any(map(varies, axes)):
         rule = "a ladder has one cell a rung: the values of its space must be fixed"
         faults.append(f"{rule}; design = ['arms'] crosses choices")
+    return faults + (_grid_faults(study) if "grid" in study.design else [])
+
+
+def _grid_faults(study: "StudySpec") -> list[str]:
+    faults, space = [], study.space
+    if len(study.design) > 1 or study.reference:
+        faults.append("a grid design stands alone, without a reference")
+    axes = {"fraction": space.fraction, "image_views": space.recipe.get("image_views")}
+    at = {str(name): ends for name, ends in study.tune_at.items()}
+    for name, axis in axes.items():
+        if not isinstance(axis, tuple) or len(axis) < 2 or not all(isinstance(n, int | float) for n in axis):
+            faults.append(f"a grid needs two values of {name} or more, but got {short_repr(axis)}; list them")
+        elif outside := [n for n in at.get(name, ()) if n not in axis]:
+            faults.append(f"tune_at.{name} must be values of the grid, but got {outside[0]:g}")
+    others = {**space.layer, **{key: axis for key, axis in space.recipe.items() if key not in axes}}
+    if varied := [key for key, axis in others.items() if varies(axis)]:
+        rule = "a grid varies fraction and recipe.image_views alone"
+        faults.append(f"{rule}, but {varied[0]} has choices; make an arm of each, with [[steps]]")
+    if lengthened := [step.name for step in study.steps if {"image_views", "epochs"} & {*step.recipe}]:
+        faults.append(f"the arms of a grid have its lengths, but step {lengthened[0]!r} sets its own")
+    tuned = {
+        key: choices for tune in (study.tune, *(s.tune for s in study.steps)) for key, choices in tune.items()
+    }
+    for key, choices in tuned.items():
+        if any(isinstance(value, bool | str) or value <= 0 for value in choices):
+            rule = f"a grid interpolates what is tuned, in logarithms: tune.{key} must be numbers above 0"
+            faults.append(f"{rule}, but got {short_repr(list(choices))}; make an arm of each, with [[steps]]")
+        if key in LENGTHS:
+            faults.append(f"a grid varies the length of a trial, but tune has {key}; leave it out")
     return faults
 
 
@@ -75,9 +105,11 @@ def _step_faults(study: "StudySpec") -> list[str]:
     if study.points and "factorial" not in study.design:
         faults.append("points is how many a factorial design has; say design = 'factorial', or leave it out")
     if bool(study.steps) != bool({*study.design} - {"factorial", "sensitivity"}):
-        faults.append("a ladder, a leave-one-out and a one-factor design need [[steps]], and only they do")
+        faults.append("every design but a factorial and a sensitivity one needs [[steps]], and only they do")
     if len({study.base, *(step.name for step in study.steps)}) <= len(study.steps):
         faults.append("base and steps must differ in their names")
+    if study.tune_at and "grid" not in study.design:
+        faults.append("tune_at is for a grid; say design = 'grid', or leave it out")
     return faults
 
 

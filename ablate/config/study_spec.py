@@ -43,12 +43,16 @@ class StudySpec(Spec):
             and each step alone. "arms": each step alone; beside a ladder these cells are called "only: STEP".
             "factorial": no steps, only the space's choices, with which all designs are crossed.
             "sensitivity": each layer group in each precision, alone and left out alone; it is not tested, so
-            that a search may go on from it.
+            that a search may go on from it. "grid": each step alone at each `fraction` and each
+            `recipe.image_views` of the space: is it data that is missing, or updates?
         points: Of a factorial whose factors have two choices each: a regular fraction of so many points, a
             power of two above the number of factors, that keeps the main effects apart. None: all points.
         seeds: Of a design: how often each cell is trained, with the paired seeds seed, seed + 1, ...
         tune: Choices for fields of the recipe. Each cell takes the one of the best mean validation accuracy
             over the tuning seeds; a failed trial counts as -1.
+        tune_at: Of a grid: the two values of `fraction` and of `image_views` at which each arm is tuned. What
+            is tuned is interpolated between them in log D and log T, and beyond them it is that of the
+            nearest. An axis that is not named is tuned at its ends.
         tuning_seeds: How often each choice is trained, with the seeds directly after the paired ones. Runs of
             older versions have 1.
         grid_extension: While the best choice of a number is the lowest or the highest of its list, the next
@@ -93,6 +97,7 @@ class StudySpec(Spec):
     points: Annotated[int, Field(ge=2, le=2**16)] | None = None
     seeds: int = Field(1, ge=1, le=10_000)
     tune: dict[str, tuple[Value, ...]] = Field({})
+    tune_at: dict[Literal["fraction", "image_views"], tuple[Positive, Positive]] = Field({})
     tuning_seeds: int = Field(3, ge=1, le=1000)
     grid_extension: int = Field(3, ge=0, le=10)
     base: str = Field("base", min_length=1)

@@ -63,8 +63,11 @@ def cells_of(study: StudySpec, groups: list[str]) -> dict[str, Cell]:
     Raises:
         BadInput: There are too many cells, two of one name, or some that are no trial; or an axis is a range.
     """
+    found = _all_cells(study, groups)
+    if "grid" in study.design:  # a longer trial goes on from where the shorter one began its decay
+        found = iter(sorted(found, key=lambda cell: cell[1].spec.recipe.image_views or 0))
     cells: dict[str, Cell] = {}
-    for name, cell in _all_cells(study, groups):
+    for name, cell in found:
         if name in cells:
             raise BadInput(
                 f"the cells of a design must differ in their names, but two are called {name!r}; rename one"
@@ -101,7 +104,7 @@ def _variants(study: StudySpec) -> Iterator[tuple[str, Sequence[Step]]]:
     # In a ladder the step's name is that of a rung.
     if "one-factor" in designs or {"ladder", "arms"} <= designs:
         yield from ((f"only: {step.name}", [step]) for step in steps)
-    if "arms" in designs and "ladder" not in designs:
+    if {"arms", "grid"} & designs and "ladder" not in designs:
         yield from ((step.name, [step]) for step in steps)
     if "factorial" in designs:
         yield "", ()
@@ -112,7 +115,8 @@ def _variants(study: StudySpec) -> Iterator[tuple[str, Sequence[Step]]]:
 def _check_count(study: StudySpec, cells: Iterable[Cell]) -> None:
     """Raises BadInput where a design has too many trials."""
     tunings = (math.prod(map(len, cell.tune.values())) for cell in cells)
-    count = sum(study.seeds + (study.tuning_seeds * n if n > 1 else 0) for n in tunings)
+    least = 0 if "grid" in study.design else 1  # choices of a cell that need no tuning
+    count = sum(study.seeds + (study.tuning_seeds * n if n > least else 0) for n in tunings)
     if count > MAX_TRIALS:
         rule = f"a design must have {MAX_TRIALS:,} trials at most, but got {count:,}"
         raise BadInput(f"{rule}; take fewer seeds, cells or tunings")

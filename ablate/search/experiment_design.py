@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from ablate.config.canonical import effective, key_of
+from ablate.config.designs import LENGTHS
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Half, TrialSpec
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Tuned, cells_of
-from ablate.search.tuning import LENGTHS, Tuning, cell_trial
+from ablate.search.grid import Between, tunings_of_grid
+from ablate.search.tuning import Tuning, cell_trial
 
 COLUMNS = (  # of a record, in the table
     "trial_id",
@@ -61,7 +63,8 @@ class Design:
         self.records: dict[str, Record] = {_key(record): record for record in records}
         self._proposed = {*self.records}
         self._pending: set[str] = set()
-        self._tunings = {name: Tuning(study, cell) for name, cell in self.cells.items()}
+        self._tunings = self._new_tunings()
+        self._from: dict[Tuning, list[str]] = defaultdict(list)  # corner of a grid -> cells that wait for it
         self._tried: set[str] = set()  # keys of all tunings
         self._kinds: dict[str, frozenset[str]] = {}  # equal for cells that share their paired trials
         self._n_cells: Counter[frozenset[str]] = Counter()  # of each kind
@@ -71,6 +74,9 @@ class Design:
         # What can be proposed, as (seed, cell, tuning, name): tunings first (seed -1), then seed after seed.
         self._place = {name: i for i, name in enumerate(self.cells)}
         self._queue: list[tuple[int, int, int, str]] = []
+        for name, tuning in self._tunings.items():
+            for corner in tuning.corners.values() if isinstance(tuning, Between) else ():
+                self._from[corner].append(name)
         for name in self.cells:
             self._advance(name)
 
@@ -82,9 +88,9 @@ class Design:
         """
         tunings: dict[str, tuple[TrialSpec]] = {}
         paired: dict[frozenset[str], tuple[TrialSpec, ...]] = {}
-        for cell in self.cells.values():
-            tuning = Tuning(self.study, cell)
-            tunings |= {key_of(spec): (spec,) for _, spec in tuning.trials}
+        for tuning in self._new_tunings().values():
+            cell = tuning.cell
+            tunings |= {key_of(spec): (spec,) for spec in tuning.planned}
             choices = cell.choices if {*cell.tune} & {*LENGTHS} else cell.choices[:1]
             specs = (cell_trial(cell, tuned, self.study.seed, test=self._tests) for tuned in choices)
             paired[tuning.kind] = tuple(specs)
@@ -98,7 +104,8 @@ class Design:
     @property
     def size(self) -> int:
         """How many trials the design has, as far as the records say; see `may_grow`."""
-        return len(self._tried) + self.study.seeds * len(self._n_cells)
+        to_come = sum(tuning.to_come for tuning in self._tunings.values())
+        return len(self._tried) + to_come + self.study.seeds * len(self._n_cells)
 
     @property
     def may_grow(self) -> bool:
@@ -190,6 +197,11 @@ class Design:
     def _tests(self) -> bool | Half:
         return "sensitivity" not in self.study.design and self.study.test
 
+    def _new_tunings(self) -> dict[str, Tuning]:
+        if "grid" in self.study.design:
+            return tunings_of_grid(self.study, self.cells)
+        return {name: Tuning(self.study, cell) for name, cell in self.cells.items()}
+
     def _advance(self, name: str) -> None:
         """Queue what a cell has next: its tunings or, once they have led to a choice, its paired trials."""
         tuning, place = self._tunings[name], self._place[name]
@@ -203,8 +215,13 @@ class Design:
         for key in left:
             self._waiting[key].append(name)
         tunings = [(-1, place, k, name) for k in left.values()]
-        for row in tunings or [(seed, place, 0, name) for seed in self._seeds]:
+        if tuning.chosen is not None:
+            tunings = [(seed, place, 0, name) for seed in self._seeds]
+        for row in tunings:
             heapq.heappush(self._queue, row)
+        if tuning.chosen is not None:
+            for other in self._from.pop(tuning, ()):
+                self._advance(other)
 
     def _count_kind(self, name: str, kind: frozenset[str]) -> None:
         """Keep the number of kinds: to gather them anew for each record would take quadratic time."""

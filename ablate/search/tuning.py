@@ -9,6 +9,7 @@ from typing import Literal
 
 from ablate.analysis.t_interval import mean_interval
 from ablate.config.canonical import effective, key_of
+from ablate.config.designs import LENGTHS
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Half, Recipe, TrialSpec, Value, accepts
 from ablate.runs.record import Record
@@ -16,9 +17,6 @@ from ablate.search.design_cells import Cell, Tuned
 
 Side = Literal["lower", "upper"]
 SIDES: tuple[Side, Side] = ("lower", "upper")
-# How long a trial is trained, of which more is dearer and mostly better, and when it is validated: these are
-# the study's to decide, and their grids are not extended.
-LENGTHS = ("epochs", "full_epochs", "image_views", "validate_every")
 
 
 class Tuning:
@@ -37,7 +35,10 @@ class Tuning:
         choices: What is tried, first the grid and then what lies beyond its edges.
         keys: Of each choice the trials, one a seed.
         chosen: The choice; None before all these trials have ended.
+        to_come: How many trials, at least, are not among `keys` yet.
     """
+
+    to_come = 0
 
     def __init__(self, study: StudySpec, cell: Cell) -> None:
         self.cell, self.limit = cell, study.grid_extension
@@ -64,6 +65,11 @@ class Tuning:
     def trials(self) -> Iterator[tuple[Tuned, TrialSpec]]:
         """All trials so far, each with its choice."""
         return map(self.trial, range(len(self.choices) * len(self.seeds)))
+
+    @property
+    def planned(self) -> Iterator[TrialSpec]:
+        """The trials before any grid is extended."""
+        return (cell_trial(self.cell, tuned, seed) for tuned in self.cell.tunings for seed in self.seeds)
 
     @property
     def kind(self) -> frozenset[str]:
