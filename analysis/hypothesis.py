@@ -41,6 +41,7 @@ def data_volume_all(
     correctness: Correctness | None = None,
     resamples: int = 2000,
     other_recipe: Sequence[str] = (),
+    questions: int = 1,
 ) -> dict[str, DataVolume]:
     """How the gaps of several arms depend on the volume of data. The intervals of all arms hold together.
 
@@ -58,6 +59,7 @@ def data_volume_all(
         resamples: bootstrap draws; 0 leaves out `needed`.
         other_recipe: arms with another recipe than the baseline's. Their sentences say that the gap is not
             that of quantization alone.
+        questions: how often the arms are judged, as at several lengths: the intervals of all hold together.
 
     Returns:
         The verdicts, by arm. Records that do not suffice give an "inconclusive" one with notes.
@@ -68,7 +70,8 @@ def data_volume_all(
     if isinstance(arms, str) or resamples < 0:
         raise ValueError(f"arms must be a list and `resamples >= 0` must hold, but got {arms!r}, {resamples}")
     tested, other = tuple(dict.fromkeys(arms)), tuple(other_recipe)
-    rules = Rules(tested, baseline, margin, slope_margin, chance, relative_margin, other_recipe=other)
+    margins = margin, slope_margin, chance, relative_margin
+    rules = Rules(tested, baseline, *margins, other_recipe=other, questions=questions)
     above = chance + rules.near_chance
     return {
         arm: judge(
@@ -126,7 +129,8 @@ def judge(arm: str, pairs: Pairs, rules: Rules, resamples: int = 2000) -> DataVo
 
 def _gaps(pairs: Pairs, rules: Rules) -> pd.DataFrame:
     """The table of sizes, with intervals of the gaps at the kept ones that hold together over all arms."""
-    table, confidence = pairs.table.copy(), 1 - rules.alpha / max(1, len(pairs.images) * len(rules.arms))
+    table, together = pairs.table.copy(), len(pairs.images) * len(rules.arms) * rules.questions
+    confidence = 1 - rules.alpha / max(1, together)
     means = [gap_mean(pairs, k) for k in range(len(pairs.images))]
     intervals = [mean.interval(confidence) if mean else (np.nan, np.nan) for mean in means]
     if intervals:

@@ -30,6 +30,7 @@ class Rules:
         alpha: how often one of all intervals of all arms may miss its truth.
         power: of the smallest change that is said to be found.
         other_recipe: arms that were trained with another recipe than the baseline.
+        questions: how often the arms are judged, as at several lengths of training.
 
     Raises:
         ValueError: a margin or the chance is out of its range.
@@ -45,6 +46,7 @@ class Rules:
     alpha: float = 0.05
     power: float = 0.8
     other_recipe: tuple[str, ...] = ()
+    questions: int = 1
 
     def __post_init__(self) -> None:
         margins = {name: getattr(self, name) for name in ("margin", "slope_margin", "relative_margin")}
@@ -59,7 +61,7 @@ class Rules:
     @property
     def intervals(self) -> int:
         """How many intervals hold together."""
-        return CONTRASTS * len(self.arms)
+        return CONTRASTS * len(self.arms) * self.questions
 
     @property
     def confidence(self) -> float:
@@ -71,6 +73,7 @@ class Rules:
         """The limits and margins, in words."""
         near = f"{100 * self.near_chance:g} points of chance ({100 * self.chance:g} %)"
         arms = f"{len(self.arms)} {'arms' if len(self.arms) > 1 else 'arm'}"
+        arms += f", judged {self.questions} times" if self.questions > 1 else ""
         return (
             f"Fixed beforehand: a size is left out where the mean accuracy of {quoted(self.baseline)} or of "
             f"the arm is within {near}. The sizes are cut into two segments at the one nearest the middle in "

@@ -32,7 +32,11 @@ class ArmTrials:
 
 
 def finding_of_trials(
-    results: RunResults, title: str, answer: Callable[[RunResults, str, ArmTrials], Finding]
+    results: RunResults,
+    title: str,
+    answer: Callable[[RunResults, str, ArmTrials], Finding],
+    *,
+    of_grid: bool = False,
 ) -> Finding:
     """The finding that a question about a trend over data has.
 
@@ -40,17 +44,21 @@ def finding_of_trials(
         results: Of a run.
         title: The question.
         answer: Makes the finding from the results, the title and the trials.
+        of_grid: Whether the question is asked of a grid of data and updates, or of all other designs.
 
     Returns:
         The answer; without a sentence, and with a note that says why, where there are too few trials, sizes
         or arms.
     """
+    study = results.run.study
+    if of_grid != ("grid" in study.design):
+        reason = "a grid varies the length of trials as well" if not of_grid else "the study has no grid"
+        return Finding(title, notes=(reason,), applies=False)
     try:
         trials = _arm_trials(results)
     except _NotApplicable as reason:
-        study = results.run.study
         asks_for_a_trend = bool(study.design) and len(values(study.space.fraction)) >= MIN_SIZES
-        return Finding(title, notes=(str(reason),), applies=asks_for_a_trend)
+        return Finding(title, notes=(str(reason),), applies=of_grid or asks_for_a_trend)
     return answer(results, title, trials)
 
 
@@ -69,7 +77,7 @@ def _arm_trials(results: RunResults) -> ArmTrials:
     rows = rows.assign(arm=step.where(step != "", weights), weights=weights).drop_duplicates("trial_id")
     if not results.classes:
         raise _NotApplicable("no paired trial has ended yet")
-    if (sizes := rows["images"].nunique()) < MIN_SIZES:
+    if (sizes := rows["images"].nunique()) < MIN_SIZES and "grid" not in results.run.study.design:
         number = f"is {sizes or 'none'}" if sizes < 2 else f"are {sizes}"
         rule = f"a trend over data needs {MIN_SIZES} sizes of the training set or more"
         raise _NotApplicable(f"{rule}, but there {number}")

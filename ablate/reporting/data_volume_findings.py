@@ -16,6 +16,24 @@ def volume(results: RunResults) -> Finding:
 
 
 def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
+    by_arm = judged(results, trials)
+    sentence = " ".join(result.sentence for result in by_arm.values())
+    tables = {**verdict_tables(by_arm), "bought": _bought(trials.records), "paired": trials.records}
+    return Finding(title, sentence, verdict_notes(by_arm), tables)
+
+
+def judged(results: RunResults, trials: ArmTrials, questions: int = 1) -> dict[str, DataVolume]:
+    """The verdict on the gap of each arm over the volume of data.
+
+    Args:
+        results: Of a run.
+        trials: The paired trials, and the arms by their baseline.
+        questions: How often each family is judged, as at each length of a grid. The intervals of a family
+            hold together over all, because each family asks about recipes of its own.
+
+    Returns:
+        By arm.
+    """
     study, records, recipes = results.run.study, trials.records, recipes_of(results.run.study)
     options: dict[str, Any] = {
         "margin": study.gap_margin,
@@ -23,31 +41,35 @@ def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
         "relative_margin": study.relative_margin,
         "chance": 1 / len(results.classes),
         "correctness": _correctness(results, records) or None,
+        "questions": questions,
     }
     by_arm: dict[str, DataVolume] = {}
-    # Intervals hold together within a family, because each family asks about recipes of its own.
     for baseline, arms in trials.families.items():
         other = [arm for arm in arms if recipes.get(arm) != recipes.get(baseline)]
         by_arm.update(
             hypothesis.data_volume_all(records, arms=arms, baseline=baseline, other_recipe=other, **options)
         )
-    tables = {
-        "verdicts": pd.DataFrame([_verdict(result) for result in by_arm.values()]),
-        "changes": pd.concat([result.changes.assign(arm=arm) for arm, result in by_arm.items()]),
-        "gaps": pd.concat([result.gaps.assign(arm=arm) for arm, result in by_arm.items()]),
-        "needed": pd.concat([result.needed.assign(arm=arm) for arm, result in by_arm.items()]),
-        "scales": pd.concat([result.scales.assign(arm=arm) for arm, result in by_arm.items()]),
-        "bought": _bought(records),
-        "paired": records,
+    return by_arm
+
+
+def verdict_tables(by_arm: dict[str, DataVolume]) -> dict[str, pd.DataFrame]:
+    """The tables of the verdicts: verdicts, changes, gaps, needed, scales."""
+    parts = ("changes", "gaps", "needed", "scales")
+    return {"verdicts": pd.DataFrame([_verdict(result) for result in by_arm.values()])} | {
+        part: pd.concat([getattr(result, part).assign(arm=arm) for arm, result in by_arm.items()])
+        for part in parts
     }
-    sentence = " ".join(result.sentence for result in by_arm.values())
+
+
+def verdict_notes(by_arm: dict[str, DataVolume]) -> tuple[str, ...]:
+    """The rules of the verdicts, and what could not be judged."""
     rules = dict.fromkeys(
         text
         for result in by_arm.values()
         for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
     )
     notes = dict.fromkeys(f"{arm}: {note}" for arm, result in by_arm.items() for note in result.notes)
-    return Finding(title, sentence, (*rules, *notes), tables)
+    return (*rules, *notes)
 
 
 def _correctness(results: RunResults, records: pd.DataFrame) -> dict[tuple[str, Any, int], Any]:

@@ -14,6 +14,7 @@ from ablate.paper_figures import (
     fig_confusion,
     fig_examples,
     fig_gap,
+    fig_grid,
     fig_importance,
     fig_ladder,
     fig_layers,
@@ -24,6 +25,7 @@ from ablate.paper_figures import (
 from ablate.paper_figures.confusion_info import confusion_info, square
 from ablate.paper_figures.fonts import numbered
 from ablate.paper_figures.gap_info import gap_info
+from ablate.paper_figures.grid_info import learning_curves, surfaces
 from ablate.paper_figures.importance_info import importance_info
 from ablate.paper_figures.ladder_info import ladder_info
 from ablate.paper_figures.pareto_info import pareto_info
@@ -32,7 +34,7 @@ from ablate.paper_figures.sensitivity_info import sensitivity_info
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
-TESTED = ("ladder", "volume", "scaling")  # figures of test accuracies
+TESTED = ("ladder", "grid", "volume", "scaling")  # figures of test accuracies
 MAX_TRIALS = 30  # of a layer map
 MAX_CLASSES = 50  # of a confusion matrix whose names can be read on a page
 MAX_NAME = 60  # letters of a name in a title
@@ -129,9 +131,24 @@ def _sensitivity(run: Run, finding: Finding, subject: str, to: Path) -> Iterator
 
 def _volume(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     gaps, verdicts = finding.tables["gaps"], finding.tables["verdicts"]
+    if gaps.empty:  # no size has a trial of both arms yet
+        return
     title = f"{subject}, {verdicts['seeds'].max()} paired seeds, simultaneous 95 % intervals"
     fig_gap.draw(gap_info(gaps, verdicts), verdicts["margin"].iloc[0], title, to / "gap")
     yield to / "gap"
+
+
+def _grid(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
+    tables, seeds = finding.tables, finding.tables["paired"]["seed"].nunique()
+    paired = f"{seeds} paired seeds" if seeds > 1 else "one seed"
+    title = f"{subject}, {paired}: gap to full precision in points"
+    title += "\ngrey: its simultaneous 95 % interval holds 0; hatched: not trained to the end"
+    fig_grid.draw(surfaces(tables["surface"], tables["lengths"]), title, to / "grid")
+    yield to / "grid"
+    title = f"{subject}, {seeds} seeds, 95 % intervals; filled: the best length on validation images"
+    fig_grid.draw_curves(learning_curves(tables["learning"], tables["lengths"]), title, to / "lengths")
+    yield to / "lengths"
+    yield from _volume(run, finding, subject, to)
 
 
 def _scaling(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
@@ -241,6 +258,7 @@ def _slugs(names: Iterable[str]) -> dict[str, str]:
 FIGURES: dict[str, Callable[[Run, Finding, str, Path], Iterator[Path]]] = {
     "ladder": _ladder,
     "sensitivity": _sensitivity,
+    "grid": _grid,
     "volume": _volume,
     "scaling": _scaling,
     "front": _front,

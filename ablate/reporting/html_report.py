@@ -24,8 +24,14 @@ from ablate.runs.run import Run
 from ablate.runs.state import ENDED, at_least
 
 SEARCHED = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")
-ORDER = (*SEARCHED, "volume", "ladder", "cells", "confusion", "failures")
-ANSWERS = ("volume", "ladder", "sensitivity", "front")  # the first that has a sentence gives the verdict
+ORDER = (*SEARCHED, "grid", "volume", "ladder", "cells", "confusion", "failures")
+ANSWERS = (
+    "grid",
+    "volume",
+    "ladder",
+    "sensitivity",
+    "front",
+)  # the first that has a sentence gives the verdict
 
 
 def report(run: Run, to: str | Path | None = None) -> Path:

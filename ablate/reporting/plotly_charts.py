@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ablate.config.study_spec import StudySpec
-from ablate.reporting import plotly_design_charts, plotly_front, plotly_search_charts
+from ablate.reporting import plotly_design_charts, plotly_front, plotly_grid, plotly_search_charts
 from ablate.reporting.plotly_panel import Panel
 from ablate.reporting.run_results import Finding
 
@@ -14,6 +14,7 @@ CHARTS: dict[str, Callable[[Finding, list[str]], list[Panel]]] = {
     "layers": plotly_search_charts.layers,
     "sensitivity": plotly_design_charts.sensitivity,
     "scaling": plotly_design_charts.scaling,
+    "grid": plotly_grid.grid,
     "volume": plotly_design_charts.volume,
     "ladder": plotly_design_charts.ladder,
     "confusion": plotly_search_charts.confusion,
