@@ -70,7 +70,7 @@ def draw_curves(curves: dict[int, dict[str, LearningCurve]], title: str, path: P
     rows, columns, width = _layout(len(curves))
     arms = list(dict.fromkeys(arm for of_size in curves.values() for arm in of_size))
     lines: dict[str, Any] = {}
-    shape = markers(arms)
+    shape = markers(arms) | {"full": "h"}  # a cross cannot be filled
     height = 0.6 + 1.7 * rows + 0.14 * len(arms)
     panels_at = {"nrows": rows, "ncols": columns, "squeeze": False, "sharey": True}
     with figure(path, height, width, **panels_at) as panels:
@@ -101,8 +101,8 @@ def _draw_curve(axes: Any, curve: LearningCurve, marker: str) -> Any:
 
 def _layout(panels: int) -> tuple[int, int, int]:
     """Rows and columns of panels, and columns of the page."""
-    columns = min(panels, MAX_COLUMNS)
-    return -(-panels // MAX_COLUMNS), columns, 1 if columns == 1 else 2
+    columns = 2 if panels == 4 else min(panels, MAX_COLUMNS)
+    return -(-panels // columns), columns, 1 if columns == 1 else 2
 
 
 def _filled(panels: Any, parts: list[Any]) -> list[tuple[Any, Any]]:

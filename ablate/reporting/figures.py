@@ -31,6 +31,7 @@ from ablate.paper_figures.ladder_info import ladder_info
 from ablate.paper_figures.pareto_info import pareto_info
 from ablate.paper_figures.scaling_info import scaling_info
 from ablate.paper_figures.sensitivity_info import sensitivity_info
+from ablate.reporting import grid_findings
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.runs.run import Run
 
@@ -148,7 +149,7 @@ def _grid(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:
     title = f"{subject}, {seeds} seeds, 95 % intervals; filled: the best length on validation images"
     fig_grid.draw_curves(learning_curves(tables["learning"], tables["lengths"]), title, to / "lengths")
     yield to / "lengths"
-    yield from _volume(run, finding, subject, to)
+    yield from _volume(run, grid_findings.at_best_lengths(finding), subject, to)
 
 
 def _scaling(run: Run, finding: Finding, subject: str, to: Path) -> Iterator[Path]:

@@ -50,6 +50,14 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     return Finding(title, " ".join(filter(None, sentences)), tuple(filter(None, notes)), tables)
 
 
+def at_best_lengths(finding: Finding) -> Finding:
+    """The finding with the gaps at best lengths alone; those at equal ones are in the surface."""
+    arms = finding.tables["surface"]["arm"].unique()
+    kept = {name: finding.tables[name] for name in ("gaps", "verdicts")}
+    kept = {name: table[table["arm"].isin(arms)] for name, table in kept.items()}
+    return replace(finding, tables={**finding.tables, **kept})
+
+
 def _measured(records: pd.DataFrame, results: RunResults) -> pd.DataFrame:
     """The paired trials with their length, `views`, and with the accuracy by which they are compared."""
     rows = records.merge(_views(results), on="trial_id")

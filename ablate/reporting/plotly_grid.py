@@ -6,6 +6,7 @@ from ablate.config.objectives import AXES
 from ablate.labels import shortened
 from ablate.paper_figures.grid_info import VIEWS_LABEL, LearningCurve, Surface, learning_curves, surfaces
 from ablate.reporting import plotly_design_charts
+from ablate.reporting.grid_findings import at_best_lengths
 from ablate.reporting.plotly_panel import MAX_NAME, Panel, Plain, escaped, interval, logarithmic, numbers
 from ablate.reporting.run_results import Finding
 
@@ -18,7 +19,7 @@ def grid(finding: Finding, objectives: list[str]) -> list[Panel]:
     found = surfaces(tables["surface"], tables["lengths"])
     limit = max(1.0, max(np.nanmax(np.abs(each.gap.to_numpy()), initial=0) for each in found.values()))
     panels = [_surface(arm, each, limit) for arm, each in found.items()]
-    panels += plotly_design_charts.volume(finding, objectives)
+    panels += plotly_design_charts.volume(at_best_lengths(finding), objectives)
     curves = learning_curves(tables["learning"], tables["lengths"])
     return panels + [_curves(images, of_size) for images, of_size in curves.items()]
 

@@ -82,11 +82,16 @@ def test_where_all_arms_arrive_they_are_compared_at_their_best_lengths(simulated
     assert gaps.to_dict() == pytest.approx((of["full"] - of["binary"]).to_dict())
 
 
+def test_gaps_at_the_best_lengths_are_drawn(simulated):
+    run = simulated(arrived)
+    answers = findings(run)
+    assert {"grid", "lengths", "gap"} <= {path.name for path in figures.draw(run, answers)}
+    assert [panel for panel in plotly_grid.grid(answers["grid"], []) if panel.title.startswith("Gap to full")]
+
+
 def test_where_arms_still_rise_they_are_compared_at_equal_lengths(simulated):
     found = grid(RunResults(simulated(rising)))
-    equal = (
-        "binary, compared at equal image views: with images its gap is constant at 1,000 and 4,000 and 16,000"
-    )
+    equal = "over images, compared at equal image views, its gap: constant at 1,000 and 4,000 and 16,000"
     assert equal in found.sentence
     assert "ten times the updates by -4.0 points" in found.sentence
     verdicts = found.tables["verdicts"]
@@ -121,7 +126,7 @@ def test_the_figures_have_every_cell(simulated):
     run = simulated(rising)
     answers = findings(run)
     drawn = {path.name for path in figures.draw(run, answers)}
-    assert {"grid", "lengths", "gap"} <= drawn
+    assert {"grid", "lengths"} <= drawn and "gap" not in drawn
     panels = plotly_grid.grid(answers["grid"], [])
     assert [len(row) for row in panels[0].data[0]["z"]] == [3, 3, 3]
     assert "not trained to the end at 200 and 2,000 and 20,000 images" in panels[0].title
