@@ -178,6 +178,11 @@ def scratch(kind: str, random: Random, odd: float) -> dict[str, Any]:
         }
         extra |= {"steps": [step() for _ in range(random.randint(0, 3))], "tune": some(RECIPE, 2, differing)}
         extra |= {"reference": step(), "points": any_of([2, 4, 8, 64, "none"]), "base": any_of(WORDS)}
+        if extra["design"] == "grid":
+            data["space"] = {"description": "d", "layer": {"weights": any_of(LAYER["weights"])}}
+            data["space"] |= {"fraction": any_of([[0.1, 1.0], [0.5, 1], [1]])}
+            data["space"]["recipe"] = {"image_views": any_of([[100, 400], [1, 10**12], 100])}
+            extra["tune_at"] = {"image_views": any_of([[100, 400], [400, 100]])}
         return (
             data
             | {"design": extra["design"], "steps": extra["steps"]}

@@ -6,7 +6,7 @@ from typing import Any
 
 Rule = Callable[[Any], bool]
 NAMES = ("accuracy", "loss", "size_bytes", "bitops", "latency_ms", "images", "train_seconds")
-DESIGNS = ("ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity")
+DESIGNS = ("ladder", "leave-one-out", "one-factor", "arms", "factorial", "sensitivity", "grid")
 
 
 def number(value: Any) -> bool:
@@ -167,6 +167,12 @@ SPACE = {
     "recipe": table({key: axis(rule, False) for key, rule in IN_SPACES.items()}),
     "fraction": axis(FRACTION, False),
 }
+
+
+def pair(rule: Rule) -> Rule:
+    return lambda v: type(v) is list and len(v) == 2 and all(map(rule, v))
+
+
 TUNE = table({key: listed(rule, 1) for key, rule in RECIPE.items()})
 STEP = {
     "name": lambda v: text(v) and bool(v),
@@ -194,6 +200,7 @@ STUDY = {
     "points": optional(whole(2)),
     "seeds": whole(1, 10_000),
     "tune": TUNE,
+    "tune_at": table(dict.fromkeys(("fraction", "image_views"), pair(real(0, above=True)))),
     "tuning_seeds": whole(1, 1000),
     "anchor_seeds": whole(1, 100),
     "grid_extension": whole(0, 10),

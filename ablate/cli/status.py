@@ -46,9 +46,10 @@ def dry_run(study: StudySpec, as_json: bool, resources: Resources, known: Sequen
     from ablate.engine.warm_start import reuse
 
     planned = plan(study)
-    reuse(known, planned)
+    _, reused = reuse(known, planned)
     checks = gate(planned)
     result = {"checks": [asdict(check) for check in checks]} | estimate(planned, resources)
+    result["known"] = len(reused)
     for notice in planned.notices:
         print(notice, file=sys.stderr)
     if as_json:
@@ -61,6 +62,8 @@ def dry_run(study: StudySpec, as_json: bool, resources: Resources, known: Sequen
     print_rows(result["anchors"], as_json=False)
     for line in _describe_cost(result, study, resources):
         print_line(line)
+    if reused:
+        print_line(f"Of other runs {len(reused)} trials are known and will not be trained again")
 
 
 def outcome(run: Run, as_json: bool) -> None:

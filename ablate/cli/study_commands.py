@@ -181,7 +181,7 @@ def study(
         typer.Option(
             parser=local_path,
             metavar="RUN",
-            help="Reuse the matching trials of another run; may be repeated.",
+            help="Reuse the matching trials of another run, such as a smaller grid; may be repeated.",
             autocompletion=completion.runs,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Trials of other runs that a search need not train again."""
+"""Trials of other runs that a search or a design need not train again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from ablate.runs.ledger import trial_of
 from ablate.runs.provenance import keep_model
 from ablate.runs.record import Record, value_of
 from ablate.runs.run import check_idle, load_run
+from ablate.search.experiment_design import Design
 from ablate.search.searcher import Search
 from ablate.training.trial import trial_id
 
@@ -28,7 +29,7 @@ MAX_DIFFERENCES = 4  # that a message names
 def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
     """Teach a plan's search the complete trials of other runs that are points of its space.
 
-    They come on top of the study's own trials.
+    They come on top of the study's own trials. A design counts those that are its own as done.
 
     Args:
         paths: The folders of the other runs.
@@ -39,25 +40,26 @@ def reuse(paths: Sequence[Path], planned: Plan) -> tuple[Plan, Known]:
 
     Raises:
         BadInput: A run has no such trial (the message says what differs), or has a live driver; or the study
-            is no search, or has latency as an objective.
+            has latency as an objective.
     """
     if not paths:
         return planned, {}
     study, search = planned.study, planned.search
-    if not isinstance(search, Search) or study.timed:
-        rule = "--known is for a search without latency_ms, which is measured in each run anew"
+    if study.timed:
+        rule = "--known is for a study without latency_ms, which is measured in each run anew"
         raise BadInput(f"{rule}; leave it out")
     known: Known = {}
     for path in paths:
         known |= _known_of(path, planned, search)
     records = [record for record, _ in known.values()]
-    study = study.model_copy(update={"trials": study.trials + len(known)})
+    if isinstance(search, Search):
+        study = study.model_copy(update={"trials": study.trials + len(known)})
     search = proposer_of(study, search.groups, records, planned.count)
     return replace(planned, study=study, search=search), known
 
 
-def _known_of(path: Path, planned: Plan, search: Search) -> Known:
-    """The complete trials of a run that are points of a search's space."""
+def _known_of(path: Path, planned: Plan, search: Search | Design) -> Known:
+    """The complete trials of a run that a search or a design has, too."""
     run = load_run(path)
     check_idle(run)
     records = ledger.read(run.path / "ledger.jsonl")
@@ -81,7 +83,7 @@ def _known_of(path: Path, planned: Plan, search: Search) -> Known:
         forget_kept()  # the study's own trials have ids of today
     if not known:
         reason = difference(specs[-1], search) if specs else "it has no complete trial with every objective"
-        rule = f"--known must have a trial of this study's space, but {str(run.path)!r} has none"
+        rule = f"--known must have a trial of this study, but {str(run.path)!r} has none"
         raise BadInput(f"{rule}: {reason}")
     return known
 
@@ -115,8 +117,10 @@ def adopt(path: Path, known: Known) -> None:
         raise write_error(error, message) from None
 
 
-def difference(theirs: TrialSpec, search: Search) -> str:
+def difference(theirs: TrialSpec, search: Search | Design) -> str:
     """What keeps a trial from being a point of a space: its difference to the nearest point."""
+    if isinstance(search, Design):
+        return "none is of this design's cells and seeds, with the contents of its dataset and model"
     ours = search.points.spec_at(search.points.point(theirs))
     if ours is None:
         return "the values of its axes exclude each other here"

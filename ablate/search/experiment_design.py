@@ -17,7 +17,7 @@ from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.search.design_cells import Tuned, cells_of
 from ablate.search.grid import Between, tunings_of_grid
-from ablate.search.tuning import Tuning, cell_trial
+from ablate.search.tuning import Tuning, cell_trial, tuning_seeds
 
 COLUMNS = (  # of a record, in the table
     "trial_id",
@@ -151,6 +151,19 @@ class Design:
     def requeue(self, spec: TrialSpec) -> bool:
         """Whether a trial that an earlier driver had pending is proposed here: no, `ask` will propose it."""
         return False
+
+    def holds(self, spec: TrialSpec) -> bool:
+        """Whether a trial, in its canonical form, is one of the design's, whatever it was tuned to."""
+        if spec.test != (self._tests if spec.seed in self._seeds else False):
+            return False
+        if spec.seed not in self._seeds and spec.seed not in tuning_seeds(self.study):
+            return False
+        of_size = [cell for cell in self.cells.values() if cell.spec.fraction == spec.fraction]
+        tuned = [{field: getattr(spec.recipe, field) for field in cell.tune} for cell in of_size]
+        return any(
+            cell_trial(cell, values, spec.seed, test=spec.test) == spec
+            for cell, values in zip(of_size, tuned, strict=True)
+        )
 
     def table(self) -> pd.DataFrame:
         """The design's trials.

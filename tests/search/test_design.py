@@ -291,7 +291,7 @@ def test_choices_of_the_space_are_crossed():
 
 def test_bad_designs():
     for fields, said in (
-        ({"design": "ladder", "steps": []}, "need \\[\\[steps\\]\\]"),
+        ({"design": "ladder", "steps": []}, "needs \\[\\[steps\\]\\]"),
         ({"design": "factorial"}, "and only they do"),
         ({"design": "search"}, "parts of a design"),
         ({"design": "stairs"}, "stairs"),

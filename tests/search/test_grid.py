@@ -1,8 +1,11 @@
 """Grids of data and updates: which trials they have, and in which order."""
 
+import json
 import math
 
+import pandas as pd
 import pytest
+from commands import run_ablate
 
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import checked
@@ -139,6 +142,21 @@ def test_cells_wait_for_corners_under_way():
     assert len(run(design)) == design.least - 48
 
 
+def test_a_longer_grid_has_the_trials_of_a_shorter_one():
+    at = {"image_views": LENGTHS[:2]}
+    short = study(space={"recipe": {"image_views": LENGTHS[:2]}}, tune_at=at)
+    design = Design(study(tune_at=at), GROUPS)
+    known = run(Design(short, GROUPS))
+    assert all(map(design.holds, known))
+    told = Design(study(tune_at=at), GROUPS, [answer(spec) for spec in known])
+    further = run(told)
+    assert {spec.recipe.image_views for spec in further} == {16_000}
+    assert told.size == len(known) + len(further) == design.least
+    seeds = [spec.model_copy(update={"seed": spec.seed + 4}) for spec in known]
+    tests = [spec.model_copy(update={"test": "B"}) for spec in known]
+    assert not any(map(design.holds, [*seeds, *tests]))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -165,3 +183,62 @@ def test_cells_wait_for_corners_under_way():
 def test_what_is_no_grid_is_refused(fields, message):
     with pytest.raises(BadInput, match=message):
         study(**fields)
+
+
+GRID = """
+question = "data or updates?"
+model = "{model}"
+design = "grid"
+tuning_seeds = 1
+grid_extension = 0
+tune = {{ learning_rate = [1e-3, 1e-2] }}
+tune_at = {{ image_views = [20, 40] }}
+[recipe]
+schedule = "wsd"
+warmup_views = 10
+bf16 = false
+[space]
+description = "all"
+objectives = ["accuracy"]
+groups = ["block*"]
+fraction = [0.02, 0.04]
+[space.layer]
+weights = "full"
+[space.recipe]
+image_views = [20, 40]
+[[steps]]
+name = "full"
+[[steps]]
+name = "binary"
+layer = {{ weights = "binary" }}
+"""
+
+
+@pytest.mark.slow
+def test_a_grid_is_trained_drawn_and_extended(tiny_vit, tmp_path):
+    (tmp_path / "grid.toml").write_text(GRID.format(model=tiny_vit))
+
+    def ablate(*words, code=0):
+        done = run_ablate(tmp_path, *words)
+        assert done.returncode == code, done.stderr
+        return done
+
+    plan = json.loads(ablate("study", "grid.toml", "--dry-run", "--json").stdout)
+    assert plan["trials"] == 2 * (4 * 2 + 4) and not plan["may_grow"] and plan["known"] == 0
+    ablate("study", "grid.toml", "--out", "run")
+    done = ablate("figures", "run")
+    assert "binary: over images, compared at equal image views, its gap: inconclusive" in done.stdout
+    assert {path.name for path in (tmp_path / "run" / "figures").glob("*.png")} >= {"grid.png", "lengths.png"}
+    extended = ["grid.toml", "--set", "space.recipe.image_views=[20, 40, 160]", "--known", "run"]
+    plan = json.loads(ablate("study", *extended, "--dry-run", "--json").stdout)
+    assert plan["trials"] == 24 + 2 * 2 * 2 and plan["known"] == 24
+    ablate("study", *extended, "--out", "longer")
+    ledgers = [(tmp_path / run / "ledger.jsonl").read_bytes().splitlines() for run in ("run", "longer")]
+    assert ledgers[1][:24] == ledgers[0] and len(ledgers[1]) == 32
+    design = pd.read_csv(tmp_path / "longer" / "tables" / "design.csv")
+    assert design["status"].eq("complete").all() and len(design) == 32
+    before = (tmp_path / "longer" / "ledger.jsonl").read_bytes()
+    ablate("resume", "longer")
+    assert (tmp_path / "longer" / "ledger.jsonl").read_bytes() == before
+    other = ablate("study", *extended, "--seed", "5", "--out", "other", code=2).stderr
+    assert "none is of this design's cells and seeds" in other and not (tmp_path / "other").exists()
