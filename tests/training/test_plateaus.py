@@ -1,12 +1,16 @@
 """Trainings with a plateau: a longer one goes on from that of a shorter one, and ends as it would alone."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
+from ablate.training import plateaus
 from ablate.training.optim import rate, shared_steps
+from ablate.training.plateaus import Plateaus
 from ablate.training.trial import load_data, resolved, trial_id
 from ablate.training.trial_runner import trial_steps
 
@@ -102,3 +106,26 @@ def test_a_longer_trial_goes_on_from_the_plateau(tiny_vit, tmp_path, monkeypatch
         ended(spec, dataset)
         assert "goes on from a plateau" not in logged()
     assert len([*(tmp_path / "plateaus").glob("*.pt")]) == 3
+
+
+def test_states_that_were_not_used_for_long_are_deleted(tiny_vit, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    dataset = load_data("cifar10-mini", str(tiny_vit))
+    kept = [
+        Plateaus(TrialSpec(model=str(tiny_vit), recipe=Recipe(**WSD), seed=seed), dataset)
+        for seed in range(4)
+    ]
+    state = {"schedule": {"last_epoch": 8}, "weights": torch.zeros(1000)}
+    folder = tmp_path / "plateaus"
+    for age, plateau in enumerate(kept[:3]):
+        before = {*folder.glob("*")}
+        plateau.keep(state)
+        (file,) = {*folder.glob("*")} - before
+        os.utime(file, (1000 + age, 1000 + age))
+    assert kept[0].load(8) and kept[1].load(7) is None  # the first is used, the second not
+    monkeypatch.setattr(plateaus, "MOST_BYTES", int(2.5 * file.stat().st_size))
+    kept[3].keep(state)
+    assert [plateau.load(8) is not None for plateau in kept] == [True, False, False, True]
+    monkeypatch.setattr(plateaus, "MOST_BYTES", 0)
+    kept[2].keep(state)
+    assert [plateau.load(8) is not None for plateau in kept] == [False, False, True, False]
