@@ -102,7 +102,7 @@ def _fit_arm(rows: _Rows, arm: str, records: pd.DataFrame) -> None:
     choice = _choice(rows, arm, ARM_LAWS, UNIQUE, predictors, records)
     if choice is None:
         return
-    fitted = _with_intervals(choice.closest, predictors, records)
+    fitted = with_intervals(choice.closest, predictors, records)
     rows.laws += parameters(arm, fitted, UNIQUE, choice)
     rejected = choice.table.loc[choice.closest, "rejected"]
     rows.bands.append(means(records) if rejected else band(fitted, records["images"]))
@@ -117,7 +117,7 @@ def _fit_pair(rows: _Rows, arm: str, baseline: str, records: pd.DataFrame) -> No
     if choice is None:
         return
     for law in ("multiplier", choice.closest):
-        rows.laws += parameters(pair, _with_intervals(law, predictors, records), UNIQUE, choice)
+        rows.laws += parameters(pair, with_intervals(law, predictors, records), UNIQUE, choice)
 
 
 def _fit_published(rows: _Rows, arm: str, baseline: str, records: pd.DataFrame) -> None:
@@ -128,7 +128,7 @@ def _fit_published(rows: _Rows, arm: str, baseline: str, records: pd.DataFrame) 
     if choice is None:
         return
     for law in choice.fits:
-        rows.laws += parameters(pair, _with_intervals(law, predictors, records), PROCESSED, choice)
+        rows.laws += parameters(pair, with_intervals(law, predictors, records), PROCESSED, choice)
 
 
 def _no_lengths(records: pd.DataFrame) -> str:
@@ -167,7 +167,17 @@ def _choice(
     return choice
 
 
-def _with_intervals(law: str, predictors: dict[str, Any], records: pd.DataFrame) -> Fit:
+def with_intervals(law: str, predictors: dict[str, Any], records: pd.DataFrame) -> Fit:
+    """The fit of a law to an arm's or a pair's trials.
+
+    Args:
+        law: a name in `laws.LAWS`.
+        predictors: what it needs, each (n,).
+        records: n trials: error, seed.
+
+    Returns:
+        The fit, with bootstrap intervals.
+    """
     return fit(
         law,
         predictors,

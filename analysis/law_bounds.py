@@ -18,7 +18,7 @@ def bounds(law: Law, x: Columns, loss: Array) -> tuple[Array, Array]:
     Returns:
         The lowest and the highest parameter vector, each (k,).
     """
-    sizes = [float(np.abs(value).max()) for name, value in x.items() if name in ("N", "D")]
+    sizes = [float(np.abs(value).max()) for name, value in x.items() if name in ("N", "D", "T")]
     reach = LARGEST_EXPONENT * max(sizes)
     least, most = np.log(loss.min()), np.log(loss.max())
     limits = {

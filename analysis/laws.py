@@ -4,8 +4,9 @@ Each law is a sum of positive terms, computed as a log-sum-exp of its log terms 
 2203.15556, approach 3). Coefficients (E, A, B, ...) are fitted as logarithms, exponents (alpha, beta, ...) as
 they are. So a parameter vector theta (k,) has the logarithms of coefficients.
 
-Predictors: N parameters of the model, D training images, P bits per weight. Where a law describes a
-full-precision and a quantized curve together, `quantized` is 0 on the first and 1 on the second.
+Predictors: N parameters of the model, D training images, T image views in training, P bits per weight. Where
+a law describes a full-precision and a quantized curve together, `quantized` is 0 on the first and 1 on the
+second.
 
 In the published laws of quantization-aware training D is the data processed, repetitions included. At one N,
 one width and one group size they are `gap_constant` (Kumar et al. 2024, arXiv 2411.04330) and `gap_power`
@@ -90,7 +91,19 @@ def _power_gap(p: Columns, x: Columns) -> Term:
     return "k", p["gamma_D"] * x["D"] + _only(x["quantized"]), {"gamma_D": x["D"]}
 
 
+def _updates(p: Columns, x: Columns) -> Term:
+    """A / T^alpha."""
+    return "A", -p["alpha"] * x["T"], {"alpha": -x["T"]}
+
+
+def _images_times_updates(p: Columns, x: Columns) -> Term:
+    """B / (D^beta T^alpha)."""
+    rest = -p["beta"] * x["D"] - p["alpha"] * x["T"]
+    return "B", rest, {"beta": -x["D"], "alpha": -x["T"]}
+
+
 _PAIR = ("D", "quantized")
+_GRID = ("D", "T")
 LAWS: dict[str, Law] = {
     "power": Law("B/D^beta", ("B", "beta"), ("D",), lambda p, x: [_power(p, x)]),
     "power_floor": Law("E + B/D^beta", ("E", "B", "beta"), ("D",), lambda p, x: [_floor(x), _power(p, x)]),
@@ -105,6 +118,21 @@ LAWS: dict[str, Law] = {
         ("E", "A", "B", "alpha", "beta", "gamma"),
         ("N", "D", "P"),
         lambda p, x: [_floor(x), _effective_size(p, x), _power(p, x)],
+    ),
+    # Of a grid of images and updates. Chinchilla's law with T in the place of N, and its rivals.
+    "images": Law("E + B/D^beta", ("E", "B", "beta"), _GRID, lambda p, x: [_floor(x), _power(p, x)]),
+    "updates": Law("E + A/T^alpha", ("E", "A", "alpha"), _GRID, lambda p, x: [_floor(x), _updates(p, x)]),
+    "images_and_updates": Law(
+        "E + A/T^alpha + B/D^beta",
+        ("E", "A", "B", "alpha", "beta"),
+        _GRID,
+        lambda p, x: [_floor(x), _updates(p, x), _power(p, x)],
+    ),
+    "images_times_updates": Law(
+        "E + B/(D^beta T^alpha)",
+        ("E", "B", "beta", "alpha"),
+        _GRID,
+        lambda p, x: [_floor(x), _images_times_updates(p, x)],
     ),
     "multiplier": Law(
         "full: E + B/D^beta; quantized: the same at rho D",
@@ -175,8 +203,8 @@ def natural(name: str, value: float) -> float:
 
 
 def transformed(predictors: Columns) -> Columns:
-    """The predictors as the terms take them: log N and log D, the others as they are."""
-    return {name: np.log(value) if name in ("N", "D") else value for name, value in predictors.items()}
+    """The predictors as the terms take them: log N, log D and log T, the others as they are."""
+    return {name: np.log(value) if name in ("N", "D", "T") else value for name, value in predictors.items()}
 
 
 def columns(law: Law, theta: Array) -> Columns:

@@ -96,7 +96,7 @@ def fit(
 
     Args:
         law: a name in `laws.LAWS`.
-        predictors: what the law needs of "N", "D", "P" and "quantized", each (n,).
+        predictors: what the law needs of "N", "D", "T", "P" and "quantized", each (n,).
         loss: (n,), an error or a loss, above 0.
         blocks: (n,), the seed of each point, for the test of lack of fit.
         huber_delta: residuals of the log loss beyond it count by their size instead of their square.

@@ -9,6 +9,9 @@ SIZES = dict(
     zip("ND", map(np.ravel, np.meshgrid(np.geomspace(1e5, 1e8, 6), np.geomspace(200, 2e6, 6))), strict=True)
 )
 _GRID = np.meshgrid(np.geomspace(1e5, 1e8, 5), np.geomspace(200, 2e6, 5), [1, 2, 4, 8])
+GRID = dict(
+    zip("DT", map(np.ravel, np.meshgrid(np.geomspace(200, 20000, 5), np.geomspace(2e3, 2e5, 5))), strict=True)
+)
 BITS = dict(zip("NDP", map(np.ravel, _GRID), strict=True))
 
 # law: its predictors, true parameters, and its formula as published
@@ -27,6 +30,18 @@ PUBLISHED = {
         lambda N, D, P, E, A, B, alpha, beta, gamma: (
             E + A / (N * (1 - np.exp(-P / gamma))) ** alpha + B / D**beta
         ),
+    ),
+    "images": (GRID, {"E": 0.15, "B": 5.0, "beta": 0.4}, lambda D, T, E, B, beta: E + B / D**beta),
+    "updates": (GRID, {"E": 0.15, "A": 20.0, "alpha": 0.5}, lambda D, T, E, A, alpha: E + A / T**alpha),
+    "images_and_updates": (
+        GRID,
+        {"E": 0.15, "A": 20.0, "B": 5.0, "alpha": 0.5, "beta": 0.4},
+        lambda D, T, E, A, B, alpha, beta: E + A / T**alpha + B / D**beta,
+    ),
+    "images_times_updates": (
+        GRID,
+        {"E": 0.15, "B": 50.0, "beta": 0.3, "alpha": 0.4},
+        lambda D, T, E, B, beta, alpha: E + B / (D**beta * T**alpha),
     ),
     "multiplier": (
         PAIR,

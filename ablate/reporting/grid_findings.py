@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from ablate.analysis.grid_laws import GridLaws, grid_laws
 from ablate.analysis.lengths import GAIN, at_best_length, best_lengths, effects, learning, surface
 from ablate.analysis.verdict import DataVolume
 from ablate.analysis.verdict_rules import quoted
@@ -37,16 +38,20 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
             by_arm = _at_equal_lengths(results, paired, family)
             verdicts |= {result.arm: result for found in by_arm.values() for result in found.values()}
             sentences += [_at_lengths(arm, by_arm[arm]) for arm in arms]
+    fitted = grid_laws(paired.assign(error=1 - paired["accuracy"]).query("error > 0"))
+    sentences += _laws(fitted)
     tables = {
         "surface": surface(paired, trials.families),
         "effects": slopes,
         "lengths": lengths,
         "learning": learning(paired),
         **verdict_tables(verdicts),
+        "laws": fitted.laws,
+        "choices": fitted.choices,
         "paired": paired,
     }
     assert results.design is not None  # its paired trials are above
-    notes = (_censored(lengths), *verdict_notes(verdicts), *tuning_notes(results.design))
+    notes = (_censored(lengths), *verdict_notes(verdicts), *fitted.notes, *tuning_notes(results.design))
     return Finding(title, " ".join(filter(None, sentences)), tuple(filter(None, notes)), tables)
 
 
@@ -113,6 +118,16 @@ def _at_lengths(arm: str, verdicts: dict[int, DataVolume]) -> str:
         by_verdict.setdefault(result.verdict, []).append(f"{views:,}")
     clauses = [f"{verdict} at {' and '.join(at)}" for verdict, at in by_verdict.items()]
     return f"{arm}: over images, compared at equal image views, its gap: {'; '.join(clauses)}."
+
+
+def _laws(fitted: GridLaws) -> list[str]:
+    """The law of each arm that the trials support."""
+    if fitted.laws.empty:
+        return []
+    chosen = fitted.laws[fitted.laws["chosen"].astype(bool)].drop_duplicates("arm")
+    return [
+        f"{arm}: by the points, its error is {law}." for arm, law in chosen[["arm", "equation"]].to_numpy()
+    ]
 
 
 def _named(result: DataVolume, name: str, where: str) -> DataVolume:

@@ -79,6 +79,7 @@ def test_where_all_arms_arrive_they_are_compared_at_their_best_lengths(simulated
         .query("views == 4000")
         .pivot_table(index="images", columns="arm", values="accuracy")
     )
+    assert set(found.tables["choices"]["arm"]) == {"full", "binary"}
     assert gaps.to_dict() == pytest.approx((of["full"] - of["binary"]).to_dict())
 
 
