@@ -9,19 +9,19 @@ from ablate.analysis.grid_laws import grid_laws
 
 SIZES, LENGTHS = (600, 2000, 6000, 20_000), (5000, 20_000, 80_000)
 TRUTHS = {
-    "images_and_updates": lambda D, T: 0.1 + 40 / T**0.6 + 3 / D**0.4,
-    "updates": lambda D, T: 0.1 + 40 / T**0.6,
-    "images_times_updates": lambda D, T: 0.05 + 60 / (D**0.3 * T**0.35),
+    "images_and_updates": lambda d, t: 0.1 + 40 / t**0.6 + 3 / d**0.4,
+    "updates": lambda d, t: 0.1 + 40 / t**0.6,
+    "images_times_updates": lambda d, t: 0.05 + 60 / (d**0.3 * t**0.35),
 }
 
 
 def trials(error, lengths=LENGTHS, noise=0.004):
     random = np.random.default_rng(0)
     rows = [
-        ("binary", D, T, seed, error(D, T) * np.exp(noise * random.normal()))
+        ("binary", images, views, seed, error(images, views) * np.exp(noise * random.normal()))
         for seed in range(5)
-        for T in lengths
-        for D in SIZES
+        for views in lengths
+        for images in SIZES
     ]
     return pd.DataFrame(rows, columns=["arm", "images", "views", "seed", "error"])
 
