@@ -26,7 +26,7 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     paired = _measured(trials.records, results)
     lengths, slopes = best_lengths(_tuned(results), GAIN), effects(paired, trials.families)
     verdicts: dict[str, DataVolume] = {}
-    sentences = [_effects(str(arm), rows) for arm, rows in slopes.groupby("arm", sort=False)]
+    sentences = slope_sentences(slopes)
     for baseline, arms in trials.families.items():
         family = {baseline: arms}
         if kept := _arrived(lengths, [baseline, *arms]):
@@ -138,16 +138,17 @@ def _named(result: DataVolume, name: str, where: str) -> DataVolume:
     return replace(result, arm=name, rules=rules, sentence=f"{result.arm} {where}: {text}")
 
 
-def _effects(arm: str, rows: pd.DataFrame) -> str:
-    """What ten times the images, and ten times the updates, change in the gap of an arm; "" if unknown."""
-    if rows["low"].isna().all():
-        return ""
-    changes = [
-        f"{AXES[row['axis']]} by {_points(row['per_decade'], row['low'], row['high'])}"
-        for _, row in rows.iterrows()
-    ]
-    baseline = quoted(rows["baseline"].iloc[0])
-    return f"{arm}: on average over the grid its gap to {baseline} changes with {' and with '.join(changes)}."
+def slope_sentences(effects: pd.DataFrame) -> list[str]:
+    """What ten times the images, and ten times the updates, change in the gap of each arm, if it is known."""
+    sentences = []
+    for arm, rows in effects.dropna(subset="low").groupby("arm", sort=False):
+        changes = [
+            f"{AXES[row['axis']]} by {_points(row['per_decade'], row['low'], row['high'])}"
+            for _, row in rows.iterrows()
+        ]
+        gap = f"on average over the grid its gap to {quoted(rows['baseline'].iloc[0])}"
+        sentences.append(f"{arm}: {gap} changes with {' and with '.join(changes)}.")
+    return sentences
 
 
 def _points(value: float, low: float, high: float) -> str:

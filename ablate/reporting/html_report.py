@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ablate.reporting.findings import findings
+from ablate.reporting.grid_findings import slope_sentences
 from ablate.reporting.html_page import (
     checked_page,
     drawings,
@@ -24,7 +25,7 @@ from ablate.runs.run import Run
 from ablate.runs.state import ENDED, at_least
 
 SEARCHED = ("front", "confirmed", "progress", "sensitivity", "parameters", "layers", "scaling")
-ORDER = (*SEARCHED, "grid", "volume", "ladder", "cells", "confusion", "failures")
+ORDER = ("grid", *SEARCHED, "volume", "ladder", "cells", "confusion", "failures")
 ANSWERS = (
     "grid",
     "volume",
@@ -112,6 +113,8 @@ def _verdict(findings: dict[str, Finding], answer: str) -> list[str]:
     """answer: the name of the finding that gives the verdict, "" where none has a sentence."""
     if not answer:
         return [f"No answer yet: {'; '.join(findings['front'].notes)}."]
+    if answer == "grid":  # and its verdicts
+        return list(map(sentence_case, slope_sentences(findings[answer].tables["effects"])))
     if answer == "volume":  # its numbers come with its figure
         sentences = findings[answer].tables["verdicts"]["sentence"]
         return [sentence_case(sentence.split(";")[0].rstrip(".")) + "." for sentence in sentences]

@@ -10,7 +10,7 @@ from ablate.reporting.grid_findings import at_best_lengths
 from ablate.reporting.plotly_panel import MAX_NAME, Panel, Plain, escaped, interval, logarithmic, numbers
 from ablate.reporting.run_results import Finding
 
-DIVERGING = [[0, "#b35806"], [0.5, "#f7f7f7"], [1, "#542788"]]  # ColorBrewer's PuOr
+DIVERGING = [[0, "#542788"], [0.5, "#f7f7f7"], [1, "#b35806"]]  # ColorBrewer's PuOr, as in print
 
 
 def grid(finding: Finding, objectives: list[str]) -> list[Panel]:
