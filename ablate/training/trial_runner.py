@@ -52,13 +52,19 @@ class Outcome:
     weights: dict[str, bytes] = field(default_factory=dict)
 
 
-def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
+def run_trial(
+    spec: TrialSpec,
+    dataset: datasets.Dataset | None = None,
+    rungs: Sequence[int] = (),
+    objectives: Sequence[str] = (),
+) -> Record:
     """Train and measure one point of a search space in this process.
 
     Args:
         spec: The trial.
         dataset: Its data, where that is loaded already.
         rungs: As in `trial_steps`.
+        objectives: As in `trial_steps`.
 
     Returns:
         The record. Where training fails its status is "failed".
@@ -70,7 +76,7 @@ def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: S
     if notice := flips.notice([spec.recipe.augment], dataset.mirrored):
         log.warning(notice)
     spec = resolved(spec, dataset)
-    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs, objectives=objectives)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state is restored
         while True:
             try:
