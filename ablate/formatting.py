@@ -32,7 +32,8 @@ def describe_layers(spec: dict[str, Any]) -> str:
 def describe_bounds(within: dict[str, float]) -> str:
     """Bounds on objectives as text: "size_bytes at most 1,000,000 and accuracy at least 0.5"."""
     return " and ".join(
-        f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,}" for name, bound in within.items()
+        f"{name} at {'least' if name == 'accuracy' else 'most'} {bound:,.15g}"
+        for name, bound in within.items()
     )
 
 

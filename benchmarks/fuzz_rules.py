@@ -214,6 +214,7 @@ STUDY = {
     "early_stopping": optional(table(STOPPING)),
     "confirm": whole(0, 1000),
     "max_size_bytes": optional(whole(1)),
+    "max_bitops": optional(real(0, above=True)),
     "max_latency_ms": optional(real(0, above=True)),
     "min_accuracy": optional(real(0, 1, above=True)),
 }

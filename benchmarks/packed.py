@@ -28,7 +28,7 @@ from ablate.config.trial_spec import Recipe
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import checkpoints, loading
-from ablate.profiling.bench import memory_bytes
+from ablate.profiling.memory import memory_bytes
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.training.trainer import evaluate, train

@@ -40,11 +40,13 @@ def dry_run(study: StudySpec, as_json: bool, resources: Resources, known: Sequen
         resources: What a trial may use.
         known: Runs whose trials the study would reuse.
     """
+    from ablate.engine.energy_check import check_energy
     from ablate.engine.estimate import estimate
     from ablate.engine.gate import gate
     from ablate.engine.plan import plan
     from ablate.engine.warm_start import reuse
 
+    check_energy(study, resources)
     planned = plan(study)
     _, reused = reuse(known, planned)
     checks = gate(planned)

@@ -135,6 +135,14 @@ class SearchOptions:
             metavar="BYTES", help="Train no model that is larger when packed.", rich_help_panel=BOUNDS
         ),
     ] = None
+    max_bitops: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Train no model with more bit operations an image, such as 2e9.",
+            rich_help_panel=BOUNDS,
+        ),
+    ] = None
     max_latency_ms: Annotated[
         float | None,
         typer.Option(

@@ -85,6 +85,25 @@ TABLE: dict[str, Objective] = {
     ),
     "images": Objective("min", "images", "training images", scale="log", known="counted", text="{:,.0f}"),
     "train_seconds": Objective("min", "training", "training (s)", known="measured", text=format_duration),
+    "peak_memory_bytes": Objective(
+        direction="min",
+        title="peak memory",
+        label="peak memory of inference (MiB)",
+        unit=2**20,
+        scale="log",
+        known="measured",
+        text=format_bytes,
+        in_ratios=True,
+    ),
+    "energy_mj": Objective(
+        direction="min",
+        title="energy an image",
+        label="energy an image (mJ)",
+        scale="log",
+        known="measured",
+        text="{:.4g} mJ",
+        in_ratios=True,
+    ),
     "calibration_error": Objective(
         "min", "calibration error", "expected calibration error (%)", 0.01, known="computed", text="{:.1%}"
     ),

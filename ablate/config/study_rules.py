@@ -52,7 +52,9 @@ def _search_faults(study: "StudySpec") -> list[str]:
 def _design_faults(study: "StudySpec") -> list[str]:
     faults, all_cells = [], "a design trains all of its cells"
     if study.within:
-        faults.append(f"max_size_bytes, max_latency_ms and min_accuracy bound a search; {all_cells}")
+        faults.append(
+            f"max_size_bytes, max_bitops, max_latency_ms and min_accuracy bound a search; {all_cells}"
+        )
     if study.sampler not in ("additive", "tpe"):  # the defaults of now and of older runs
         faults.append(f"sampler is for a search; {all_cells}, but got {study.sampler!r}")
     if study.anchor_seeds > 1:

@@ -72,6 +72,7 @@ class StudySpec(Spec):
         early_stopping: Which trials end early; None: none does.
         confirm: Further seeds with which each member of the front is trained again and tested.
         max_size_bytes: Trials whose packed model is larger are not trained.
+        max_bitops: The same, by the bit operations of one image.
         max_latency_ms: The same, by the sum of the layers' latencies at batch 1.
         min_accuracy: Validation accuracy that a member of the front has at least.
         final: Whether trials are tested on half B of the test images, which is held back, and not on half A.
@@ -111,6 +112,7 @@ class StudySpec(Spec):
     early_stopping: EarlyStopping | None = None
     confirm: int = Field(0, ge=0, le=1000)
     max_size_bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
+    max_bitops: Positive | None = None
     max_latency_ms: Positive | None = None
     min_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     final: bool | None = False
@@ -173,6 +175,7 @@ class StudySpec(Spec):
         """The bounds that a trial must keep to be on the front."""
         bounds = {
             "size_bytes": self.max_size_bytes,
+            "bitops": self.max_bitops,
             "latency_ms": self.max_latency_ms,
             "accuracy": self.min_accuracy,
         }

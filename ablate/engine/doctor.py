@@ -262,12 +262,28 @@ def _folders() -> Iterator[Finding]:
             )
 
 
+def _energy() -> Iterator[Finding]:
+    import torch
+
+    from ablate.errors import BadInput
+    from ablate.profiling.energy import energy_counter
+
+    try:
+        yield Finding(
+            "ok", f"the objective energy_mj counts {energy_counter(torch.cuda.is_available()).name}"
+        )
+    except BadInput as error:
+        found, _, mend = str(error).rpartition("; ")
+        yield Finding("note", found, mend)
+
+
 EXAMINATIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "installation": _installation,
     "versions": _versions,
     "imports": _imports,
     "GPU": _gpu,
     "CPU": _cpu,
+    "energy": _energy,
     "Ray's ports": _ports,
     "temporary folder": _temporary_folder,
     "folders": _folders,

@@ -14,7 +14,6 @@ from ablate import hardware
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import LayerSpec
-from ablate.errors import BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.files import write_atomic
@@ -22,6 +21,7 @@ from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
 from ablate.quantization import packed_model
 from ablate.runs.run import Run
+from ablate.training.trial import load_packed_trial
 
 WITHOUT_EFFECT = ("beta", "straight")  # how the layer fields begin that do not change a layer's latency
 
@@ -122,9 +122,5 @@ def _measure_packed(
     with tempfile.TemporaryDirectory() as folder:
         for file, content in packed.items():
             (Path(folder) / file).write_bytes(content)
-        try:
-            model = packed_model.load_packed(folder)
-        except BadInput:  # only the checkpoint can build this model
-            model = packed_model.load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
-        model.to(hardware.device())
+        model = load_packed_trial(folder, name, classes)
         return latency.measure(model, packed_model.load_preprocess(folder).size)

@@ -31,7 +31,8 @@ from ablate.training.optim import check_single
 from ablate.training.trainer import resolve
 
 N_ANCHORS = 4  # first proposals among which the anchors are
-N_SIZES = 10  # points whose sizes are tried where the bound on the size leaves none
+N_SIZES = 10  # points whose costs are tried where the bounds on them leave none
+COUNTED_BOUNDS = {"max_size_bytes": "size_bytes", "max_bitops": "bitops"}  # known before latencies are
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,20 @@ def _searched_groups(study: StudySpec, groups: dict[str, list[str]]) -> list[str
 
 
 def _no_point(planned: Plan) -> BadInput:
-    """The error for a study whose space has no point: without any, or within its bound on the size."""
+    """The error for a study whose space has no point: without any, or within its counted bounds."""
     study, count = planned.study, planned.count
     unbounded = proposer_of(
-        study.model_copy(update={"max_size_bytes": None}), planned.search.groups, [], count
+        study.model_copy(update=dict.fromkeys(COUNTED_BOUNDS)), planned.search.groups, [], count
     )
-    sizes = [count(spec)["size_bytes"] for _ in range(N_SIZES) if (spec := unbounded.ask())]
-    if not sizes:
+    costs = [count(spec) for _ in range(N_SIZES) if (spec := unbounded.ask())]
+    if not costs:
         rule = f"space {study.space.name!r} must have a point"
         return BadInput(f"{rule}, but the values of its axes exclude each other")
-    rule = f"max_size_bytes must leave a point, but got {study.max_size_bytes}"
-    return BadInput(f"{rule}; the smallest model found has {min(sizes)}, so try that")
+    bounds = {field: value for field in COUNTED_BOUNDS if (value := getattr(study, field)) is not None}
+    least = {field: min(cost[COUNTED_BOUNDS[field]] for cost in costs) for field in bounds}
+    got, found = (" and ".join(f"{value:.15g}" for value in each.values()) for each in (bounds, least))
+    rule = f"{' and '.join(bounds)} must leave a point, but got {got}"
+    return BadInput(f"{rule}; the smallest model found has {found}, so try that")
 
 
 def _flips(

@@ -59,10 +59,16 @@ def resume_study(
         length = lines.stat().st_size
         study = _extended(run, trials, hours)
         ray_cluster.check_address(resources.address)
+        if "energy_mj" in study.objectives:
+            from ablate.engine.energy_check import check_energy
+
+            check_energy(study, resources)
         with ThreadPoolExecutor(1) as pool:
             planning = pool.submit(_planned, study, run.path, resources.storage)
             with ray_cluster.connected(resources) as (dashboard, resources):
                 planned, records, storage = planning.result()
+                if "energy_mj" in study.objectives:
+                    check_energy(study, resources, on_cluster=True)
                 with ray_cluster.writer_for(run.path) as writer:
                     # A driver on another host may have written, whose lock is not visible here.
                     if lines.stat().st_size != length:

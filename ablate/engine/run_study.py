@@ -10,6 +10,7 @@ from typing import Any
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine.controller import View
 from ablate.engine.drive import Session, drive
+from ablate.engine.energy_check import check_energy
 from ablate.engine.gate import Check, gate
 from ablate.engine.plan import Plan, plan
 from ablate.engine.warm_start import adopt, reuse
@@ -63,11 +64,13 @@ def run_study(
     destinations = [installed(text) for text in track]
     with claimed(out, re.sub(r"[^\w.-]+", "-", study.space.name or study.name)) as path:
         ray_cluster.check_address(resources.address)
+        check_energy(study, resources)
         storage = Storage.tried(resources.storage) if resources.storage else None
         forget_kept()  # of a run that this process has resumed
         planned = plan(study)
         checks = gate(planned)
         with ray_cluster.connected(resources) as (dashboard, resources):
+            check_energy(study, resources, on_cluster=True)
             planned = _with_recipe_of_cluster(study, planned, resources)
             planned, reused = reuse(known, planned)
             adopt(path, reused)

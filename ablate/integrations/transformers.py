@@ -7,7 +7,8 @@ It loads packed folders, checkpoints that `save_pretrained` wrote of a model tha
 with what a beta has learned, and with `quantization_config=AblateConfig(...)` quantizes any other checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -21,6 +22,7 @@ from ablate.errors import BadInput, short_repr
 from ablate.quantization.bit_packing import checked_levels
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear
+from ablate.quantization.packed_files import read_intact
 from ablate.quantization.packed_header import FIELD, FORMAT, METHOD, Dtype, Images, Stored, preprocess_of
 from ablate.quantization.packed_layout import layout
 from ablate.quantization.packed_model import set_saving_
@@ -93,8 +95,12 @@ class AblateQuantizer(HfQuantizer):
         """Return that torch.compile takes the model."""
         return True
 
-    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         config = self.quantization_config
+        if config.is_packed and checkpoint_files:
+            read_intact(Path(checkpoint_files[0]).parent)
         if self.pre_quantized:
             names = own_names(model, [*config.layers])
             config.layers = {names[name]: spec for name, spec in config.layers.items() if name in names}

@@ -13,10 +13,10 @@ from torch import nn
 from ablate.errors import BadInput
 from ablate.models.skeletons import from_config
 from ablate.profiling.latency import check_timing, measure
+from ablate.profiling.memory import memory_bytes
 from ablate.profiling.peers import peers
 from ablate.quantization import packed_files, packed_model
 from ablate.quantization.fused_model import fuse_
-from ablate.quantization.fused_products import Product
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +121,3 @@ def _twin(directory: str | Path, device: torch.device) -> nn.Module:
 
 def _disk_bytes(directory: str | Path) -> int:
     return sum(file.stat().st_size for file in packed_files.files(directory))
-
-
-def memory_bytes(model: nn.Module) -> int:
-    """Count the bytes of a model's parameters and buffers in memory."""
-    known = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    return known + sum(module.packed_bytes for module in model.modules() if isinstance(module, Product))

@@ -78,6 +78,27 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
     Raises:
         BadInput: A file is missing, truncated, edited or of another kind.
     """
+    header, data = read_intact(directory)
+    try:
+        tensors = load(data)
+    except Exception as error:  # safetensors raises several kinds
+        why = " ".join(str(error).split())[:100]
+        raise BadInput(f"{files(directory)[1]} is not a safetensors file: {why}") from None
+    if header.format == 1:
+        old = {f"{name}.packed": f"{name}.weight" for name in header.layers}
+        tensors = {old.get(key, key): value for key, value in tensors.items()}
+    return header, tensors
+
+
+def read_intact(directory: str | Path) -> tuple[Header, bytes]:
+    """Read a packed model's header, and the content of its other file, which the header has the digest of.
+
+    Args:
+        directory: As of `packed_folder`.
+
+    Raises:
+        BadInput: A file is missing, truncated, edited or of another kind.
+    """
     path, tensors_path = files(directory)
     fields, data = _fields(path), _bytes(tensors_path)
     recorded = fields.get("sha256")
@@ -89,15 +110,7 @@ def read(directory: str | Path) -> tuple[Header, dict[str, Tensor]]:
         raise BadInput(" ".join(str(error).split())[:400] + newer) from None
     if not intact:
         raise BadInput(f"{directory}: the files are damaged or edited: sha256 differs; pack the model again")
-    try:
-        tensors = load(data)
-    except Exception as error:  # safetensors raises several kinds
-        why = " ".join(str(error).split())[:100]
-        raise BadInput(f"{tensors_path} is not a safetensors file: {why}") from None
-    if header.format == 1:
-        old = {f"{name}.packed": f"{name}.weight" for name in header.layers}
-        tensors = {old.get(key, key): value for key, value in tensors.items()}
-    return header, tensors
+    return header, data
 
 
 def _fields(path: Path) -> dict[str, Any]:

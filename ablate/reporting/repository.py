@@ -4,7 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ablate.errors import BadInput, WriteFailed
+from ablate.errors import BadInput, write_error
+from ablate.files import new_folder
 from ablate.paths import local_path
 from ablate.quantization.packed_files import files, holds_packed, read
 from ablate.quantization.packed_header import preprocess_of
@@ -39,8 +40,9 @@ def write_repository(
         licence: As the hub names it; None: not stated.
 
     Raises:
-        BadInput: The source is neither a run nor a packed model, the run keeps no such trial, or `to` exists.
-        WriteFailed: A file cannot be written.
+        BadInput: The source is neither a run nor a packed model, the run keeps no such trial, or `to` exists
+            or cannot be made.
+        WriteFailed: The disk is full, or fails.
     """
     if to.exists():
         raise BadInput(f"--to must be a new folder, but {str(to)!r} exists; give another")
@@ -67,10 +69,12 @@ def write_repository(
                 text = text.replace("(front.png)\n", f"(front.png)\n\n{layers}", 1)
         (folder / "README.md").write_text(text, encoding="utf-8")
         try:
-            shutil.copytree(folder, to)
-        except (OSError, shutil.Error) as error:
-            shutil.rmtree(to, ignore_errors=True)  # whole or not there
-            raise WriteFailed(f"{str(to)!r} cannot be written: {error}") from None
+            with new_folder(to) as part:
+                for file in folder.iterdir():
+                    shutil.copyfile(file, part / file.name)
+        except OSError as error:
+            rule = f"--to must be a new folder, but {str(to)!r} cannot be written"
+            raise write_error(error, f"{rule}: {error.strerror}; give another") from None
 
 
 def _copy_packed(packed: Path, folder: Path) -> None:

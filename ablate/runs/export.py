@@ -1,6 +1,5 @@
 """Copies of a run for elsewhere: a trial's packed model, and the run as a study of Optuna."""
 
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ import pandas as pd
 
 from ablate.analysis.bounds import excess
 from ablate.config.study_spec import StudySpec
-from ablate.errors import BadInput, WriteFailed, write_error
+from ablate.errors import BadInput, write_error
+from ablate.files import new_folder
 from ablate.paths import local_path
 
 if TYPE_CHECKING:
@@ -29,19 +29,13 @@ def export_model(run: "Run", to: str | Path, trial: str | None, max_size_bytes: 
         raise BadInput(f"trial {name} has just left the front of {str(run.path)!r}; try again") from None
     rule = f"--to must be a new folder, but {str(to)!r}"
     try:
-        to.mkdir(parents=True)
-    except FileExistsError:
-        raise BadInput(f"{rule} exists; give another") from None
+        if to.exists():
+            raise BadInput(f"{rule} exists; give another")
+        with new_folder(to) as folder:
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
     except OSError as error:
-        raise write_error(error, f"{rule}: {error.strerror}; give another") from None
-    try:
-        for file, content in files.items():
-            (to / file).write_bytes(content)
-    except BaseException as error:
-        shutil.rmtree(to, ignore_errors=True)  # a copy is whole or not there
-        if isinstance(error, OSError):
-            raise WriteFailed(f"trial {name} could not be copied to {str(to)!r}: {error.strerror}") from None
-        raise
+        raise write_error(error, f"{rule} cannot be written: {error.strerror}; give another") from None
     return name
 
 

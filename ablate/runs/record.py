@@ -60,6 +60,8 @@ class Outcome(TypedDict):
     error: str | None
     calibration_error: float | None  # of the validation images, 0 to 1
     robust_accuracy: float | None  # of the corrupted validation images, 0 to 1, where it is an objective
+    peak_memory_bytes: int | None  # of inference with one image, where it is an objective
+    energy_mj: float | None  # of inference with one image on `device`, where it is an objective
     evaluation_batch: int | None  # images that share activation scales; None where none do
 
 

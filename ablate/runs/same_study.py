@@ -23,7 +23,7 @@ MAX_DIFFERENCES = 4  # that a message names
 # Texts and limits, which may change while a run goes on. The contents of model, data and teacher are compared
 # by `check_contents`: their folders may move.
 MAY_CHANGE = {"name", "question", "source", "cost", "expected", "command", "described", "model", "data"}
-MAY_CHANGE |= {"trials", "hours", "max_size_bytes", "max_latency_ms", "min_accuracy"}
+MAY_CHANGE |= {"trials", "hours", "max_size_bytes", "max_bitops", "max_latency_ms", "min_accuracy"}
 MAY_CHANGE |= {"space.name", "space.description"}
 TABLES = {"space.layer", "space.recipe", "tune"}  # of axes: an absent one is a difference
 

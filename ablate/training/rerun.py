@@ -9,7 +9,7 @@ from ablate.runs.record import Record
 from ablate.runs.state import progress_of
 from ablate.training.trial_runner import run_trial
 
-# Fields of a record that an equal run repeats.
+# Fields of a record that an equal run repeats. What is measured, such as energy_mj, it does not.
 FIELDS = (
     "trial_id",
     "status",
@@ -23,6 +23,7 @@ FIELDS = (
     "macs",
     "bitops",
 )
+SOMETIMES = ("calibration_error", "robust_accuracy")  # the same, where the record has them
 
 
 def compare(record: Record) -> list[dict[str, Any]]:
@@ -41,9 +42,12 @@ def compare(record: Record) -> list[dict[str, Any]]:
     if spec.recipe.augment is True:  # in a record, true says that images were flipped
         spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"augment": "both"})})
     rungs = [*dict.fromkeys(row["one_in"] for row in record.get("rungs", ()))]
+    recorded = _results(record)
     torch.set_num_threads(int(record["threads"] or threads))
     try:
-        recorded, now = _results(record), _results(run_trial(spec, rungs=rungs))
+        now = _results(
+            run_trial(spec, rungs=rungs, objectives=[name for name in SOMETIMES if name in recorded])
+        )
     finally:
         torch.set_num_threads(threads)
     return [
@@ -55,4 +59,5 @@ def compare(record: Record) -> list[dict[str, Any]]:
 def _results(record: Record) -> dict[str, Any]:
     curve = (*record.get("rungs", ()), *record["curve"])
     losses = {f"loss after {progress_of(row)}": row["loss"] for row in curve}
-    return {name: record.get(name) for name in FIELDS} | losses
+    more = {name: record.get(name) for name in SOMETIMES if record.get(name) is not None}
+    return {name: record.get(name) for name in FIELDS} | more | losses

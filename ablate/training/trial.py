@@ -9,11 +9,11 @@ from ablate.config.canonical import asked, effective
 from ablate.config.trial_spec import TrialSpec
 from ablate.data import datasets
 from ablate.data.mirrored import augmentation
-from ablate.errors import unknown
+from ablate.errors import BadInput, unknown
 from ablate.hardware import device, device_name
 from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
-from ablate.quantization import quantize
+from ablate.quantization import packed_model, quantize
 from ablate.training.external_teacher import check_teacher, load_teacher
 from ablate.training.initialisation import initialise
 from ablate.training.loss import distills
@@ -114,6 +114,24 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     quantize.quantize_(model, {name: fields for group, fields in layers for name in groups[group]})
     initialise(model, spec.recipe, spec.seed)
     return model
+
+
+def load_packed_trial(folder: str, name: str, classes: list[str]) -> torch.nn.Module:
+    """The packed model of a trial, on this machine's device and in evaluation mode.
+
+    Args:
+        folder: Of the packed model.
+        name: Of the model that the trial began with.
+        classes: Of the data, in order.
+
+    Returns:
+        The model that `load_packed` gives.
+    """
+    try:
+        model = packed_model.load_packed(folder)
+    except BadInput:  # only the checkpoint can build this model
+        model = packed_model.load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
+    return model.to(device())
 
 
 def prepare(

@@ -19,7 +19,9 @@ from ablate.hardware import device, device_name
 from ablate.models import layer_groups, locating
 from ablate.plugins import is_plugin
 from ablate.profiling import macs
+from ablate.profiling.energy import energy_counter, energy_mj
 from ablate.profiling.latency import LatencyTable
+from ablate.profiling.memory import peak_memory_bytes
 from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
@@ -29,7 +31,15 @@ from ablate.training.optim import length, shared_steps
 from ablate.training.plateaus import Plateaus
 from ablate.training.stopwatch import Stopwatch
 from ablate.training.trainer import SHARING, Epoch, evaluate, shares_batch, train
-from ablate.training.trial import build, load_data, prepare, preprocess_of, resolved, trial_id
+from ablate.training.trial import (
+    build,
+    load_data,
+    load_packed_trial,
+    prepare,
+    preprocess_of,
+    resolved,
+    trial_id,
+)
 
 log = logging.getLogger(__name__)
 # Fields of a record that grow during training; `rungs` only with early stopping.
@@ -52,13 +62,19 @@ class Outcome:
     weights: dict[str, bytes] = field(default_factory=dict)
 
 
-def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: Sequence[int] = ()) -> Record:
+def run_trial(
+    spec: TrialSpec,
+    dataset: datasets.Dataset | None = None,
+    rungs: Sequence[int] = (),
+    objectives: Sequence[str] = (),
+) -> Record:
     """Train and measure one point of a search space in this process.
 
     Args:
         spec: The trial.
         dataset: Its data, where that is loaded already.
         rungs: As in `trial_steps`.
+        objectives: As in `trial_steps`.
 
     Returns:
         The record. Where training fails its status is "failed".
@@ -70,7 +86,7 @@ def run_trial(spec: TrialSpec, dataset: datasets.Dataset | None = None, rungs: S
     if notice := flips.notice([spec.recipe.augment], dataset.mirrored):
         log.warning(notice)
     spec = resolved(spec, dataset)
-    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs, objectives=objectives)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state is restored
         while True:
             try:
@@ -139,8 +155,8 @@ def trial_steps(
         rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images,
             from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
             fields only train_seconds depends on them.
-        objectives: Those of the study. Users' own, and robust_accuracy, are only computed where they are
-            among them.
+        objectives: Those of the study. Users' own, robust_accuracy, peak_memory_bytes and energy_mj are only
+            computed where they are among them.
         share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
             otherwise equal, and keeps its own. Its outcome is the same.
 
@@ -274,10 +290,25 @@ class TrialRunner:
         with tempfile.TemporaryDirectory() as folder:
             self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+            self._measure_inference(folder, objectives)
         record: Record = {**self.record, "status": "complete"}
         values = {name: _computed(name, record) for name in objectives if is_plugin(name)}
         self.record.update(cast(Record, values))
         self.record["status"] = "complete"
+
+    def _measure_inference(self, folder: str, objectives: Sequence[str]) -> None:
+        """Record what inference with the packed model costs, as far as that is an objective."""
+        if not {"peak_memory_bytes", "energy_mj"} & {*objectives}:
+            return
+        packed, size = load_packed_trial(folder, self.spec.model, self.dataset.classes), self.preprocess.size
+        if "peak_memory_bytes" in objectives:
+            self.record["peak_memory_bytes"] = peak_memory_bytes(packed, size)
+        if "energy_mj" in objectives:
+            try:
+                counter = energy_counter(device().type == "cuda")
+                self.record["energy_mj"] = energy_mj(packed, size, counter)
+            except BadInput as error:  # it fails the trial, not the study
+                raise AblateError(str(error)) from None
 
     def fail(self, error: Exception) -> None:
         """Record why the trial failed, in a line."""

@@ -101,7 +101,7 @@ def test_status_and_rerun(finished):
         if "--json" in arguments:
             assert json.loads(done.stdout)["trials"] == {"complete": 4, "failed": 0, "pruned": 0}
         if "rerun" in arguments:
-            assert done.stdout.count("True") == 12 and "False" not in done.stdout
+            assert done.stdout.count("True") == 13 and "False" not in done.stdout
 
 
 def test_a_run_as_an_optuna_study(finished, tmp_path):

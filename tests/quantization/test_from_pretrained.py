@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import transformers
-from forgery import intact
+from forgery import FILES, forge, header_of, intact
 from saved_models import SMALL, SWIN, numbered, save
 
 from ablate import BitLinear, LayerSpec, calibrate_, load_packed, pack, quantize_
@@ -138,13 +138,34 @@ def test_files_that_do_not_fit_are_refused(packed, tmp_path):
     for change in (
         lambda b: b.replace(b'"format":2', b'"format":3'),
         lambda b: b.replace(b'"ternary"', b'"tern"'),
-        lambda b: b.replace(b".q_proj", b".nowhere"),
         lambda b: re.sub(rb'("quantization_config":{"dtype":)"float\d+"', rb'\1"float8"', b),
     ):
         for name, content in contents(packed).items():
             (tmp_path / name).write_bytes(change(content) if name == "config.json" else content)
-        with pytest.raises(BadInput, match=r"got 3; upgrade|weights|nowhere' is none|got 'float8'"):
+        with pytest.raises(BadInput, match=r"got 3; upgrade|weights|got 'float8'"):
             Auto.from_pretrained(tmp_path)
+    layers = {
+        key.replace(".q_proj", ".nowhere"): row for key, row in header_of(contents(packed))["layers"].items()
+    }
+    for name, content in forge(contents(packed), {"layers": layers}).items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match="nowhere' is none"):
+        Auto.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_damaged_files_are_refused_as_load_packed_refuses_them(file, packed, tmp_path):
+    for name, content in contents(packed).items():
+        (tmp_path / name).write_bytes(content)
+    good = (tmp_path / file).read_bytes()
+    damaged = (
+        good.replace(b'"0":"a"', b'"0":"z"') if file == "config.json" else good[:-1] + bytes([good[-1] ^ 1])
+    )
+    assert damaged != good
+    (tmp_path / file).write_bytes(damaged)
+    for load in (load_packed, Auto.from_pretrained):
+        with pytest.raises(BadInput, match="damaged or edited: sha256 differs; pack the model again"):
+            load(tmp_path)
 
 
 @pytest.mark.long

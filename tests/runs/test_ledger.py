@@ -288,6 +288,8 @@ def test_a_ledger_without_checksums_loads_as_it_is():
             "evaluation_batch": None,
             "calibration_error": None,
             "robust_accuracy": None,
+            "peak_memory_bytes": None,
+            "energy_mj": None,
             "spec": plain["spec"] | {"recipe": added | plain["spec"]["recipe"], "layers": layers},
         }
 

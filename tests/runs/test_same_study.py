@@ -63,7 +63,7 @@ def test_an_edit_is_refused_with_the_field_before_and_after(begun, changes, told
     [
         {},
         {"trials": 9, "hours": 2.0},
-        {"max_size_bytes": 10**6, "max_latency_ms": 3.0, "min_accuracy": 0.2},
+        {"max_size_bytes": 10**6, "max_bitops": 1e9, "max_latency_ms": 3.0, "min_accuracy": 0.2},
         {"question": "!", "name": "other", "command": "x", "expected": "y", "cost": "z", "source": "w"},
         {"model": "elsewhere", "data": "imagefolder:moved"},  # their contents are compared
     ],

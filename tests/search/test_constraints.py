@@ -135,9 +135,12 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(tiny_study)
     study_spec = load_study(str(tmp_path / "tiny.toml"))
     everything = plan(study_spec)
-    sizes = sorted(everything.count(spec)["size_bytes"] for spec in everything.anchors)
-    bound = (sizes[1] + sizes[-1]) // 2
-    bounds = {"max_size_bytes": bound, "max_latency_ms": 1e6, "min_accuracy": 0.99}
+    sizes, bitops = (
+        sorted(everything.count(spec)[cost] for spec in everything.anchors)
+        for cost in ("size_bytes", "bitops")
+    )
+    bound, most = (sizes[1] + sizes[-1]) // 2, float(bitops[1] + bitops[-1]) // 2
+    bounds = {"max_size_bytes": bound, "max_bitops": most, "max_latency_ms": 1e6, "min_accuracy": 0.99}
     run = run_study(
         study_spec.model_copy(update=bounds | {"trials": 3}),
         tmp_path / "run",
@@ -147,19 +150,20 @@ def test_a_study_within_bounds(tiny_study, tmp_path, capsys):
         len(run.records) == 3
         and run.records["latency_ms"].notna().all()
         and (run.records["size_bytes"] <= bound).all()
+        and (run.records["bitops"] <= most).all()
     )
     specs = [effective(TrialSpec.model_validate(spec)) for spec in run.records["spec"]]
     assert [everything.count(spec)["size_bytes"] for spec in specs] == list(run.records["size_bytes"])
     assert not (run.path / "tables" / "front.csv").exists() and not (run.path / "figures").exists()
     reloaded = load_run(run.path)  # what resume reads
-    assert reloaded.study.within == {"size_bytes": bound, "latency_ms": 1e6, "accuracy": 0.99}
+    within = {"size_bytes": bound, "bitops": most, "latency_ms": 1e6, "accuracy": 0.99}
+    assert reloaded.study.within == within
     outcome(reloaded, False)
     shown = " ".join(capsys.readouterr().out.split())
     assert (
-        f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and latency_ms at most 1,000,000.0"
-        in shown
+        f"Pareto front: 0 of 3 trials, with size_bytes at most {bound:,} and bitops at most {most:,.0f}"
+        " and latency_ms at most 1,000,000 and accuracy at least 0.99; no trial keeps these bounds" in shown
     )
-    assert "and accuracy at least 0.99; no trial keeps these bounds" in shown
     outcome(reloaded, True)
     assert json.loads(capsys.readouterr().out)["within"] == reloaded.study.within
 
@@ -205,12 +209,18 @@ def test_tables_and_figure_show_what_is_within(finished, tmp_path):
     assert not best_by_size(all_of.to_dict("records"), {"accuracy": 1.0})
 
 
-def test_a_bound_that_no_point_keeps_is_refused(tiny_study, tmp_path):
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        ({"max_size_bytes": 10}, "max_size_bytes must leave a point, but got 10; "),
+        ({"max_bitops": 2e3}, "max_bitops must leave a point, but got 2000; "),
+        ({"max_size_bytes": 10, "max_bitops": 9e15}, "max_size_bytes and max_bitops .* got 10 and 9e[+]15; "),
+    ],
+)
+def test_a_bound_that_no_point_keeps_is_refused(bounds, told, tiny_study, tmp_path):
     (tmp_path / "tiny.toml").write_text(tiny_study)
-    study = load_study(str(tmp_path / "tiny.toml")).model_copy(update={"max_size_bytes": 10})
-    with pytest.raises(
-        ValueError, match="max_size_bytes must leave a point, but got 10; the smallest model found has "
-    ):
+    study = load_study(str(tmp_path / "tiny.toml")).model_copy(update=bounds)
+    with pytest.raises(ValueError, match=f"{told}the smallest model found has [1-9]"):
         plan(study)
 
 

@@ -250,3 +250,12 @@ def test_it_learns():
         record = answer(spec)
         search.tell(record | {"accuracy": 0.9 - 0.01 * len(spec.layers) - 0.6 * bad})
     assert harmful <= 6  # a blind draw would have 10 of 20
+
+
+def test_calibration_makes_other_trials_only_where_scales_are_static():
+    layer = {"weights": ["full", "binary"], "calibration": ["mse", "max", "percentile"]}
+    trials = {
+        scales: len(run(Search(study(layer | {"activation_scale": scales}), GROUPS), 9))
+        for scales in ("token", "static", ("token", "static"))
+    }
+    assert trials == {"token": 2, "static": 4, ("token", "static"): 5}

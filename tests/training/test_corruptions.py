@@ -12,7 +12,8 @@ from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.models.loading import preprocess
 from ablate.training.corruptions import CORRUPTIONS, _Corrupted, robust_accuracy
-from ablate.training.trial import resolved
+from ablate.training.rerun import compare
+from ablate.training.trial import resolved, trial_id
 from ablate.training.trial_runner import trial_steps
 
 
@@ -57,7 +58,7 @@ def test_contrast_and_brightness_are_those_of_cifar_10_c():
 
 
 def outcome_of(spec, dataset, objectives):
-    steps = trial_steps(spec, "name", dataset, objectives=objectives)
+    steps = trial_steps(spec, trial_id(spec, dataset), dataset, objectives=objectives)
     while True:
         try:
             next(steps)
@@ -83,3 +84,7 @@ def test_a_trial_records_both_objectives_and_robust_accuracy_only_on_request(tin
     assert 0 < wanted.record["robust_accuracy"] == packed < 1
     same = ("accuracy", "loss", "size_bytes", "calibration_error")  # asking for it changes nothing else
     assert [wanted.record[key] for key in same] == [other.record[key] for key in same]
+    rows = {row["field"]: row for row in compare(wanted.record)}
+    assert {"calibration_error", "robust_accuracy"} < {*rows} and all(row["same"] for row in rows.values())
+    rows = compare({**other.record, "calibration_error": None})  # as older versions left it
+    assert "calibration_error" not in {row["field"] for row in rows} and all(row["same"] for row in rows)
