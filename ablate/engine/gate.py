@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ablate.config import builtin
+from ablate.config.recipe_values import recipe_values
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.data.datasets import Dataset
 from ablate.engine.plan import Plan, plan
@@ -66,7 +67,9 @@ def gate(planned: Plan) -> list[Check]:
     _check_final(study, dataset)
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
-    check_round_trip(model, preprocess, [name for names in planned.groups.values() for name in names])
+    bits = next(filter(None, recipe_values(study, "attention_bits")), None)
+    layers = [name for names in planned.groups.values() for name in names]
+    check_round_trip(model, preprocess, layers, bits)
     new_head = report.head in ("new", "permuted")
     return [
         Check("images", _sizes(dataset)),

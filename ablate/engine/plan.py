@@ -112,6 +112,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         image = torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy())  # (1, 3, H, W)
         check_single(model, preprocess(image))
     count = Counter(model, preprocess, groups)
+    _check_attention(study, count)
     search = proposer_of(study, searched, records, count)
     if isinstance(search, Design):
         _check_tuned(search.cells)
@@ -193,6 +194,13 @@ def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
         if not layer_groups.blocks(model) and any(recipe_values(study, needs)):
             rule = f"{needs} needs a model with blocks, and {study.model!r} has none"
             raise BadInput(f"{rule}; set {needs} = {off}")
+
+
+def _check_attention(study: StudySpec, count: Counter) -> None:
+    """Raises BadInput where a recipe quantizes attention products that the model does not have."""
+    if any(recipe_values(study, "attention_bits")) and not count.attention_macs:
+        rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
+        raise BadInput(f"{rule}, and {study.model!r} has none; leave attention_bits out")
 
 
 def _check_tuned(cells: Mapping[str, Cell]) -> None:

@@ -38,14 +38,23 @@ class Counter:
         for group, layer in spec.layers.items():
             patterns.update(dict.fromkeys(self.groups[group], layer))
         precisions = quantize.resolved(self.model, patterns)
+        bits = spec.recipe.attention_bits
+        size = packed_model.packed_bytes(
+            self.model, precisions, preprocess=self.preprocess, attention=bits
+        )
         costs: dict[str, float] = {
-            "size_bytes": packed_model.packed_bytes(self.model, precisions, preprocess=self.preprocess),
-            "bitops": macs.bitops(*self._macs, precisions),
+            "size_bytes": size,
+            "bitops": macs.bitops(*self._macs, precisions, bits),
         }
         if self.table:
             costs["latency_ms"] = self.table.sum(precisions)
         return costs
 
+    @property
+    def attention_macs(self) -> int:
+        """MACs of the attention products that can be quantized."""
+        return self._macs[2]
+
     @cached_property
-    def _macs(self) -> tuple[int, dict[str, int]]:
+    def _macs(self) -> tuple[int, dict[str, int], int]:
         return macs.macs(self.model, self.preprocess.size)
