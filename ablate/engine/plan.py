@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ablate.config.builtin import absolute_data
-from ablate.config.recipe_values import recipe_values, steps_of
+from ablate.config.recipe_values import attention_widths, recipe_values, steps_of
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
@@ -198,7 +198,7 @@ def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
 
 def _check_attention(study: StudySpec, count: Counter) -> None:
     """Raises BadInput where a recipe quantizes attention products that the model does not have."""
-    if any(recipe_values(study, "attention_bits")) and not count.attention_macs:
+    if attention_widths(study) and not count.macs.attention:
         rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
         raise BadInput(f"{rule}, and {study.model!r} has none; leave attention_bits out")
 

@@ -2,8 +2,8 @@
 
 A product of two activations a b has a scale for each row of a and each column of b, as quantizers.py has it
 for each token: of q k^T for each token and head, of p v for each row of p and each channel of v. It therefore
-factors out: a b = (levels of a)(levels of b) times both scales. Levels of p, which is never negative, are 0 to
-2^(b-1) - 1. SageAttention, arXiv 2410.02367, computes such integers in fused kernels.
+factors out: a b = (levels of a)(levels of b) times both scales. Levels of p, which is never negative, are
+0 to 2^(b-1) - 1. SageAttention, arXiv 2410.02367, computes such integers in fused kernels.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, wrap_torch_function
 
 from ablate.errors import BadInput
 from ablate.models.unfusing import unfuse_, unfused
@@ -45,8 +45,8 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
     plain = unfused(model)
     if fused := inside_fused(plain):
         kind = type(plain.get_submodule(next(iter(fused)))).__name__
-        rule = "attention_bits needs attention whose products can be reached"
-        raise BadInput(f"{rule}, but {kind} of torch computes more than they are; leave attention_bits out")
+        rule = "attention_bits needs attention that calls its layers"
+        raise BadInput(f"{rule}, but {kind} reads their weights; leave attention_bits out")
     if not attention_modules(plain):
         rule = "attention_bits needs a model with attention"
         raise BadInput(f"{rule}, but {type(model).__name__} has none; leave attention_bits out")
@@ -69,20 +69,23 @@ def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     for name, module in model.named_modules():
         called = f"{type(module).__name__} {name.rpartition('.')[2]}".lower()
         is_inside = any(name.startswith(f"{outer}.") for outer in found)
-        if name and not is_inside and ("attention" in called or "attn" in called) and any(module.children()):
+        if not name or is_inside or isinstance(module, nn.ModuleList | nn.ModuleDict):
+            continue  # a list is never called
+        if ("attention" in called or "attn" in called) and [*module.children()]:
             found[name] = module
     return found
 
 
 def operands(func: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor] | None:
     """The operands (..., N, K) and (..., K, M) of a call that multiplies activations; None for others."""
-    if func not in MATMUL:
+    if func not in (*MATMUL, integer_product):
         return None
     a, b = [*args, *(kwargs[name] for name in OPERANDS if name in kwargs)][:2]
     return (a, b) if a.ndim > 2 and b.ndim > 2 else None  # a parameter has two dimensions
 
 
 def attention(
+    product: Callable[[Tensor, Tensor], Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -91,11 +94,11 @@ def attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-    product: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
 ) -> Tensor:
     """What F.scaled_dot_product_attention computes, softmax(q k^T * scale + mask) v, in its two products.
 
     Args:
+        product: Computes q k^T and p v.
         query: (..., N, head_dim).
         key: (..., tokens, head_dim).
         value: (..., tokens, channels).
@@ -104,7 +107,6 @@ def attention(
         is_causal: Not supported.
         scale: Of q k^T; None: head_dim^-0.5.
         enable_gqa: Not supported.
-        product: Computes q k^T and p v.
 
     Returns:
         (..., N, channels).
@@ -148,8 +150,14 @@ def _exact(a: Tensor, b: Tensor, bits: int) -> Tensor:
         others, other = _levels(b.transpose(-1, -2), bits)  # (..., M, K), (..., M, 1)
         if a.shape[-1] * 4 ** (bits - 1) >= 2**24:  # the sums are exact in float64 alone
             levels, others = levels.double(), others.double()
-        sums = levels @ others.transpose(-1, -2)
+        sums = integer_product(levels, others.transpose(-1, -2))
         return (sums * (scale * other.transpose(-1, -2))).to(a.dtype)
+
+
+@wrap_torch_function(lambda levels, others: (levels, others))
+def integer_product(levels: Tensor, others: Tensor) -> Tensor:
+    """Multiply integers in floating point; a TorchFunctionMode may replace it, as in an export."""
+    return levels @ others
 
 
 def _rounded(a: Tensor, b: Tensor, bits: int) -> Tensor:
@@ -180,7 +188,7 @@ class _Quantized(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             self.n += 2
-            return attention(*args, **kwargs, product=self.product)
+            return attention(self.product, *args, **kwargs)
         if pair := operands(func, args, kwargs):
             self.n += 1
             return self.product(*pair)
@@ -194,5 +202,5 @@ def _attend(forward: Any, bits: int, *args: Any, **kwargs: Any) -> Any:
     if not mode.n:
         kind = type(forward.__self__).__name__
         rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
-        raise BadInput(f"{rule}, but {kind} does not; leave attention_bits out, or set attn_implementation='sdpa'")
+        raise BadInput(f"{rule}, but {kind} does not; leave attention_bits out")
     return out

@@ -1,6 +1,5 @@
 """Attention products of b-bit integers: the arithmetic, and what keeps it through files and other code."""
 
-import copy
 
 import pytest
 import torch
@@ -8,9 +7,9 @@ import torch.nn.functional as F
 from families import FAMILIES, build
 from torch import Tensor
 
-from ablate import BadInput, LayerSpec, load_packed, pack, quantize_
+from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.models.loading import logits
-from ablate.quantization.attention import attention, attention_bits, quantize_attention_, quantized_product
+from ablate.quantization.attention import attention, attention_bits, quantized_product
 
 
 def integers(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -41,11 +40,11 @@ def test_a_masked_attention_is_a_product_of_integers(bits: int, training: bool) 
     def product(a: Tensor, b: Tensor) -> Tensor:
         return quantized_product(a, b, bits, training)
 
-    torch.testing.assert_close(attention(q, k, v, mask, product=product), expected, atol=1e-5, rtol=1e-5)
-    out = attention(q, k, v, mask == 0, product=product)  # a mask of booleans
+    torch.testing.assert_close(attention(product, q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+    out = attention(product, q, k, v, mask == 0)  # a mask of booleans
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     plain = F.scaled_dot_product_attention(q, k, v, mask)
-    torch.testing.assert_close(attention(q, k, v, mask), plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention(torch.matmul, q, k, v, mask), plain, atol=1e-5, rtol=1e-5)
     error = (expected - plain).norm() / plain.norm()
     assert error < {2: 1.5, 4: 0.3, 8: 0.02}[bits]
 
