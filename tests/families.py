@@ -227,10 +227,9 @@ def attempt(check: Callable[..., bool], *given: Any) -> str:
 
 
 def row(family: str, folder: Path) -> dict[str, str]:
-    """What a family can do, but for ONNX: column -> cell."""
+    """What a family can do, but for 8-bit attention and ONNX: column -> cell."""
     checks = {"loads": loads, "trains": trains, "packs and loads": packs}
     can = {column: attempt(check, family, folder / column) for column, check in checks.items()}
-    can |= {"8-bit attention": attends(family, folder / "attention")}
     try:
         model = unfused(build(family))
     except ImportError:

@@ -55,7 +55,8 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
         forward: Any = module.forward
         own = forward.args[0] if "product_bits" in vars(module) else forward
         vars(module)["product_bits"] = bits
-        vars(module)["forward"] = update_wrapper(partial(_attend, own, bits), own)
+        modes = _Quantized(bits, training=False), _Quantized(bits, training=True)  # torch.compile wants them
+        vars(module)["forward"] = update_wrapper(partial(_attend, own, modes), own)
 
 
 def attention_bits(model: nn.Module) -> int | None:
@@ -178,28 +179,36 @@ def _levels(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 class _Quantized(TorchFunctionMode):
-    """Replaces the products of activations within its context, and counts them."""
+    """Replaces the products of activations within its context.
+
+    Attributes:
+        reached: Whether there has been one; torch.compile does not tell.
+    """
 
     def __init__(self, bits: int, training: bool) -> None:
         super().__init__()
-        self.product, self.n = partial(quantized_product, bits=bits, training=training), 0
+        self.bits, self.training, self.reached = bits, training, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            self.n += 2
             return attention(self.product, *args, **kwargs)
         if pair := operands(func, args, kwargs):
-            self.n += 1
             return self.product(*pair)
         return func(*args, **kwargs)
 
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self.reached = True
+        return quantized_product(a, b, self.bits, self.training)
 
-def _attend(forward: Any, bits: int, *args: Any, **kwargs: Any) -> Any:
-    """The forward of an attention with quantized products."""
-    with _Quantized(bits, forward.__self__.training) as mode:
+
+def _attend(forward: Any, modes: tuple[_Quantized, _Quantized], *args: Any, **kwargs: Any) -> Any:
+    """The forward of an attention with quantized products. modes: in evaluation and in training."""
+    mode = modes[forward.__self__.training]
+    with mode:
         out = forward(*args, **kwargs)
-    if not mode.n:
+    if not (mode.reached or torch.compiler.is_compiling()):
         kind = type(forward.__self__).__name__
         rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
         raise BadInput(f"{rule}, but {kind} does not; leave attention_bits out")
