@@ -40,7 +40,7 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
         BadInput: `bits` is out of range, or the model has no attention, or one that cannot be unfused. It is
             not quantized then.
     """
-    if bits not in range(2, 9):
+    if not isinstance(bits, int) or bits not in range(2, 9):
         raise BadInput(f"2 <= attention_bits <= 8 must hold, but got {bits}; give 8, or None")
     plain = unfused(model)
     if fused := inside_fused(plain):
