@@ -10,15 +10,18 @@ def describe_layers(spec: dict[str, Any]) -> str:
     """Summarise the quantized layers of a trial.
 
     Args:
-        spec: The `spec` of a record; its `layers` map each quantized layer group to its LayerSpec.
+        spec: The `spec` of a record; its `layers` map each quantized layer group to its LayerSpec. Without a
+            `recipe` nothing is said of attention.
 
     Returns:
-        The number of layer groups of each precision, the activation bits and what shares a scale other than
-        a token, such as "3 binary, 2 ternary; activations 4/8 bit, static scale".
+        The number of layer groups of each precision, the activation bits, what shares a scale other than a
+        token, and the bits of the attention products, such as "3 binary, 2 ternary; activations 4/8 bit,
+        static scale; attention products 8 bit".
     """
-    layers = list(spec["layers"].values())
+    layers, attention = list(spec["layers"].values()), spec.get("recipe", {}).get("attention_bits")
+    products = f"; attention products {attention} bit" if attention else ""
     if not layers:
-        return "all full"
+        return f"all full{products}"
     kinds = Counter(layer["weights"] for layer in layers)
     weights = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     bits = sorted({str(layer["activation_bits"]) for layer in layers})
@@ -26,7 +29,7 @@ def describe_layers(spec: dict[str, Any]) -> str:
     scale = "" if scales == ["token"] else f", {'/'.join(scales)} scale"
     multipliers = sorted({layer["beta_multiplier"] for layer in layers} - {1.0})
     beta = f"; beta x {', '.join(f'{m:.3g}' for m in multipliers)}" if multipliers else ""
-    return f"{weights}; activations {'/'.join(bits)} bit{scale}{beta}"
+    return f"{weights}; activations {'/'.join(bits)} bit{scale}{beta}{products}"
 
 
 def describe_bounds(within: dict[str, float]) -> str:

@@ -58,6 +58,7 @@ RECIPE: dict[str, list[Any]] = {
     "distill_blocks": [0.0, 1.5],
     "teacher": ["none", "vit-micro", "some/teacher", "~/teacher"],
     "outer_full": [True, False],
+    "attention_bits": ["none", 8, 4],
     "bf16": [True, False, "auto"],
     "compile": [True, False],
 }

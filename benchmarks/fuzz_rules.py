@@ -152,6 +152,7 @@ RECIPE = {
     "distill_blocks": real(0),
     "teacher": lambda v: type(v) is str and v != "",
     "outer_full": flag,
+    "attention_bits": optional(whole(2, 8)),
     "bf16": either(flag, word("auto")),
     "compile": flag,
 }

@@ -5,6 +5,7 @@ The checks here say what each family can do; docs/families.md is their table.
 
 import copy
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_
 from ablate.models import checkpoints, loading, preprocessing
 from ablate.models.layer_groups import groups, linear_layers
 from ablate.models.unfusing import unfused
+from ablate.profiling.macs import macs
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import packed_bytes
 
@@ -210,6 +212,9 @@ REASONS = {  # why a family cannot do what the table says no to
     "torchvision's ViT": f"goes by its name, such as vit_b_16; {TORCHVISION}",
     "torchvision's Swin": f"goes by its name, such as swin_t; {TORCHVISION}",
     "torchvision's Swin V2": "is packed with its skeleton",
+    "CvT": "its attention products are of torch.einsum",
+    "SwiftFormer": "its attention adds, where others multiply",
+    "timm's ViT, SAM": "its relative positions are products of torch.einsum",
     **dict.fromkeys(("MobileViTV2", "PoolFormer", "ResNet", "BiT"), "all but the head is convolutions"),
 }
 
@@ -222,7 +227,7 @@ def attempt(check: Callable[..., bool], *given: Any) -> str:
 
 
 def row(family: str, folder: Path) -> dict[str, str]:
-    """What a family can do, but for ONNX: column -> cell."""
+    """What a family can do, but for 8-bit attention and ONNX: column -> cell."""
     checks = {"loads": loads, "trains": trains, "packs and loads": packs}
     can = {column: attempt(check, family, folder / column) for column, check in checks.items()}
     try:
@@ -287,6 +292,28 @@ def packs(family: str, folder: Path) -> bool:
         return torch.equal(
             loading.logits(load_packed(folder), pixels(family)), loading.logits(model, pixels(family))
         )
+
+
+def attends(family: str, folder: Path) -> str:
+    """Whether 8 bits reach all attention products, up to the packed model."""
+    try:
+        model, skeleton = quantized(family), build(family)
+        counted = macs(model, (FAMILIES[family][1],) * 2)
+        if not counted.attention + counted.other_products:
+            return "-"
+        specs = {name: each.spec for name, each in model.named_modules() if isinstance(each, BitLinear)}
+        size = packed_bytes(skeleton, specs, attention=8)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", "load_packed will need a skeleton")
+            plain = loading.logits(model, pixels(family))
+            quantize_(model, {}, attention_bits=8)
+            out, packed = loading.logits(model, pixels(family)), pack(model, folder)
+            loaded = loading.logits(load_packed(folder, skeleton), pixels(family))
+        if not torch.equal(loaded, out) or torch.equal(out, plain) or packed != size:
+            return NO
+        return "in part" if counted.other_products else YES
+    except Exception:  # as in `attempt`
+        return NO
 
 
 def exports(family: str, folder: Path) -> bool:

@@ -42,6 +42,7 @@ OFF: dict[str, Value | None] = {
     "initialiser": "torch",
     "trained": "all",
     "outer_full": False,
+    "attention_bits": None,
     "compile": False,
 }
 USUAL: dict[str, Value | None] = OFF | {

@@ -1,20 +1,22 @@
 """The values that a study gives a field of the recipe: in its recipe, space, tuning, steps and reference."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablate.config.designs import Step
 from ablate.config.search_space import values
-from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Value
 
+if TYPE_CHECKING:
+    from ablate.config.study_spec import StudySpec
 
-def steps_of(study: StudySpec) -> list[Step]:
+
+def steps_of(study: "StudySpec") -> list[Step]:
     """The steps of a design, and its reference."""
     return [*study.steps, *([study.reference] if study.reference else [])]
 
 
-def recipe_values(study: StudySpec, field: str) -> list[Value]:
+def recipe_values(study: "StudySpec", field: str) -> list[Value]:
     """Every value that a study has for a field of the recipe.
 
     Args:
@@ -29,7 +31,7 @@ def recipe_values(study: StudySpec, field: str) -> list[Value]:
     return [value for recipe in recipes if field in recipe for value in values(recipe[field])]
 
 
-def with_recipe_values(study: StudySpec, field: str, change: Callable[[Any], Any]) -> StudySpec:
+def with_recipe_values(study: "StudySpec", field: str, change: Callable[[Any], Any]) -> "StudySpec":
     """Change every value that a study has for a field of the recipe.
 
     Args:
@@ -60,8 +62,13 @@ def with_recipe_values(study: StudySpec, field: str, change: Callable[[Any], Any
     return study.model_copy(update=parts)
 
 
-def teachers(study: StudySpec) -> list[str]:
+def teachers(study: "StudySpec") -> list[str]:
     """The names of a study's external teachers, in the order in which it gives them."""
     return [
         str(name) for name in dict.fromkeys(recipe_values(study, "teacher")) if name not in (None, "none")
     ]
+
+
+def attention_widths(study: "StudySpec") -> list[int]:
+    """The bits of a study's attention products, from the least, where they are quantized."""
+    return sorted({bits for bits in recipe_values(study, "attention_bits") if isinstance(bits, int)})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ablate.config.designs import LENGTHS, EarlyStopping, tune_faults
 from ablate.config.objectives import objective_faults
 from ablate.config.own_objectives import register
+from ablate.config.recipe_values import attention_widths
 from ablate.config.search_space import values, varies
 from ablate.errors import short_repr
 
@@ -19,6 +20,7 @@ def study_faults(study: "StudySpec") -> list[str]:
         *objective_faults(study.objectives),
         *_description_faults(study),
         *tune_faults(study.tune),
+        *_latency_faults(study),
         *(_design_faults(study) if study.design else _search_faults(study)),
         *_step_faults(study),
         *(_rung_faults(study, study.early_stopping) if study.early_stopping else ()),
@@ -35,6 +37,13 @@ def _description_faults(study: "StudySpec") -> list[str]:
         return [f"described must be of the objectives, but got {strangers[0]!r}; leave it out"]
     for name, description in study.described.items():
         register(name, description)
+    return []
+
+
+def _latency_faults(study: "StudySpec") -> list[str]:
+    if study.timed and attention_widths(study):
+        rule = "latency_ms is a sum of layers, which does not change with attention_bits"
+        return [f"{rule}; leave out one of the two"]
     return []
 
 

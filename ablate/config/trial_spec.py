@@ -176,6 +176,10 @@ class Recipe(Spec):
         trained: What learns after `full_epochs`: "all", or the "head" alone, while the rest stays as it is in
             evaluation. The teacher learns wholly.
         outer_full: Whether the head and the first block stay in full precision, whatever `layers` says.
+        attention_bits: Of the operands of the attention products q k^T and p v, 2 to 8, whatever the layers
+            are: each token of q and k has a scale, each channel of v and each row of the probabilities p.
+            From the first step on; gradients go straight through. None keeps the products in floating
+            point.
         bf16: Whether training runs under bfloat16 autocast; "auto": where the hardware has it. Evaluation is
             always float32.
         compile: Whether the model's blocks are trained through torch.compile, for GPUs and long trials.
@@ -219,6 +223,7 @@ class Recipe(Spec):
     initialiser: Literal["torch"] | Positive = "torch"
     trained: Literal["all", "head"] = "all"
     outer_full: bool = False
+    attention_bits: Annotated[int, Field(ge=2, le=8)] | None = None
     bf16: bool | Literal["auto"] = "auto"
     compile: bool = False
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ablate.config import builtin
+from ablate.config.recipe_values import attention_widths
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.data.datasets import Dataset
 from ablate.engine.plan import Plan, plan
@@ -12,10 +13,11 @@ from ablate.errors import BadInput
 from ablate.models import checkpoints
 from ablate.models.image_processors import PILLOW_TOLERANCE, TOLERANCE
 from ablate.models.locating import config_of
+from ablate.profiling.macs import Macs
 from ablate.quantization.round_trip import check_round_trip
 from ablate.training import trial
 
-About = Literal["images", "image processor", "checkpoint", "teacher", "layers", "packed model"]
+About = Literal["images", "image processor", "checkpoint", "teacher", "layers", "attention", "packed model"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def gate(planned: Plan) -> list[Check]:
     _check_final(study, dataset)
     preprocess = trial.preprocess_of(study.model, dataset)
     model, report = checkpoints.load_with_report(study.model, dataset.classes, study.seed)
-    check_round_trip(model, preprocess, [name for names in planned.groups.values() for name in names])
+    widths = attention_widths(study)
+    layers = [name for names in planned.groups.values() for name in names]
+    check_round_trip(model, preprocess, layers, widths[0] if widths else None)
     new_head = report.head in ("new", "permuted")
     return [
         Check("images", _sizes(dataset)),
@@ -75,6 +79,7 @@ def gate(planned: Plan) -> list[Check]:
         *(Check("checkpoint", note, notable=new_head) for note in report.notes),
         *(Check("teacher", note, notable=True) for note in planned.teachers.values()),
         *(Check("layers", f"some stay full: {reason}") for reason in planned.left_out),
+        *(Check("attention", _products(planned.count.macs, bits)) for bits in widths),
         Check("packed model", "an all-binary copy gives the same logits after packing and loading"),
     ]
 
@@ -86,6 +91,11 @@ def _check_final(study: StudySpec, dataset: Dataset) -> None:
     if study.final and not len(dataset.halves["B"]):
         rule = f"final needs half B of the test images, but that of {study.data!r} is empty"
         raise BadInput(f"{rule}: each class has one test image, which is in A; add some, or leave final out")
+
+
+def _products(macs: Macs, bits: int) -> str:
+    share = f"{macs.attention:,} of {macs.attention + macs.other_products:,}"
+    return f"{share} MACs of its products have {bits}-bit operands"
 
 
 def _sizes(dataset: Dataset) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ablate.config.builtin import absolute_data
-from ablate.config.recipe_values import recipe_values, steps_of
+from ablate.config.recipe_values import attention_widths, recipe_values, steps_of
 from ablate.config.search_space import values
 from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import TrialSpec
@@ -113,6 +113,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
         image = torch.from_numpy(dataset.train.images[:1].transpose(0, 3, 1, 2).copy())  # (1, 3, H, W)
         check_single(model, preprocess(image))
     count = Counter(model, preprocess, groups)
+    _check_attention(study, count)
     search = proposer_of(study, searched, records, count)
     if isinstance(search, Design):
         _check_tuned(search.cells)
@@ -197,6 +198,13 @@ def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:
         if not layer_groups.blocks(model) and any(recipe_values(study, needs)):
             rule = f"{needs} needs a model with blocks, and {study.model!r} has none"
             raise BadInput(f"{rule}; set {needs} = {off}")
+
+
+def _check_attention(study: StudySpec, count: Counter) -> None:
+    """Raises BadInput where a recipe quantizes attention products that the model does not have."""
+    if attention_widths(study) and not count.macs.attention:
+        rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
+        raise BadInput(f"{rule}, and {study.model!r} has none; leave attention_bits out")
 
 
 def _check_tuned(cells: Mapping[str, Cell]) -> None:

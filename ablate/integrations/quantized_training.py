@@ -11,6 +11,7 @@ from ablate.config.trial_spec import LayerSpec, Recipe
 from ablate.errors import BadInput
 from ablate.models.preprocessing import Preprocess
 from ablate.paths import local_path
+from ablate.quantization.attention import attention_bits
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.packed_model import check_target, pack
 from ablate.quantization.quantize import quantize_
@@ -29,6 +30,7 @@ class QuantizedTraining:
         progressive_order: "together", or "depth": one layer group after the other, the first one first.
         pack_to: The folder for the packed model; None: it is not packed.
         preprocess: The image processing to store there, such as `ablate.models.preprocess("my-vit")`.
+        attention_bits: Of the operands of the attention products, as for `quantize_`; None: floats.
 
     Raises:
         BadInput: `pack_to` has a model that `pack` did not write.
@@ -44,8 +46,9 @@ class QuantizedTraining:
         progressive_order: Literal["together", "depth"] = "together",
         pack_to: str | Path | None = None,
         preprocess: Preprocess | None = None,
+        attention_bits: int | None = None,
     ) -> None:
-        self.precisions, self.preprocess = precisions, preprocess
+        self.precisions, self.preprocess, self.attention_bits = precisions, preprocess, attention_bits
         self.recipe = Recipe(
             progressive=progressive, progressive_share=progressive_share, progressive_order=progressive_order
         )
@@ -55,7 +58,7 @@ class QuantizedTraining:
 
     def quantize(self, model: nn.Module) -> None:
         """Quantize the model, before its optimizer is made. Raises BadInput as `quantize_`."""
-        quantize_(model, self.precisions)
+        quantize_(model, self.precisions, attention_bits=self.attention_bits)
 
     def start(self, model: nn.Module, steps: float) -> None:
         """Begin the schedule of lambda over the steps of the training.
@@ -68,7 +71,8 @@ class QuantizedTraining:
             BadInput: The model is not quantized, or the steps have no end.
         """
         model = unwrapped(model)
-        if not any(isinstance(layer, BitLinear) for layer in model.modules()):
+        has_layers = any(isinstance(layer, BitLinear) for layer in model.modules())
+        if not has_layers and attention_bits(model) is None:
             rule = "the model must be quantized before its optimizer is made"
             raise BadInput(
                 f"{rule}; give the callback to the trainer when that is made, with the model itself"

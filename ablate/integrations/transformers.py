@@ -19,6 +19,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ablate.config.trial_spec import LayerSpec, checked
 from ablate.errors import BadInput, short_repr
+from ablate.quantization.attention import quantize_attention_
 from ablate.quantization.bit_packing import checked_levels
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.integer_linear import IntegerLinear
@@ -39,16 +40,19 @@ class AblateConfig(QuantizationConfigMixin):
 
     Args:
         layers: By layer name or shell-style pattern, the precision, as for `quantize_`.
+        attention_bits: Of the operands of the attention products, as for `quantize_`; None: floats.
         **fields: What a packed model has beside: `format`, `dtype`, `preprocess` and `sha256`.
 
     Raises:
         BadInput: A precision is invalid, or a newer version of ablate packed the model.
     """
 
-    def __init__(self, layers: Mapping[str, Any] | None = None, **fields: Any) -> None:
+    def __init__(
+        self, layers: Mapping[str, Any] | None = None, attention_bits: int | None = None, **fields: Any
+    ) -> None:
         for key, value in fields.items():
             setattr(self, key, value)
-        self.quant_method = METHOD
+        self.quant_method, self.attention_bits = METHOD, attention_bits
         self.is_packed = "format" in fields
         if self.is_packed and fields["format"] != FORMAT:
             rule = f"a packed model must be of format {FORMAT}"
@@ -66,7 +70,8 @@ class AblateConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON holds them."""
-        fields = {key: value for key, value in vars(self).items() if key != "is_packed"}
+        unwritten = {"is_packed"} | ({"attention_bits"} if self.attention_bits is None else set())
+        fields = {key: value for key, value in vars(self).items() if key not in unwritten}
         return fields | {"layers": {name: spec.model_dump() for name, spec in self.layers.items()}}
 
 
@@ -105,9 +110,11 @@ class AblateQuantizer(HfQuantizer):
             names = own_names(model, [*config.layers])
             config.layers = {names[name]: spec for name, spec in config.layers.items() if name in names}
         if not config.is_packed:
-            quantize_(model, config.layers)
+            quantize_(model, config.layers, attention_bits=config.attention_bits)
             config.layers = AblateConfig(**vars(model.config)[FIELD]).layers  # names in place of patterns
             return
+        if config.attention_bits is not None:
+            quantize_attention_(model, config.attention_bits)
         stored, modules = layout(model, config.layers, "float32"), dict(model.named_modules())
         for name, spec in config.layers.items():
             linear = modules.get(name)

@@ -8,8 +8,9 @@ from torch import nn
 
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.models.preprocessing import Preprocess
-from ablate.profiling import macs
 from ablate.profiling.latency import LatencyTable
+from ablate.profiling.macs import Macs, bitops
+from ablate.profiling.macs import macs as count_macs
 from ablate.quantization import packed_model, quantize
 
 # an effective trial -> the costs in its record that are known before it is trained
@@ -38,14 +39,17 @@ class Counter:
         for group, layer in spec.layers.items():
             patterns.update(dict.fromkeys(self.groups[group], layer))
         precisions = quantize.resolved(self.model, patterns)
+        bits = spec.recipe.attention_bits
+        size = packed_model.packed_bytes(self.model, precisions, preprocess=self.preprocess, attention=bits)
         costs: dict[str, float] = {
-            "size_bytes": packed_model.packed_bytes(self.model, precisions, preprocess=self.preprocess),
-            "bitops": macs.bitops(*self._macs, precisions),
+            "size_bytes": size,
+            "bitops": bitops(self.macs, precisions, bits),
         }
         if self.table:
             costs["latency_ms"] = self.table.sum(precisions)
         return costs
 
     @cached_property
-    def _macs(self) -> tuple[int, dict[str, int]]:
-        return macs.macs(self.model, self.preprocess.size)
+    def macs(self) -> Macs:
+        """The MACs of one image."""
+        return count_macs(self.model, self.preprocess.size)

@@ -10,6 +10,7 @@ from transformers.activations import GELUActivation
 
 from ablate.errors import BadInput
 from ablate.quantization import fused_passes
+from ablate.quantization.attention import attention_bits
 from ablate.quantization.fused_passes import compiled
 from ablate.quantization.fused_products import Product, fits, input_of
 
@@ -116,7 +117,11 @@ def is_fusible(block: Any) -> bool:
     mlp: Any = getattr(block, "mlp", None)
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "num_attention_heads", "scaling")
     has = all(hasattr(attention, name) for name in names)
-    if not has or not all(hasattr(mlp, name) for name in ("fc1", "fc2", "activation_fn")):
+    if (
+        attention_bits(block) is not None
+        or not has
+        or not all(hasattr(mlp, name) for name in ("fc1", "fc2", "activation_fn"))
+    ):
         return False
     qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
     layers = [*qkv, attention.o_proj, mlp.fc1, mlp.fc2]

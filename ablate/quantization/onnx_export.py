@@ -1,6 +1,7 @@
 """The packed model as an ONNX file, for onnxruntime, OpenVINO and other readers."""
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ablate.errors import BadInput
 from ablate.models.loading import Logits
 from ablate.paths import local_path
+from ablate.quantization.attention import attention, integer_product
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.packed_files import read
 from ablate.quantization.packed_model import load_packed, load_preprocess
@@ -77,28 +79,19 @@ class _PlainAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and (plain := _attention(*args, **kwargs)) is not None:
-            return plain
+        if func is F.scaled_dot_product_attention:
+            with suppress(BadInput):  # the exporter knows causal and grouped attention
+                return attention(torch.matmul, *args, **kwargs)
+        if func is integer_product:
+            return _dequantized(args[0]) @ _dequantized(args[1])
         return func(*args, **kwargs)
 
 
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor | None:
-    """softmax(q k^T * scale + mask) v, (..., tokens, head_dim); None for what else torch's function does."""
-    if is_causal or enable_gqa:
-        return None
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
-    return torch.softmax(scores if attn_mask is None else scores + attn_mask, -1) @ value
+def _dequantized(levels: Tensor) -> Tensor:
+    """Integers of -127 to 127 through uint8, so that runtimes multiply them in 8 bits."""
+    one, zero = torch.tensor(1.0), torch.tensor(128, dtype=torch.uint8)
+    integers = op("QuantizeLinear", (levels, one, zero), dtype=torch.uint8, shape=levels.shape)
+    return op("DequantizeLinear", (integers, one, zero), dtype=torch.float32, shape=levels.shape)
 
 
 def _quantize_in_graph(layer: IntegerLinear) -> None:

@@ -73,6 +73,7 @@ class Header(Spec):
         layers: By layer name, its precision.
         model: None for a model that transformers has no class for.
         preprocess: None for a model that was packed without it.
+        attention_bits: Of the operands of its attention products; None, which is not written: floats.
     """
 
     format: Literal[1, 2]
@@ -81,10 +82,15 @@ class Header(Spec):
     layers: dict[str, Stored]
     model: Architecture | None
     preprocess: Images | None
+    attention_bits: Annotated[int, Field(ge=2, le=8)] | None = None
 
 
 def header_of(
-    model: nn.Module, layers: Mapping[str, LayerSpec], preprocess: Preprocess | None, dtype: str
+    model: nn.Module,
+    layers: Mapping[str, LayerSpec],
+    preprocess: Preprocess | None,
+    dtype: str,
+    attention_bits: int | None = None,
 ) -> dict[str, Any]:
     """Describe a model.
 
@@ -93,16 +99,19 @@ def header_of(
         layers: By name, the precision of its quantized layers.
         preprocess: The image processing that it expects.
         dtype: Of its tensors in full precision.
+        attention_bits: Of the operands of its attention products; None: floats.
 
     Returns:
         The fields of a `Header`, without `sha256`.
     """
+    attention = {} if attention_bits is None else {"attention_bits": attention_bits}
     return {
         "format": FORMAT,
         "dtype": dtype,
         "layers": {name: _stored(spec) for name, spec in layers.items()},
         "model": _architecture(model),
         "preprocess": preprocess and _images(preprocess),
+        **attention,
     }
 
 

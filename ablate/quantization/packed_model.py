@@ -27,6 +27,7 @@ from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import inside_fused
 from ablate.paths import local_path
 from ablate.quantization import packed_layout
+from ablate.quantization.attention import attention_bits, quantize_attention_
 from ablate.quantization.bit_packing import checked_levels, pack_levels
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.fused_model import fuse_
@@ -87,7 +88,7 @@ def pack(
     short = plain_names(model, [*layers, *tensors])
     tensors = {short[key]: value for key, value in tensors.items()}
     specs = {short[name]: layer.spec for name, layer in layers.items()}
-    header = header_of(model, specs, preprocess, dtype)
+    header = header_of(model, specs, preprocess, dtype, attention_bits(model))
     if why := _needs_skeleton(model, header, tensors):
         warnings.warn(f"load_packed will need a skeleton of this model: {why}", stacklevel=2)
     data = _serialised(tensors)
@@ -122,6 +123,7 @@ def packed_bytes(
     *,
     preprocess: Preprocess | None = None,
     dtype: Dtype = "float32",
+    attention: int | None = None,
 ) -> int:
     """Count the bytes that `pack` will write, exactly, from shapes and names: before the model is trained.
 
@@ -130,16 +132,18 @@ def packed_bytes(
         layers: By name, the precision of the layers that will be BitLinear, their norm decided.
         preprocess: As for `pack`.
         dtype: As for `pack`.
+        attention: The bits of the attention products; None: those that the model has.
 
     Returns:
         The size of both files.
     """
-    model = unfused(model, layers)
+    attention = attention or attention_bits(model)
+    model = unfused(model, None if attention else layers)
     names = {id(module): name for name, module in model.named_modules() if name in layers}
     aliases = [(name, names.get(id(module))) for name, module in model.named_modules(remove_duplicate=False)]
     # a shared layer is stored under all its names
     layers = {name: layers[first] for name, first in aliases if first}
-    header = header_of(model, layers, preprocess, dtype) | {"sha256": "0" * 64}
+    header = header_of(model, layers, preprocess, dtype, attention) | {"sha256": "0" * 64}
     return len(dumps(to_config(header))) + packed_layout.file_bytes(
         packed_layout.layout(model, layers, dtype)
     )
@@ -173,6 +177,8 @@ def load_packed(directory: str | Path, skeleton: nn.Module | None = None, *, exa
                 raise BadInput(f"{directory} {rule}; give its skeleton")
             model = from_config(**header.model.model_dump(), parameters=len(tensors))
         unfuse_(model, _unfused_names(header, tensors))
+        if header.attention_bits:
+            quantize_attention_(model, header.attention_bits)
         header, tensors = packed_layout.renamed(model, header, tensors)
         _fill(model, header, tensors, directory, in_place=skeleton is not None)
     if unset := [name for name, value in model.named_buffers() if value.is_meta]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ablate.errors import BadInput
 from ablate.models.unquantizable import unfit
+from ablate.quantization.attention import attention_bits
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.fused_blocks import FusedBlock
 from ablate.quantization.integer_linear import IntegerLinear, check_sums
@@ -34,7 +35,12 @@ def check_packable(model: nn.Module) -> None:
             raise BadInput(f"BitLinear {name!r} cannot be packed: {why}")
         check_sums(layer.in_features, layer.spec.weights)
     is_packed = any(isinstance(module, IntegerLinear) for module in model.modules())
-    if record_of(model).get("layers") and not quantized and not is_packed:
-        rule = "the model's configuration records quantized layers, but none of them is quantized"
+    record, what = record_of(model), ""
+    if record.get("layers") and not quantized and not is_packed:
+        what = "layers, but none of them is quantized"
+    elif record.get("attention_bits") and attention_bits(model) is None:
+        what = "attention, but it is not quantized"
+    if what:
+        rule = f"the model's configuration records quantized {what}"
         mend = "quantize_(model, recorded_precisions(model)), or delete model.config.quantization_config"
         raise BadInput(f"{rule}; call {mend}")

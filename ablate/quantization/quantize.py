@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,14 +12,20 @@ from ablate.models.layer_groups import linear_layers, match, unnormalised
 from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import unquantizable, unused
+from ablate.quantization.attention import quantize_attention_
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.patch_layers import BitPatchEmbedding
-from ablate.quantization.recorded import check_unrecorded, record_
+from ablate.quantization.recorded import check_unrecorded, record_, record_of
 from ablate.quantization.wrappers import unwrapped
 
 
-def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str]:
+def quantize_(
+    model: nn.Module,
+    precisions: Mapping[str, LayerSpec],
+    *,
+    attention_bits: int | Literal["recorded"] | None = "recorded",
+) -> list[str]:
     """Replace linear layers by BitLinear, in place; they keep their weights and biases.
 
     Attention of torch and torchvision that would not call them is unfused first (`unfuse_`), where a pattern
@@ -34,20 +40,27 @@ def quantize_(model: nn.Module, precisions: Mapping[str, LayerSpec]) -> list[str
         precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
             leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role. The patch
             embedding, a convolution, is only matched by a pattern that matches no linear layer.
+        attention_bits: Of the operands of the attention products q k^T and p v, 2 to 8
+            (`quantize_attention_`). None leaves them as they are. "recorded": as the configuration of a model
+            of transformers records them.
 
     Returns:
         The names of the layers that were replaced.
 
     Raises:
         BadInput: A pattern matches no linear layer, or one that its model would not call; or two patterns
-            match the same layer; or the model is sharded, has adapters, or is quantized by another library.
-            Nothing is replaced then.
+            match the same layer; or the model is sharded, has adapters, or is quantized by another library;
+            or its attention products cannot be quantized. Nothing is replaced then.
     """
     model = unwrapped(model)
     check_unrecorded(model)
     chosen = resolved(model, precisions)
     if "" in chosen:
         raise BadInput("the model must hold its linear layers, but is one itself; use BitLinear.from_linear")
+    if attention_bits == "recorded":
+        attention_bits = record_of(model).get("attention_bits")
+    if attention_bits is not None:
+        quantize_attention_(model, attention_bits)
     unfuse_(model, chosen)
     replacements: dict[int, BitLinear] = {}  # by id of the old layer
     for name, spec in chosen.items():

@@ -11,6 +11,7 @@ from torch import nn
 from ablate.config.trial_spec import LayerSpec, checked
 from ablate.errors import BadInput, short_repr
 from ablate.models.renamed_modules import spellings
+from ablate.quantization.attention import attention_bits
 from ablate.quantization.bitlinear import BitLinear, has_gain
 from ablate.quantization.packed_header import FIELD, METHOD
 
@@ -21,7 +22,7 @@ def recorded_precisions(model: nn.Module) -> dict[str, LayerSpec]:
     """Read which layers of a loaded model were quantized, from its configuration.
 
     `quantize_(model, recorded_precisions(model))` quantizes a model as it was when `save_pretrained` or
-    `Trainer.save_model` saved it.
+    `Trainer.save_model` saved it, with its attention products.
 
     Args:
         model: Of transformers, as `from_pretrained` returns it.
@@ -106,7 +107,9 @@ def record_(model: nn.Module) -> None:
     modules = model.named_modules()
     layers = {name: module.spec.model_dump() for name, module in modules if isinstance(module, BitLinear)}
     own = copy.copy(config)
-    setattr(own, FIELD, {"quant_method": METHOD, "layers": layers, "hint": HINT})
+    bits = attention_bits(model)
+    attention = {} if bits is None else {"attention_bits": bits}
+    setattr(own, FIELD, {"quant_method": METHOD, "layers": layers, "hint": HINT} | attention)
     for module in model.modules():
         for key in [key for key, value in vars(module).items() if value is config]:
             setattr(module, key, own)

@@ -18,7 +18,12 @@ from ablate.quantization.quantize import quantize_
 ROUNDING = 1e-3  # of the largest logit
 
 
-def check_round_trip(model: nn.Module, preprocess: Preprocess, layers: Iterable[str] | None = None) -> None:
+def check_round_trip(
+    model: nn.Module,
+    preprocess: Preprocess,
+    layers: Iterable[str] | None = None,
+    attention_bits: int | None = None,
+) -> None:
     """Quantize a copy of the model, pack it, load it, and compare the logits of two random images.
 
     The layers of the copy become binary. The model itself stays as it is.
@@ -27,6 +32,7 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess, layers: Iterable[
         model: A classifier in full precision.
         preprocess: The image processing that is packed with it; its `size` is that of the random images.
         layers: Their names; by default all linear layers.
+        attention_bits: Of the copy's attention products; None: they stay in floating point.
 
     Raises:
         BadInput: The copy cannot be packed, loaded without a skeleton or run, or it has other logits once it
@@ -35,7 +41,7 @@ def check_round_trip(model: nn.Module, preprocess: Preprocess, layers: Iterable[
     """
     copy = sharing_copy(model).eval()
     names = linear_layers(copy) if layers is None else layers
-    quantize_(copy, dict.fromkeys(names, LayerSpec(weights="binary")))
+    quantize_(copy, dict.fromkeys(names, LayerSpec(weights="binary")), attention_bits=attention_bits)
     device = next(copy.parameters()).device
     pixels = torch.randn(2, 3, *preprocess.size, generator=torch.Generator().manual_seed(0)).to(device)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():

@@ -172,7 +172,10 @@ def _layers(header: Header) -> str:
         groups.setdefault((key, what), []).append("" if number is None else number[0])
     rows = ([f"`{key}`", ", ".join(numbers), *what] for (key, what), numbers in groups.items())
     heads = ["layer", "N", "weights", "activations", "their scale", "beta", "beta per"]
-    return f"## Layers\n\nLayers that are not listed are in full precision.\n\n{_table(heads, rows)}"
+    said = "Layers that are not listed are in full precision."
+    if header.attention_bits:
+        said += f" Attention products are of {header.attention_bits}-bit integers."
+    return f"## Layers\n\n{said}\n\n{_table(heads, rows)}"
 
 
 def _provenance(header: Header, run: Run | None) -> str:

@@ -111,7 +111,8 @@ def build(spec: TrialSpec, classes: list[str]) -> torch.nn.Module:
     if missing := [group for group in spec.layers if group not in groups]:
         raise unknown("layer group", missing[0], groups)
     layers = effective(spec).layers.items()
-    quantize.quantize_(model, {name: fields for group, fields in layers for name in groups[group]})
+    precisions = {name: fields for group, fields in layers for name in groups[group]}
+    quantize.quantize_(model, precisions, attention_bits=spec.recipe.attention_bits)
     initialise(model, spec.recipe, spec.seed)
     return model
 
@@ -179,7 +180,7 @@ def external_teacher(spec: TrialSpec, dataset: datasets.Dataset) -> torch.nn.Mod
 
 def teacher_spec(spec: TrialSpec) -> TrialSpec:
     """The trial whose model teaches this one: its `full` arm from the checkpoint, without distillation."""
-    begins = {"initialise": "checkpoint", "trained": "all"}
+    begins = {"initialise": "checkpoint", "trained": "all", "attention_bits": None}
     recipe = spec.recipe.model_copy(update={"distill": 0.0, "distill_blocks": 0.0, **begins})
     return resolved(spec.model_copy(update={"layers": {}, "recipe": recipe, "test": False}))
 

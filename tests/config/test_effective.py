@@ -51,6 +51,7 @@ RECIPE = {
     "distill_blocks": [0.0, 1.0],
     "teacher": ["none", "some/teacher"],
     "outer_full": [False, True],
+    "attention_bits": ["none", 8],
     "compile": [False, True],
 }
 LAYER = {

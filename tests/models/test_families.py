@@ -29,14 +29,15 @@ from ablate.training.trainer import evaluate
 def test_a_family_can_do_what_the_table_says(family, tmp_path):
     said = documented()[family]
     assert row(family, tmp_path) == {
-        column: said[column] for column in said if column not in ("ONNX", "why not")
+        column: said[column] for column in said if column not in ("8-bit attention", "ONNX", "why not")
     }
     assert said["why not"] == families.REASONS.get(family, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [family for family, cells in documented().items() if cells["ONNX"] != "-"])
-def test_a_family_can_be_exported_as_the_table_says(family, tmp_path):
+def test_a_family_attends_in_8_bits_and_is_exported_as_the_table_says(family, tmp_path):
+    assert families.attends(family, tmp_path / "attention") == documented()[family]["8-bit attention"]
     assert families.attempt(exports, family, tmp_path) == documented()[family]["ONNX"]
 
 

@@ -75,7 +75,7 @@ def test_a_fully_ternary_model_is_counted_packed_and_loaded(family, tmp_path):
     assert isinstance(model.get_submodule(name), BitPatchEmbedding)
     cost = count(model, (32, 32))
     assert (cost.parameters, cost.macs) == (full.parameters, full.macs)
-    assert cost.bitops == bitops(*by_layer, layers) < full.bitops
+    assert cost.bitops == bitops(by_layer, layers) < full.bitops
     F.cross_entropy(loading.logits(model.train(), x), torch.arange(3)).backward()
     assert model.get_submodule(name).weight.grad.any()
     model.eval()

@@ -282,7 +282,7 @@ def test_a_ledger_without_checksums_loads_as_it_is():
         }
         later |= {"initialise_blocks": None, "trained": "all", "teacher": None}
         later |= {"schedule": "cosine", "warmup_views": 2000, "decay": 0.2}
-        added = {"full_epochs": 0, "compile": False, **later}
+        added = {"full_epochs": 0, "compile": False, "attention_bits": None, **later}
         layers = {name: {"calibration": "mse"} | layer for name, layer in plain["spec"]["layers"].items()}
         assert record == plain | {
             "evaluation_batch": None,
