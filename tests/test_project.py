@@ -1,6 +1,5 @@
 """What the project says of itself: metadata, citation, workflows and the documentation site."""
 
-import importlib.util
 import re
 import runpy
 import subprocess
@@ -60,10 +59,6 @@ def test_workflows_call_targets_that_exist_and_every_python_is_tested():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("mkdocs", "material", "mkdocstrings", "mike"))),
-    reason="needs the extra docs",
-)
 def test_the_site_builds_without_a_warning_and_its_links_lead_somewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
