@@ -34,7 +34,6 @@ def test_the_urls_are_those_of_the_repository_that_publishes():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not importlib.util.find_spec("check_jsonschema"), reason="needs check-jsonschema")
 @pytest.mark.parametrize(("schema", "files"), [
     ("vendor.github-workflows", WORKFLOWS),
     ("vendor.citation-file-format", [ROOT / "CITATION.cff"]),
