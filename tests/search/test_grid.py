@@ -214,6 +214,14 @@ layer = {{ weights = "binary" }}
 """
 
 
+@pytest.mark.long
+def test_fractions_of_as_many_images_are_refused(tiny_vit, tmp_path):
+    study = GRID.format(model=tiny_vit).replace("[0.02, 0.04]", "[0.02, 0.0201]")
+    (tmp_path / "grid.toml").write_text(study)
+    done = run_ablate(tmp_path, "study", "grid.toml", "--dry-run")
+    assert done.returncode == 2 and "0.02 and 0.0201 are both" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_grid_is_trained_drawn_and_extended(tiny_vit, tmp_path):
     (tmp_path / "grid.toml").write_text(GRID.format(model=tiny_vit))
