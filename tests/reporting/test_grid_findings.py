@@ -121,7 +121,7 @@ def test_nothing_tuned(simulated):
 
 
 def test_each_arm_is_compared_where_it_has_arrived(simulated):
-    """Ternary weights rise at every length; they neither are compared at best lengths nor keep binary's from it."""
+    """Ternary weights, which rise at every length, do not keep binary ones from their best lengths."""
 
     def accuracy(arm, images, views):
         return rising(arm, images, views) if arm == "ternary" else arrived(arm, images, views)
