@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +10,7 @@ from ablate.analysis.lengths import FACTOR, GAIN, at_best_length, best_lengths, 
 from ablate.analysis.verdict import DataVolume
 from ablate.analysis.verdict_rules import NEAR_CHANCE, quoted
 from ablate.config.search_space import values
-from ablate.reporting.arm_trials import ArmTrials, finding_of_trials
+from ablate.reporting.arm_trials import ArmTrials, finding_of_trials, recipes_of
 from ablate.reporting.data_volume_findings import judged, verdict_notes, verdict_tables
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.reporting.tuning_notes import tuning_notes
@@ -28,7 +29,8 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     if paired.duplicated(["arm", "images", "views", "seed"]).any():
         return Finding(title, notes=("trials of different fractions have as many images",))
     lengths, slopes = best_lengths(_tuned(results), views), effects(paired, trials.families)
-    sentences = [_effects(str(arm), rows) for arm, rows in slopes.groupby("arm", sort=False)]
+    recipes = recipes_of(results.run.study)
+    sentences = [_effects(str(arm), rows, recipes) for arm, rows in slopes.groupby("arm", sort=False)]
     at_best: dict[str, DataVolume] = {}
     at_equal: dict[int, dict[str, DataVolume]] = {length: {} for length in views}
     for baseline, arms in trials.families.items():
@@ -44,7 +46,7 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
         "effects": slopes,
         "lengths": lengths,
         "learning": learning(paired),
-        **_verdict_tables({math.nan: at_best, **at_equal}),
+        **_verdict_tables([(math.nan, at_best), *at_equal.items()]),
         "paired": paired,
     }
     named = [*at_best.items()]
@@ -101,7 +103,7 @@ def _at_best_lengths(
     by_sizes: dict[tuple[int, ...], list[str]] = {}
     for arm in arms:
         by_sizes.setdefault(_arrived(lengths, [baseline, arm]), []).append(arm)
-    found = {}
+    found: dict[str, DataVolume] = {}
     for sizes, alike in by_sizes.items():
         if len(sizes) >= MIN_SIZES:
             trials = ArmTrials(best[best["images"].isin(sizes)], {baseline: arms})
@@ -135,17 +137,17 @@ def _placed(result: DataVolume, where: str) -> DataVolume:
     return replace(result, sentence=f"{result.arm} {where}: {text}")
 
 
-def _verdict_tables(found: dict[float, dict[str, DataVolume]]) -> dict[str, pd.DataFrame]:
+def _verdict_tables(found: list[tuple[float, dict[str, DataVolume]]]) -> dict[str, pd.DataFrame]:
     """The tables of the verdicts with their length, `views`: NaN at the best lengths."""
     tables = [
         {name: table.assign(views=views) for name, table in verdict_tables(by_arm).items()}
-        for views, by_arm in found.items()
+        for views, by_arm in found
         if by_arm
     ]
     return {name: pd.concat([each[name] for each in tables], ignore_index=True) for name in tables[0]}
 
 
-def _effects(arm: str, rows: pd.DataFrame) -> str:
+def _effects(arm: str, rows: pd.DataFrame, recipes: dict[str, Any]) -> str:
     """What ten times the images, and ten times the updates, change in the gap of an arm; "" if unknown."""
     if rows["low"].isna().all():
         return ""
@@ -153,8 +155,11 @@ def _effects(arm: str, rows: pd.DataFrame) -> str:
         f"{AXES[row['axis']]} by {_points(row['per_decade'], row['low'], row['high'])}"
         for _, row in rows.iterrows()
     ]
-    baseline = quoted(rows["baseline"].iloc[0])
-    return f"{arm}: on average over the grid its gap to {baseline} changes with {' and with '.join(changes)}."
+    baseline = rows["baseline"].iloc[0]
+    the_gap = f"its gap to {quoted(baseline)}"
+    if recipes.get(arm) != recipes.get(baseline):
+        the_gap += ", in recipe and quantization together,"
+    return f"{arm}: on average over the grid {the_gap} changes with {' and with '.join(changes)}."
 
 
 def _points(value: float, low: float, high: float) -> str:

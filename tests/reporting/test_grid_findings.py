@@ -113,6 +113,9 @@ def test_an_arm_of_another_recipe_says_so(simulated):
     found = grid(RunResults(simulated(rising, steps=steps)))
     assert not found.tables["verdicts"]["same_recipe"].any()
     assert found.tables["verdicts"]["sentence"].str.contains("in recipe and quantization together").all()
+    assert (
+        "a: on average over the grid its gap to full, in recipe and quantization together," in found.sentence
+    )
 
 
 def test_nothing_tuned(simulated):
@@ -140,6 +143,15 @@ def test_a_size_at_which_full_precision_fails_does_not_count(simulated):
     found = grid(RunResults(simulated(arrived, fails=lambda spec: spec.fraction == 0.1 and not spec.layers)))
     assert list(found.tables["verdicts"]["views"]) == LENGTHS
     assert any("the mean slopes of binary rest on 6 of 9 cells" in note for note in found.notes)
+
+
+def test_of_the_tuned_cells_it_is_said_which_rest_on_nothing(simulated):
+    failing = (0.01, 1000), (0.1, 1000)  # a corner, and a cell between two
+    run = simulated(arrived, fails=lambda spec: (spec.fraction, spec.recipe.image_views) in failing)
+    notes = grid(RunResults(run)).notes
+    failed = "every tuning trial failed in 2 of 8 tuned cells"
+    assert any(note.startswith(failed) and "fraction 0.1," not in note for note in notes)
+    assert any("for full at 200 and 2,000 images; binary at 200 and 2,000 images" in note for note in notes)
 
 
 def test_an_arm_may_be_called_like_another_at_a_length(simulated):
