@@ -8,34 +8,38 @@ import pandas as pd
 from ablate.analysis.t_interval import Floats, estimate, mean_interval, simultaneous
 
 GAIN = 0.005  # in accuracy: an arm that gains as much from its longest training has not arrived
+FACTOR = 4  # of length, over which it is gained
 CELL = ["images", "views"]
 LENGTHS = ["arm", "images", "views", "accuracy", "longest", "last_gain", "censored"]
 SURFACE = ["arm", "baseline", *CELL, "n", "gap", "low", "high"]
 LEARNING = ["arm", *CELL, "n", "accuracy", "low", "high"]
-EFFECTS = ["arm", "baseline", "axis", "n", "per_decade", "low", "high"]
+EFFECTS = ["arm", "baseline", "axis", "n", "cells", "per_decade", "low", "high"]
 
 
-def best_lengths(trials: pd.DataFrame, gain: float = GAIN) -> pd.DataFrame:
+def best_lengths(trials: pd.DataFrame, lengths: Sequence[int], gain: float = GAIN) -> pd.DataFrame:
     """The best length of each arm at each size of the training set, by trials on tuning seeds.
 
     Args:
         trials: A row a trial: arm, images, views (of images, in training), seed, accuracy in [0, 1].
-        gain: In mean accuracy, from the second longest training to the longest: with as much an arm may rise
+        lengths: All views of the grid.
+        gain: In mean accuracy, over the last factor of four of the length: with as much an arm may rise
             further, and its size is censored.
 
     Returns:
         A row an arm and size: arm, images, the views of the highest mean accuracy (the fewest of equals),
-        that accuracy, the longest views, the last gain (NaN with one length alone), and whether it is
-        censored. Means are over the seeds that have all lengths.
+        that accuracy, the longest views, the last gain, and whether it is censored. Means are over the seeds
+        that have all lengths; without such a seed they are NaN. The last gain is that of the longest training
+        over the longest one of at most a quarter of it; NaN where there is none. A size whose last gain is
+        NaN is censored.
     """
-    rows = []
+    rows, every = [], sorted(lengths)
+    before = max((views for views in every if FACTOR * views <= every[-1]), default=None)
     for (arm, images), group in trials.groupby(["arm", "images"], sort=False):
-        means = group.pivot(index="seed", columns="views", values="accuracy").dropna().mean()
-        if means.isna().all():
-            continue
-        last = means.iloc[-1] - means.iloc[-2] if len(means) > 1 else np.nan
-        best, longest = means.idxmax(), means.index[-1]
-        rows.append((arm, images, best, means[best], longest, last, not last < gain))
+        means = group.pivot(index="seed", columns="views", values="accuracy").reindex(columns=every)
+        means = means.dropna().mean()
+        best = means.idxmax() if means.notna().all() else np.nan
+        last = means.iloc[-1] - means.get(before, np.nan)
+        rows.append((arm, images, best, means.max(), every[-1], last, not last < gain))
     return pd.DataFrame(rows, columns=LENGTHS)
 
 
@@ -106,8 +110,9 @@ def effects(trials: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> pd.D
         families: The arms by their baseline.
 
     Returns:
-        A row an arm and axis ("images" or "views"): arm, baseline, axis, n (seeds with all cells), the mean
-        slope per decade, and its t interval, which holds together with all of the family (Bonferroni).
+        A row an arm and axis ("images" or "views"): arm, baseline, axis, n (seeds with all cells), how many
+        cells there are, the mean slope per decade, and its t interval, which holds together with all of the
+        family (Bonferroni). Cells of which no pair is complete are left out.
     """
     rows = []
     for baseline, arms in families.items():
@@ -119,7 +124,7 @@ def effects(trials: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> pd.D
                 found = estimate(values, confidence)
                 ends = (found.low, found.high) if found else (np.nan, np.nan)
                 mean = values.mean() if len(values) else np.nan
-                rows.append((arm, baseline, axis, len(values), mean, *ends))
+                rows.append((arm, baseline, axis, len(values), len(gaps.columns), mean, *ends))
     return pd.DataFrame(rows, columns=EFFECTS)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+NEAR_CHANCE = 0.05  # in accuracy
 CONTRASTS = 5  # of an arm: first, second, whole, bend and gap, as in `segments.changes`
 VERDICTS = (
     "The verdict is the first of these that the intervals show. Closes: the gap falls over the whole "
@@ -42,7 +43,7 @@ class Rules:
     slope_margin: float
     chance: float
     relative_margin: float = 0.1
-    near_chance: float = 0.05
+    near_chance: float = NEAR_CHANCE
     alpha: float = 0.05
     power: float = 0.8
     other_recipe: tuple[str, ...] = ()

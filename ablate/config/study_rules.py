@@ -85,7 +85,7 @@ def _design_faults(study: "StudySpec") -> list[str]:
 def _grid_faults(study: "StudySpec") -> list[str]:
     faults, space = [], study.space
     if len(study.design) > 1 or study.reference:
-        faults.append("a grid design stands alone, without a reference")
+        faults.append("a grid design stands alone, without a reference; leave the others out")
     axes = {"fraction": space.fraction, "image_views": space.recipe.get("image_views")}
     at = {str(name): ends for name, ends in study.tune_at.items()}
     for name, axis in axes.items():
@@ -98,7 +98,9 @@ def _grid_faults(study: "StudySpec") -> list[str]:
         rule = "a grid varies fraction and recipe.image_views alone"
         faults.append(f"{rule}, but {varied[0]} has choices; make an arm of each, with [[steps]]")
     if lengthened := [step.name for step in study.steps if {"image_views", "epochs"} & {*step.recipe}]:
-        faults.append(f"the arms of a grid have its lengths, but step {lengthened[0]!r} sets its own")
+        faults.append(
+            f"the arms of a grid have its lengths, but step {lengthened[0]!r} sets its own; leave it out"
+        )
     tuned = {
         key: choices for tune in (study.tune, *(s.tune for s in study.steps)) for key, choices in tune.items()
     }
@@ -108,6 +110,8 @@ def _grid_faults(study: "StudySpec") -> list[str]:
             faults.append(f"{rule}, but got {short_repr(list(choices))}; make an arm of each, with [[steps]]")
         if key in LENGTHS:
             faults.append(f"a grid varies the length of a trial, but tune has {key}; leave it out")
+        if key == "batch_size":
+            faults.append("a grid compares equal numbers of updates, but tune has batch_size; leave it out")
     return faults
 
 

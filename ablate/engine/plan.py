@@ -107,6 +107,7 @@ def plan(study: StudySpec, records: Sequence[Record] = ()) -> Plan:
     groups = layer_groups.groups_named(model, study.space.groups)
     searched = _searched_groups(study, groups)
     _check_rungs(study, dataset)
+    _check_sizes(study, dataset)
     _check_blocks(study, model)
     heads_of_teachers = check_teachers(study, model, preprocess, dataset.classes)
     if 1 in (len(dataset.train), *recipe_values(study, "batch_size")):
@@ -190,6 +191,18 @@ def _check_rungs(study: StudySpec, dataset: datasets.Dataset) -> None:
         rule = "early_stopping's smallest rung must keep an image of each class"
         value = f"1/{divisors[0]} of the trial's would be {left:.2g} of one"
         raise BadInput(f"{rule}, but {value}; take fewer rungs, a smaller reduction or a larger fraction")
+
+
+def _check_sizes(study: StudySpec, dataset: datasets.Dataset) -> None:
+    """Raises BadInput where two fractions of a grid are as many images."""
+    fractions: dict[int, float] = {}
+    for fraction in map(float, values(study.space.fraction) if "grid" in study.design else ()):
+        images = len(datasets.subset(dataset.train.labels, fraction, study.seed))
+        if images in fractions:
+            rule = "the fractions of a grid must differ in their images"
+            both = f"{fractions[images]:g} and {fraction:g} are both {images:,} images"
+            raise BadInput(f"{rule}, but {both}; leave one out")
+        fractions[images] = fraction
 
 
 def _check_blocks(study: StudySpec, model: torch.nn.Module) -> None:

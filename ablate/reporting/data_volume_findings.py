@@ -1,5 +1,6 @@
 """How the volume of training data changes the error of each arm, and the gap between the arms."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ def _volume(results: RunResults, title: str, trials: ArmTrials) -> Finding:
     by_arm = judged(results, trials)
     sentence = " ".join(result.sentence for result in by_arm.values())
     tables = {**verdict_tables(by_arm), "bought": _bought(trials.records), "paired": trials.records}
-    return Finding(title, sentence, verdict_notes(by_arm), tables)
+    return Finding(title, sentence, verdict_notes(by_arm.items()), tables)
 
 
 def judged(results: RunResults, trials: ArmTrials, questions: int = 1) -> dict[str, DataVolume]:
@@ -61,14 +62,13 @@ def verdict_tables(by_arm: dict[str, DataVolume]) -> dict[str, pd.DataFrame]:
     }
 
 
-def verdict_notes(by_arm: dict[str, DataVolume]) -> tuple[str, ...]:
-    """The rules of the verdicts, and what could not be judged."""
+def verdict_notes(named: Iterable[tuple[str, DataVolume]]) -> tuple[str, ...]:
+    """The rules of the verdicts, and what could not be judged under which name."""
+    results = list(named)
     rules = dict.fromkeys(
-        text
-        for result in by_arm.values()
-        for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
+        text for _, result in results for text in (result.rules.fixed, verdict_rules.VERDICTS, result.basis)
     )
-    notes = dict.fromkeys(f"{arm}: {note}" for arm, result in by_arm.items() for note in result.notes)
+    notes = dict.fromkeys(f"{name}: {note}" for name, result in results for note in result.notes)
     return (*rules, *notes)
 
 

@@ -1,14 +1,17 @@
 """Data or updates? The gap of each arm over a grid of both, and at the best length of each arm."""
 
+import math
 from dataclasses import replace
 
 import pandas as pd
 
 from ablate.analysis.grid_laws import GridLaws, grid_laws
-from ablate.analysis.lengths import GAIN, at_best_length, best_lengths, effects, learning, surface
+from ablate.analysis.lengths import FACTOR, GAIN, at_best_length, best_lengths, effects, learning, surface
 from ablate.analysis.verdict import DataVolume
-from ablate.analysis.verdict_rules import quoted
-from ablate.reporting.arm_trials import ArmTrials, finding_of_trials
+from ablate.analysis.verdict_rules import NEAR_CHANCE, quoted
+from ablate.config.search_space import values
+from ablate.config.study_spec import StudySpec
+from ablate.reporting.arm_trials import ArmTrials, finding_of_trials, recipes_of
 from ablate.reporting.data_volume_findings import judged, verdict_notes, verdict_tables
 from ablate.reporting.run_results import Finding, RunResults
 from ablate.reporting.tuning_notes import tuning_notes
@@ -23,21 +26,21 @@ def grid(results: RunResults) -> Finding:
 
 
 def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
-    paired = _measured(trials.records, results)
-    lengths, slopes = best_lengths(_tuned(results), GAIN), effects(paired, trials.families)
-    verdicts: dict[str, DataVolume] = {}
-    sentences = slope_sentences(slopes)
+    paired, views = _measured(trials.records, results), _lengths(results)
+    if paired.duplicated(["arm", "images", "views", "seed"]).any():
+        return Finding(title, notes=("trials of different fractions have as many images",))
+    lengths, slopes = best_lengths(_tuned(results), views), effects(paired, trials.families)
+    sentences = slope_sentences(slopes, results.run.study)
+    at_best: dict[str, DataVolume] = {}
+    at_equal: dict[int, dict[str, DataVolume]] = {length: {} for length in views}
     for baseline, arms in trials.families.items():
-        family = {baseline: arms}
-        if kept := _arrived(lengths, [baseline, *arms]):
-            best = at_best_length(paired, lengths)
-            found = judged(results, ArmTrials(best[best["images"].isin(kept)], family))
-            verdicts |= {arm: _named(result, arm, "at its best length") for arm, result in found.items()}
-            sentences += [verdicts[arm].sentence for arm in arms]
-        else:
-            by_arm = _at_equal_lengths(results, paired, family)
-            verdicts |= {result.arm: result for found in by_arm.values() for result in found.values()}
-            sentences += [_at_lengths(arm, by_arm[arm]) for arm in arms]
+        at_best |= _at_best_lengths(results, at_best_length(paired, lengths), lengths, baseline, arms)
+        if rising := [arm for arm in arms if arm not in at_best]:
+            for length, by_arm in at_equal.items():
+                alike = ArmTrials(paired[paired["views"] == length], {baseline: arms})
+                found = judged(results, alike, questions=len(views))
+                by_arm |= {arm: _placed(found[arm], _at(length)) for arm in rising}
+        sentences += [at_best[arm].sentence if arm in at_best else _at_lengths(arm, at_equal) for arm in arms]
     fitted = grid_laws(paired.assign(error=1 - paired["accuracy"]).query("error > 0"))
     sentences += _laws(fitted)
     tables = {
@@ -45,22 +48,29 @@ def _grid(results: RunResults, title: str, trials: ArmTrials) -> Finding:
         "effects": slopes,
         "lengths": lengths,
         "learning": learning(paired),
-        **verdict_tables(verdicts),
+        **_verdict_tables([(math.nan, at_best), *at_equal.items()]),
         "laws": fitted.laws,
         "choices": fitted.choices,
         "paired": paired,
     }
+    named = [*at_best.items()]
+    named += [(f"{arm} {_at(length)}", of[arm]) for length, of in at_equal.items() for arm in of]
     assert results.design is not None  # its paired trials are above
-    notes = (_censored(lengths), *verdict_notes(verdicts), *fitted.notes, *tuning_notes(results.design))
+    notes = (_censored(lengths), *_limits(results, tables), *verdict_notes(named), *fitted.notes)
+    notes += tuning_notes(results.design)
     return Finding(title, " ".join(filter(None, sentences)), tuple(filter(None, notes)), tables)
 
 
 def at_best_lengths(finding: Finding) -> Finding:
     """The finding with the gaps at best lengths alone; those at equal ones are in the surface."""
-    arms = finding.tables["surface"]["arm"].unique()
     kept = {name: finding.tables[name] for name in ("gaps", "verdicts")}
-    kept = {name: table[table["arm"].isin(arms)] for name, table in kept.items()}
+    kept = {name: table[table["views"].isna()] for name, table in kept.items()}
     return replace(finding, tables={**finding.tables, **kept})
+
+
+def _lengths(results: RunResults) -> list[int]:
+    """The image views of the grid, the fewest first."""
+    return sorted({int(views) for views in values(results.run.study.space.recipe["image_views"])})
 
 
 def _measured(records: pd.DataFrame, results: RunResults) -> pd.DataFrame:
@@ -90,34 +100,72 @@ def _tuned(results: RunResults) -> pd.DataFrame:
     return rows.astype({"images": int})[["arm", "images", "views", "seed", "accuracy"]]
 
 
-def _arrived(lengths: pd.DataFrame, arms: list[str]) -> list[int]:
-    """The sizes at which all arms have arrived; none where there are too few for a verdict."""
-    of_family = lengths[lengths["arm"].isin(arms)]
-    arrived = {*of_family["images"]} - {*of_family.loc[of_family["censored"], "images"]}
-    return sorted(arrived) if len(arrived) >= MIN_SIZES else []
-
-
-def _at_equal_lengths(
-    results: RunResults, paired: pd.DataFrame, family: dict[str, list[str]]
-) -> dict[str, dict[int, DataVolume]]:
-    """The verdicts on a family at each length, by arm and length."""
-    found: dict[str, dict[int, DataVolume]] = {arm: {} for arms in family.values() for arm in arms}
-    all_views = sorted(paired["views"].unique())
-    for views in all_views:
-        trials = ArmTrials(paired[paired["views"] == views], family)
-        for arm, result in judged(results, trials, questions=len(all_views)).items():
-            where = f"{views:,} image views"
-            found[arm][views] = _named(result, f"{arm}, {where}", f"at {where}")
+def _at_best_lengths(
+    results: RunResults, best: pd.DataFrame, lengths: pd.DataFrame, baseline: str, arms: list[str]
+) -> dict[str, DataVolume]:
+    """The verdicts on those arms of a family that have arrived, with their baseline, at enough sizes."""
+    by_sizes: dict[tuple[int, ...], list[str]] = {}
+    for arm in arms:
+        by_sizes.setdefault(_arrived(lengths, [baseline, arm]), []).append(arm)
+    found: dict[str, DataVolume] = {}
+    for sizes, alike in by_sizes.items():
+        if len(sizes) >= MIN_SIZES:
+            trials = ArmTrials(best[best["images"].isin(sizes)], {baseline: arms})
+            by_arm = judged(results, trials)
+            found |= {arm: _placed(by_arm[arm], "at its best length") for arm in alike}
     return found
 
 
-def _at_lengths(arm: str, verdicts: dict[int, DataVolume]) -> str:
+def _arrived(lengths: pd.DataFrame, arms: list[str]) -> tuple[int, ...]:
+    """The sizes at which all arms have arrived."""
+    counts = lengths[lengths["arm"].isin(arms) & ~lengths["censored"]].groupby("images").size()
+    return tuple(counts.index[counts == len(arms)])
+
+
+def _at(length: int) -> str:
+    return f"at {length:,} image views"
+
+
+def _at_lengths(arm: str, found: dict[int, dict[str, DataVolume]]) -> str:
     """The verdicts on an arm at equal lengths, in one sentence."""
     by_verdict: dict[str, list[str]] = {}
-    for views, result in verdicts.items():
-        by_verdict.setdefault(result.verdict, []).append(f"{views:,}")
+    for length, by_arm in found.items():
+        by_verdict.setdefault(by_arm[arm].verdict, []).append(f"{length:,}")
     clauses = [f"{verdict} at {' and '.join(at)}" for verdict, at in by_verdict.items()]
     return f"{arm}: over images, compared at equal image views, its gap: {'; '.join(clauses)}."
+
+
+def _placed(result: DataVolume, where: str) -> DataVolume:
+    """The verdict with the length of its trials in its sentence."""
+    text = result.sentence.removeprefix(f"{result.arm}: ")
+    return replace(result, sentence=f"{result.arm} {where}: {text}")
+
+
+def _verdict_tables(found: list[tuple[float, dict[str, DataVolume]]]) -> dict[str, pd.DataFrame]:
+    """The tables of the verdicts with their length, `views`: NaN at the best lengths."""
+    tables = [
+        {name: table.assign(views=views) for name, table in verdict_tables(by_arm).items()}
+        for views, by_arm in found
+        if by_arm
+    ]
+    return {name: pd.concat([each[name] for each in tables], ignore_index=True) for name in tables[0]}
+
+
+def slope_sentences(effects: pd.DataFrame, study: StudySpec) -> list[str]:
+    """What ten times the images, and ten times the updates, change in the gap of each arm, if it is known."""
+    sentences, recipes = [], recipes_of(study)
+    for arm, rows in effects.dropna(subset="low").groupby("arm", sort=False):
+        changes = [
+            f"{AXES[row['axis']]} by {_points(row['per_decade'], row['low'], row['high'])}"
+            for _, row in rows.iterrows()
+        ]
+        baseline = rows["baseline"].iloc[0]
+        the_gap = f"its gap to {quoted(baseline)}"
+        if recipes.get(str(arm)) != recipes.get(baseline):
+            the_gap += ", in recipe and quantization together,"
+        told = f"on average over the grid {the_gap} changes with {' and with '.join(changes)}"
+        sentences.append(f"{arm}: {told}.")
+    return sentences
 
 
 def _laws(fitted: GridLaws) -> list[str]:
@@ -128,27 +176,6 @@ def _laws(fitted: GridLaws) -> list[str]:
     return [
         f"{arm}: by the points, its error is {law}." for arm, law in chosen[["arm", "equation"]].to_numpy()
     ]
-
-
-def _named(result: DataVolume, name: str, where: str) -> DataVolume:
-    """The verdict under another name, with the length of its trials in its sentence."""
-    text = result.sentence.removeprefix(f"{result.arm}: ")
-    other = (name,) if result.arm in result.rules.other_recipe else ()
-    rules = replace(result.rules, other_recipe=other)
-    return replace(result, arm=name, rules=rules, sentence=f"{result.arm} {where}: {text}")
-
-
-def slope_sentences(effects: pd.DataFrame) -> list[str]:
-    """What ten times the images, and ten times the updates, change in the gap of each arm, if it is known."""
-    sentences = []
-    for arm, rows in effects.dropna(subset="low").groupby("arm", sort=False):
-        changes = [
-            f"{AXES[row['axis']]} by {_points(row['per_decade'], row['low'], row['high'])}"
-            for _, row in rows.iterrows()
-        ]
-        gap = f"on average over the grid its gap to {quoted(rows['baseline'].iloc[0])}"
-        sentences.append(f"{arm}: {gap} changes with {' and with '.join(changes)}.")
-    return sentences
 
 
 def _points(value: float, low: float, high: float) -> str:
@@ -164,5 +191,25 @@ def _censored(lengths: pd.DataFrame) -> str:
         clauses += [f"{arm} at {where}"] if sizes else []
     if not clauses:
         return ""
-    rule = f"the longest training still gains {100 * GAIN:g} points or more on the tuning seeds"
-    return f"{rule} for {'; '.join(clauses)}: no verdict at the best length rests on these"
+    gains = f"the last factor of {FACTOR} in length still gains {100 * GAIN:g} points or more"
+    rule = f"{gains} on the tuning seeds, or what it gains is not known, for"
+    return f"{rule} {'; '.join(clauses)}: no verdict at the best length rests on these"
+
+
+def _limits(results: RunResults, tables: dict[str, pd.DataFrame]) -> list[str]:
+    """What the slopes and the surface rest on."""
+    slopes, cells = tables["effects"].dropna(subset="low"), tables["learning"]
+    if slopes.empty:
+        return []
+    notes = ["intervals of the gap in each cell, and of its mean slopes, are over paired seeds alone"]
+    arms = {*slopes["arm"], *slopes["baseline"]}
+    near = cells[cells["arm"].isin(arms) & (cells["accuracy"] <= 1 / len(results.classes) + NEAR_CHANCE)]
+    if len(near):
+        named = "; ".join(
+            f"{row.arm} at {row.images:,} images and {row.views:,} views" for row in near.itertuples()
+        )
+        notes.append(f"the mean slopes count cells near chance, where a gap has no room to be large: {named}")
+    every = len(_lengths(results)) * len(values(results.run.study.space.fraction))
+    for row in slopes[slopes["cells"] < every].drop_duplicates("arm").itertuples():
+        notes.append(f"the mean slopes of {row.arm} rest on {row.cells} of {every} cells")
+    return notes

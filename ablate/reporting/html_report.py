@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from ablate.config.study_spec import StudySpec
 from ablate.reporting.findings import findings
 from ablate.reporting.grid_findings import slope_sentences
 from ablate.reporting.html_page import (
@@ -74,7 +75,7 @@ def _page(run: Run, findings: dict[str, Finding], tables: str) -> str:
         question=run.study.question,
         state=_state(run),
         tested=run.tested,
-        verdict=_verdict(findings, answer),
+        verdict=_verdict(findings, answer, run.study),
         sections=[
             section(name, findings[name], panels[name], name == answer)
             for name in names
@@ -109,12 +110,12 @@ def _state(run: Run) -> str:
     return f"{text}; {status}, as of {datetime.fromtimestamp(state['heartbeat'], UTC):%Y-%m-%d %H:%M:%S} UTC."
 
 
-def _verdict(findings: dict[str, Finding], answer: str) -> list[str]:
+def _verdict(findings: dict[str, Finding], answer: str, study: StudySpec) -> list[str]:
     """answer: the name of the finding that gives the verdict, "" where none has a sentence."""
     if not answer:
         return [f"No answer yet: {'; '.join(findings['front'].notes)}."]
     if answer == "grid":  # and its verdicts
-        return list(map(sentence_case, slope_sentences(findings[answer].tables["effects"])))
+        return list(map(sentence_case, slope_sentences(findings[answer].tables["effects"], study)))
     if answer == "volume":  # its numbers come with its figure
         sentences = findings[answer].tables["verdicts"]["sentence"]
         return [sentence_case(sentence.split(";")[0].rstrip(".")) + "." for sentence in sentences]

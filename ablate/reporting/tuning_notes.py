@@ -19,6 +19,8 @@ def tuning_notes(table: pd.DataFrame) -> tuple[str, ...]:
     if "edge" not in table:
         return ()
     tunings = table[table["role"] == "tune"]
+    sizes = tunings.groupby("cell")["cell"].transform("size")
+    tunings = tunings[sizes > tunings["seed"].nunique()]  # a grid also trains cells with nothing to choose
     cells = tunings.groupby("cell", sort=False)
     choices = table[table["role"] == "seed"].drop_duplicates("cell").set_index("cell")
     choices = choices.loc[list(cells.groups)]

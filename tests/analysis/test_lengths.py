@@ -39,27 +39,47 @@ def row(table, **at):
 )
 def test_the_best_length_and_whether_an_arm_still_rises(means, best, censored):
     curve = dict(zip(LENGTHS, means, strict=True))
-    found = best_lengths(trials(lambda arm, images, views: curve[views]))
+    found = best_lengths(trials(lambda arm, images, views: curve[views]), LENGTHS)
     assert (found["views"] == best).all() and (found["censored"] == censored).all() and len(found) == 6
     assert found["last_gain"].to_numpy() == pytest.approx(means[2] - means[1])
 
 
 def test_one_length_says_nothing_of_the_next():
     one = trials(lambda *cell: 0.5).query("views == 1000")
-    assert best_lengths(one)["censored"].all() and best_lengths(one)["last_gain"].isna().all()
+    found = best_lengths(one, [1000])
+    assert found["censored"].all() and found["last_gain"].isna().all()
+
+
+def test_what_is_gained_is_that_of_a_factor_of_four():
+    curve = {1000: 0.5, 4000: 0.598, 8000: 0.6, 16_000: 0.604}
+    rows = trials(lambda arm, images, views: curve[views])
+    longer = pd.concat([rows, rows[rows["views"] == 1000].assign(views=8000, accuracy=0.6)])
+    found = best_lengths(longer, [16_000, 1000, 8000, 4000])
+    assert found["last_gain"].to_numpy() == pytest.approx(0.006) and found["censored"].all()
+    close = rows[rows["views"] > 1000].assign(views=lambda of: of["views"].replace(4000, 15_000))
+    assert best_lengths(close, [15_000, 16_000])["censored"].all()
+
+
+def test_a_size_whose_longest_training_is_not_known_is_censored():
+    rows = trials(lambda arm, images, views: 0.5)
+    lost = rows[~((rows["arm"] == "full") & (rows["images"] == 100) & (rows["views"] == 16_000))]
+    found = best_lengths(lost, LENGTHS)
+    unknown = row(found, arm="full", images=100)
+    assert unknown["censored"] and np.isnan(unknown["views"]) and unknown["longest"] == 16_000
+    assert found["censored"].sum() == 1 and len(at_best_length(rows, found)) == 5 * 4
 
 
 def test_lengths_are_compared_on_the_seeds_that_have_all_of_them():
     rows = trials(lambda arm, images, views: 0.5 + 0.1 * (views == 4000))
     rows.loc[rows["seed"] == 3, "accuracy"] += 0.3
     lost = rows[~((rows["seed"] == 3) & (rows["views"] == 4000))]
-    assert (best_lengths(lost)["views"] == 4000).all()
-    assert best_lengths(lost[lost["views"] != 4000].query("seed == 9")).empty
+    assert (best_lengths(lost, LENGTHS)["views"] == 4000).all()
+    assert best_lengths(lost.query("seed == 9"), LENGTHS).empty
 
 
 def test_the_trials_at_the_best_length():
     rows = trials(lambda arm, images, views: 0.5 + 0.1 * (views == (4000 if arm == "full" else 1000)))
-    kept = at_best_length(rows, best_lengths(rows))
+    kept = at_best_length(rows, best_lengths(rows, LENGTHS))
     assert kept.groupby("arm")["views"].unique().map(list).to_dict() == {"full": [4000], "binary": [1000]}
     assert len(kept) == 2 * 3 * 4
 
@@ -85,7 +105,9 @@ def test_effects_are_slopes_a_decade():
     assert found["per_decade"].to_numpy() == pytest.approx([-0.02, -0.05], abs=1e-5)
     assert (found["low"] < found["per_decade"]).all() and (found["high"] > found["per_decade"]).all()
     ragged = rows[~((rows["seed"] == 0) & (rows["views"] == 1000) & (rows["images"] == 100))]
-    assert (effects(ragged, {"full": ["binary"]})["n"] == 3).all()
+    assert (effects(ragged, {"full": ["binary"]})["n"] == 3).all() and (found["cells"] == 9).all()
+    lost = rows.query("arm == 'full' or images > 100 or views > 1000")
+    assert (effects(lost, {"full": ["binary"]})[["n", "cells"]] == [4, 8]).all(axis=None)
 
 
 @pytest.mark.parametrize("kept", ["views == 1000", "images == 100", "arm == 'full'", "seed > 99"])

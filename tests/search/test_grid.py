@@ -174,6 +174,7 @@ def test_a_longer_grid_has_the_trials_of_a_shorter_one():
         ),
         ({"tune": {"optimizer": ["sgd", "adamw"]}}, "tune.optimizer must be numbers above 0"),
         ({"tune": {"epochs": [1, 2]}}, "but tune has epochs"),
+        ({"tune": {"batch_size": [32, 64]}}, "equal numbers of updates, but tune has batch_size"),
         ({"tune_at": {"fraction": [0.01, 0.5]}}, "tune_at.fraction must be values of the grid, but got 0.5"),
         ({"design": "arms", "tune_at": {"fraction": [0.01, 1.0]}}, "tune_at is for a grid"),
         ({"steps": []}, r"needs \[\[steps\]\]"),
@@ -212,6 +213,14 @@ name = "full"
 name = "binary"
 layer = {{ weights = "binary" }}
 """
+
+
+@pytest.mark.long
+def test_fractions_of_as_many_images_are_refused(tiny_vit, tmp_path):
+    study = GRID.format(model=tiny_vit).replace("[0.02, 0.04]", "[0.02, 0.0201]")
+    (tmp_path / "grid.toml").write_text(study)
+    done = run_ablate(tmp_path, "study", "grid.toml", "--dry-run")
+    assert done.returncode == 2 and "0.02 and 0.0201 are both" in done.stderr
 
 
 @pytest.mark.slow
