@@ -20,6 +20,7 @@ PERCENT = {  # columns of shares in [0, 1]
     "changes": ("value", "low", "high", "margin", "smallest", "error"),
     "gaps": ("accuracy_baseline", "accuracy_arm", "gap", "low", "high"),
     "ladder": ("mean", "low", "high", "gain", "gain_low", "gain_high", "cost", "cost_low", "cost_high"),
+    "surface": ("gap", "low", "high"),
     "cells": ("mean", "low", "high"),
     "bought": ("mean", "low", "high"),
     "sensitivity": ("accuracy_cost", "accuracy_low", "accuracy_high"),

@@ -10,6 +10,7 @@ from ablate.reporting import figures, plotly_grid
 from ablate.reporting.findings import findings
 from ablate.reporting.grid_findings import at_best_lengths, grid
 from ablate.reporting.html_report import report
+from ablate.reporting.html_tables import html_tables
 from ablate.reporting.run_results import RunResults
 from ablate.runs.ledger import append
 from ablate.runs.record import blank_record
@@ -193,6 +194,8 @@ def test_the_figures_have_every_cell(simulated):
     answers = findings(run)
     drawn = {path.name for path in figures.draw(run, answers)}
     assert {"grid", "lengths"} <= drawn and "gap" not in drawn
+    (table,) = html_tables("grid", answers["grid"])
+    assert {"gap (%)", "low (%)", "high (%)"} <= {cell.text for cell in table.head}
     panels = plotly_grid.grid(answers["grid"], [])
     assert [len(row) for row in panels[0].data[0]["z"]] == [3, 3, 3]
     assert "not trained to the end at 200 and 2,000 and 20,000 images" in panels[0].title
