@@ -417,10 +417,25 @@ def static_scales() -> Iterator[Sentence]:
         yield Sentence("docs/results.md", f"results/{run}", row)
 
 
+def attention() -> Iterator[Sentence]:
+    """8-bit attention products beside those in floating point: three differences, which hold together."""
+    run = "attention_8bit"
+    for name in ("full", "int8", "binary"):
+        floats, integers = ({"weights": name, "attention_bits": bits} for bits in (None, 8))
+        row = f"| {name} | {percent(arm(run, floats))} | {percent(arm(run, integers))} "
+        row += f"| {less(arm(run, floats), arm(run, integers), 3)} |"
+        counted = [
+            next(iter(arm(run, where, column="bitops").values())) / 1e9 for where in (floats, integers)
+        ]
+        row += f" {counted[0]:.1f} G | {counted[1]:.1f} G |"
+        yield Sentence("docs/results.md", f"results/{run}", row)
+
+
 PARTS = (
     demo,
     dose,
     static_scales,
+    attention,
     ladder,
     data,
     final,
