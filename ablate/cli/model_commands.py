@@ -1,14 +1,14 @@
 """The commands on models: latency of packed models, predictions, and the paper's Table 1."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ablate.cli import completion
 from ablate.cli.console import console, make_console, print_json, print_rows
 from ablate.cli.options import Json, Threads
-from ablate.errors import BadInput
+from ablate.errors import BadInput, write_error
 from ablate.hardware import cpus
 from ablate.paths import local_path
 
@@ -38,13 +38,19 @@ def bench(
     batches: Annotated[
         list[int], typer.Option("--batch", metavar="N", help="Images a call; may be repeated.")
     ] = [1, 8, 32],  # noqa: B006  typer copies it
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            parser=local_path, metavar="NAME", help="Also draw the latencies, as NAME.pdf and NAME.png."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a packed model with full precision.
 
     Measures the size, memory and latency of both.
 
-    Example: ablate bench DIR
+    Example: ablate bench DIR --peers --figure bench
     """
     from ablate.cli import result_tables
     from ablate.profiling import bench
@@ -52,8 +58,22 @@ def bench(
     _set_threads(threads)
     rows = bench.bench(directory, batches, seconds, compiled, peers)
     if as_json:
-        return print_json(rows)
-    console.print(result_tables.bench(rows))
+        print_json(rows)
+    else:
+        console.print(result_tables.bench(rows))
+    if figure:
+        _draw_bench(rows, figure)
+
+
+def _draw_bench(rows: list[dict[str, Any]], path: Path) -> None:
+    from ablate.paper_figures import fig_bench
+
+    path = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
+    try:
+        fig_bench.draw(rows, path)
+    except OSError as error:
+        rule = f"--figure must be a file that can be written, but {str(path)!r}: {error.strerror}"
+        raise write_error(error, f"{rule}; give another") from None
 
 
 @app.command()

@@ -103,7 +103,8 @@ def test_peers_stand_beside_it_where_they_are_installed(tiny_vit, tmp_path):
     quantize_(model, {"vit.layers.0*": LayerSpec(weights="binary")})
     pack(model, tmp_path, preprocess=preprocess)
     words = ("bench", str(tmp_path), "--peers", "--seconds", "0.01", "--batch", "1", "--batch", "2", "--json")
-    done = run_ablate(tmp_path, *words)
+    done = run_ablate(tmp_path, *words, "--figure", "drawn/bench.png")
+    assert {file.name for file in (tmp_path / "drawn").iterdir()} == {"bench.pdf", "bench.png"}
     rows = {row["model"]: row for row in json.loads(done.stdout)}
     for name in ("onnxruntime, packed", "onnxruntime, its dynamic int8", "OpenVINO, packed"):
         assert rows[name]["size_bytes"] > 0 and rows[name]["memory_bytes"] is None
