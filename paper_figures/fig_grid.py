@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from ablate.config.objectives import AXES
-from ablate.labels import left_to_right, shortened
+from ablate.labels import left_to_right, shortened, shortened_alike
 from ablate.paper_figures.grid_info import VIEWS_LABEL, LearningCurve, Surface
 from ablate.paper_figures.palette import GREY
 from ablate.paper_figures.style import LONGEST, figure, legend, markers, set_title_of_all, sizes
@@ -69,14 +69,14 @@ def draw_curves(curves: dict[int, dict[str, LearningCurve]], title: str, path: P
     """
     rows, columns, width = _layout(len(curves))
     arms = list(dict.fromkeys(arm for of_size in curves.values() for arm in of_size))
-    lines: dict[str, Any] = {}
+    names, lines = dict(zip(arms, shortened_alike(arms, LONGEST), strict=True)), dict[str, Any]()
     shape = markers(arms) | {"full": "h"}  # a cross cannot be filled
     height = 0.6 + 1.7 * rows + 0.14 * len(arms)
     panels_at = {"nrows": rows, "ncols": columns, "squeeze": False, "sharey": True}
     with figure(path, height, width, **panels_at) as panels:
         for axes, (images, of_size) in _filled(panels, list(curves.items())):
             for arm, curve in of_size.items():
-                lines[left_to_right(shortened(arm, LONGEST))] = _draw_curve(axes, curve, shape[arm])
+                lines[left_to_right(names[arm])] = _draw_curve(axes, curve, shape[arm])
             axes.set_title(f"{images:,} images", fontsize=7)
             axes.set_xscale("log")
             sizes(axes.xaxis, [int(n) for curve in of_size.values() for n in curve.points["views"]])
