@@ -41,7 +41,7 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
             not quantized then.
     """
     if not isinstance(bits, int) or bits not in range(2, 9):
-        raise BadInput(f"2 <= attention_bits <= 8 must hold, but got {bits}; give 8, or None")
+        raise BadInput(f"2 <= attention_bits <= 8 must hold, but got {bits!r}; give 8, or None")
     plain = unfused(model)
     if fused := inside_fused(plain):
         kind = type(plain.get_submodule(next(iter(fused)))).__name__
@@ -60,8 +60,22 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
 
 
 def attention_bits(model: nn.Module) -> int | None:
-    """The bits of the attention products of a model, or of a part of it; None: it has none, or in floats."""
-    return next((bits for module in model.modules() if (bits := vars(module).get("product_bits"))), None)
+    """The bits of the attention products of a model, or of a part of it; None: it has none, or in floats.
+
+    Raises:
+        BadInput: Its attention modules differ, as where a part alone was given to `quantize_`.
+    """
+    if bits := vars(model).get("product_bits"):
+        return int(bits)
+    found: dict[int | None, str] = {}
+    for name, module in attention_modules(model).items():
+        widths = (vars(part).get("product_bits") for part in module.modules())
+        found[next(filter(None, widths), None)] = name
+    if len(found) > 1:
+        some = ", ".join(f"{bits or 'none'} in {name!r}" for bits, name in found.items())
+        rule = "attention_bits must be those of all attention of a model"
+        raise BadInput(f"{rule}, but got {some}; call quantize_(model, {{}}, attention_bits=8)")
+    return next(iter(found), None)
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -119,9 +133,14 @@ def attention(
         rule = "attention must be neither causal nor grouped"
         raise BadInput(f"{rule} where its products are replaced; leave attention_bits out")
     scores = product(query, key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
-    p = torch.softmax(scores if attn_mask is None else scores + attn_mask, -1).to(value.dtype)
+    if attn_mask is None:
+        p = torch.softmax(scores, -1).to(value.dtype)
+    else:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
+        is_empty = attn_mask.amax(-1, keepdim=True) == -torch.inf  # torch gives zeros where all is forbidden
+        masked = scores + attn_mask.masked_fill(is_empty, 0.0)
+        p = torch.softmax(masked, -1).to(value.dtype).masked_fill(is_empty, 0.0)
     return product(F.dropout(p, dropout_p) if dropout_p else p, value)
 
 
