@@ -8,6 +8,7 @@ factors out: a b = (levels of a)(levels of b) times both scales. Levels of p, wh
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 
 import torch
@@ -53,10 +54,11 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
     unfuse_(model)
     for module in attention_modules(model).values():
         forward: Any = module.forward
-        own = forward.args[0] if "product_bits" in vars(module) else forward
+        own = forward.args[1] if "product_bits" in vars(module) else forward
         vars(module)["product_bits"] = bits
         modes = _Quantized(bits, training=False), _Quantized(bits, training=True)  # torch.compile wants them
-        vars(module)["forward"] = update_wrapper(partial(_attend, own, modes), own)
+        vars(module)["forward"] = update_wrapper(partial(_attend, module, own, modes), own)
+        vars(module)["_replicate_for_data_parallel"] = partial(_replica, module)
 
 
 def attention_bits(model: nn.Module) -> int | None:
@@ -222,13 +224,21 @@ class _Quantized(TorchFunctionMode):
         return quantized_product(a, b, self.bits, self.training)
 
 
-def _attend(forward: Any, modes: tuple[_Quantized, _Quantized], *args: Any, **kwargs: Any) -> Any:
-    """The forward of an attention with quantized products. modes: in evaluation and in training."""
-    mode = modes[forward.__self__.training]
+def _attend(module: Any, own: Any, modes: tuple[_Quantized, _Quantized], *args: Any, **kwargs: Any) -> Any:
+    """The forward of an attention with quantized products. own: in floats; modes: evaluation, training."""
+    mode = modes[module.training]
     with mode:
-        out = forward(*args, **kwargs)
+        out = own(*args, **kwargs)
     if not (mode.reached or torch.compiler.is_compiling()):
-        kind = type(forward.__self__).__name__
         rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
-        raise BadInput(f"{rule}, but {kind} does not; leave attention_bits out")
+        raise BadInput(f"{rule}, but {type(module).__name__} does not; leave attention_bits out")
     return out
+
+
+def _replica(module: Any) -> nn.Module:
+    """What nn.DataParallel runs on another GPU; its own copy would call the layers of this module."""
+    replica: Any = type(module)._replicate_for_data_parallel(module)
+    _, own, modes = module.forward.args
+    own = MethodType(own.__func__, replica)
+    vars(replica)["forward"] = update_wrapper(partial(_attend, replica, own, modes), own)
+    return replica

@@ -161,6 +161,15 @@ def test_a_quantized_attention_is_used_as_others_are() -> None:
         torch.testing.assert_close(other, grads[0])
 
 
+def test_a_replica_on_another_gpu_calls_its_own_layers() -> None:
+    attention = quantized("ViT").vit.layers[0].attention
+    tokens = torch.randn(2, 17, 32)
+    replica = attention._replicate_for_data_parallel()  # as nn.DataParallel calls it, which needs GPUs
+    torch.testing.assert_close(replica(tokens)[0], attention(tokens)[0])
+    replica._modules["v_proj"] = torch.nn.Linear(32, 32)
+    assert not torch.allclose(replica(tokens)[0], attention(tokens)[0])
+
+
 def gradient(model: torch.nn.Module, pixels: Tensor, called: torch.nn.Module | None = None) -> Tensor:
     model.zero_grad()
     logits(model if called is None else called, pixels).sum().backward()
