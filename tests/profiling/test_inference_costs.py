@@ -88,7 +88,7 @@ class Spends(nn.Module):
         return self.linear(pixels.mean((2, 3)))
 
 
-def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once():
+def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once(capfd):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1000), nn.ReLU(), nn.Linear(1000, 2)).eval()
     weights = 4 * (12 * 1000 + 1000 + 1000 * 2 + 2)
     assert memory_bytes(model) == weights
@@ -96,6 +96,7 @@ def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once():
     assert peak_memory_bytes(model, (2, 2)) == weights + image + activations
     model[2].inplace = True
     assert peak_memory_bytes(model, (2, 2)) == weights + image + 4 * (1000 + 2)
+    assert capfd.readouterr() == ("", "")
 
 
 @needs_gpu
