@@ -47,7 +47,7 @@ def resume_study(
 
     Raises:
         BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has,
-            or the study, the dataset or the model has changed.
+            or the study, the dataset or the model has changed, or energies were measured on another device.
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
