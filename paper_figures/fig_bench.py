@@ -34,6 +34,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         for axes in grid.flat[len(batches) :]:
             axes.set_visible(False)
         grid[0, 0].invert_yaxis()
-        where = f"{rows[0]['device']}, {rows[0]['threads']} threads"
+        threads = rows[0]["threads"]
+        where = f"{rows[0]['device']}, {threads} thread{'s' * (threads > 1)}"
         title = f"Median latencies and 95th percentiles, {where}; weights of the full ones are random"
         set_title_of_all(grid[0, 0].figure, title, width)

@@ -12,6 +12,8 @@ from ablate.errors import BadInput, write_error
 from ablate.hardware import cpus
 from ablate.paths import local_path
 
+FIGURE_RULE = "a figure must be a file that can be written, but"
+
 app = typer.Typer()
 
 PackedModel = Annotated[
@@ -20,6 +22,18 @@ PackedModel = Annotated[
         metavar="DIR|USER/NAME", help="A packed model: its folder, or its name on the Hugging Face hub."
     ),
 ]
+
+
+def _figure_name(text: str) -> Path:
+    """A figure's path without its ending. Raises BadInput where it is a folder: before the measurement."""
+    path = local_path(text)
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise BadInput(f"{FIGURE_RULE} {str(path)!r}: {error.strerror}; give another") from None
+    if is_folder:
+        raise BadInput(f"{FIGURE_RULE} {str(path)!r} is a folder; give {str(path / 'bench')!r}")
+    return path.with_suffix("") if path.suffix.lower() in (".pdf", ".png") else path
 
 
 @app.command()
@@ -41,7 +55,7 @@ def bench(
     figure: Annotated[
         Path | None,
         typer.Option(
-            parser=local_path, metavar="NAME", help="Also draw the latencies, as NAME.pdf and NAME.png."
+            parser=_figure_name, metavar="NAME", help="Also draw the latencies, as NAME.pdf and NAME.png."
         ),
     ] = None,
     as_json: Json = False,
@@ -68,12 +82,10 @@ def bench(
 def _draw_bench(rows: list[dict[str, Any]], path: Path) -> None:
     from ablate.paper_figures import fig_bench
 
-    path = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
     try:
         fig_bench.draw(rows, path)
     except OSError as error:
-        rule = f"--figure must be a file that can be written, but {str(path)!r}: {error.strerror}"
-        raise write_error(error, f"{rule}; give another") from None
+        raise write_error(error, f"{FIGURE_RULE} {str(path)!r}: {error.strerror}; give another") from None
 
 
 @app.command()

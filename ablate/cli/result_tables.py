@@ -131,7 +131,8 @@ def bench(rows: list[dict[str, Any]]) -> Table:
         rows: As `profiling.bench.bench` returns them.
     """
     batches = [key.rpartition(" ")[2] for key in rows[0] if key.startswith("latency_ms")]
-    where = f"{rows[0]['device']}, {rows[0]['threads']} threads"
+    threads = rows[0]["threads"]
+    where = f"{rows[0]['device']}, {threads} thread{'s' * (threads > 1)}"
     title = f"Median latencies on {where}; 95th percentile and number of calls in brackets"
     table = plain_table("model", "file", "in memory", *(f"ms at batch {b}" for b in batches), title=title)
     for row in rows:

@@ -1,12 +1,16 @@
 """Whether the energy that a study asks for can be measured, before it begins."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
+from ablate.hardware import device_name
 from ablate.profiling.energy import energy_counter
+from ablate.runs.record import Record
 
 
 def check_energy(study: StudySpec, resources: Resources, *, on_cluster: bool = False) -> None:
@@ -26,6 +30,26 @@ def check_energy(study: StudySpec, resources: Resources, *, on_cluster: bool = F
     asked = resources.gpus_per_trial, resources.concurrency
     if fault := ray_cluster.run_on_worker(resources, _fault, *asked) if on_cluster else _fault(*asked):
         raise BadInput(fault)
+
+
+def check_device(study: StudySpec, records: Sequence[Record], resources: Resources) -> None:
+    """Check that the energies of earlier trials are of the device that the next ones run on.
+
+    Args:
+        study: The study.
+        records: Of the run so far, or of others.
+        resources: What a trial may use, while Ray is connected.
+
+    Raises:
+        BadInput: They are not, and so cannot be compared.
+    """
+    known = {record["device"] for record in records if record.get("energy_mj") is not None}
+    if "energy_mj" not in study.objectives or not known:
+        return
+    if others := known - {here := ray_cluster.run_on_worker(resources, device_name)}:
+        rule = "energies of one device alone can be compared"
+        own = f"but earlier trials ran on {', '.join(sorted(map(str, others)))} and the next would on {here}"
+        raise BadInput(f"{rule}, {own}; go on there, or begin a new study without them")
 
 
 def _fault(gpus_per_trial: float | None, concurrency: int | None) -> str:

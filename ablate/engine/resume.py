@@ -47,7 +47,7 @@ def resume_study(
 
     Raises:
         BadInput: The path holds no run, its driver is alive, `trials` or `hours` is below what the run has,
-            or the study, the dataset or the model has changed.
+            or the study, the dataset or the model has changed, or energies were measured on another device.
         AblateError: The study fails; the message says how to continue.
         Interrupted: Ctrl-C ended the study; the message says how to continue.
     """
@@ -60,7 +60,7 @@ def resume_study(
         study = _extended(run, trials, hours)
         ray_cluster.check_address(resources.address)
         if "energy_mj" in study.objectives:
-            from ablate.engine.energy_check import check_energy
+            from ablate.engine.energy_check import check_device, check_energy
 
             check_energy(study, resources)
         with ThreadPoolExecutor(1) as pool:
@@ -69,6 +69,7 @@ def resume_study(
                 planned, records, storage = planning.result()
                 if "energy_mj" in study.objectives:
                     check_energy(study, resources, on_cluster=True)
+                    check_device(study, records, resources)
                 with ray_cluster.writer_for(run.path) as writer:
                     # A driver on another host may have written, whose lock is not visible here.
                     if lines.stat().st_size != length:

@@ -10,7 +10,7 @@ from typing import Any
 from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine.controller import View
 from ablate.engine.drive import Session, drive
-from ablate.engine.energy_check import check_energy
+from ablate.engine.energy_check import check_device, check_energy
 from ablate.engine.gate import Check, gate
 from ablate.engine.plan import Plan, plan
 from ablate.engine.warm_start import adopt, reuse
@@ -73,6 +73,7 @@ def run_study(
             check_energy(study, resources, on_cluster=True)
             planned = _with_recipe_of_cluster(study, planned, resources)
             planned, reused = reuse(known, planned)
+            check_device(study, [record for record, _ in reused.values()], resources)
             adopt(path, reused)
             run = create_run(path, planned.study, provenance() | _contents(planned, checks))
             for check in checks:

@@ -39,7 +39,7 @@ class Counter(Protocol):
 class RaplCounter:
     """The CPU packages of this machine, without memory, by Linux's powercap.
 
-    It must be read at least once before a package's counter has overflowed twice, which takes minutes.
+    It must be read again before a package's counter has run through all of its values, which takes minutes.
 
     Raises:
         BadInput: There is no package, or its counter cannot be read.

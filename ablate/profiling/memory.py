@@ -1,5 +1,6 @@
 """The memory of a model in inference: its tensors, and what a call allocates beside them."""
 
+import os
 from itertools import accumulate
 
 import torch
@@ -42,6 +43,7 @@ def peak_memory_bytes(model: nn.Module, size: tuple[int, int]) -> int:
             torch.cuda.reset_peak_memory_stats(device)
             call()
             return memory_bytes(model) + torch.cuda.max_memory_allocated(device) - before
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints an error where no GPU is
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             call()
     events = profiler.profiler.kineto_results.events()

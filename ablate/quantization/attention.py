@@ -8,6 +8,7 @@ factors out: a b = (levels of a)(levels of b) times both scales. Levels of p, wh
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
             not quantized then.
     """
     if not isinstance(bits, int) or bits not in range(2, 9):
-        raise BadInput(f"2 <= attention_bits <= 8 must hold, but got {bits}; give 8, or None")
+        raise BadInput(f"2 <= attention_bits <= 8 must hold, but got {bits!r}; give 8, or None")
     plain = unfused(model)
     if fused := inside_fused(plain):
         kind = type(plain.get_submodule(next(iter(fused)))).__name__
@@ -53,15 +54,30 @@ def quantize_attention_(model: nn.Module, bits: int) -> None:
     unfuse_(model)
     for module in attention_modules(model).values():
         forward: Any = module.forward
-        own = forward.args[0] if "product_bits" in vars(module) else forward
+        own = forward.args[1] if "product_bits" in vars(module) else forward
         vars(module)["product_bits"] = bits
         modes = _Quantized(bits, training=False), _Quantized(bits, training=True)  # torch.compile wants them
-        vars(module)["forward"] = update_wrapper(partial(_attend, own, modes), own)
+        vars(module)["forward"] = update_wrapper(partial(_attend, module, own, modes), own)
+        vars(module)["_replicate_for_data_parallel"] = partial(_replica, module)
 
 
 def attention_bits(model: nn.Module) -> int | None:
-    """The bits of the attention products of a model, or of a part of it; None: it has none, or in floats."""
-    return next((bits for module in model.modules() if (bits := vars(module).get("product_bits"))), None)
+    """The bits of the attention products of a model, or of a part of it; None: it has none, or in floats.
+
+    Raises:
+        BadInput: Its attention modules differ, as where a part alone was given to `quantize_`.
+    """
+    if bits := vars(model).get("product_bits"):
+        return int(bits)
+    found: dict[int | None, str] = {}
+    for name, module in attention_modules(model).items():
+        widths = (vars(part).get("product_bits") for part in module.modules())
+        found[next(filter(None, widths), None)] = name
+    if len(found) > 1:
+        some = ", ".join(f"{bits or 'none'} in {name!r}" for bits, name in found.items())
+        rule = "attention_bits must be those of all attention of a model"
+        raise BadInput(f"{rule}, but got {some}; call quantize_(model, {{}}, attention_bits=8)")
+    return next(iter(found), None)
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -119,9 +135,14 @@ def attention(
         rule = "attention must be neither causal nor grouped"
         raise BadInput(f"{rule} where its products are replaced; leave attention_bits out")
     scores = product(query, key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
-    p = torch.softmax(scores if attn_mask is None else scores + attn_mask, -1).to(value.dtype)
+    if attn_mask is None:
+        p = torch.softmax(scores, -1).to(value.dtype)
+    else:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.where(attn_mask, 0.0, -torch.inf)
+        is_empty = attn_mask.amax(-1, keepdim=True) == -torch.inf  # torch gives zeros where all is forbidden
+        masked = scores + attn_mask.masked_fill(is_empty, 0.0)
+        p = torch.softmax(masked, -1).to(value.dtype).masked_fill(is_empty, 0.0)
     return product(F.dropout(p, dropout_p) if dropout_p else p, value)
 
 
@@ -203,13 +224,21 @@ class _Quantized(TorchFunctionMode):
         return quantized_product(a, b, self.bits, self.training)
 
 
-def _attend(forward: Any, modes: tuple[_Quantized, _Quantized], *args: Any, **kwargs: Any) -> Any:
-    """The forward of an attention with quantized products. modes: in evaluation and in training."""
-    mode = modes[forward.__self__.training]
+def _attend(module: Any, own: Any, modes: tuple[_Quantized, _Quantized], *args: Any, **kwargs: Any) -> Any:
+    """The forward of an attention with quantized products. own: in floats; modes: evaluation, training."""
+    mode = modes[module.training]
     with mode:
-        out = forward(*args, **kwargs)
+        out = own(*args, **kwargs)
     if not (mode.reached or torch.compiler.is_compiling()):
-        kind = type(forward.__self__).__name__
         rule = "attention_bits needs attention that multiplies by matmul or scaled_dot_product_attention"
-        raise BadInput(f"{rule}, but {kind} does not; leave attention_bits out")
+        raise BadInput(f"{rule}, but {type(module).__name__} does not; leave attention_bits out")
     return out
+
+
+def _replica(module: Any) -> nn.Module:
+    """What nn.DataParallel runs on another GPU; its own copy would call the layers of this module."""
+    replica: Any = type(module)._replicate_for_data_parallel(module)
+    _, own, modes = module.forward.args
+    own = MethodType(own.__func__, replica)
+    vars(replica)["forward"] = update_wrapper(partial(_attend, replica, own, modes), own)
+    return replica

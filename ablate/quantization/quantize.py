@@ -12,7 +12,7 @@ from ablate.models.layer_groups import linear_layers, match, unnormalised
 from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.unfusing import unfuse_, unfused
 from ablate.models.unquantizable import unquantizable, unused
-from ablate.quantization.attention import quantize_attention_
+from ablate.quantization import attention
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import image_by_image_
 from ablate.quantization.patch_layers import BitPatchEmbedding
@@ -40,7 +40,7 @@ def quantize_(
         precisions: By shell-style pattern on full layer names (`*` crosses dots), the precision. "full"
             leaves a layer alone, and norm="unnormalised" becomes true or false by the layer's role. The patch
             embedding, a convolution, is only matched by a pattern that matches no linear layer.
-        attention_bits: Of the operands of the attention products q k^T and p v, 2 to 8
+        attention_bits: Of the operands of the attention products q k^T and p v, 2 to 8, in all attention
             (`quantize_attention_`). None leaves them as they are. "recorded": as the configuration of a model
             of transformers records them.
 
@@ -60,7 +60,8 @@ def quantize_(
     if attention_bits == "recorded":
         attention_bits = record_of(model).get("attention_bits")
     if attention_bits is not None:
-        quantize_attention_(model, attention_bits)
+        attention.quantize_attention_(model, attention_bits)
+    attention.attention_bits(model)  # raises, while nothing is replaced
     unfuse_(model, chosen)
     replacements: dict[int, BitLinear] = {}  # by id of the old layer
     for name, spec in chosen.items():

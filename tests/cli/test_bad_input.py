@@ -141,6 +141,8 @@ def refused(result, *parts):
         (["study", "x" * 300 + ".toml"], ["File name too long"]),
         (["status", "x" * 300], ["File name too long"]),
         (["bench", "nowhere", "--threads", "0"], ["--threads must be 1 to ", "got 0"]),
+        (["bench", "nowhere", "--figure", "."], ["a figure must be a file", "'.' is a folder; give 'bench'"]),
+        (["bench", "nowhere", "--figure", "x" * 300], ["a figure must be a file", "File name too long"]),
         (["resume", "nowhere"], ["nowhere", "does not exist"]),
         (["status"], ["no run below"]),
         (["status", "nowhere"], ["nowhere", "does not exist"]),

@@ -15,7 +15,9 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.engine import doctor
-from ablate.engine.energy_check import check_energy
+from ablate.engine.energy_check import check_device, check_energy
+from ablate.execution import ray_cluster
+from ablate.hardware import device_name
 from ablate.models.loading import preprocess
 from ablate.profiling import energy
 from ablate.profiling.energy import NvmlCounter, RaplCounter, energy_counter, energy_mj
@@ -86,7 +88,7 @@ class Spends(nn.Module):
         return self.linear(pixels.mean((2, 3)))
 
 
-def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once():
+def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once(capfd):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1000), nn.ReLU(), nn.Linear(1000, 2)).eval()
     weights = 4 * (12 * 1000 + 1000 + 1000 * 2 + 2)
     assert memory_bytes(model) == weights
@@ -94,6 +96,7 @@ def test_peak_memory_is_that_of_tensors_and_of_what_is_alive_at_once():
     assert peak_memory_bytes(model, (2, 2)) == weights + image + activations
     model[2].inplace = True
     assert peak_memory_bytes(model, (2, 2)) == weights + image + 4 * (1000 + 2)
+    assert capfd.readouterr() == ("", "")
 
 
 @needs_gpu
@@ -161,6 +164,20 @@ def test_a_study_of_energy_runs_one_trial_at_a_time(running):
     check_energy(study.model_copy(update={"objectives": ("accuracy",)}), Resources())
     [finding] = doctor._findings(doctor.EXAMINATIONS["energy"])
     assert finding.found.endswith("package-0, package-1 by RAPL") or torch.cuda.is_available()
+
+
+@pytest.mark.long
+def test_energies_of_another_device_are_not_mixed_with_those_of_this():
+    space = {"description": "?", "layer": {"weights": ["full", "binary"]}}
+    study = StudySpec(question="?", space=space, objectives=["accuracy", "energy_mj"])
+    own = {"device": device_name(), "energy_mj": 1.0}
+    other = {"device": "an abacus", "energy_mj": 1.0}
+    unmeasured = other | {"energy_mj": None}
+    with ray_cluster.connected(Resources(concurrency=1)) as (_, resources):
+        check_device(study, [own, unmeasured], resources)
+        with pytest.raises(BadInput, match=r"one device alone .* ran on an abacus and the next would on"):
+            check_device(study, [own, other], resources)
+        check_device(study.model_copy(update={"objectives": ("accuracy",)}), [other], resources)
 
 
 @pytest.mark.long

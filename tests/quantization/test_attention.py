@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import warnings
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -69,6 +70,19 @@ def test_a_masked_attention_is_a_product_of_integers(bits: int, training: bool) 
     torch.testing.assert_close(attention(torch.matmul, q, k, v, mask), plain, atol=1e-5, rtol=1e-5)
     error = (expected - plain).norm() / plain.norm()
     assert error < {2: 1.5, 4: 0.3, 8: 0.02}[bits]
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
+def test_a_row_that_may_attend_to_nothing_is_zero_as_in_torch(kind: torch.dtype) -> None:
+    q, k, v = (torch.randn(1, 2, 5, 8, requires_grad=True) for _ in range(3))
+    allowed = torch.ones(5, 5, dtype=torch.bool)
+    allowed[2] = False
+    mask = allowed if kind == torch.bool else torch.zeros(5, 5).masked_fill(~allowed, -torch.inf)
+    plain = F.scaled_dot_product_attention(q, k, v, mask)
+    torch.testing.assert_close(attention(torch.matmul, q, k, v, mask), plain)
+    out = attention(lambda a, b: quantized_product(a, b, 8, training=True), q, k, v, mask)
+    assert not out[..., 2, :].any()
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), (q, k, v)))
 
 
 def test_gradients_go_straight_through() -> None:
@@ -147,6 +161,15 @@ def test_a_quantized_attention_is_used_as_others_are() -> None:
         torch.testing.assert_close(other, grads[0])
 
 
+def test_a_replica_on_another_gpu_calls_its_own_layers() -> None:
+    attention = quantized("ViT").vit.layers[0].attention
+    tokens = torch.randn(2, 17, 32)
+    replica = attention._replicate_for_data_parallel()  # as nn.DataParallel calls it, which needs GPUs
+    torch.testing.assert_close(replica(tokens)[0], attention(tokens)[0])
+    replica._modules["v_proj"] = torch.nn.Linear(32, 32)
+    assert not torch.allclose(replica(tokens)[0], attention(tokens)[0])
+
+
 def gradient(model: torch.nn.Module, pixels: Tensor, called: torch.nn.Module | None = None) -> Tensor:
     model.zero_grad()
     logits(model if called is None else called, pixels).sum().backward()
@@ -176,6 +199,26 @@ def test_transformers_keeps_it_in_training_and_packed(tmp_path) -> None:
     torch.testing.assert_close(logits(while_loaded.eval(), pixels), out)
 
 
+def test_a_model_that_is_quantized_in_part_is_refused(tmp_path) -> None:
+    model = quantized("ViT", None)
+    quantize_(model.vit.layers[0], {}, attention_bits=4)
+    assert attention_bits(model.vit.layers[0]) == 4 and attention_bits(model.vit.layers[1]) is None
+    ternary = {"vit.layers.*": LayerSpec(weights="ternary")}
+    for use in (
+        lambda: pack(model, tmp_path),
+        lambda: count(model, (32, 32)),
+        lambda: quantize_(model, ternary),
+    ):
+        with pytest.raises(
+            BadInput, match=r"of all attention .* 4 in 'vit.layers.0.attention', none in .*1.att"
+        ):
+            use()
+    quantize_(model, {}, attention_bits=8)
+    pixels = torch.randn(2, 3, 32, 32)
+    pack(model, tmp_path)
+    assert torch.equal(logits(load_packed(tmp_path), pixels), logits(model, pixels))
+
+
 def test_packed_sizes_bit_operations_and_fused_blocks_know_it(tmp_path) -> None:
     full, model = build("ViT"), quantized("ViT")
     counted = macs(full, (32, 32))
@@ -199,11 +242,12 @@ def test_packed_sizes_bit_operations_and_fused_blocks_know_it(tmp_path) -> None:
     [
         ("ViT", 1, "2 <= attention_bits <= 8 must hold, but got 1"),
         ("ViT", 9, "2 <= attention_bits <= 8 must hold, but got 9"),
+        ("ViT", "8", "2 <= attention_bits <= 8 must hold, but got '8'"),
         ("ConvNeXt", 8, "needs a model with attention, but ConvNextForImageClassification has none"),
         ("CvT", 8, "multiplies by matmul or scaled_dot_product_attention, but CvtAttention does not"),
     ],
 )
-def test_what_cannot_be_quantized_is_refused(family: str, bits: int, match: str) -> None:
+def test_what_cannot_be_quantized_is_refused(family: str, bits: Any, match: str) -> None:
     model = build(family)
     with pytest.raises(BadInput, match=match):
         quantize_(model, {"*": LayerSpec(weights="binary")}, attention_bits=bits)
