@@ -15,11 +15,13 @@ from ablate.config.study_spec import StudySpec, load_study
 from ablate.engine import drive
 from ablate.engine.controller import Driver
 from ablate.engine.drive import Session
+from ablate.engine.energy_check import check_device
 from ablate.engine.plan import plan
 from ablate.errors import AblateError, BadInput
 from ablate.execution import ray_cluster
 from ablate.execution.metrics import Metrics
 from ablate.execution.ray_cluster import Resources
+from ablate.hardware import device_name
 from ablate.runs import log
 from ablate.runs.run import create_run
 
@@ -191,3 +193,15 @@ def test_a_study_whose_tables_cannot_be_written_is_over(ray_of_one, tiny_study, 
     ):
         driven(tmp_path / "work", tiny_study.replace("trials = 4", "trials = 1"), ray_of_one)
     assert load_run(tmp_path / "work" / "run").state["status"] == "finished"
+
+
+@pytest.mark.long
+def test_energies_of_another_device_are_not_mixed_with_those_of_this(ray_of_one):
+    space = {"description": "?", "layer": {"weights": ["full", "binary"]}}
+    study = StudySpec(question="?", space=space, objectives=["accuracy", "energy_mj"])
+    own = {"device": device_name(), "energy_mj": 1.0}
+    other = {"device": "an abacus", "energy_mj": 1.0}
+    check_device(study, [other | {"energy_mj": None}], ray_of_one)
+    with pytest.raises(BadInput, match=r"one device alone .* ran on an abacus and the next would on"):
+        check_device(study, [own, other], ray_of_one)
+    check_device(study.model_copy(update={"objectives": ("accuracy",)}), [other], ray_of_one)

@@ -15,9 +15,7 @@ from ablate.config.study_spec import StudySpec
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.engine import doctor
-from ablate.engine.energy_check import check_device, check_energy
-from ablate.execution import ray_cluster
-from ablate.hardware import device_name
+from ablate.engine.energy_check import check_energy
 from ablate.models.loading import preprocess
 from ablate.profiling import energy
 from ablate.profiling.energy import NvmlCounter, RaplCounter, energy_counter, energy_mj
@@ -164,20 +162,6 @@ def test_a_study_of_energy_runs_one_trial_at_a_time(running):
     check_energy(study.model_copy(update={"objectives": ("accuracy",)}), Resources())
     [finding] = doctor._findings(doctor.EXAMINATIONS["energy"])
     assert finding.found.endswith("package-0, package-1 by RAPL") or torch.cuda.is_available()
-
-
-@pytest.mark.long
-def test_energies_of_another_device_are_not_mixed_with_those_of_this():
-    space = {"description": "?", "layer": {"weights": ["full", "binary"]}}
-    study = StudySpec(question="?", space=space, objectives=["accuracy", "energy_mj"])
-    own = {"device": device_name(), "energy_mj": 1.0}
-    other = {"device": "an abacus", "energy_mj": 1.0}
-    unmeasured = other | {"energy_mj": None}
-    with ray_cluster.connected(Resources(concurrency=1)) as (_, resources):
-        check_device(study, [own, unmeasured], resources)
-        with pytest.raises(BadInput, match=r"one device alone .* ran on an abacus and the next would on"):
-            check_device(study, [own, other], resources)
-        check_device(study.model_copy(update={"objectives": ("accuracy",)}), [other], resources)
 
 
 @pytest.mark.long
