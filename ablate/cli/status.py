@@ -87,7 +87,9 @@ def outcome(run: Run, as_json: bool) -> None:
     alive = run.alive
     if state.get("running") and not alive:
         print_line(f"The driver of this run has died: {how_to_go_on(state)}")
-    if alive and state and state["status"] not in ENDED:
+    if alive and not run.state:
+        print_line("This run has just begun: no trial is in training yet")
+    elif alive and run.state["status"] not in ENDED:
         end = f"`kill -INT {state['pid']}` there ends it as Ctrl-C does"
         print_line(f"Its driver is process {state['pid']} on {state['host']}; {end}")
     if reason := state.get("reason"):

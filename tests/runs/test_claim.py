@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ablate.cli.status import outcome
 from ablate.config.study_spec import StudySpec
 from ablate.errors import BadInput
 from ablate.runs import claim, locks
@@ -209,6 +210,14 @@ def test_two_at_once(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())["bare"]
     assert sum(counts["rounds"] for counts in result.values() if isinstance(counts, dict)) == 36
     assert not any(counts["faults"] for counts in result.values() if isinstance(counts, dict)), done.stderr
+
+
+def test_the_status_of_a_run_that_has_just_begun(tmp_path, capsys):
+    with claimed(path := tmp_path / "run", ""):
+        run = create_run(path, STUDY, {})
+        assert run.alive and not run.state  # its driver has written no heartbeat yet
+        outcome(run, as_json=False)
+    assert "This run has just begun" in capsys.readouterr().out
 
 
 @pytest.mark.slow
