@@ -24,9 +24,8 @@ PackedModel = Annotated[
 ]
 
 
-def _figure_name(text: str) -> Path:
+def _figure_name(path: Path) -> Path:
     """A figure's path without its ending. Raises BadInput where it is a folder: before the measurement."""
-    path = local_path(text)
     try:
         is_folder = path.is_dir()
     except OSError as error:
@@ -55,7 +54,7 @@ def bench(
     figure: Annotated[
         Path | None,
         typer.Option(
-            parser=_figure_name, metavar="NAME", help="Also draw the latencies, as NAME.pdf and NAME.png."
+            parser=local_path, metavar="NAME", help="Also draw the latencies, as NAME.pdf and NAME.png."
         ),
     ] = None,
     as_json: Json = False,
@@ -70,13 +69,14 @@ def bench(
     from ablate.profiling import bench
 
     _set_threads(threads)
+    name = figure and _figure_name(figure)
     rows = bench.bench(directory, batches, seconds, compiled, peers)
     if as_json:
         print_json(rows)
     else:
         console.print(result_tables.bench(rows))
-    if figure:
-        _draw_bench(rows, figure)
+    if name:
+        _draw_bench(rows, name)
 
 
 def _draw_bench(rows: list[dict[str, Any]], path: Path) -> None:
