@@ -101,10 +101,8 @@ def _grid_faults(study: "StudySpec") -> list[str]:
         faults.append(
             f"the arms of a grid have its lengths, but step {lengthened[0]!r} sets its own; leave it out"
         )
-    tuned = {
-        key: choices for tune in (study.tune, *(s.tune for s in study.steps)) for key, choices in tune.items()
-    }
-    for key, choices in tuned.items():
+    tunes = (study.tune, *(step.tune for step in study.steps))
+    for key, choices in [item for tune in tunes for item in tune.items()]:
         if any(isinstance(value, bool | str) or value <= 0 for value in choices):
             rule = f"a grid interpolates what is tuned, in logarithms: tune.{key} must be numbers above 0"
             faults.append(f"{rule}, but got {short_repr(list(choices))}; make an arm of each, with [[steps]]")

@@ -173,6 +173,10 @@ def test_a_longer_grid_has_the_trials_of_a_shorter_one():
             "tune.weight_decay must be numbers above 0",
         ),
         ({"tune": {"optimizer": ["sgd", "adamw"]}}, "tune.optimizer must be numbers above 0"),
+        (
+            {"tune": {"momentum": [0.0, 0.9]}, "steps": [{"name": "a", "tune": {"momentum": [0.5, 0.9]}}]},
+            "tune.momentum must be numbers above 0",
+        ),
         ({"tune": {"epochs": [1, 2]}}, "but tune has epochs"),
         ({"tune": {"batch_size": [32, 64]}}, "equal numbers of updates, but tune has batch_size"),
         ({"tune_at": {"fraction": [0.01, 0.5]}}, "tune_at.fraction must be values of the grid, but got 0.5"),
