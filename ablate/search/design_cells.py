@@ -63,11 +63,8 @@ def cells_of(study: StudySpec, groups: list[str]) -> dict[str, Cell]:
     Raises:
         BadInput: There are too many cells, two of one name, or some that are no trial; or an axis is a range.
     """
-    found = _all_cells(study, groups)
-    if "grid" in study.design:  # a longer trial goes on from where the shorter one began its decay
-        found = iter(sorted(found, key=lambda cell: cell[1].spec.recipe.image_views or 0))
     cells: dict[str, Cell] = {}
-    for name, cell in found:
+    for name, cell in sorted(_all_cells(study, groups), key=_length):
         if name in cells:
             raise BadInput(
                 f"the cells of a design must differ in their names, but two are called {name!r}; rename one"
@@ -75,6 +72,12 @@ def cells_of(study: StudySpec, groups: list[str]) -> dict[str, Cell]:
         cells[name] = cell
     _check_count(study, cells.values())
     return cells
+
+
+def _length(cell: tuple[str, Cell]) -> float:
+    """By which cells are sorted: a longer trial with wsd goes on from where a shorter one began its decay."""
+    recipe = cell[1].spec.recipe
+    return (recipe.image_views or recipe.epochs) if recipe.schedule == "wsd" else 0.0
 
 
 def _all_cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:

@@ -289,6 +289,17 @@ def test_choices_of_the_space_are_crossed():
     ]
 
 
+def test_with_wsd_the_shorter_trainings_come_first():
+    steps = [{"name": name, "recipe": {"ema": ema}} for name, ema in [("plain", 0.0), ("averaged", 0.99)]]
+    space = {"description": "d", "layer": {"weights": "full"}, "recipe": {"epochs": [8, 2]}}
+    fields = {"design": "arms", "seeds": 1, "steps": steps, "space": space, "tune": {}}
+
+    def epochs(schedule):
+        return [spec.recipe.epochs for spec in run(Design(study(recipe={"schedule": schedule}, **fields), []))]
+
+    assert epochs("wsd") == [2, 2, 8, 8] and epochs("cosine") == [8, 2, 8, 2]
+
+
 def test_bad_designs():
     for fields, said in (
         ({"design": "ladder", "steps": []}, "needs \\[\\[steps\\]\\]"),

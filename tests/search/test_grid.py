@@ -27,6 +27,7 @@ def study(space=None, **fields):
         "seeds": 2,
         "tuning_seeds": 2,
         "tune": {"learning_rate": RATES},
+        "recipe": {"schedule": "wsd"},
         "steps": [{"name": "full"}, {"name": "binary", "layer": {"weights": "binary"}}],
         "space": {"description": "d", **axes, **(space or {})},
     }
