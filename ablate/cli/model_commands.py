@@ -92,9 +92,11 @@ def _draw_bench(rows: list[dict[str, Any]], path: Path) -> None:
 def predict(
     directory: PackedModel,
     images: Annotated[list[Path], typer.Argument(parser=local_path, metavar="IMAGE...", help="Image files.")],
-    fast: Annotated[
+    exact: Annotated[
         bool,
-        typer.Option("--fast", help="For many images: loads in some seconds, and rounds to bfloat16."),
+        typer.Option(
+            "--exact", help="Compute what the evaluation did, without rounding to bfloat16; slower."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +106,7 @@ def predict(
     """
     from ablate.engine.predict import predict
 
-    predictions = zip(images, predict(directory, images, exact=not fast), strict=True)
+    predictions = zip(images, predict(directory, images, exact=exact), strict=True)
     rows = [
         {"image": str(path), "class": name, "confidence": round(confidence, 4)}
         for path, (name, confidence) in predictions

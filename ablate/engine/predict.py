@@ -13,12 +13,15 @@ from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.models.locating import first_line
 from ablate.paths import local_path
+from ablate.quantization.fused_model import fuse_
 from ablate.quantization.packed_files import packed_folder
 from ablate.quantization.packed_model import load_packed, load_preprocess
 
+MANY = 200  # images, from which on compiling a model for seconds saves time
+
 
 def predict(
-    directory: str | Path, images: Sequence[str | Path], *, exact: bool = True
+    directory: str | Path, images: Sequence[str | Path], *, exact: bool = False
 ) -> list[tuple[str, float]]:
     """Classify image files with a packed model.
 
@@ -29,7 +32,8 @@ def predict(
     Args:
         directory: The folder of the packed model.
         images: Paths of image files.
-        exact: As for `load_packed`. False takes some seconds to load, and less for each image.
+        exact: As for `load_packed`. False takes some seconds more to load for `MANY` images or more, for
+            which the model is compiled.
 
     Returns:
         The class and its probability of each file.
@@ -38,7 +42,9 @@ def predict(
         BadInput: A file is no image that Pillow reads, or the model does not take images of this size.
     """
     folder = packed_folder(directory)
-    model, preprocess = load_packed(folder, exact=exact), load_preprocess(folder)
+    model, preprocess = load_packed(folder), load_preprocess(folder)
+    if not exact:
+        fuse_(model, compiles=len(images) >= MANY)
     height, width = preprocess.source or preprocess.size
     fit = Fit((width, height), None if preprocess.source else preprocess)
     preprocess = replace(preprocess, at_decoding=fit.processor is not None)

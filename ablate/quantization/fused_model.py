@@ -2,17 +2,19 @@
 
 import logging
 import time
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ablate.quantization.fused_blocks import FusedBlock, Way, is_fusible, kind_of
+from ablate.quantization.fused_choices import choice_key, keep_choice, kept_choice
 
 log = logging.getLogger(__name__)
 NEAR = 0.03  # relative error of a block's change of its input; bfloat16 causes about 0.01 at 8 bits
 FLOOR = 5  # times the error that rounding the input alone to bfloat16 causes, which is large at 2 bits
 PAIRS = 15  # of calls, to find the faster way
+UNFUSED = "unfused"  # the choice of the block itself
 TOKENS = 197  # of an image, where the model does not say
 
 
@@ -21,8 +23,8 @@ def fuse_(model: nn.Module, always: bool = False, compiles: bool = True) -> int:
 
     A block is replaced only if the fused one gives nearly its output for random tokens, and if the first
     block of its kind takes less time for them. Each kind is compiled in the fastest of the ways that there
-    are, where a C++ compiler is found; the first time on a machine that takes about twenty seconds, and
-    later, from torch's cache, five.
+    are, where a C++ compiler is found. The choice is kept in `choices_file` for this machine. The first time
+    takes about twenty seconds, and later, from torch's cache, five.
 
     Args:
         model: As `load_packed` gives it, on the CPU; changed in place. Afterwards it gives logits alone, no
@@ -57,23 +59,46 @@ def _tokens(model: Any, block: Any) -> Tensor:
 
 def _way(block: nn.Module, x: Tensor, always: bool, compiles: bool) -> Way | None:
     """The fastest way to fuse such a block; None where the block itself is faster."""
+    key = choice_key(kind_of(block), tuple(x.shape), compiles)
+    kept = kept_choice(key)
+    if kept == UNFUSED and not always:
+        return None
+    for way in get_args(Way):
+        if kept == way and _fused(block, way, x) is not None:
+            return way
+    way, tried_all = _measured(block, x, always, compiles)
+    if tried_all and not always:
+        keep_choice(key, way or UNFUSED)
+    return way
+
+
+def _measured(block: nn.Module, x: Tensor, always: bool, compiles: bool) -> tuple[Way | None, bool]:
+    """The fastest way, and whether all were tried: a compiler that is missing may be there tomorrow."""
     fastest: nn.Module = block
     found: Way | None = None
+    tried_all = True
     ways: tuple[Way, ...] = ("passes", "whole", "eager") if compiles else ("eager",)
     for way in ways:
         if way == "eager" and found:
             break
-        fused = FusedBlock(block, way).eval()
-        try:
-            fused(x)
-            with torch.inference_mode():
-                fused(x.clone())  # compiles for inference mode as well
-        except Exception as error:  # no compiler, say
-            log.info("a block is not compiled: %s", str(error).partition("\n")[0])
-            continue
-        if (always and found is None) or _is_faster(fused, fastest, x):
+        if (fused := _fused(block, way, x)) is None:
+            tried_all = False
+        elif (always and found is None) or _is_faster(fused, fastest, x):
             fastest, found = fused, way
-    return found
+    return found, tried_all
+
+
+def _fused(block: nn.Module, way: Way, x: Tensor) -> FusedBlock | None:
+    """A block fused and compiled for such tokens, with and without inference mode; None where that fails."""
+    fused = FusedBlock(block, way).eval()
+    try:
+        fused(x)
+        with torch.inference_mode():
+            fused(x.clone())
+    except Exception as error:  # no compiler, say
+        log.info("a block is not compiled: %s", str(error).partition("\n")[0])
+        return None
+    return fused
 
 
 def _agrees(fused: nn.Module, block: nn.Module, x: Tensor) -> bool:

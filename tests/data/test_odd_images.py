@@ -89,8 +89,8 @@ def test_what_a_dataset_holds_of_them(tmp_path):
 def test_what_predict_reads_of_them(folder, packed, tmp_path):
     for i, odd in enumerate(READ):
         Image.fromarray(odd.shown).save(tmp_path / f"{i}.png")
-    found = predict(packed, [folder / odd.name for odd in READ])
-    plain = predict(packed, [tmp_path / f"{i}.png" for i in range(len(READ))])
+    found = predict(packed, [folder / odd.name for odd in READ], exact=True)
+    plain = predict(packed, [tmp_path / f"{i}.png" for i in range(len(READ))], exact=True)
     for odd, one, other in zip(READ, found, plain, strict=True):
         assert one[1] == pytest.approx(other[1], abs=1e-3 * (odd.near + 1)), odd.name
     for odd in REFUSED:

@@ -156,7 +156,7 @@ def test_pack_and_load_without_a_skeleton(tmp_path):
                 ).argmax()
             )
         ]
-    assert predict(tmp_path, [tmp_path / "black.png"])[0][0] == best
+    assert predict(tmp_path, [tmp_path / "black.png"], exact=True)[0][0] == best
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,14 @@ def test_from_a_run_to_a_prediction(finished, tmp_path, capsys, monkeypatch):
     for i in (0, 7):
         Image.fromarray(dataset.validation.images[i]).save(tmp_path / f"{i}.png")
     code, out = command(
-        capsys, monkeypatch, "predict", tmp_path / "small", tmp_path / "0.png", tmp_path / "7.png", "--json"
+        capsys,
+        monkeypatch,
+        "predict",
+        tmp_path / "small",
+        tmp_path / "0.png",
+        tmp_path / "7.png",
+        "--exact",
+        "--json",
     )
     assert code == 0
     assert [row["class"] for row in json.loads(out.out)] == [

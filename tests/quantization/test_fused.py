@@ -1,6 +1,7 @@
 """The fused blocks against the packed model's own, which compute what evaluation does."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from transformers import Dinov2Config, Dinov2ForImageClassification, ViTConfig, 
 from ablate import LayerSpec, calibrate_, load_packed, pack, quantize_
 from ablate.errors import BadInput
 from ablate.models.loading import logits
-from ablate.quantization import fused_passes, fused_products
+from ablate.quantization import fused_model, fused_passes, fused_products
 from ablate.quantization.fused_blocks import FusedBlock, is_fusible
+from ablate.quantization.fused_choices import choices_file
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.quantizers import quantize_activations
 
@@ -147,8 +149,40 @@ def test_what_it_is_not_for_is_refused(tmp_path):
     model.float().to("cpu")
 
 
+def measured(monkeypatch, faster):
+    """Count the measurements, each of which is answered alike."""
+    counted = []
+    answer = lambda *_: counted.append(1) or faster  # noqa: E731
+    monkeypatch.setattr(fused_model, "_is_faster", answer)
+    return counted
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_fastest_way_is_measured_once_a_machine(faster, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
+    counted = measured(monkeypatch, faster)
+    for _ in range(2):
+        assert fuse_(load_packed(tmp_path), compiles=False) == (2 if faster else 0) and len(counted) == 1
+    choices_file().write_text("[")  # damaged: measured again
+    assert fuse_(load_packed(tmp_path), compiles=False) == (2 if faster else 0) and len(counted) == 2
+    torch.set_num_threads(before + 1 if (before := torch.get_num_threads()) < 3 else before - 1)
+    fuse_(load_packed(tmp_path), compiles=False)  # with as many threads it has not been measured
+    torch.set_num_threads(before)
+    assert len(counted) == 3 and len(json.loads(choices_file().read_text())) == 2
+
+
+def test_without_a_cache_it_is_measured_each_time(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "file"))
+    packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
+    counted = measured(monkeypatch, faster=True)
+    assert [fuse_(load_packed(tmp_path), compiles=False) for _ in range(2)] == [2, 2] and len(counted) == 2
+
+
 @pytest.mark.slow
-def test_load_packed_takes_the_fast_way(tmp_path):
+def test_load_packed_takes_the_fast_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
     exact = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
     fast = load_packed(tmp_path, exact=False)
     with torch.inference_mode():

@@ -295,7 +295,9 @@ def test_with_wsd_the_shorter_trainings_come_first():
     fields = {"design": "arms", "seeds": 1, "steps": steps, "space": space, "tune": {}}
 
     def epochs(schedule):
-        return [spec.recipe.epochs for spec in run(Design(study(recipe={"schedule": schedule}, **fields), []))]
+        return [
+            spec.recipe.epochs for spec in run(Design(study(recipe={"schedule": schedule}, **fields), []))
+        ]
 
     assert epochs("wsd") == [2, 2, 8, 8] and epochs("cosine") == [8, 2, 8, 2]
 
