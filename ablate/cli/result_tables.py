@@ -55,7 +55,7 @@ def front(records: pd.DataFrame, objectives: dict[str, Direction], within: dict[
 
 
 def latencies(path: Path) -> Table:
-    """Tabulate the latencies of the front: summed over layers, as the search used them, and measured.
+    """Tabulate the latencies of the front: summed, as the search used them, and measured.
 
     Args:
         path: A run's `tables/latency.csv`.
@@ -64,10 +64,13 @@ def latencies(path: Path) -> Table:
         OSError: The file cannot be read.
         ValueError: It is empty, cut off or no such table.
     """
-    table = plain_table("trial", "ms, sum of layers", "ms, whole model", title="Latency at batch size 1")
-    columns = ("latency_ms_summed", "latency_ms_measured")
-    for _, row in read_csv(path, texts=("trial_id",), numbers=columns).iterrows():
-        table.add_row(row["trial_id"], f"{row['latency_ms_summed']:.2f}", f"{row['latency_ms_measured']:.2f}")
+    heads = {"summed": "ms, summed", "measured": "ms, whole model", "exact": "ms, with exact=True"}
+    numbers = ("latency_ms_summed", "latency_ms_measured")
+    rows = read_csv(path, texts=("trial_id",), numbers=numbers)
+    heads = {f"latency_ms_{name}": head for name, head in heads.items() if f"latency_ms_{name}" in rows}
+    table = plain_table("trial", *heads.values(), title="Latency at batch size 1")
+    for _, row in rows.iterrows():
+        table.add_row(row["trial_id"], *(f"{row[name]:.2f}" for name in heads))
     return table
 
 

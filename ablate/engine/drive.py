@@ -23,7 +23,7 @@ from ablate.execution.shared_files import check_reachable
 from ablate.execution.tune_runner import distribute
 from ablate.hardware import native_bf16
 from ablate.models import locating
-from ablate.profiling.latency import LatencyTable
+from ablate.profiling.latency_table import LatencyTable
 from ablate.reporting import design_findings, figures
 from ablate.reporting.findings import write_tables
 from ablate.reporting.front_findings import confirmed, front

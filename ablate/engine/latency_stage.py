@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from ablate import hardware
 from ablate.config.search_space import values
@@ -19,7 +20,9 @@ from ablate.execution.ray_cluster import Resources
 from ablate.files import write_atomic
 from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
+from ablate.profiling.latency_table import LatencyTable, layer_table
 from ablate.quantization import packed_model
+from ablate.quantization.fused_model import fuse_
 from ablate.runs.run import Run
 from ablate.training.trial import load_packed_trial
 
@@ -28,7 +31,7 @@ WITHOUT_EFFECT = ("beta", "straight")  # how the layer fields begin that do not 
 
 def layer_latencies(
     run: Run, classes: list[str], files: dict[str, bytes], resources: Resources, meanwhile: Callable[[], None]
-) -> latency.LatencyTable:
+) -> LatencyTable:
     """The run's table of layer latencies.
 
     It is measured before the run's first trial and kept, so that all sums are of one table.
@@ -45,22 +48,22 @@ def layer_latencies(
     """
     path = run.path / "tables" / "layer_latency.json"
     if path.exists():
-        return latency.LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
-    table: latency.LatencyTable = ray_cluster.run_on_worker(
+        return LatencyTable.restore(json.loads(path.read_text(encoding="utf-8")))
+    table: LatencyTable = ray_cluster.run_on_worker(
         resources, _measure_layers, run.study, classes, files, meanwhile=meanwhile
     )
     write_atomic(path, json.dumps(table.dump()).encode())
     return table
 
 
-def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> latency.LatencyTable:
+def _measure_layers(study: StudySpec, classes: list[str], files: dict[str, bytes]) -> LatencyTable:
     """On a worker: time each layer by itself at every precision of the space and of the steps."""
     locating.provide(study.model, files)
     model, size = checkpoints.load(study.model, classes), loading.preprocess(study.model).size
     axes = _precision_axes(study)
     points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
     valid = [point for point in points if point.get("activation_bits") != 1 or point.get("signed", True)]
-    return latency.layer_table(model, size, [LayerSpec(**point) for point in valid], hardware.device())
+    return layer_table(model, size, [LayerSpec(**point) for point in valid], hardware.device())
 
 
 def _precision_axes(study: StudySpec) -> dict[str, tuple[Any, ...]]:
@@ -85,7 +88,9 @@ def measure_front(
     resources: Resources,
     meanwhile: Callable[[], None],
 ) -> None:
-    """Write tables/latency.csv: the front's latencies as sums of layers, as the search saw them, and whole.
+    """Write tables/latency.csv: the front's latencies as sums, as the search saw them, and measured whole.
+
+    They are measured as `load_packed` gives the model with exact=False, and with exact=True.
 
     Args:
         run: The run.
@@ -99,15 +104,17 @@ def measure_front(
     for name, summed in zip(front["trial_id"], front["latency_ms"], strict=True):
         packed = {file.name: file.read_bytes() for file in (run.path / "weights" / name).glob("*")}
         timing: dict[str, Any] = {"median_ms": None}
+        exact_ms = None
         if packed:
             arguments = (packed, run.study.model, classes, files)
             measured = ray_cluster.run_on_worker(resources, _measure_packed, *arguments, meanwhile=meanwhile)
-            timing = asdict(measured)
+            timing, exact_ms = asdict(measured[0]), measured[1].median_ms
         rows.append(
             {
                 "trial_id": name,
                 "latency_ms_summed": summed,
                 "latency_ms_measured": timing.pop("median_ms"),
+                "latency_ms_exact": exact_ms,
                 **timing,
             }
         )
@@ -116,11 +123,18 @@ def measure_front(
 
 def _measure_packed(
     packed: dict[str, bytes], name: str, classes: list[str], files: dict[str, bytes]
-) -> latency.Timing:
-    """On a worker: load a packed model, and time it whole."""
+) -> tuple[latency.Timing, latency.Timing]:
+    """On a worker: load a packed model, and time it whole: as it is fastest, and exact."""
     locating.provide(name, files)
     with tempfile.TemporaryDirectory() as folder:
         for file, content in packed.items():
             (Path(folder) / file).write_bytes(content)
         model = load_packed_trial(folder, name, classes)
-        return latency.measure(model, packed_model.load_preprocess(folder).size)
+        size = packed_model.load_preprocess(folder).size
+        exact = latency.measure(model, size)
+        return latency.measure(model, size) if _fused(model) else exact, exact
+
+
+def _fused(model: nn.Module) -> bool:
+    """Fuse a model in place, where it is on a CPU; whether that changed it."""
+    return next(model.parameters()).device.type == "cpu" and fuse_(model) > 0

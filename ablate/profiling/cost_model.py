@@ -8,7 +8,7 @@ from torch import nn
 
 from ablate.config.trial_spec import LayerSpec, TrialSpec
 from ablate.models.preprocessing import Preprocess
-from ablate.profiling.latency import LatencyTable
+from ablate.profiling.latency_table import LatencyTable
 from ablate.profiling.macs import Macs, bitops
 from ablate.profiling.macs import macs as count_macs
 from ablate.quantization import packed_model, quantize

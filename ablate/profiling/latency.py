@@ -1,4 +1,4 @@
-"""Measures latency: of whole models, and layer by layer for a table that a search adds up.
+"""Measures the latency of a model.
 
 torch.utils.benchmark.Timer does not fit: it times blocks of calls with one synchronisation at the end of
 each, whereas here each call is synchronised by itself, or on purpose not at all, on the threads that the
@@ -7,23 +7,15 @@ process has.
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from torch import nn
 
-from ablate.config.precisions import Weights
-from ablate.config.trial_spec import LayerSpec
 from ablate.errors import BadInput
-from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
-from ablate.models.patch_embedding import patch_convolutions
-from ablate.quantization.integer_linear import IntegerLinear
-from ablate.quantization.quantizers import quantize_weights
 
-FULL = LayerSpec()
 LONGEST_SECONDS, LARGEST_BATCH = 3600, 4096
 
 
@@ -46,54 +38,6 @@ class Timing:
     batch: int
     threads: int
     device: str
-
-
-@dataclass(frozen=True)
-class LatencyTable:
-    """The latency of a call at a batch of one, in parts.
-
-    Attributes:
-        layers: By layer name and precision, ms of the layer by itself.
-        rest_ms: Of what is not in these layers.
-    """
-
-    layers: Mapping[str, Mapping[LayerSpec, float]]
-    rest_ms: float
-
-    def dump(self) -> dict[str, Any]:
-        """Return the table as plain data, for JSON."""
-        rows = {}
-        for name, row in self.layers.items():
-            rows[name] = [(spec.model_dump(), ms) for spec, ms in row.items()]
-        return {"layers": rows, "rest_ms": self.rest_ms}
-
-    @classmethod
-    def restore(cls, plain: dict[str, Any]) -> Self:
-        """Return the table that was dumped."""
-        rows = {name: {LayerSpec(**spec): ms for spec, ms in row} for name, row in plain["layers"].items()}
-        return cls(rows, plain["rest_ms"])
-
-    def sum(self, precisions: Mapping[str, LayerSpec]) -> float:
-        """Add up the latency of a model, in ms.
-
-        Args:
-            precisions: By layer name; a layer that is absent is full.
-        """
-        return self.rest_ms + sum(row[key(precisions.get(name, FULL))] for name, row in self.layers.items())
-
-
-def key(spec: LayerSpec) -> LayerSpec:
-    """Reduce a precision to what latency depends on.
-
-    Activations of 1 to 8 bits all run on int8, as do weights of 1 to 4 bits.
-    """
-    if spec.weights == "full":
-        return FULL
-    bits = None if spec.activation_bits is None else 8
-    weights: Weights = "int8" if spec.weights == "int8" else "binary"
-    names = ("norm", "activation_scale", "signed") if bits else ("norm",)
-    fields = {name: getattr(spec, name) for name in names}
-    return LayerSpec(weights=weights, activation_bits=bits, **fields)
 
 
 def check_timing(seconds: float, *batches: int) -> None:
@@ -139,58 +83,10 @@ def measure(
     check_timing(seconds, batch)
     device = next(tensor.device for tensor in (*model.parameters(), *model.buffers()))
     pixels = torch.randn(batch, 3, *size, dtype=dtype, device=device)
-    return _time(lambda: logits(model, pixels), seconds, batch, device, wait)
+    return time_calls(lambda: logits(model, pixels), seconds, batch, device, wait)
 
 
-def layer_table(
-    model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device
-) -> LatencyTable:
-    """Time every layer of a model at every precision, once a shape, and the whole model for the rest.
-
-    Args:
-        model: In full precision; it is moved to the device.
-        size: Of the images, (height, width).
-        specs: The precisions, beside full.
-        device: To measure on.
-
-    Returns:
-        A table of the layers that the model calls.
-    """
-    model = model.eval().to(device)
-    inputs: dict[str, torch.Tensor] = {}
-    layers: dict[str, Any] = {**linear_layers(model), **patch_convolutions(model)}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
-        for name, layer in layers.items()
-    ]
-    with torch.no_grad():
-        logits(model, torch.randn(1, 3, *size, device=device))
-    for handle in handles:
-        handle.remove()
-    by_shape: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
-    table: dict[str, dict[LayerSpec, float]] = {}
-    for name, x in inputs.items():  # a layer that the model never calls takes no time
-        layer = layers[name]
-        shape = (tuple(x.shape), tuple(layer.weight.shape), layer.bias is not None)
-        if shape not in by_shape:
-            by_shape[shape] = {spec: _time_layer(layer, spec, x) for spec in {FULL, *map(key, specs)}}
-        table[name] = by_shape[shape]
-    rest = measure(model, size).median_ms - sum(row[FULL] for row in table.values())
-    return LatencyTable(table, max(0.0, rest))
-
-
-def _time_layer(layer: Any, spec: LayerSpec, x: torch.Tensor) -> float:
-    module: nn.Module = layer
-    if spec.weights != "full":
-        levels, beta = quantize_weights(layer.weight.detach().flatten(1), spec)
-        bias = None if layer.bias is None else layer.bias.detach()
-        static = torch.tensor([1.0, 0.0], device=x.device) if spec.is_static else None
-        patch = tuple(layer.weight.shape[2:]) or None
-        module = IntegerLinear(levels, beta.flatten(), bias, spec, static, patch)
-    return _time(lambda: module(x), 0.1, 1, x.device).median_ms
-
-
-def _time(
+def time_calls(
     call: Callable[[], object], seconds: float, batch: int, device: torch.device, wait: bool = True
 ) -> Timing:
     synchronise: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None

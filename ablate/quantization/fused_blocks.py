@@ -18,6 +18,13 @@ from ablate.quantization.fused_products import Product, fits, input_of
 # passes, between oneDNN's products; or nothing.
 Way = Literal["whole", "passes", "eager"]
 
+# The layers of a block, in parts whose layers share a precision.
+PARTS = (
+    tuple(f"attention.{name}_proj" for name in "qkvo"),
+    ("mlp.fc1",),
+    ("mlp.fc2",),
+)
+
 
 class FusedBlock(nn.Module):
     """Computes what a block of a ViT, DeiT or DINOv2 of transformers does, for inference.
@@ -48,7 +55,8 @@ class FusedBlock(nn.Module):
         whole = all(how.static and how.dtype == torch.uint8 for how in hows)
         self.in_product = is_gelu and whole and hows[1].bits == 8 and not hows[1].norm
         self.compiles = way == "passes"
-        self.compute = compiled(FusedBlock._compute) if way == "whole" else FusedBlock._compute
+        compute = FusedBlock._compute
+        self.compute = compiled(compute, kind_of(block)) if way == "whole" else compute
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         if attention_mask is not None or (torch.is_grad_enabled() and hidden_states.requires_grad):

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 NEAR = 0.03  # relative error of a block's change of its input; bfloat16 causes about 0.01 at 8 bits
 FLOOR = 5  # times the error that rounding the input alone to bfloat16 causes, which is large at 2 bits
 PAIRS = 15  # of calls, to find the faster way
+Ways = dict[Any, Way | None]  # by what blocks have in common
 UNFUSED = "unfused"  # the choice of the block itself
 TOKENS = 197  # of an image, where the model does not say
 
@@ -35,18 +36,38 @@ def fuse_(model: nn.Module, always: bool = False, compiles: bool = True) -> int:
     Returns:
         How many blocks were replaced.
     """
-    ways: dict[Any, Way | None] = {}  # by what blocks have in common
+    ways: Ways = {}
     replaced = 0
-    with torch.no_grad():
-        for name in [name for name, module in model.named_modules() if is_fusible(module)]:
-            block: Any = model.get_submodule(name)
-            x = _tokens(model, block)
-            if (kind := kind_of(block)) not in ways:
-                ways[kind] = _way(block, x, always, compiles)
-            if (way := ways[kind]) is not None and _agrees(fused := FusedBlock(block, way).eval(), block, x):
-                model.set_submodule(name, fused)
-                replaced += 1
+    for name in [name for name, module in model.named_modules() if is_fusible(module)]:
+        block: Any = model.get_submodule(name)
+        faster = faster_block(block, _tokens(model, block), ways, always, compiles)
+        if faster is not block:
+            model.set_submodule(name, faster)
+            replaced += 1
     return replaced
+
+
+@torch.no_grad()
+def faster_block(
+    block: nn.Module, x: Tensor, ways: Ways, always: bool = False, compiles: bool = True
+) -> nn.Module:
+    """The fused form of a block, or the block itself: see `fuse_`.
+
+    Args:
+        block: A block of a packed model, or one in full precision.
+        x: Tokens (1, tokens, width).
+        ways: The way of each kind of block that was met; extended.
+        always: As for `fuse_`.
+        compiles: As for `fuse_`.
+    """
+    if not is_fusible(block):
+        return block
+    if (kind := kind_of(block)) not in ways:
+        ways[kind] = _way(block, x, always, compiles)
+    if (way := ways[kind]) is None:
+        return block
+    fused = FusedBlock(block, way).eval()
+    return fused if _agrees(fused, block, x) else block
 
 
 def _tokens(model: Any, block: Any) -> Tensor:

@@ -118,8 +118,11 @@ def last(h: Tensor, y: Tensor, scale: Tensor | None, bias: Tensor | None) -> Ten
 
 
 @cache
-def compiled(function: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
-    """A function with some of its arguments fixed, compiled for any number of tokens."""
+def compiled(function: Callable[..., Any], kind: Any = None, **fixed: Any) -> Callable[..., Any]:
+    """A function with some of its arguments fixed, compiled for any number of tokens.
+
+    Each kind has graphs of its own: each call looks through those of its kind for the one that fits.
+    """
     own: dict[str, Any] = {"isolate_recompiles": True, "recompile_limit": GRAPHS} if ISOLATES else {}
     compiled = torch.compile(partial(function, **fixed), **own)
 

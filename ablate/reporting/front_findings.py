@@ -11,6 +11,7 @@ from ablate.errors import BadInput
 from ablate.formatting import describe_bounds, describe_layers, images_of
 from ablate.reporting import confirmation_table
 from ablate.reporting.confirmation_table import setting_of
+from ablate.reporting.csv_tables import read_csv
 from ablate.reporting.front_measurements import Measurements, measure
 from ablate.reporting.run_results import Finding, RunResults
 
@@ -42,12 +43,27 @@ def front(results: RunResults) -> Finding:
     curve = _fitted(measured)
     sentence = f"{sentence} {curve.sentence}".rstrip()
     tables = {"trials": table, "front": chosen, **curve.tables}
-    notes = (unsure, *curve.notes)
+    notes = (unsure, *curve.notes, *_of_latencies(results))
     if len(ranges := _seed_range(results)):
         tables["seed_range"] = ranges
         further = ranges["n_seeds"].sum() - len(ranges)
         notes = (f"trials that repeat an anchor with a further seed, and are on no front: {further}", *notes)
     return Finding(title, sentence, notes, tables)
+
+
+def _of_latencies(results: RunResults) -> list[str]:
+    """How near the front's latencies, which are sums, are to those of whole models, where both are known."""
+    numbers = ("latency_ms_summed", "latency_ms_measured")
+    try:
+        rows = read_csv(results.run.path / "tables" / "latency.csv", texts=("trial_id",), numbers=numbers)
+    except (OSError, ValueError):  # absent, or copied in part
+        return []
+    ratios = (rows["latency_ms_summed"] / rows["latency_ms_measured"]).dropna()
+    if ratios.empty:
+        return []
+    low, high = f"{ratios.min():.2f}", f"{ratios.max():.2f}"
+    size = low if low == high else f"{low} to {high}"
+    return [f"latencies are sums of parts, {size} times what the front's models take as a whole"]
 
 
 def _seed_range(results: RunResults) -> pd.DataFrame:

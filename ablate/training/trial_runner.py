@@ -20,7 +20,7 @@ from ablate.models import layer_groups, locating
 from ablate.plugins import is_plugin
 from ablate.profiling import macs
 from ablate.profiling.energy import energy_counter, energy_mj
-from ablate.profiling.latency import LatencyTable
+from ablate.profiling.latency_table import LatencyTable
 from ablate.profiling.memory import peak_memory_bytes
 from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear

@@ -21,8 +21,11 @@ from ablate.errors import BadInput
 from ablate.execution.ray_cluster import Resources
 from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
+from ablate.models.loading import sharing_copy
 from ablate.profiling.bench import bench
-from ablate.profiling.latency import LatencyTable, layer_table, measure
+from ablate.profiling.latency import measure
+from ablate.profiling.latency_table import LatencyTable, layer_table
+from ablate.quantization.fused_model import fuse_
 from ablate.quantization.packed_model import load_preprocess
 
 
@@ -160,9 +163,17 @@ def test_the_layer_table_adds_up():
     table = layer_table(
         model, (32, 32), [binary, LayerSpec(weights="int8", activation_bits=4)], torch.device("cpu")
     )
-    assert {*table.layers} == {*linear_layers(model), "vit.embeddings.patch_embeddings.projection"}
+    inside = {layer for block in table.blocks for names in block.layers for layer in names}
+    assert {*table.layers} == {"classifier", "vit.embeddings.patch_embeddings.projection"}
+    assert inside | {"classifier"} == {*linear_layers(model)} and len(table.blocks) == 6
+    assert len(table.blocks[0].ms) == 27 and all(ms > 0 for ms in table.blocks[0].ms.values())
     assert LatencyTable.restore(json.loads(json.dumps(table.dump()))) == table
-    whole = measure(model.eval(), (32, 32), seconds=0.5).median_ms
+    with_binary = {"vit.layers.3.attention.o_proj": binary}  # not of all four layers: as the slowest of these
+    changed = [table.sum(precisions) - table.sum({}) for precisions in (with_binary, {})]
+    full, quantized = (table.blocks[0].ms[spec, LayerSpec(), LayerSpec()] for spec in (LayerSpec(), binary))
+    assert changed == [pytest.approx(max(full, quantized) - full), 0]
+    fuse_(fused := sharing_copy(model.eval()))
+    whole = measure(fused, (32, 32), seconds=0.5).median_ms
     assert table.sum({}) == pytest.approx(whole, rel=1)  # the machine is noisy, but not by that much
     one = table.sum(
         {"classifier": LayerSpec(weights="ternary", activation_bits=2, beta_multiplier=3.0)}
@@ -189,6 +200,7 @@ def test_latency_as_an_objective(tiny_study, tmp_path):
     measured = pd.read_csv(run.path / "tables" / "latency.csv")
     front = pd.read_csv(run.path / "tables" / "front.csv")
     assert list(measured["trial_id"]) == list(front["trial_id"])
+    assert (measured["latency_ms_exact"] > 0).all()
     assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (
         measured["latency_ms_measured"] > 0
     ).all()

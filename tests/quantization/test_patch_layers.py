@@ -20,7 +20,7 @@ from ablate.models import loading
 from ablate.models.layer_groups import groups, groups_named, linear_layers, unnormalised
 from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.preprocessing import Preprocess
-from ablate.profiling.latency import layer_table
+from ablate.profiling.latency_table import layer_table
 from ablate.profiling.macs import bitops, count, macs
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.onnx_export import to_onnx
