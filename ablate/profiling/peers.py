@@ -4,8 +4,9 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache, partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from ablate.models.loading import Logits
 from ablate.quantization.onnx_export import onnx_bytes
+
+CALIBRATION = 8  # images
 
 
 class Peer(nn.Module):
@@ -47,8 +50,8 @@ def peers(
 
     Returns:
         By name, onnxruntime and OpenVINO with the packed model's ONNX graph, onnxruntime with its own dynamic
-        int8 of the twin, and torchao with its dynamic int8 of the twin, compiled. And the packages that are
-        not installed.
+        int8 of the twin, OpenVINO with NNCF's static int8 of it, and torchao with its dynamic int8 of it,
+        compiled. And the packages that are not installed.
     """
     found: dict[str, nn.Module] = {}
     missing = []
@@ -56,6 +59,7 @@ def peers(
     builds: dict[str, Callable[[], dict[str, nn.Module]]] = {
         "onnxruntime": lambda: _onnxruntime(graph(), twin, size, folder),
         "openvino": lambda: _openvino(graph()),
+        "nncf": lambda: _nncf(twin, size, folder),
         "torchao": lambda: _torchao(twin),
     }
     for package, build in builds.items():
@@ -64,6 +68,20 @@ def peers(
         except ImportError:
             missing.append(package)
     return found, missing
+
+
+def _full_graph(twin: nn.Module, size: tuple[int, int], folder: str) -> Path:
+    """The ONNX file of the twin, in float32, for any batch."""
+    path = Path(folder) / "full.onnx"
+    if not path.exists():
+        batch = {"pixels": {0: torch.export.Dim("batch")}}
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's own
+            example = (torch.zeros(2, 3, *size),)
+            torch.onnx.export(
+                Logits(twin), example, path, dynamic_shapes=batch, external_data=False, verbose=False
+            )
+    return path
 
 
 def _onnxruntime(graph: bytes, twin: nn.Module, size: tuple[int, int], folder: str) -> dict[str, nn.Module]:
@@ -78,16 +96,10 @@ def _onnxruntime(graph: bytes, twin: nn.Module, size: tuple[int, int], folder: s
         name = session.get_inputs()[0].name
         return Peer(lambda pixels: session.run(None, {name: pixels}), len(content))
 
-    full, int8 = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
-    batch = {"pixels": {0: torch.export.Dim("batch")}}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's own
-        example = (torch.zeros(2, 3, *size),)
-        torch.onnx.export(
-            Logits(twin), example, full, dynamic_shapes=batch, external_data=False, verbose=False
-        )
-        with _unlogged():
-            quantize_dynamic(full, int8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    full, int8 = _full_graph(twin, size, folder), Path(folder) / "int8.onnx"
+    with warnings.catch_warnings(), _unlogged():
+        warnings.simplefilter("ignore")
+        quantize_dynamic(full, int8, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
     return {
         "onnxruntime, packed": peer(graph),
         "onnxruntime, its dynamic int8": peer(int8.read_bytes()),
@@ -108,10 +120,32 @@ def _unlogged() -> Iterator[None]:
 def _openvino(graph: bytes) -> dict[str, nn.Module]:
     import openvino
 
-    core = openvino.Core()
+    model = openvino.Core().read_model(graph)
+    return {"OpenVINO, packed": _openvino_peer(model, len(graph))}
+
+
+def _nncf(twin: nn.Module, size: tuple[int, int], folder: str) -> dict[str, nn.Module]:
+    import openvino
+
+    with warnings.catch_warnings(), _unlogged(), redirect_stdout(StringIO()):  # its progress
+        warnings.simplefilter("ignore")
+        import nncf
+
+        full = openvino.Core().read_model(_full_graph(twin, size, folder))
+        images = torch.randn(CALIBRATION, 1, 3, *size).numpy()  # any will do: only the time is asked for
+        options = {"subset_size": CALIBRATION, "model_type": nncf.ModelType.TRANSFORMER}
+        model = nncf.quantize(full, nncf.Dataset(images), **options)
+        int8 = Path(folder) / "int8.xml"
+        openvino.save_model(model, int8)
+    return {"OpenVINO, NNCF's static int8": _openvino_peer(model, int8.with_suffix(".bin").stat().st_size)}
+
+
+def _openvino_peer(model: Any, file_bytes: int) -> Peer:
+    import openvino
+
     options = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    model = core.compile_model(core.read_model(graph), "CPU", options)
-    return {"OpenVINO, packed": Peer(lambda pixels: model([pixels]), len(graph))}
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    return Peer(lambda pixels: compiled([pixels]), file_bytes)
 
 
 def _torchao(twin: nn.Module) -> dict[str, nn.Module]:

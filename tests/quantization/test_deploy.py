@@ -119,8 +119,9 @@ def test_peers_stand_beside_it_where_they_are_installed(tiny_vit, tmp_path):
     for name in ("onnxruntime, packed", "onnxruntime, its dynamic int8", "OpenVINO, packed"):
         assert rows[name]["size_bytes"] > 0 and rows[name]["memory_bytes"] is None
         assert 0 < rows[name]["latency_ms at batch 2"] <= rows[name]["p95_ms at batch 2"]
-    if find_spec("torchao") is None:
-        assert done.stderr.count("Not installed, and so not measured: torchao; pip install torchao") == 1
+    if absent := [name for name in ("nncf", "torchao") if find_spec(name) is None]:
+        said = f"Not installed, and so not measured: {', '.join(absent)}; pip install {' '.join(absent)}"
+        assert done.stderr.count(said) == 1
     assert "Please consider" not in done.stderr  # onnxruntime's advice on its own quantization
 
 
