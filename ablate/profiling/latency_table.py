@@ -15,7 +15,8 @@ from ablate.models.loading import logits, sharing_copy
 from ablate.models.patch_embedding import patch_convolutions
 from ablate.profiling.latency import measure, time_calls
 from ablate.quantization.fused_blocks import PARTS, is_fusible, kind_of
-from ablate.quantization.fused_model import Ways, faster_block
+from ablate.quantization.fused_linear import is_fusible_layer
+from ablate.quantization.fused_model import Ways, faster_form, fuse_, fusible_blocks, tokens_for
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights
 
@@ -121,21 +122,22 @@ def layer_table(
     """
     model = model.eval().to(device)
     keys = list(dict.fromkeys([FULL, *map(key, specs)]))
-    blocks = [name for name, block in model.named_modules() if device.type == "cpu" and is_fusible(block)]
+    blocks = fusible_blocks(model) if device.type == "cpu" else []
     layers: dict[str, Any] = {**linear_layers(model), **patch_convolutions(model)}
     layers = {
         name: layer for name, layer in layers.items() if not name.startswith(tuple(f"{b}." for b in blocks))
     }
+    ways: Ways = {}
     by_shape: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
     table: dict[str, dict[LayerSpec, float]] = {}
     for name, x in _inputs(model, size, layers).items():  # a layer that the model never calls takes no time
         layer = layers[name]
         shape = (tuple(x.shape), tuple(layer.weight.shape), layer.bias is not None)
         if shape not in by_shape:
-            by_shape[shape] = {spec: _time_layer(_integer(layer, spec), x) for spec in keys}
+            by_shape[shape] = {spec: _time_layer(model, _integer(layer, spec), x, ways) for spec in keys}
         table[name] = by_shape[shape]
-    rest = _time_with(model, size, dict.fromkeys(blocks, _Skipped())) - LatencyTable(table, 0).sum({})
-    return LatencyTable(table, max(0.0, rest), _time_blocks(model, size, blocks, keys))
+    rest = _time_with(model, size, dict.fromkeys(blocks, _Skipped()), ways) - LatencyTable(table, 0).sum({})
+    return LatencyTable(table, max(0.0, rest), _time_blocks(model, size, blocks, keys, ways))
 
 
 class _Skipped(nn.Module):
@@ -145,11 +147,13 @@ class _Skipped(nn.Module):
         return hidden_states
 
 
-def _time_with(model: nn.Module, size: tuple[int, int], others: Mapping[str, nn.Module]) -> float:
-    """The latency of a model with other modules, in ms."""
+def _time_with(model: nn.Module, size: tuple[int, int], others: Mapping[str, nn.Module], ways: Ways) -> float:
+    """The latency of a model with other modules, in ms; on a CPU as `fuse_` leaves it."""
     changed = sharing_copy(model)
     for name, module in others.items():
         changed.set_submodule(name, module)
+    if next(model.parameters()).device.type == "cpu":
+        fuse_(changed, ways=ways)
     return measure(changed, size, seconds=SECONDS).median_ms
 
 
@@ -170,18 +174,17 @@ def _inputs(
 
 
 def _time_blocks(
-    model: nn.Module, size: tuple[int, int], names: Sequence[str], keys: Sequence[LayerSpec]
+    model: nn.Module, size: tuple[int, int], names: Sequence[str], keys: Sequence[LayerSpec], ways: Ways
 ) -> tuple[BlockLatency, ...]:
     """The latency of blocks at every combination of precisions, with all blocks of a kind alike.
 
     They are timed in the model: by itself, a block would find its weights in the processor's cache.
     """
     blocks = {name: model.get_submodule(name) for name in names}
-    inputs, ways = _inputs(model, size, blocks), Ways()
     rows: dict[Any, dict[tuple[LayerSpec, ...], float]] = {}
     for kind in {kind_of(block): None for block in blocks.values()}:
         alike = {name: block for name, block in blocks.items() if kind_of(block) == kind}
-        without = _time_with(model, size, dict.fromkeys(alike, _Skipped()))
+        without = _time_with(model, size, dict.fromkeys(alike, _Skipped()), ways)
         times: dict[Any, float] = {}  # by what decides a block's speed
         rows[kind] = {}
         for specs in itertools.product(keys, repeat=len(PARTS)):
@@ -189,8 +192,7 @@ def _time_blocks(
             first = next(iter(others.values()))
             same = kind_of(first) if is_fusible(first) else specs
             if same not in times:
-                faster = {name: faster_block(block, inputs[name], ways) for name, block in others.items()}
-                times[same] = max(0.0, _time_with(model, size, faster) - without) / len(alike)
+                times[same] = max(0.0, _time_with(model, size, others, ways) - without) / len(alike)
             rows[kind][specs] = times[same]
     parts = {name: tuple(tuple(f"{name}.{layer}" for layer in part) for part in PARTS) for name in names}
     return tuple(BlockLatency(parts[name], rows[kind_of(block)]) for name, block in blocks.items())
@@ -216,5 +218,7 @@ def _integer(layer: Any, spec: LayerSpec) -> nn.Module:
     return IntegerLinear(levels, beta.flatten(), bias, spec, static, patch)
 
 
-def _time_layer(layer: nn.Module, x: torch.Tensor) -> float:
+def _time_layer(model: nn.Module, layer: nn.Module, x: torch.Tensor, ways: Ways) -> float:
+    if x.device.type == "cpu" and is_fusible_layer(layer):
+        layer = faster_form(layer, tokens_for(model, layer), ways)
     return time_calls(lambda: layer(x), 0.1, 1, x.device).median_ms

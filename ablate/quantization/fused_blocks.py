@@ -1,17 +1,16 @@
 """A pre-norm ViT's block as four integer products, attention and six passes, for inference on a CPU."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from ablate.errors import BadInput
 from ablate.quantization import fused_passes
 from ablate.quantization.attention import attention_bits
-from ablate.quantization.fused_passes import compiled
+from ablate.quantization.for_inference import ForInference
+from ablate.quantization.fused_passes import compiled, passed
 from ablate.quantization.fused_products import Product, fits, input_of
 
 # What is compiled: the whole block, around torch's integer products, which is faster for a small model; its
@@ -26,7 +25,7 @@ PARTS = (
 )
 
 
-class FusedBlock(nn.Module):
+class FusedBlock(ForInference):
     """Computes what a block of a ViT, DeiT or DINOv2 of transformers does, for inference.
 
     q, k and v are one product. A pass between two products is read and written once. Between layers, values
@@ -59,9 +58,7 @@ class FusedBlock(nn.Module):
         self.compute = compiled(compute, kind_of(block)) if way == "whole" else compute
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
-        if attention_mask is not None or (torch.is_grad_enabled() and hidden_states.requires_grad):
-            rule = "a model that was loaded with exact=False is for inference, without masks and gradients"
-            raise BadInput(f"{rule}; load it with exact=True")
+        self.check(hidden_states, attention_mask)
         images, tokens, width = hidden_states.shape
         h = self.compute(self, hidden_states.reshape(images * tokens, width), tokens)
         return h.view(images, tokens, width).to(hidden_states.dtype)
@@ -88,19 +85,8 @@ class FusedBlock(nn.Module):
             x, scale = activated(self.fc1(x), scale, self.fc1.bias, self.fc2.step)
         return self._pass("last")(h, self.fc2(x), scale, self.fc2.bias)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        moved = fn(torch.empty(0))
-        if moved.dtype != torch.float32 or moved.device.type != "cpu":
-            rule = "a model that was loaded with exact=False must stay on the CPU, in float32"
-            raise BadInput(f"{rule}, but got {moved.dtype} on {moved.device}; load it with exact=True")
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise BadInput("a model that was loaded with exact=False cannot be copied; load it again")
-
     def _pass(self, name: str, **fixed: Any) -> Callable[..., Any]:
-        function = getattr(fused_passes, name)
-        return compiled(function, **fixed) if self.compiles else partial(function, **fixed)
+        return passed(getattr(fused_passes, name), self.compiles, **fixed)
 
 
 def parts_of(block: Any) -> tuple[list[Any], list[Tensor | None]]:

@@ -117,6 +117,11 @@ def last(h: Tensor, y: Tensor, scale: Tensor | None, bias: Tensor | None) -> Ten
     return h + scaled(y, scale, bias)
 
 
+def passed(function: Callable[..., Any], compiles: bool, **fixed: Any) -> Callable[..., Any]:
+    """A function with some of its arguments fixed, compiled or not."""
+    return compiled(function, **fixed) if compiles else partial(function, **fixed)
+
+
 @cache
 def compiled(function: Callable[..., Any], kind: Any = None, **fixed: Any) -> Callable[..., Any]:
     """A function with some of its arguments fixed, compiled for any number of tokens.

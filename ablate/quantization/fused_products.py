@@ -44,6 +44,7 @@ class Product(nn.Module):
         factor: Of the output, (out,): the scale of a layer after it, say.
         plain: Whether integers are multiplied by torch, which torch.compile can fuse with what follows, and
             not by oneDNN.
+        floats: What the product is rounded to; None: bfloat16 where the CPU has it, else float32.
 
     Attributes:
         step: The static scale (1,), or None.
@@ -53,12 +54,18 @@ class Product(nn.Module):
     weight: Tensor
     scales: Tensor
 
-    def __init__(self, *layers: nn.Module, factor: Tensor | None = None, plain: bool = False) -> None:
+    def __init__(
+        self,
+        *layers: nn.Module,
+        factor: Tensor | None = None,
+        plain: bool = False,
+        floats: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.how = how = input_of(layers[0])
         if plain and how.dtype == torch.uint8:
             self.how = how._replace(dtype=torch.int8)
-        self.floats = torch.bfloat16 if native_bf16() else torch.float32
+        self.floats = floats or (torch.bfloat16 if native_bf16() else torch.float32)
         weights, betas, biases = zip(*map(_parts, layers), strict=True)
         weight, scales = torch.cat(weights), torch.cat(betas)  # (out, in), (out,)
         factor = torch.ones_like(scales) if factor is None else factor.float()

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import warnings
 
+import families
 import pytest
 import torch
 from transformers import Dinov2Config, Dinov2ForImageClassification, ViTConfig, ViTForImageClassification
@@ -134,7 +136,8 @@ def test_a_block_that_computes_something_else_stays(tmp_path):
     model = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
     plain = model.vit.layers[1].forward
     model.vit.layers[1].forward = lambda *args, **kwargs: 2 * plain(*args, **kwargs)
-    assert fuse_(model, always=True, compiles=False) == 1 and isinstance(model.vit.layers[0], FusedBlock)
+    assert fuse_(model, always=True, compiles=False) == 1 + 6  # a block, and the other's layers
+    assert [isinstance(block, FusedBlock) for block in model.vit.layers] == [True, False]
 
 
 def test_what_it_is_not_for_is_refused(tmp_path):
@@ -162,14 +165,15 @@ def test_the_fastest_way_is_measured_once_a_machine(faster, tmp_path, monkeypatc
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
     packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
     counted = measured(monkeypatch, faster)
+    kinds, replaced = (1, 2) if faster else (1 + 3, 0)  # of a block, and of its layers
     for _ in range(2):
-        assert fuse_(load_packed(tmp_path), compiles=False) == (2 if faster else 0) and len(counted) == 1
+        assert fuse_(load_packed(tmp_path), compiles=False) == replaced and len(counted) == kinds
     choices_file().write_text("[")  # damaged: measured again
-    assert fuse_(load_packed(tmp_path), compiles=False) == (2 if faster else 0) and len(counted) == 2
+    assert fuse_(load_packed(tmp_path), compiles=False) == replaced and len(counted) == 2 * kinds
     torch.set_num_threads(before + 1 if (before := torch.get_num_threads()) < 3 else before - 1)
     fuse_(load_packed(tmp_path), compiles=False)  # with as many threads it has not been measured
     torch.set_num_threads(before)
-    assert len(counted) == 3 and len(json.loads(choices_file().read_text())) == 2
+    assert len(counted) == 3 * kinds and len(json.loads(choices_file().read_text())) == 2 * kinds
 
 
 def test_without_a_cache_it_is_measured_each_time(tmp_path, monkeypatch):
@@ -188,3 +192,18 @@ def test_load_packed_takes_the_fast_way(tmp_path, monkeypatch):
     with torch.inference_mode():
         for n in (1, 3, 2):
             assert near(logits(fast, PIXELS[:n]), logits(exact, PIXELS[:n]))
+
+
+@pytest.mark.parametrize(
+    "family", [name for name in families.FAMILIES if name not in ("DiNAT", "SigLIP 2, NaFlex")]
+)
+def test_every_family_computes_nearly_the_same(family, tmp_path):
+    """Blocks that only look like those of a ViT stay, and their layers are fused one by one."""
+    model, pixels = families.quantized(family), families.pixels(family)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "load_packed will need a skeleton")
+        pack(model, tmp_path)
+    exact, fused = (load_packed(tmp_path, skeleton=families.build(family)) for _ in range(2))
+    assert fuse_(fused, always=True, compiles=False) > 0
+    with torch.inference_mode():
+        assert near(logits(fused, pixels), logits(exact, pixels))
