@@ -1,8 +1,9 @@
 """The latency of a model's parts: a table that a search adds up."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -16,11 +17,13 @@ from ablate.models.patch_embedding import patch_convolutions
 from ablate.profiling.latency import measure, time_calls
 from ablate.quantization.fused_blocks import PARTS, is_fusible, kind_of
 from ablate.quantization.fused_model import Ways, faster_block
+from ablate.quantization.fused_products import precision_fits
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.quantizers import quantize_weights
 
 FULL = LayerSpec()
 SECONDS = 0.5  # to measure a model for
+TimeOf = Callable[[Mapping[str, nn.Module]], float]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class LatencyTable:
         for name, row in self.layers.items():
             rows[name] = [(spec.model_dump(), ms) for spec, ms in row.items()]
         blocks = [
-            (block.layers, [([spec.model_dump() for spec in specs], ms) for specs, ms in block.ms.items()])
+            (
+                block.layers,
+                [([spec.model_dump() for spec in specs], ms) for specs, ms in block.fused.items()],
+                [[(spec.model_dump(), ms) for spec, ms in row.items()] for row in block.apart],
+            )
             for block in self.blocks
         ]
         return {"layers": rows, "rest_ms": self.rest_ms, "blocks": blocks}
@@ -55,9 +62,10 @@ class LatencyTable:
         blocks = [
             BlockLatency(
                 tuple(map(tuple, layers)),
-                {tuple(LayerSpec(**spec) for spec in specs): ms for specs, ms in row},
+                {tuple(LayerSpec(**spec) for spec in specs): ms for specs, ms in fused},
+                tuple({LayerSpec(**spec): ms for spec, ms in row} for row in apart),
             )
-            for layers, row in plain.get("blocks", ())
+            for layers, fused, apart in plain.get("blocks", ())
         ]
         return cls(rows, plain["rest_ms"], tuple(blocks))
 
@@ -73,20 +81,29 @@ class LatencyTable:
 
 @dataclass(frozen=True)
 class BlockLatency:
-    """The latency of a block that is computed as one.
+    """The latency of a block that may be computed as one.
 
     Attributes:
         layers: Names of the layers that share a precision; for each such part of the block.
-        ms: By the precision of each part, reduced by `key`.
+        fused: By the precision of each part, reduced by `key`: ms where it is computed as one.
+        apart: Where it is not, the ms that each part adds at each precision; that of the first part includes
+            the rest of the block.
     """
 
     layers: tuple[tuple[str, ...], ...]
-    ms: Mapping[tuple[LayerSpec, ...], float]
+    fused: Mapping[tuple[LayerSpec, ...], float]
+    apart: tuple[Mapping[LayerSpec, float], ...]
 
     def of(self, precisions: Mapping[str, LayerSpec]) -> float:
         """The latency in ms; where the layers of a part differ, the largest that one of them would cause."""
-        parts = [{key(precisions.get(name, FULL)) for name in names} for names in self.layers]
-        return max(self.ms[specs] for specs in itertools.product(*parts))
+        parts = [{precisions.get(name, FULL) for name in names} for names in self.layers]
+        return max(map(self._at, itertools.product(*parts)))
+
+    def _at(self, precisions: tuple[LayerSpec, ...]) -> float:
+        specs = tuple(map(key, precisions))
+        if specs in self.fused and all(map(precision_fits, precisions)):
+            return self.fused[specs]
+        return max(0.0, sum(row[spec] for row, spec in zip(self.apart, specs, strict=True)))
 
 
 def key(spec: LayerSpec) -> LayerSpec:
@@ -108,7 +125,8 @@ def layer_table(
 ) -> LatencyTable:
     """Time every layer of a model at every precision, once a shape, and the whole model for the rest.
 
-    On a CPU, blocks that can be fused are timed as `fuse_` leaves them, at every combination of precisions.
+    On a CPU, blocks that can be fused are timed as `fuse_` leaves them: fused at every combination of the
+    precisions that allow it, else with the layers of one part after the other at each precision.
 
     Args:
         model: In full precision; it is moved to the device.
@@ -172,28 +190,66 @@ def _inputs(
 def _time_blocks(
     model: nn.Module, size: tuple[int, int], names: Sequence[str], keys: Sequence[LayerSpec]
 ) -> tuple[BlockLatency, ...]:
-    """The latency of blocks at every combination of precisions, with all blocks of a kind alike.
+    """The latency of blocks, with all blocks of a kind alike.
 
     They are timed in the model: by itself, a block would find its weights in the processor's cache.
     """
     blocks = {name: model.get_submodule(name) for name in names}
-    inputs, ways = _inputs(model, size, blocks), Ways()
-    rows: dict[Any, dict[tuple[LayerSpec, ...], float]] = {}
+    rows: dict[Any, tuple[Any, Any]] = {}
     for kind in {kind_of(block): None for block in blocks.values()}:
         alike = {name: block for name, block in blocks.items() if kind_of(block) == kind}
         without = _time_with(model, size, dict.fromkeys(alike, _Skipped()))
-        times: dict[Any, float] = {}  # by what decides a block's speed
-        rows[kind] = {}
-        for specs in itertools.product(keys, repeat=len(PARTS)):
-            others = {name: _at(block, specs) for name, block in alike.items()}
-            first = next(iter(others.values()))
-            same = kind_of(first) if is_fusible(first) else specs
-            if same not in times:
-                faster = {name: faster_block(block, inputs[name], ways) for name, block in others.items()}
-                times[same] = max(0.0, _time_with(model, size, faster) - without) / len(alike)
-            rows[kind][specs] = times[same]
+        time_of = partial(_time_each, model, size, without)
+        fused = _time_fused(alike, _inputs(model, size, alike), keys, time_of)
+        rows[kind] = fused, _time_apart(alike, keys, time_of)
     parts = {name: tuple(tuple(f"{name}.{layer}" for layer in part) for part in PARTS) for name in names}
-    return tuple(BlockLatency(parts[name], rows[kind_of(block)]) for name, block in blocks.items())
+    return tuple(BlockLatency(parts[name], *rows[kind_of(block)]) for name, block in blocks.items())
+
+
+def _time_each(
+    model: nn.Module, size: tuple[int, int], without: float, blocks: Mapping[str, nn.Module]
+) -> float:
+    """The ms of each of some blocks that are alike, in a model that takes `without` ms without them."""
+    return max(0.0, _time_with(model, size, blocks) - without) / len(blocks)
+
+
+def _time_fused(
+    blocks: Mapping[str, nn.Module],
+    inputs: Mapping[str, torch.Tensor],
+    keys: Sequence[LayerSpec],
+    time_of: TimeOf,
+) -> dict[tuple[LayerSpec, ...], float]:
+    """The ms of a block at each combination of precisions at which its fused form is faster."""
+    first, ways = next(iter(blocks.values())), Ways()
+    times: dict[Any, float | None] = {}  # by what decides a fused block's speed
+    fused = {}
+    for specs in itertools.product(filter(precision_fits, keys), repeat=len(PARTS)):
+        if (kind := kind_of(_at(first, specs))) not in times:
+            others = {name: _at(block, specs) for name, block in blocks.items()}
+            faster = {name: faster_block(block, inputs[name], ways) for name, block in others.items()}
+            is_fused = any(faster[name] is not others[name] for name in blocks)
+            times[kind] = time_of(faster) if is_fused else None
+        if (ms := times[kind]) is not None:
+            fused[specs] = ms
+    return fused
+
+
+def _time_apart(
+    blocks: Mapping[str, nn.Module],
+    keys: Sequence[LayerSpec],
+    time_of: TimeOf,
+) -> tuple[dict[LayerSpec, float], ...]:
+    """What each part of a block that is not fused adds, in ms: one after the other, at each precision."""
+    full = time_of(blocks)
+    rows: list[dict[LayerSpec, float]] = []
+    for i in range(len(PARTS)):
+        row = {FULL: 0.0}
+        for spec in keys[1:]:
+            specs = [spec if i == j else FULL for j in range(len(PARTS))]
+            row[spec] = time_of({name: _at(block, specs) for name, block in blocks.items()}) - full
+        rows.append(row)
+    rows[0] = {spec: full + ms for spec, ms in rows[0].items()}
+    return tuple(rows)
 
 
 def _at(block: nn.Module, specs: Sequence[LayerSpec]) -> nn.Module:
