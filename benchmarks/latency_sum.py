@@ -22,7 +22,7 @@ from ablate.data import datasets
 from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import groups
 from ablate.profiling.latency import measure
-from ablate.profiling.latency_table import layer_table
+from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.fused_model import fuse_
 
 BINARY = LayerSpec(weights="binary")

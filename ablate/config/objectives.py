@@ -76,8 +76,8 @@ TABLE: dict[str, Objective] = {
     ),
     "latency_ms": Objective(
         direction="min",
-        title="latency (sum of layers)",
-        label="latency, sum of layers (ms)",
+        title="latency (sum of parts)",
+        label="latency, sum of parts (ms)",
         scale="log",
         known="counted",
         text="{:.2f} ms",

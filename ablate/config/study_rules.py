@@ -42,7 +42,7 @@ def _description_faults(study: "StudySpec") -> list[str]:
 
 def _latency_faults(study: "StudySpec") -> list[str]:
     if study.timed and attention_widths(study):
-        rule = "latency_ms is a sum of layers, which does not change with attention_bits"
+        rule = "latency_ms is a sum of parts, which does not change with attention_bits"
         return [f"{rule}; leave out one of the two"]
     return []
 

@@ -73,7 +73,7 @@ class StudySpec(Spec):
         confirm: Further seeds with which each member of the front is trained again and tested.
         max_size_bytes: Trials whose packed model is larger are not trained.
         max_bitops: The same, by the bit operations of one image.
-        max_latency_ms: The same, by the sum of the layers' latencies at batch 1.
+        max_latency_ms: The same, by the sum of the latencies of the model's parts at batch 1.
         min_accuracy: Validation accuracy that a member of the front has at least.
         final: Whether trials are tested on half B of the test images, which is held back, and not on half A.
             None, in a run of a version without halves: on all of them.

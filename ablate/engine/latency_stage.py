@@ -20,7 +20,8 @@ from ablate.execution.ray_cluster import Resources
 from ablate.files import write_atomic
 from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
-from ablate.profiling.latency_table import LatencyTable, layer_table
+from ablate.profiling.latency_table import LatencyTable
+from ablate.profiling.part_latencies import layer_table
 from ablate.quantization import packed_model
 from ablate.quantization.fused_model import fuse_
 from ablate.runs.run import Run

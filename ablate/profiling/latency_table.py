@@ -3,25 +3,13 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
-
-import torch
-from torch import nn
+from typing import Any, Self
 
 from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
-from ablate.models.layer_groups import linear_layers
-from ablate.models.loading import logits, sharing_copy
-from ablate.models.patch_embedding import patch_convolutions
-from ablate.profiling.latency import measure, time_calls
-from ablate.quantization.fused_blocks import PARTS, is_fusible, kind_of
-from ablate.quantization.fused_linear import is_fusible_layer
-from ablate.quantization.fused_model import Ways, faster_form, fuse_, fusible_blocks, tokens_for
-from ablate.quantization.integer_linear import IntegerLinear
-from ablate.quantization.quantizers import quantize_weights
+from ablate.quantization.fused_products import precision_fits
 
 FULL = LayerSpec()
-SECONDS = 0.5  # to measure a model for
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,11 @@ class LatencyTable:
         for name, row in self.layers.items():
             rows[name] = [(spec.model_dump(), ms) for spec, ms in row.items()]
         blocks = [
-            (block.layers, [([spec.model_dump() for spec in specs], ms) for specs, ms in block.ms.items()])
+            (
+                block.layers,
+                [([spec.model_dump() for spec in specs], ms) for specs, ms in block.fused.items()],
+                [[(spec.model_dump(), ms) for spec, ms in row.items()] for row in block.apart],
+            )
             for block in self.blocks
         ]
         return {"layers": rows, "rest_ms": self.rest_ms, "blocks": blocks}
@@ -56,9 +48,10 @@ class LatencyTable:
         blocks = [
             BlockLatency(
                 tuple(map(tuple, layers)),
-                {tuple(LayerSpec(**spec) for spec in specs): ms for specs, ms in row},
+                {tuple(LayerSpec(**spec) for spec in specs): ms for specs, ms in fused},
+                tuple({LayerSpec(**spec): ms for spec, ms in row} for row in apart),
             )
-            for layers, row in plain.get("blocks", ())
+            for layers, fused, apart in plain.get("blocks", ())
         ]
         return cls(rows, plain["rest_ms"], tuple(blocks))
 
@@ -74,20 +67,29 @@ class LatencyTable:
 
 @dataclass(frozen=True)
 class BlockLatency:
-    """The latency of a block that is computed as one.
+    """The latency of a block that may be computed as one.
 
     Attributes:
         layers: Names of the layers that share a precision; for each such part of the block.
-        ms: By the precision of each part, reduced by `key`.
+        fused: By the precision of each part, reduced by `key`: ms where it is computed as one.
+        apart: Where it is not, the ms that each part adds at each precision; that of the first part includes
+            the rest of the block.
     """
 
     layers: tuple[tuple[str, ...], ...]
-    ms: Mapping[tuple[LayerSpec, ...], float]
+    fused: Mapping[tuple[LayerSpec, ...], float]
+    apart: tuple[Mapping[LayerSpec, float], ...]
 
     def of(self, precisions: Mapping[str, LayerSpec]) -> float:
         """The latency in ms; where the layers of a part differ, the largest that one of them would cause."""
-        parts = [{key(precisions.get(name, FULL)) for name in names} for names in self.layers]
-        return max(self.ms[specs] for specs in itertools.product(*parts))
+        parts = [{precisions.get(name, FULL) for name in names} for names in self.layers]
+        return max(map(self._at, itertools.product(*parts)))
+
+    def _at(self, precisions: tuple[LayerSpec, ...]) -> float:
+        specs = tuple(map(key, precisions))
+        if specs in self.fused and all(map(precision_fits, precisions)):
+            return self.fused[specs]
+        return max(0.0, sum(row[spec] for row, spec in zip(self.apart, specs, strict=True)))
 
 
 def key(spec: LayerSpec) -> LayerSpec:
@@ -102,123 +104,3 @@ def key(spec: LayerSpec) -> LayerSpec:
     names = ("norm", "activation_scale", "signed") if bits else ("norm",)
     fields = {name: getattr(spec, name) for name in names}
     return LayerSpec(weights=weights, activation_bits=bits, **fields)
-
-
-def layer_table(
-    model: nn.Module, size: tuple[int, int], specs: list[LayerSpec], device: torch.device
-) -> LatencyTable:
-    """Time every layer of a model at every precision, once a shape, and the whole model for the rest.
-
-    On a CPU, blocks that can be fused are timed as `fuse_` leaves them, at every combination of precisions.
-
-    Args:
-        model: In full precision; it is moved to the device.
-        size: Of the images, (height, width).
-        specs: The precisions, beside full.
-        device: To measure on.
-
-    Returns:
-        A table of the layers that the model calls.
-    """
-    model = model.eval().to(device)
-    keys = list(dict.fromkeys([FULL, *map(key, specs)]))
-    blocks = fusible_blocks(model) if device.type == "cpu" else []
-    layers: dict[str, Any] = {**linear_layers(model), **patch_convolutions(model)}
-    layers = {
-        name: layer for name, layer in layers.items() if not name.startswith(tuple(f"{b}." for b in blocks))
-    }
-    ways: Ways = {}
-    by_shape: dict[tuple[object, ...], dict[LayerSpec, float]] = {}
-    table: dict[str, dict[LayerSpec, float]] = {}
-    for name, x in _inputs(model, size, layers).items():  # a layer that the model never calls takes no time
-        layer = layers[name]
-        shape = (tuple(x.shape), tuple(layer.weight.shape), layer.bias is not None)
-        if shape not in by_shape:
-            by_shape[shape] = {spec: _time_layer(model, _integer(layer, spec), x, ways) for spec in keys}
-        table[name] = by_shape[shape]
-    rest = _time_with(model, size, dict.fromkeys(blocks, _Skipped()), ways) - LatencyTable(table, 0).sum({})
-    return LatencyTable(table, max(0.0, rest), _time_blocks(model, size, blocks, keys, ways))
-
-
-class _Skipped(nn.Module):
-    """In the place of a block."""
-
-    def forward(self, hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        return hidden_states
-
-
-def _time_with(model: nn.Module, size: tuple[int, int], others: Mapping[str, nn.Module], ways: Ways) -> float:
-    """The latency of a model with other modules, in ms; on a CPU as `fuse_` leaves it."""
-    changed = sharing_copy(model)
-    for name, module in others.items():
-        changed.set_submodule(name, module)
-    if next(model.parameters()).device.type == "cpu":
-        fuse_(changed, ways=ways)
-    return measure(changed, size, seconds=SECONDS).median_ms
-
-
-def _inputs(
-    model: nn.Module, size: tuple[int, int], modules: Mapping[str, nn.Module]
-) -> dict[str, torch.Tensor]:
-    """What each of some modules of a model is called with; none where it is not called."""
-    inputs: dict[str, torch.Tensor] = {}
-    handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: inputs.__setitem__(name, args[0]))
-        for name, module in modules.items()
-    ]
-    with torch.no_grad():
-        logits(model, torch.randn(1, 3, *size, device=next(model.parameters()).device))
-    for handle in handles:
-        handle.remove()
-    return inputs
-
-
-def _time_blocks(
-    model: nn.Module, size: tuple[int, int], names: Sequence[str], keys: Sequence[LayerSpec], ways: Ways
-) -> tuple[BlockLatency, ...]:
-    """The latency of blocks at every combination of precisions, with all blocks of a kind alike.
-
-    They are timed in the model: by itself, a block would find its weights in the processor's cache.
-    """
-    blocks = {name: model.get_submodule(name) for name in names}
-    rows: dict[Any, dict[tuple[LayerSpec, ...], float]] = {}
-    for kind in {kind_of(block): None for block in blocks.values()}:
-        alike = {name: block for name, block in blocks.items() if kind_of(block) == kind}
-        without = _time_with(model, size, dict.fromkeys(alike, _Skipped()), ways)
-        times: dict[Any, float] = {}  # by what decides a block's speed
-        rows[kind] = {}
-        for specs in itertools.product(keys, repeat=len(PARTS)):
-            others = {name: _at(block, specs) for name, block in alike.items()}
-            first = next(iter(others.values()))
-            same = kind_of(first) if is_fusible(first) else specs
-            if same not in times:
-                times[same] = max(0.0, _time_with(model, size, others, ways) - without) / len(alike)
-            rows[kind][specs] = times[same]
-    parts = {name: tuple(tuple(f"{name}.{layer}" for layer in part) for part in PARTS) for name in names}
-    return tuple(BlockLatency(parts[name], rows[kind_of(block)]) for name, block in blocks.items())
-
-
-def _at(block: nn.Module, specs: Sequence[LayerSpec]) -> nn.Module:
-    """A block with the layers of its parts packed at their precisions."""
-    other = sharing_copy(block)
-    for names, spec in zip(PARTS, specs, strict=True):
-        for name in names:
-            other.set_submodule(name, _integer(block.get_submodule(name), spec))
-    return other
-
-
-def _integer(layer: Any, spec: LayerSpec) -> nn.Module:
-    """A layer packed at a precision, or itself."""
-    if spec.weights == "full":
-        return cast("nn.Module", layer)
-    levels, beta = quantize_weights(layer.weight.detach().flatten(1), spec)
-    bias = None if layer.bias is None else layer.bias.detach()
-    static = torch.tensor([1.0, 0.0], device=layer.weight.device) if spec.is_static else None
-    patch = tuple(layer.weight.shape[2:]) or None
-    return IntegerLinear(levels, beta.flatten(), bias, spec, static, patch)
-
-
-def _time_layer(model: nn.Module, layer: nn.Module, x: torch.Tensor, ways: Ways) -> float:
-    if x.device.type == "cpu" and is_fusible_layer(layer):
-        layer = faster_form(layer, tokens_for(model, layer), ways)
-    return time_calls(lambda: layer(x), 0.1, 1, x.device).median_ms

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -40,14 +41,26 @@ def fuse_(model: nn.Module, always: bool = False, compiles: bool = True, ways: W
         How many blocks and layers were replaced.
     """
     ways = {} if ways is None else ways
+    blocks = _replace(model, fusible_blocks(model), ways, always, compiles)
+    return blocks + fuse_layers_(model, always, compiles, ways)
+
+
+def fuse_layers_(
+    model: nn.Module, always: bool = False, compiles: bool = True, ways: Ways | None = None
+) -> int:
+    """Do what `fuse_` does, with layers alone and no blocks."""
+    names = [name for name, layer in model.named_modules() if is_fusible_layer(layer)]
+    return _replace(model, names, {} if ways is None else ways, always, compiles)
+
+
+def _replace(model: nn.Module, names: Iterable[str], ways: Ways, always: bool, compiles: bool) -> int:
     replaced = 0
-    for fusible in (fusible_blocks, fusible_layers):  # what is in a fused block is no layer any more
-        for name in fusible(model):
-            module = model.get_submodule(name)
-            faster = faster_form(module, tokens_for(model, module), ways, always, compiles)
-            if faster is not module:
-                model.set_submodule(name, faster)
-                replaced += 1
+    for name in names:
+        module = model.get_submodule(name)
+        faster = faster_form(module, tokens_for(model, module), ways, always, compiles)
+        if faster is not module:
+            model.set_submodule(name, faster)
+            replaced += 1
     return replaced
 
 
@@ -61,11 +74,6 @@ def fusible_blocks(model: nn.Module) -> list[str]:
                 block(tokens_for(model, block))
                 found.append(name)
     return found
-
-
-def fusible_layers(model: nn.Module) -> list[str]:
-    """Names of the layers that can be a `FusedLinear`."""
-    return [name for name, layer in model.named_modules() if is_fusible_layer(layer)]
 
 
 @torch.no_grad()

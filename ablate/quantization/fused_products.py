@@ -4,17 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablate.config.trial_spec import LayerSpec
 from ablate.hardware import native_bf16
 from ablate.quantization.fused_passes import ZERO, Input
 from ablate.quantization.integer_linear import IntegerLinear, int8_is_slow, int8_saturates
 
 
 def fits(layer: nn.Module) -> bool:
-    """Whether a layer's product can be a `Product`: plain, or signed levels with a scale a token or one."""
-    if not isinstance(layer, IntegerLinear):
-        return type(layer) is nn.Linear
-    spec = layer.spec
-    if spec.activation_bits is None:
+    """Whether a layer's product can be a `Product`."""
+    return precision_fits(layer.spec) if isinstance(layer, IntegerLinear) else type(layer) is nn.Linear
+
+
+def precision_fits(spec: LayerSpec) -> bool:
+    """Whether a product of this precision can be: plain, or signed levels with a scale a token or one."""
+    if spec.weights == "full" or spec.activation_bits is None:
         return True
     return spec.activation_scale in ("token", "static") and spec.signed and spec.activation_bits > 1
 
@@ -53,6 +56,8 @@ class Product(nn.Module):
 
     weight: Tensor
     scales: Tensor
+    step: Tensor | None
+    bias: Tensor | None
 
     def __init__(
         self,

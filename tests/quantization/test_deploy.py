@@ -1,5 +1,6 @@
 """export, bench and predict on a real run, and latency as an objective."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -22,9 +23,11 @@ from ablate.execution.ray_cluster import Resources
 from ablate.models import checkpoints, loading
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import sharing_copy
+from ablate.profiling import part_latencies
 from ablate.profiling.bench import bench
 from ablate.profiling.latency import measure
-from ablate.profiling.latency_table import LatencyTable, layer_table
+from ablate.profiling.latency_table import BlockLatency, LatencyTable
+from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.packed_model import load_preprocess
 
@@ -167,11 +170,15 @@ def test_the_layer_table_adds_up():
     inside = {layer for block in table.blocks for names in block.layers for layer in names}
     assert {*table.layers} == {"classifier", "vit.embeddings.patch_embeddings.projection"}
     assert inside | {"classifier"} == {*linear_layers(model)} and len(table.blocks) == 6
-    assert len(table.blocks[0].ms) == 27 and all(ms > 0 for ms in table.blocks[0].ms.values())
+    block = table.blocks[0]
+    assert len(block.fused) <= 27 and all(ms > 0 for ms in block.fused.values())
+    assert block.apart == ({}, {}, {})  # all of them can be fused
     assert LatencyTable.restore(json.loads(json.dumps(table.dump()))) == table
     with_binary = {"vit.layers.3.attention.o_proj": binary}  # not of all four layers: as the slowest of these
     changed = [table.sum(precisions) - table.sum({}) for precisions in (with_binary, {})]
-    full, quantized = (table.blocks[0].ms[spec, LayerSpec(), LayerSpec()] for spec in (LayerSpec(), binary))
+    full, quantized = (
+        table.blocks[3].of(dict.fromkeys(table.blocks[3].layers[0], spec)) for spec in (LayerSpec(), binary)
+    )
     assert changed == [pytest.approx(max(full, quantized) - full), 0]
     fuse_(fused := sharing_copy(model.eval()))
     whole = measure(fused, (32, 32), seconds=0.5).median_ms
@@ -188,6 +195,32 @@ def test_the_layer_table_adds_up():
     assert all(
         table.sum({"classifier": spec}) > 0
         for spec in (*unsigned, LayerSpec(weights="binary", activation_bits=None))
+    )
+
+
+def test_what_cannot_be_fused_is_not_counted_as_fused():
+    full, binary = LayerSpec(), LayerSpec(weights="binary")
+    fused = dict.fromkeys(itertools.product((full, binary), repeat=3), 1.0)
+    names = tuple(f"attention.{name}_proj" for name in "qkvo"), ("mlp.fc1",), ("mlp.fc2",)
+    tensor = LayerSpec(weights="binary", activation_scale="tensor")
+    row = {full: 1.0, binary: 2.0, tensor: 3.0}
+    block = BlockLatency(names, fused, (row, row, row))
+    assert block.of({}) == block.of({"mlp.fc1": LayerSpec(weights="ternary", activation_bits=2)}) == 1
+    assert block.of({"mlp.fc1": LayerSpec(weights="binary", activation_bits=1)}) == 4  # int8, but apart
+    assert block.of({"mlp.fc1": tensor, "mlp.fc2": binary}) == 6
+
+
+@pytest.mark.long
+def test_a_table_of_many_precisions_grows_with_their_number(tiny_vit, monkeypatch):
+    calls = []
+    monkeypatch.setattr(part_latencies, "_time_with", lambda *_: calls.append(1) or 1.0)
+    axes = {"weights": ["binary", "int8"], "activation_scale": ["token", "tensor"], "signed": [True, False]}
+    specs = [LayerSpec(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
+    model = checkpoints.load(str(tiny_vit), ["a", "b"])
+    table = layer_table(model, (32, 32), specs, torch.device("cpu"))
+    assert (
+        len(calls) == 1 + (1 + 2**3) + (2 + 3 * len(specs))
+        and table.sum(dict.fromkeys(linear_layers(model), specs[-1])) >= 0
     )
 
 

@@ -20,8 +20,8 @@ from ablate.models import loading
 from ablate.models.layer_groups import groups, groups_named, linear_layers, unnormalised
 from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.preprocessing import Preprocess
-from ablate.profiling.latency_table import layer_table
 from ablate.profiling.macs import bitops, count, macs
+from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.onnx_export import to_onnx
 from ablate.quantization.packed_model import packed_bytes
@@ -139,6 +139,7 @@ def test_its_group_must_be_named():
         quantize_(families.build("ResNet"), {"*patch*": TERNARY})
 
 
+@pytest.mark.long
 def test_a_layer_has_its_latency_beside_the_others():
     table = layer_table(families.build("ViT"), (32, 32), [TERNARY], device())
     assert all(milliseconds > 0 for milliseconds in table.layers[EMBEDDINGS["ViT"]].values())
