@@ -204,9 +204,7 @@ def test_what_cannot_be_fused_is_not_counted_as_fused():
     row = {full: 1.0, binary: 2.0, tensor: 3.0}
     block = BlockLatency(names, fused, (row, row, row))
     assert block.of({}) == block.of({"mlp.fc1": LayerSpec(weights="ternary", activation_bits=2)}) == 1
-    assert (
-        block.of({"mlp.fc1": LayerSpec(weights="binary", activation_bits=1)}) == 4
-    )  # int8, but apart
+    assert block.of({"mlp.fc1": LayerSpec(weights="binary", activation_bits=1)}) == 4  # int8, but apart
     assert block.of({"mlp.fc1": tensor, "mlp.fc2": binary}) == 6
 
 
