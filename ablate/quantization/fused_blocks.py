@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, Literal, Self
 
 import torch
@@ -136,4 +137,13 @@ def is_fusible(block: Any) -> bool:
     if not all(map(fits, layers)) or len({input_of(layer) for layer in qkv}) > 1:
         return False
     norms, _ = parts_of(block)
-    return len(norms) == 2 and all(type(norm) is nn.LayerNorm for norm in norms)
+    return (
+        len(norms) == 2 and all(type(norm) is nn.LayerNorm for norm in norms) and _needs_tokens_alone(block)
+    )
+
+
+def _needs_tokens_alone(block: nn.Module) -> bool:
+    """Whether a block takes tokens, and at most a mask beside; a Swin's or BEiT's takes their grid's size."""
+    parameters = signature(block.forward).parameters.values()
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {*named[1:]} <= {"attention_mask"}

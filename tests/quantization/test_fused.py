@@ -3,6 +3,7 @@
 import copy
 import json
 
+import families
 import pytest
 import torch
 from transformers import Dinov2Config, Dinov2ForImageClassification, ViTConfig, ViTForImageClassification
@@ -125,6 +126,17 @@ def test_gelu_is_near_the_exact_one():
 )
 def test_other_scales_stay_as_they_are(change, tmp_path):
     model = packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary", **change)})
+    assert fuse_(model, always=True, compiles=False) == 0
+    with torch.inference_mode():
+        assert torch.equal(logits(model, PIXELS), logits(load_packed(tmp_path), PIXELS))
+
+
+@pytest.mark.parametrize("family", ["Swin", "BEiT"])
+def test_blocks_that_need_more_than_tokens_stay(family, tmp_path):
+    model = families.build(family).eval()
+    quantize_(model, {"*attention*": LayerSpec(weights="binary")})
+    pack(model, tmp_path)
+    model = load_packed(tmp_path)
     assert fuse_(model, always=True, compiles=False) == 0
     with torch.inference_mode():
         assert torch.equal(logits(model, PIXELS), logits(load_packed(tmp_path), PIXELS))
