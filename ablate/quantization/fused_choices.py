@@ -11,10 +11,10 @@ import torch
 
 from ablate.data.cache import cache
 from ablate.files import write_atomic
-from ablate.hardware import device_name
+from ablate.hardware import cpu_name
 
 log = logging.getLogger(__name__)
-SOURCES = ("fused_blocks.py", "fused_passes.py", "fused_products.py")
+SOURCES = ("fused_blocks.py", "fused_passes.py", "fused_products.py", "integer_linear.py")
 
 
 def choices_file() -> Path:
@@ -32,7 +32,7 @@ def keep_choice(key: str, choice: str) -> None:
     """Keep a choice, where the cache folder can be written."""
     try:
         write_atomic(choices_file(), json.dumps(_read() | {key: choice}, indent=1).encode())
-    except (OSError, ImportError) as error:  # platformdirs may be missing beside a packed model
+    except (OSError, ValueError, ImportError) as error:  # a packed model may be used without platformdirs
         log.info("the fastest way could not be kept: %s", error)
 
 
@@ -46,12 +46,12 @@ def choice_key(*parts: object) -> str:
 
 def _machine() -> tuple[Any, ...]:
     capabilities = sorted(torch.cpu.get_capabilities().items())
-    return device_name(), capabilities, torch.get_num_threads(), version("torch")
+    return cpu_name(), capabilities, torch.get_num_threads(), version("torch")
 
 
 def _read() -> dict[str, Any]:
     try:
         choices = json.loads(choices_file().read_text())
-    except (OSError, ValueError, ImportError):  # absent, or damaged
+    except (OSError, ValueError, RecursionError, ImportError):  # absent, or damaged
         return {}
     return choices if isinstance(choices, dict) else {}

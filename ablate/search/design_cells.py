@@ -58,7 +58,7 @@ def cells_of(study: StudySpec, groups: list[str]) -> dict[str, Cell]:
         groups: Names of the layer groups that its space applies to.
 
     Returns:
-        The cells by name, in the order of the design.
+        The cells by name, in the order of the design; with wsd, the shorter trainings first.
 
     Raises:
         BadInput: There are too many cells, two of one name, or some that are no trial; or an axis is a range.
@@ -74,10 +74,12 @@ def cells_of(study: StudySpec, groups: list[str]) -> dict[str, Cell]:
     return cells
 
 
-def _length(cell: tuple[str, Cell]) -> float:
+def _length(cell: tuple[str, Cell]) -> tuple[bool, int]:
     """By which cells are sorted: a longer trial with wsd goes on from where a shorter one began its decay."""
     recipe = cell[1].spec.recipe
-    return (recipe.image_views or recipe.epochs) if recipe.schedule == "wsd" else 0.0
+    if recipe.schedule != "wsd":
+        return False, 0
+    return recipe.image_views is not None, recipe.image_views or recipe.epochs
 
 
 def _all_cells(study: StudySpec, groups: list[str]) -> Iterator[tuple[str, Cell]]:

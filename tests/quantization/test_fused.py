@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2ForImageClassification, ViTConfig, ViTForImageClassification
 
-from ablate import LayerSpec, calibrate_, load_packed, pack, quantize_
+from ablate import LayerSpec, calibrate_, hardware, load_packed, pack, quantize_
 from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.quantization import fused_model, fused_passes, fused_products
 from ablate.quantization.fused_blocks import FusedBlock, is_fusible
-from ablate.quantization.fused_choices import choices_file
+from ablate.quantization.fused_choices import choice_key, choices_file, keep_choice, kept_choice
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.quantizers import quantize_activations
 
@@ -182,6 +182,32 @@ def test_without_a_cache_it_is_measured_each_time(tmp_path, monkeypatch):
     packed_vit(tmp_path, {"vit.layers.*": LayerSpec(weights="binary")})
     counted = measured(monkeypatch, faster=True)
     assert [fuse_(load_packed(tmp_path), compiles=False) for _ in range(2)] == [2, 2] and len(counted) == 2
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"[]", b'{"key": 3}'])
+def test_a_damaged_file_of_choices_is_replaced(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    choices_file().write_bytes(content)
+    assert kept_choice("key") is None
+    keep_choice("key", "eager")
+    assert kept_choice("key") == "eager"
+
+
+def test_choices_need_no_cache_folder(monkeypatch):
+    monkeypatch.setenv("ABLATE_CACHE", "~nobody-of-this-name/cache")
+    keep_choice("key", "eager")
+    assert kept_choice("key") is None
+
+
+def test_a_choice_is_of_a_cpu_whatever_gpu_is_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(hardware, "Path", lambda _: tmp_path / "cpuinfo")
+    keys = set()
+    for name in ("one", "other"):
+        (tmp_path / "cpuinfo").write_text(f"model name : {name}")
+        keys.add(choice_key("kind"))
+    assert len(keys) == 2
 
 
 @pytest.mark.slow
