@@ -22,9 +22,10 @@ from ablate.profiling import macs
 from ablate.profiling.energy import energy_counter, energy_mj
 from ablate.profiling.latency_table import LatencyTable
 from ablate.profiling.memory import peak_memory_bytes
-from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
+from ablate.quantization.packed_size import packed_bytes
+from ablate.quantization.packing import pack
 from ablate.runs.record import CurveRow, Record, blank_record
 from ablate.training.corruptions import robust_accuracy
 from ablate.training.optim import length, shared_steps
@@ -226,7 +227,7 @@ class TrialRunner:
         self.record.update(cast(Record, asdict(macs.count(self.model, self.preprocess.size))))
         if table:
             self.record["latency_ms"] = table.sum(specs)
-        self.size_bytes = packed_model.packed_bytes(self.model, specs, preprocess=self.preprocess)
+        self.size_bytes = packed_bytes(self.model, specs, preprocess=self.preprocess)
         self.model.to(device())
         self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.images)
 
@@ -288,7 +289,7 @@ class TrialRunner:
             self.record.update({"test_accuracy": tested.accuracy, "test_loss": tested.loss})
             self.outcome.predictions.update({"test_logits": tested.logits, "test_labels": test.labels})
         with tempfile.TemporaryDirectory() as folder:
-            self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
+            self.record["size_bytes"] = pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
             self._measure_inference(folder, objectives)
         record: Record = {**self.record, "status": "complete"}
