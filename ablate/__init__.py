@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ablate.quantization.recorded import recorded_precisions as recorded_precisions
     from ablate.quantization.static_scales import calibrate_ as calibrate_
     from ablate.runs.run import load_run as load_run
-    from ablate.training.trial_runner import run_trial as run_trial
+    from ablate.training.run_trial import run_trial as run_trial
 
 _MODULES = {
     "BadInput": "errors",
@@ -41,7 +41,7 @@ _MODULES = {
     "quantize_": "quantization.quantize",
     "recorded_precisions": "quantization.recorded",
     "run_study": "engine.run_study",
-    "run_trial": "training.trial_runner",
+    "run_trial": "training.run_trial",
 }
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
