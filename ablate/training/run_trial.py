@@ -14,8 +14,8 @@ from ablate.models import locating
 from ablate.plugins import is_plugin
 from ablate.profiling.latency_table import LatencyTable
 from ablate.runs.record import Record
+from ablate.training.evaluation import Epoch
 from ablate.training.outcome import Outcome
-from ablate.training.trainer import Epoch
 from ablate.training.trial import load_data, resolved, trial_id
 from ablate.training.trial_runner import TrialRunner
 

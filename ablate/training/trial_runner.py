@@ -22,11 +22,12 @@ from ablate.quantization.packed_size import packed_bytes
 from ablate.quantization.packing import pack
 from ablate.runs.record import CurveRow, Record, blank_record
 from ablate.training.corruptions import robust_accuracy
+from ablate.training.evaluation import SHARING, Epoch, evaluate, shares_batch
 from ablate.training.optim import length, shared_steps
 from ablate.training.outcome import Outcome, compute_own, measure_inference
 from ablate.training.plateaus import Plateaus
 from ablate.training.stopwatch import Stopwatch
-from ablate.training.trainer import SHARING, Epoch, evaluate, shares_batch, train
+from ablate.training.trainer import train
 from ablate.training.trial import build, prepare, preprocess_of
 
 log = logging.getLogger(__name__)
