@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ablate.errors import BadInput as BadInput
     from ablate.execution.ray_cluster import Resources as Resources
     from ablate.quantization.bitlinear import BitLinear as BitLinear
-    from ablate.quantization.packed_model import load_packed as load_packed
-    from ablate.quantization.packed_model import pack as pack
+    from ablate.quantization.packed_loading import load_packed as load_packed
+    from ablate.quantization.packing import pack as pack
     from ablate.quantization.quantize import quantize_ as quantize_
     from ablate.quantization.recorded import recorded_precisions as recorded_precisions
     from ablate.quantization.static_scales import calibrate_ as calibrate_
     from ablate.runs.run import load_run as load_run
-    from ablate.training.trial_runner import run_trial as run_trial
+    from ablate.training.run_trial import run_trial as run_trial
 
 _MODULES = {
     "BadInput": "errors",
@@ -34,14 +34,14 @@ _MODULES = {
     "StudySpec": "config.study_spec",
     "calibrate_": "quantization.static_scales",
     "check_study": "engine.gate",
-    "load_packed": "quantization.packed_model",
+    "load_packed": "quantization.packed_loading",
     "load_run": "runs.run",
-    "pack": "quantization.packed_model",
+    "pack": "quantization.packing",
     "predict": "engine.predict",
     "quantize_": "quantization.quantize",
     "recorded_precisions": "quantization.recorded",
     "run_study": "engine.run_study",
-    "run_trial": "training.trial_runner",
+    "run_trial": "training.run_trial",
 }
 __all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 

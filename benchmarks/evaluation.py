@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py [--device cuda] [--threads 1] [--rounds 7]
 
 The bundled backbone; all its encoder layers binary with 8-bit activations, and evaluated by
-`ablate.training.trainer.evaluate` as every trial is. The batch sizes take turns within each round, so that
+`ablate.training.evaluation.evaluate` as every trial is. The batch sizes take turns within each round, so that
 other load on the machine meets them all alike; medians, and the median of their ratios to 250 images. Writes
 results/evaluation-<device>-<torch>.json.
 """
@@ -23,7 +23,7 @@ from ablate import LayerSpec, quantize_
 from ablate.data import datasets
 from ablate.hardware import device_name
 from ablate.models import checkpoints, loading
-from ablate.training import trainer
+from ablate.training import evaluation
 
 SIZES = (1000, 500, 250, 100, 50, 25, 10)
 IMAGES = {"cpu": 500, "cuda": 1000}
@@ -53,10 +53,10 @@ def main() -> None:
     seconds: dict[str, dict[int, list[float]]] = {weights: {size: [] for size in sizes} for weights in tested}
     for counted in [False] + options.rounds * [True]:  # the first round warms up
         for size in sizes:
-            trainer.AT_ONCE[options.device] = size
+            evaluation.AT_ONCE[options.device] = size
             for weights, model in tested.items():
                 started = time.perf_counter()
-                trainer.evaluate(model, images, preprocess)
+                evaluation.evaluate(model, images, preprocess)
                 if counted:
                     seconds[weights][size].append(time.perf_counter() - started)
     rows = [

@@ -57,7 +57,12 @@ READERS = {
         "search/parameter_space",
     ),
     "ledger": ("runs/ledger", "runs/lines"),
-    "packed": ("quantization/packed_model", "quantization/bit_packing"),
+    "packed": (
+        "quantization/packed_files",
+        "quantization/packed_layout",
+        "quantization/packed_loading",
+        "quantization/bit_packing",
+    ),
     "images": ("data/image_folder", "data/decoding", "data/folder_layout", "data/splitting"),
 }
 

@@ -22,8 +22,9 @@ from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.engine.predict import predict
 from ablate.models.loading import logits
 from ablate.models.preprocessing import Preprocess
+from ablate.quantization.packed_files import read
 from ablate.quantization.packed_header import FIELD, of_config
-from ablate.quantization.packed_model import load_preprocess, read
+from ablate.quantization.packed_loading import load_preprocess
 
 HEADER, TENSORS = "config.json", "model.safetensors"
 LAYERS: list[dict[str, Any]] = [

@@ -48,7 +48,7 @@ from ablate.files import write_atomic
 from ablate.formatting import format_duration
 from ablate.hardware import device, device_name
 from ablate.models import checkpoints, loading
-from ablate.training.trainer import evaluate
+from ablate.training.evaluation import evaluate
 
 CHECKPOINT, RECORD = "checkpoint.pt", "training.json"
 

@@ -33,7 +33,7 @@ from ablate.models import checkpoints, layer_groups
 from ablate.runs import ledger
 from ablate.runs.run import Run, load_run
 from ablate.search.parameter_space import Points
-from ablate.training.trial_runner import run_trial
+from ablate.training.run_trial import run_trial
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("seed", "accuracy", "loss", "size_bytes", "bitops", "train_seconds")

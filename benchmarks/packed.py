@@ -31,7 +31,8 @@ from ablate.models import checkpoints, loading
 from ablate.profiling.memory import memory_bytes
 from ablate.quantization.bit_packing import pack_levels, unpack_levels
 from ablate.quantization.integer_linear import IntegerLinear
-from ablate.training.trainer import evaluate, train
+from ablate.training.evaluation import evaluate
+from ablate.training.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "torchao", "onnxruntime", "onnxscript", "openvino", "nncf")

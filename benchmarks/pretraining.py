@@ -24,7 +24,7 @@ from ablate.models.loading import Logits
 from ablate.models.preprocessing import Preprocess
 from ablate.models.pretrained import label_fields
 from ablate.training.distortion import DRAWS, Augment, mixing
-from ablate.training.trainer import evaluate
+from ablate.training.evaluation import evaluate
 
 SIDE, PATCH, HEAD = 32, 4, 64  # pixels of an image and of a patch, width of an attention head
 PREPROCESS = Preprocess(

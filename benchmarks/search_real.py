@@ -32,7 +32,7 @@ from ablate.profiling.cost_model import Counter
 from ablate.runs import ledger
 from ablate.runs.record import Record
 from ablate.search.parameter_space import Points
-from ablate.training.trial_runner import run_trial
+from ablate.training.run_trial import run_trial
 
 SEED = 100
 TRIALS = {"stock": 150}

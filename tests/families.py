@@ -25,7 +25,7 @@ from ablate.models.layer_groups import groups, linear_layers
 from ablate.models.unfusing import unfused
 from ablate.profiling.macs import macs
 from ablate.quantization.onnx_export import to_onnx
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEEP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -20,7 +20,7 @@ from ablate.execution.monitoring import monitor
 from ablate.models import locating
 from ablate.paths import local_path
 from ablate.profiling.bench import bench
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 from ablate.reporting.html_report import report
 from ablate.runs.claim import claimed
 from ablate.training.checkpoint_store import Storage

@@ -9,7 +9,8 @@ from ablate import LayerSpec, load_packed, pack, quantize_
 from ablate.config.trial_spec import Recipe
 from ablate.data.datasets import Split
 from ablate.models.preprocessing import Preprocess
-from ablate.training.trainer import evaluate, train
+from ablate.training.evaluation import evaluate
+from ablate.training.trainer import train
 
 PLAIN = Preprocess((8, 8), None, "bilinear", 1 / 255, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

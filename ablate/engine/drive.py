@@ -34,8 +34,8 @@ from ablate.runs.run import Run
 from ablate.runs.state import how_to_go_on
 from ablate.tracking.destination import Destination
 from ablate.tracking.follower import tracked
-from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
+from ablate.training.run_trial import worker_steps
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _run_trials(
         driver.watch,
         stop=lambda: driver.stopped,
         steps=partial(
-            trial_runner.worker_steps,
+            worker_steps,
             dataset=planned.dataset,
             table=table,
             files=files,

@@ -19,7 +19,7 @@ from ablate.hardware import cpus
 from ablate.models import checkpoints
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import macs
-from ablate.quantization import packed_model
+from ablate.quantization.packing import pack
 from ablate.runs.record import arm
 from ablate.search.experiment_design import Design
 from ablate.search.fractional_factorial import fraction
@@ -179,7 +179,7 @@ def _measured(plan: Plan, spec: TrialSpec, seconds: float) -> dict[str, Any]:
     model, preprocess = trial.build(spec, plan.dataset.classes), trial.preprocess_of(spec.model, plan.dataset)
     counted = macs.count(model, preprocess.size)
     with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
+        size_bytes = pack(model, folder, preprocess=preprocess)
     return {
         "anchor": _name(plan, spec),
         "size_bytes": size_bytes,

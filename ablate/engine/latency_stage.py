@@ -22,8 +22,8 @@ from ablate.models import checkpoints, loading, locating
 from ablate.profiling import latency
 from ablate.profiling.latency_table import LatencyTable
 from ablate.profiling.part_latencies import layer_table
-from ablate.quantization import packed_model
 from ablate.quantization.fused_model import fuse_
+from ablate.quantization.packed_loading import load_preprocess
 from ablate.runs.run import Run
 from ablate.training.trial import load_packed_trial
 
@@ -131,7 +131,7 @@ def _measure_packed(
         for file, content in packed.items():
             (Path(folder) / file).write_bytes(content)
         model = load_packed_trial(folder, name, classes)
-        size = packed_model.load_preprocess(folder).size
+        size = load_preprocess(folder).size
         exact = latency.measure(model, size)
         return latency.measure(model, size) if _fused(model) else exact, exact
 

@@ -15,7 +15,7 @@ from ablate.models.locating import first_line
 from ablate.paths import local_path
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.packed_files import packed_folder
-from ablate.quantization.packed_model import load_packed, load_preprocess
+from ablate.quantization.packed_loading import load_packed, load_preprocess
 
 MANY = 200  # images, from which on compiling a model for seconds saves time
 

@@ -13,7 +13,7 @@ from ablate.models.preprocessing import Preprocess
 from ablate.paths import local_path
 from ablate.quantization.attention import attention_bits
 from ablate.quantization.bitlinear import BitLinear
-from ablate.quantization.packed_model import check_target, pack
+from ablate.quantization.packing import check_target, pack
 from ablate.quantization.quantize import quantize_
 from ablate.quantization.wrappers import unwrapped
 from ablate.training.progressive import Ramp

@@ -26,7 +26,7 @@ from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.packed_files import read_intact
 from ablate.quantization.packed_header import FIELD, FORMAT, METHOD, Dtype, Images, Stored, preprocess_of
 from ablate.quantization.packed_layout import layout
-from ablate.quantization.packed_model import set_saving_
+from ablate.quantization.packing import set_saving_
 from ablate.quantization.quantize import quantize_
 from ablate.quantization.recorded import own_names
 from ablate.quantization.static_scales import StaticScale

@@ -15,8 +15,9 @@ from ablate.models.skeletons import from_config
 from ablate.profiling.latency import check_timing, measure
 from ablate.profiling.memory import memory_bytes
 from ablate.profiling.peers import peers
-from ablate.quantization import packed_files, packed_model
+from ablate.quantization import packed_files
 from ablate.quantization.fused_model import fuse_
+from ablate.quantization.packed_loading import load_packed, load_preprocess
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def bench(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if with_peers and device.type == "cuda":
         raise BadInput("peers are measured on a CPU, but torch has found a GPU; set CUDA_VISIBLE_DEVICES=''")
-    size, twin = packed_model.load_preprocess(directory).size, _twin(directory, device)
+    size, twin = load_preprocess(directory).size, _twin(directory, device)
     models, disk = _models(directory, twin, compiled), _disk_bytes(directory)
     sizes = {name: disk if "packed" in name else memory_bytes(model) for name, model in models.items()}
     others = _peers(directory, twin, size) if with_peers else {}
@@ -77,7 +78,7 @@ def bench(
 def _models(directory: Path, twin: nn.Module, compiled: bool) -> dict[str, nn.Module]:
     """The packed model and its twin, each in float32 and in bfloat16, and compiled or fused on top."""
     device = next(twin.parameters()).device
-    packed = packed_model.load_packed(directory).to(device)
+    packed = load_packed(directory).to(device)
     models: dict[str, nn.Module] = {
         "packed": packed,
         "packed, bfloat16": copy.deepcopy(packed).bfloat16(),
@@ -89,7 +90,7 @@ def _models(directory: Path, twin: nn.Module, compiled: bool) -> dict[str, nn.Mo
         for name, model in models.items():
             if name.endswith("compiled"):
                 model.compile(dynamic=False, options={"freezing": True})  # the weights are constants
-    fused = packed_model.load_packed(directory)
+    fused = load_packed(directory)
     if device.type == "cpu" and fuse_(fused, always=True):
         models["packed, fused"] = fused
     return models
@@ -107,7 +108,7 @@ def _peers(directory: Path, twin: nn.Module, size: tuple[int, int]) -> dict[str,
 
 def _twin(directory: str | Path, device: torch.device) -> nn.Module:
     """A model of the packed one's architecture, in float32 and evaluation mode, its weights random."""
-    header, tensors = packed_model.read(directory)
+    header, tensors = packed_files.read(directory)
     if header.model is None:
         rule = f"{directory} holds a model that transformers has no class for"
         raise BadInput(f"{rule}, so it has no twin to compare with")

@@ -11,7 +11,8 @@ from ablate.models.preprocessing import Preprocess
 from ablate.profiling.latency_table import LatencyTable
 from ablate.profiling.macs import Macs, bitops
 from ablate.profiling.macs import macs as count_macs
-from ablate.quantization import packed_model, quantize
+from ablate.quantization import quantize
+from ablate.quantization.packed_size import packed_bytes
 
 # an effective trial -> the costs in its record that are known before it is trained
 Count = Callable[[TrialSpec], Mapping[str, float]]
@@ -40,7 +41,7 @@ class Counter:
             patterns.update(dict.fromkeys(self.groups[group], layer))
         precisions = quantize.resolved(self.model, patterns)
         bits = spec.recipe.attention_bits
-        size = packed_model.packed_bytes(self.model, precisions, preprocess=self.preprocess, attention=bits)
+        size = packed_bytes(self.model, precisions, preprocess=self.preprocess, attention=bits)
         costs: dict[str, float] = {
             "size_bytes": size,
             "bitops": bitops(self.macs, precisions, bits),

@@ -17,7 +17,7 @@ from ablate.paths import local_path
 from ablate.quantization.attention import attention, integer_product
 from ablate.quantization.integer_linear import IntegerLinear
 from ablate.quantization.packed_files import read
-from ablate.quantization.packed_model import load_packed, load_preprocess
+from ablate.quantization.packed_loading import load_packed, load_preprocess
 
 
 def to_onnx(directory: str | Path, path: str | Path) -> None:

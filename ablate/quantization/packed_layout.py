@@ -1,32 +1,20 @@
-"""Which tensors a packed model is stored as, and the size of their file, both known from shapes alone."""
+"""Which layers of a model can be packed, and which tensors it is then stored as."""
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ablate.config.precisions import PER_BYTE, TABLE
 from ablate.config.trial_spec import LayerSpec
+from ablate.errors import BadInput
+from ablate.models.patch_embedding import patch_convolutions
 from ablate.models.renamed_modules import current_names
+from ablate.models.unquantizable import inside_fused
 from ablate.quantization.packed_header import Header
 
 TensorLayout = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # by name, dtype and shape
-
-DTYPES = {  # safetensors' names, in the order in which it stores them
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
 
 STATIC = ("static.gamma", "static.offset", "static.gain")
 # Of a quantized layer: they are stored as the scales that they make.
@@ -95,19 +83,50 @@ def renamed(
     return header.model_copy(update={"layers": layers}), {tensor(key): tensors[key] for key in tensors}
 
 
-def file_bytes(tensors: TensorLayout) -> int:
-    """Count the bytes of a safetensors file: the length of its header, the header, the tensors.
+def packable_layers(model: nn.Module, header: Header) -> dict[str, Any]:
+    """Find the layers of a model that can be packed.
 
     Args:
-        tensors: By name, their dtypes and shapes.
+        model: In full precision.
+        header: As it was packed.
 
     Returns:
-        The size of the file that safetensors' `save` makes of such tensors.
+        By name, linear layers and patch embeddings.
+
+    Raises:
+        BadInput: A layer of the header is none of them.
     """
-    order, offset, entries = [*DTYPES], 0, {}
-    for name, (kind, shape) in sorted(tensors.items(), key=lambda item: (order.index(item[1][0]), item[0])):
-        end = offset + kind.itemsize * math.prod(shape)
-        entries[name] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    header = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + -(-header // 8) * 8 + offset  # the header is filled up with spaces
+    # Earlier versions quantized layers that this one leaves full; they load as well.
+    fused = inside_fused(model)
+    modules = model.named_modules(remove_duplicate=False)
+    linear: dict[str, Any] = {name: each for name, each in modules if isinstance(each, nn.Linear)}
+    linear = {name: each for name, each in linear.items() if name not in fused} | patch_convolutions(model)
+    for name, spec in header.layers.items():
+        if name not in linear or spec.weights == "full":
+            rule = "packed layers must be linear layers of the model"
+            raise BadInput(f"{rule}, but {name[:80]!r} is none")
+    return linear
+
+
+def check_tensors(tensors: dict[str, Tensor], model: nn.Module, header: Header) -> None:
+    """Check that stored tensors are those of a model.
+
+    Args:
+        tensors: As they were packed.
+        model: In full precision.
+        header: As it was packed.
+
+    Raises:
+        BadInput: A name, shape or dtype differs; the message has the first.
+    """
+    expected = layout(model, header.layers, header.dtype)
+    given = {key: (value.dtype, tuple(value.shape)) for key, value in tensors.items()}
+    for key in sorted(expected.keys() | given.keys()):
+        wanted, got = expected.get(key, "absent"), given.get(key, "none")
+        if expected.get(key) != given.get(key):
+            raise BadInput(f"tensor {key[:80]!r} must be {wanted}, but got {got}")
+
+
+def unfused_names(header: Header, tensors: Iterable[str]) -> list[str]:
+    """List names inside the attention that was unfused when a model was packed."""
+    return [*header.layers, *(key for key in tensors if ".q_proj." in key or ".qkv." in key)]

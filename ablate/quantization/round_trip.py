@@ -12,7 +12,8 @@ from ablate.errors import BadInput, write_error
 from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits, sharing_copy
 from ablate.models.preprocessing import Preprocess
-from ablate.quantization.packed_model import load_packed, pack
+from ablate.quantization.packed_loading import load_packed
+from ablate.quantization.packing import pack
 from ablate.quantization.quantize import quantize_
 
 ROUNDING = 1e-3  # of the largest logit

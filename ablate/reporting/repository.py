@@ -9,7 +9,8 @@ from ablate.files import new_folder
 from ablate.paths import local_path
 from ablate.quantization.packed_files import files, holds_packed, read
 from ablate.quantization.packed_header import preprocess_of
-from ablate.quantization.packed_model import load_packed, pack
+from ablate.quantization.packed_loading import load_packed
+from ablate.quantization.packing import pack
 from ablate.reporting.figures import draw
 from ablate.reporting.model_card import model_card
 from ablate.runs.run import load_run

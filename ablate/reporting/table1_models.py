@@ -18,7 +18,9 @@ from ablate.models import checkpoints, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
 from ablate.profiling import latency
 from ablate.profiling.macs import Cost
-from ablate.quantization import packed_model, quantize
+from ablate.quantization import quantize
+from ablate.quantization.packed_loading import load_packed
+from ablate.quantization.packing import pack
 from ablate.reporting.table1_cells import QUANTITIES, Cell, Row
 
 CLASSES = [str(i) for i in range(10)]
@@ -89,9 +91,9 @@ def measure(
     """
     cells = {}
     with tempfile.TemporaryDirectory() as folder:
-        size_bytes = packed_model.pack(model, folder, preprocess=preprocess)
+        size_bytes = pack(model, folder, preprocess=preprocess)
         if seconds:
-            model = packed_model.load_packed(folder, skeleton=model).to(hardware.device())
+            model = load_packed(folder, skeleton=model).to(hardware.device())
             for name, wait in {"latency": True, "returned": False}.items():
                 if wait or hardware.device().type == "cuda":
                     timing = latency.measure(model, preprocess.size, batch, seconds=seconds, wait=wait)

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional
 
 from ablate.data.datasets import Split
 from ablate.models.preprocessing import Preprocess
-from ablate.training.trainer import evaluate
+from ablate.training.evaluation import evaluate
 
 
 def _bytes(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from ablate.runs.ledger import trial_of
 from ablate.runs.record import Record
 from ablate.runs.state import progress_of
-from ablate.training.trial_runner import run_trial
+from ablate.training.run_trial import run_trial
 
 # Fields of a record that an equal run repeats. What is measured, such as energy_mj, it does not.
 FIELDS = (

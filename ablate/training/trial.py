@@ -13,7 +13,8 @@ from ablate.errors import BadInput, unknown
 from ablate.hardware import device, device_name
 from ablate.models import checkpoints, digests, layer_groups, loading
 from ablate.models.preprocessing import Preprocess
-from ablate.quantization import packed_model, quantize
+from ablate.quantization import quantize
+from ablate.quantization.packed_loading import load_packed
 from ablate.training.external_teacher import check_teacher, load_teacher
 from ablate.training.initialisation import initialise
 from ablate.training.loss import distills
@@ -129,9 +130,9 @@ def load_packed_trial(folder: str, name: str, classes: list[str]) -> torch.nn.Mo
         The model that `load_packed` gives.
     """
     try:
-        model = packed_model.load_packed(folder)
+        model = load_packed(folder)
     except BadInput:  # only the checkpoint can build this model
-        model = packed_model.load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
+        model = load_packed(folder, skeleton=checkpoints.load(name, classes).eval())
     return model.to(device())
 
 

@@ -1,189 +1,38 @@
-"""Runs one trial: TrialSpec -> record, with the predictions and the packed model that belong to it."""
+"""The stages of one trial, from its spec to its record, its predictions and its packed model."""
 
 import logging
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from numpy.typing import NDArray
 
 from ablate.analysis.calibration import calibration_error
-from ablate.config.own_objectives import compute, load_objective
 from ablate.config.trial_spec import TrialSpec
-from ablate.data import datasets, flips
-from ablate.errors import AblateError, BadInput
+from ablate.data import datasets
 from ablate.hardware import device, device_name
-from ablate.models import layer_groups, locating
-from ablate.plugins import is_plugin
+from ablate.models import layer_groups
 from ablate.profiling import macs
-from ablate.profiling.energy import energy_counter, energy_mj
 from ablate.profiling.latency_table import LatencyTable
-from ablate.profiling.memory import peak_memory_bytes
-from ablate.quantization import packed_model
 from ablate.quantization.bitlinear import BitLinear
 from ablate.quantization.image_by_image import shares_scales
+from ablate.quantization.packed_size import packed_bytes
+from ablate.quantization.packing import pack
 from ablate.runs.record import CurveRow, Record, blank_record
 from ablate.training.corruptions import robust_accuracy
+from ablate.training.evaluation import SHARING, Epoch, evaluate, shares_batch
 from ablate.training.optim import length, shared_steps
+from ablate.training.outcome import Outcome, compute_own, measure_inference
 from ablate.training.plateaus import Plateaus
 from ablate.training.stopwatch import Stopwatch
-from ablate.training.trainer import SHARING, Epoch, evaluate, shares_batch, train
-from ablate.training.trial import (
-    build,
-    load_data,
-    load_packed_trial,
-    prepare,
-    preprocess_of,
-    resolved,
-    trial_id,
-)
+from ablate.training.trainer import train
+from ablate.training.trial import build, prepare, preprocess_of
 
 log = logging.getLogger(__name__)
 # Fields of a record that grow during training; `rungs` only with early stopping.
 CURVES: tuple[Literal["curve"], Literal["rungs"]] = ("curve", "rungs")
-
-
-@dataclass
-class Outcome:
-    """A record and the files that belong to it.
-
-    Attributes:
-        record: The trial's record.
-        predictions: "validation_logits" and "test_logits" (N, classes), "validation_labels" and "test_labels"
-            (N,). The test images are those that the trial's spec names, in their order.
-        weights: The packed model, by file name.
-    """
-
-    record: Record
-    predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
-    weights: dict[str, bytes] = field(default_factory=dict)
-
-
-def run_trial(
-    spec: TrialSpec,
-    dataset: datasets.Dataset | None = None,
-    rungs: Sequence[int] = (),
-    objectives: Sequence[str] = (),
-) -> Record:
-    """Train and measure one point of a search space in this process.
-
-    Args:
-        spec: The trial.
-        dataset: Its data, where that is loaded already.
-        rungs: As in `trial_steps`.
-        objectives: As in `trial_steps`.
-
-    Returns:
-        The record. Where training fails its status is "failed".
-
-    Raises:
-        BadInput: The model, the dataset or a layer group is unknown.
-    """
-    dataset = dataset or load_data(spec.data, spec.model)
-    if notice := flips.notice([spec.recipe.augment], dataset.mirrored):
-        log.warning(notice)
-    spec = resolved(spec, dataset)
-    steps = trial_steps(spec, trial_id(spec, dataset), dataset, rungs=rungs, objectives=objectives)
-    with torch.random.fork_rng(range(torch.cuda.device_count())):  # the caller's random state is restored
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value.record
-
-
-def worker_steps(
-    spec: TrialSpec,
-    name: str,
-    state: dict[str, Any] | None,
-    *,
-    threads: int,
-    files: Mapping[str, dict[str, bytes]],
-    rungs: Sequence[int] = (),
-    objectives: Sequence[str] = (),
-    **options: Any,
-) -> Generator[Epoch, None, Outcome]:
-    """`trial_steps` in a worker process, which runs many trials, maybe without the models' folders.
-
-    Args:
-        spec: The trial. One that is tested confirms another, and so has no rungs.
-        name: Its id.
-        state: As in `trial_steps`.
-        threads: Of torch, for the whole process.
-        files: Of the model and of external teachers, by name (`locating.files`).
-        rungs: As in `trial_steps`.
-        objectives: As in `trial_steps`.
-        options: The other arguments of `trial_steps`.
-
-    Returns:
-        The generator of `trial_steps`.
-    """
-    torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    for objective in filter(is_plugin, objectives):
-        load_objective(objective)  # a node that lacks it says so before it trains
-    for model, content in files.items():
-        locating.provide(model, content)
-    rungs = () if spec.test else rungs
-    return trial_steps(
-        spec, name, state=state, rungs=rungs, objectives=objectives, share_plateaus=True, **options
-    )
-
-
-def trial_steps(
-    spec: TrialSpec,
-    name: str,
-    dataset: datasets.Dataset,
-    table: LatencyTable | None = None,
-    state: dict[str, Any] | None = None,
-    rungs: Sequence[int] = (),
-    objectives: Sequence[str] = (),
-    share_plateaus: bool = False,
-) -> Generator[Epoch, None, Outcome]:
-    """Run a trial epoch by epoch, so that the caller can report, prune and store states in between.
-
-    Args:
-        spec: The trial, resolved.
-        name: Its id.
-        dataset: Its data.
-        table: Latencies of layers; the record's latency_ms is their sum.
-        state: Of an epoch that this generator yielded, in any process: the trial continues after that epoch.
-        rungs: Divisors, from large to small. For each the model is first trained on 1/divisor of the images,
-            from the same start and by the same recipe. The record's `rungs` holds these curves; of its other
-            fields only train_seconds depends on them.
-        objectives: Those of the study. Users' own, robust_accuracy, peak_memory_bytes and energy_mj are only
-            computed where they are among them.
-        share_plateaus: Whether a trial with schedule="wsd" goes on from the plateau of a shorter one that is
-            otherwise equal, and keeps its own. Its outcome is the same.
-
-    Yields:
-        Each validated epoch, with its state and the record so far.
-
-    Returns:
-        The record and its files. train_seconds is the time until the last evaluation, the teacher's forward
-        passes included; the training of a teacher or a checkpoint, which trials share, is not.
-
-    Raises:
-        BadInput: A layer group is unknown, or the recipe does not suit the model.
-    """
-    runner = TrialRunner(spec, name, dataset, rungs)
-    try:
-        runner.setup(table)
-        runner.restore(state)
-        if share_plateaus and not rungs:
-            runner.share_plateaus()
-        for divisor in runner.divisors:
-            yield from runner.run_rung(divisor)
-        runner.finish(objectives)
-    except BadInput:
-        raise
-    except Exception as error:  # whatever fails, a failed trial has a record
-        runner.fail(error)
-    return runner.outcome
 
 
 class TrialRunner:
@@ -226,7 +75,7 @@ class TrialRunner:
         self.record.update(cast(Record, asdict(macs.count(self.model, self.preprocess.size))))
         if table:
             self.record["latency_ms"] = table.sum(specs)
-        self.size_bytes = packed_model.packed_bytes(self.model, specs, preprocess=self.preprocess)
+        self.size_bytes = packed_bytes(self.model, specs, preprocess=self.preprocess)
         self.model.to(device())
         self.record["steps"], self.record["epochs"] = length(self.spec.recipe, self.images)
 
@@ -288,27 +137,12 @@ class TrialRunner:
             self.record.update({"test_accuracy": tested.accuracy, "test_loss": tested.loss})
             self.outcome.predictions.update({"test_logits": tested.logits, "test_labels": test.labels})
         with tempfile.TemporaryDirectory() as folder:
-            self.record["size_bytes"] = packed_model.pack(self.model, folder, preprocess=self.preprocess)
+            self.record["size_bytes"] = pack(self.model, folder, preprocess=self.preprocess)
             self.outcome.weights = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-            self._measure_inference(folder, objectives)
-        record: Record = {**self.record, "status": "complete"}
-        values = {name: _computed(name, record) for name in objectives if is_plugin(name)}
-        self.record.update(cast(Record, values))
+            size, classes = self.preprocess.size, self.dataset.classes
+            measure_inference(self.record, folder, self.spec.model, classes, size, objectives)
+        compute_own(self.record, objectives)
         self.record["status"] = "complete"
-
-    def _measure_inference(self, folder: str, objectives: Sequence[str]) -> None:
-        """Record what inference with the packed model costs, as far as that is an objective."""
-        if not {"peak_memory_bytes", "energy_mj"} & {*objectives}:
-            return
-        packed, size = load_packed_trial(folder, self.spec.model, self.dataset.classes), self.preprocess.size
-        if "peak_memory_bytes" in objectives:
-            self.record["peak_memory_bytes"] = peak_memory_bytes(packed, size)
-        if "energy_mj" in objectives:
-            try:
-                counter = energy_counter(device().type == "cuda")
-                self.record["energy_mj"] = energy_mj(packed, size, counter)
-            except BadInput as error:  # it fails the trial, not the study
-                raise AblateError(str(error)) from None
 
     def fail(self, error: Exception) -> None:
         """Record why the trial failed, in a line."""
@@ -337,14 +171,6 @@ class TrialRunner:
         state = {**epoch.state, **progress, "seconds": seconds, "one_in": divisor}
         so_far = {**self.record, **progress, "size_bytes": self.size_bytes, "train_seconds": seconds}
         return replace(epoch, state=state, record=cast(Record, so_far))
-
-
-def _computed(objective: str, record: Record) -> float:
-    """The value of a user's own objective. What is wrong with it fails the trial, not the study."""
-    try:
-        return compute(objective, record)
-    except BadInput as error:
-        raise AblateError(str(error)) from None
 
 
 def subset_divisor(state: dict[str, Any]) -> int:

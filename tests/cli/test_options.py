@@ -12,7 +12,7 @@ from commands import run_ablate
 
 from ablate.cli import main
 from ablate.cli.options import RayOptions, SubjectOptions, expand_options
-from ablate.cli.study_commands import SearchOptions
+from ablate.cli.study_options import SearchOptions
 from ablate.config.study_spec import StudySpec
 from ablate.execution.ray_cluster import Resources
 from ablate.paths import local_path

@@ -18,8 +18,8 @@ from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import loading
 from ablate.models.preprocessing import Preprocess
+from ablate.training.run_trial import trial_steps
 from ablate.training.trial import load_data, preprocess_of, trial_id
-from ablate.training.trial_runner import trial_steps
 
 PHOTOS = [(90, 41), (33, 120), (50, 50), (64, 48), (20, 27), (47, 81)]  # (width, height)
 PROCESSORS = {

@@ -15,7 +15,7 @@ from ablate.data.image_size import Fit
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import checkpoints, loading
-from ablate.quantization.packed_model import pack
+from ablate.quantization.packing import pack
 
 ODD = odd_images()
 READ = [odd for odd in ODD if not isinstance(odd.shown, str)]

@@ -15,7 +15,7 @@ from ablate.execution import ray_cluster
 from ablate.execution.ray_cluster import Resources
 from ablate.execution.tune_runner import distribute
 from ablate.runs.record import blank_record
-from ablate.training.trial_runner import worker_steps
+from ablate.training.run_trial import worker_steps
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from hub_server import Hub
 from PIL import Image
 
 from ablate import load_packed, pack
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from ablate import BitLinear, LayerSpec, load_packed
 from ablate.errors import BadInput
 from ablate.integrations.trainer import QuantizeCallback
 from ablate.models import checkpoints, loading
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PRECISIONS = {"vit.layers.*": LayerSpec(weights="binary", beta="learned", norm="unnormalised")}

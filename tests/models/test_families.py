@@ -21,7 +21,7 @@ from ablate.models.unfusing import unfused
 from ablate.profiling.macs import count
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.round_trip import check_round_trip
-from ablate.training.trainer import evaluate
+from ablate.training.evaluation import evaluate
 
 
 @pytest.mark.long

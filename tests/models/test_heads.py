@@ -28,7 +28,7 @@ from saved_models import (
 from ablate.config.trial_spec import Recipe, TrialSpec
 from ablate.models import checkpoints, digests
 from ablate.models.checkpoints import LoadReport, load_with_report
-from ablate.training.trial_runner import run_trial
+from ablate.training.run_trial import run_trial
 
 
 @pytest.fixture(scope="module")

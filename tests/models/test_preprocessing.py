@@ -13,7 +13,8 @@ from transformers import AutoImageProcessor
 from ablate.config.trial_spec import TrialSpec
 from ablate.errors import BadInput
 from ablate.models import checkpoints, digests, loading, locating
-from ablate.quantization.packed_model import load_preprocess, pack
+from ablate.quantization.packed_loading import load_preprocess
+from ablate.quantization.packing import pack
 from ablate.training.trial import trial_id
 
 EDGE, SQUARE, ODD = {"shortest_edge": 32}, {"height": 32, "width": 32}, {"height": 29, "width": 24}

@@ -16,7 +16,7 @@ from ablate.models import checkpoints, digests, loading, timm_models
 from ablate.models.layer_groups import groups
 from ablate.models.skeletons import from_config
 from ablate.profiling.macs import count
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 
 timm = pytest.importorskip("timm")
 TINY = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48}

@@ -15,7 +15,7 @@ from ablate.models.layer_groups import groups, linear_layers
 from ablate.models.unfused_attention import UnfusedAttention
 from ablate.models.unfusing import is_fused, unfuse_, unfused
 from ablate.profiling.macs import count
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 
 TERNARY = LayerSpec(weights="ternary")
 MODELS = ("torchvision's ViT", "torchvision's Swin", "torchvision's Swin V2")

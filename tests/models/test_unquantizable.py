@@ -13,7 +13,7 @@ from ablate.models.layer_groups import groups, linear_layers
 from ablate.models.unquantizable import unquantizable
 from ablate.profiling.macs import count
 from ablate.quantization.integer_linear import as_integers
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 
 BINARY = LayerSpec(weights="binary")
 

@@ -30,7 +30,7 @@ from ablate.profiling.macs import bitops, count, macs
 from ablate.quantization.attention import attention, attention_bits, quantized_product
 from ablate.quantization.fused_blocks import FusedBlock
 from ablate.quantization.onnx_export import to_onnx
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 from ablate.training.trial import build as build_trial
 from ablate.training.trial import teacher_spec, trial_id
 

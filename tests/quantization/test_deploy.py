@@ -29,7 +29,7 @@ from ablate.profiling.latency import measure
 from ablate.profiling.latency_table import BlockLatency, LatencyTable
 from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.fused_model import fuse_
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 
 def command(capsys, monkeypatch, *arguments):

@@ -17,7 +17,7 @@ from ablate.errors import BadInput
 from ablate.integrations.transformers import AblateConfig
 from ablate.models import loading
 from ablate.quantization.integer_linear import IntegerLinear
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 Auto = transformers.AutoModelForImageClassification
 

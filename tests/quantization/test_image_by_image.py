@@ -16,7 +16,7 @@ from ablate.models.layer_groups import linear_layers
 from ablate.models.loading import logits
 from ablate.quantization.onnx_export import to_onnx
 from ablate.runs.ledger import append, read
-from ablate.training import trainer
+from ablate.training import evaluation
 
 TENSOR = LayerSpec(weights="int8", activation_bits=4, activation_scale="tensor", signed=False)
 
@@ -105,12 +105,12 @@ def test_packed_and_evaluated_at_any_size_and_recorded(tiny_vit, tmp_path, monke
     )
     accuracies = []
     for n in (3, 50):
-        monkeypatch.setitem(trainer.AT_ONCE, "cpu", n)
+        monkeypatch.setitem(evaluation.AT_ONCE, "cpu", n)
         record = run_trial(spec)
         accuracies.append((record["accuracy"], record["loss"]))
     assert accuracies[0] == pytest.approx(accuracies[1]) and record["evaluation_batch"] == 1
     shared = {"block0.fc1": TENSOR.model_copy(update={"activation_scale": "batch"})}
-    assert run_trial(spec.model_copy(update={"layers": shared}))["evaluation_batch"] == trainer.SHARING
+    assert run_trial(spec.model_copy(update={"layers": shared}))["evaluation_batch"] == evaluation.SHARING
     model, preprocess = checkpoints.load(str(tiny_vit), datasets.CIFAR10), loading.preprocess(str(tiny_vit))
     quantize_(model, {"vit.layers.*": TENSOR})
     pack(model, tmp_path, preprocess=preprocess)

@@ -15,7 +15,7 @@ from ablate import BitLinear, LayerSpec, load_packed, pack, quantize_, recorded_
 from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.quantization.integer_linear import as_integers
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 from ablate.quantization.quantizers import quantize_weights
 from ablate.quantization.recorded import record_of
 

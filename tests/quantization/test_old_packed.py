@@ -11,7 +11,7 @@ from ablate import load_packed, pack
 from ablate.models import loading
 from ablate.quantization.packed_files import files, read
 from ablate.quantization.packed_header import sha256
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 
 @pytest.fixture

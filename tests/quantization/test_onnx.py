@@ -16,7 +16,7 @@ from ablate.models import checkpoints, loading
 from ablate.quantization import openvino_export
 from ablate.quantization.onnx_constants import pack_constants
 from ablate.quantization.onnx_export import to_onnx
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 LAYERS = {  # four layers of attention in a block, and two of its MLP
     "vit.layers.0.attention*": LayerSpec(weights="ternary", beta_per="channel", activation_scale="static"),

@@ -16,7 +16,7 @@ from ablate.data import datasets
 from ablate.engine.predict import predict
 from ablate.errors import BadInput
 from ablate.models import checkpoints, loading
-from ablate.quantization.packed_model import load_preprocess
+from ablate.quantization.packed_loading import load_preprocess
 
 WEIGHTS = ("binary", "ternary", "int4", "int8")
 

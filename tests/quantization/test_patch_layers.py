@@ -24,7 +24,7 @@ from ablate.profiling.macs import bitops, count, macs
 from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.integer_linear import as_integers
 from ablate.quantization.onnx_export import to_onnx
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 from ablate.quantization.patch_layers import BitPatchEmbedding
 
 TERNARY = LayerSpec(weights="ternary")

@@ -14,7 +14,7 @@ from ablate.errors import BadInput
 from ablate.models.loading import logits
 from ablate.profiling import macs
 from ablate.quantization.integer_linear import as_integers
-from ablate.quantization.packed_model import packed_bytes
+from ablate.quantization.packed_size import packed_bytes
 
 BITS_AND_SIGNS = [(bits, signed) for bits in range(1, 9) for signed in (True, False) if signed or bits > 1]
 

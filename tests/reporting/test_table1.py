@@ -30,8 +30,8 @@ from ablate.runs.lines import encode
 from ablate.runs.run import create_run
 from ablate.runs.writer import Writer
 from ablate.search.experiment_design import Design
+from ablate.training.run_trial import trial_steps
 from ablate.training.trial import trial_id
-from ablate.training.trial_runner import trial_steps
 
 
 def command(capsys, *arguments):

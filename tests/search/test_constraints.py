@@ -23,7 +23,7 @@ from ablate.execution.ray_cluster import Resources
 from ablate.models import checkpoints, layer_groups, loading
 from ablate.profiling import macs
 from ablate.profiling.cost_model import Counter
-from ablate.quantization import packed_model
+from ablate.quantization.packing import pack
 from ablate.runs import ledger
 from ablate.runs.record import blank_record
 from ablate.search.searcher import Search
@@ -77,9 +77,7 @@ def test_what_is_counted_beforehand_is_what_the_record_says(tmp_path, tiny_vit):
             }
             spec = effective(TrialSpec(model=name, layers=chosen if i else {}))
             built = trial.build(spec, classes)
-            assert count(spec)["size_bytes"] == packed_model.pack(
-                built, tmp_path / str(i), preprocess=preprocess
-            )
+            assert count(spec)["size_bytes"] == pack(built, tmp_path / str(i), preprocess=preprocess)
             assert count(spec)["bitops"] == macs.count(built, preprocess.size).bitops
 
 

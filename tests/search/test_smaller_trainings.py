@@ -8,8 +8,8 @@ import pytest
 from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
-from ablate.training import trial_runner
 from ablate.training.checkpoint_store import Storage
+from ablate.training.run_trial import trial_steps, worker_steps
 
 WALL = ("train_seconds", "started_at")
 
@@ -38,7 +38,7 @@ def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_pat
     spec = TrialSpec(model=str(tiny_vit), layers=layers, fraction=0.09, recipe=recipe)
 
     def begun(rungs=(), state=None):
-        return trial_runner.trial_steps(spec, "name", dataset, state=state, rungs=rungs)
+        return trial_steps(spec, "name", dataset, state=state, rungs=rungs)
 
     def bare(outcome):
         return {key: value for key, value in outcome.record.items() if key not in (*WALL, "rungs")}
@@ -57,9 +57,7 @@ def test_smaller_trainings_before_it_change_nothing_of_a_trial(tiny_vit, tmp_pat
     assert after.record["images"] == 360
     spent = [epoch.record["train_seconds"] for epoch in begun((9, 3))]
     assert spent[0] > 0 and spent == sorted(spent) and len(spent) == 6  # counted through all its trainings
-    third = outcome_of(
-        trial_runner.trial_steps(spec.model_copy(update={"fraction": 0.03}), "third", dataset)
-    ).record
+    third = outcome_of(trial_steps(spec.model_copy(update={"fraction": 0.03}), "third", dataset)).record
     assert [row["loss"] for row in rungs[2:]] == [
         row["loss"] for row in third["curve"]
     ]  # afresh, by the whole recipe
@@ -87,7 +85,5 @@ def test_what_confirms_the_front_has_no_rungs(tiny_vit):
     for test, ends in ((True, 0), (False, 2)):
         spec = TrialSpec(model=str(tiny_vit), fraction=0.02, recipe=Recipe(epochs=1, bf16=False), test=test)
         given = {"dataset": datasets.load("cifar10-mini"), "table": None, "rungs": (9, 3)}
-        record = outcome_of(
-            trial_runner.worker_steps(spec, "name", None, threads=1, files={}, **given)
-        ).record
+        record = outcome_of(worker_steps(spec, "name", None, threads=1, files={}, **given)).record
         assert record["status"] == "complete" and len(record.get("rungs", ())) == ends

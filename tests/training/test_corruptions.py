@@ -13,8 +13,8 @@ from ablate.data import datasets
 from ablate.models.loading import preprocess
 from ablate.training.corruptions import CORRUPTIONS, _Corrupted, robust_accuracy
 from ablate.training.rerun import compare
+from ablate.training.run_trial import trial_steps
 from ablate.training.trial import resolved, trial_id
-from ablate.training.trial_runner import trial_steps
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)

@@ -17,8 +17,8 @@ from ablate.models import loading, locating
 from ablate.models.preprocessing import Preprocess
 from ablate.training.external_teacher import converted
 from ablate.training.loss import Objective
+from ablate.training.run_trial import worker_steps
 from ablate.training.trial import build, external_teacher, load_data, prepare, preprocess_of, trial_id
-from ablate.training.trial_runner import worker_steps
 
 GIVEN = Preprocess((32, 32), (32, 32), "bilinear", 1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 WANTED = dataclasses.replace(GIVEN, scale=1.0, mean=(100.0, 120.0, 90.0), std=(1.0, 2.0, 3.0), swapped=True)

@@ -6,8 +6,8 @@ from tiny_training import PLAIN, net, splits, trained
 from torch import nn
 
 from ablate.config.trial_spec import Recipe
+from ablate.training.evaluation import evaluate
 from ablate.training.optim import averaged, optimizer_of, rate, switch_weight_decay
-from ablate.training.trainer import evaluate
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -11,8 +11,8 @@ from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.training import plateaus
 from ablate.training.optim import rate, shared_steps
 from ablate.training.plateaus import Plateaus
+from ablate.training.run_trial import trial_steps
 from ablate.training.trial import load_data, resolved, trial_id
-from ablate.training.trial_runner import trial_steps
 
 WSD = {"schedule": "wsd", "warmup_views": 160, "batch_size": 16, "bf16": False, "image_views": 480}
 

@@ -12,12 +12,12 @@ from ablate import run_trial
 from ablate.config.trial_spec import LayerSpec, Recipe, TrialSpec
 from ablate.data import datasets
 from ablate.errors import BadInput, NonFinite
-from ablate.training import trial_runner
 from ablate.training.augmentation import _reflect, augment
 from ablate.training.checkpoint_store import Storage
 from ablate.training.loss import Objective
 from ablate.training.optim import length, rate
 from ablate.training.rerun import compare
+from ablate.training.run_trial import trial_steps
 from ablate.training.trainer import _batches, train
 from ablate.training.trial import resolved, trial_id
 
@@ -259,7 +259,7 @@ def test_a_kept_state_goes_on_as_if_nothing_had_happened(tiny_vit, tmp_path):
     storage = Storage.tried(str(tmp_path / "kept"))
 
     def outcome(state, stop_after=None):
-        steps = trial_runner.trial_steps(spec, "name", dataset, state=state)
+        steps = trial_steps(spec, "name", dataset, state=state)
         try:
             while True:
                 epoch = next(steps)
