@@ -21,6 +21,7 @@ from ablate.runs.locks import owner
 from ablate.runs.writer import Writer
 
 PACKAGE = Path(__file__).parent.parent
+CLOSE_SECONDS = 10  # for the writer to end what it writes
 
 
 class Resources(Spec):
@@ -235,6 +236,8 @@ def writer_for(path: Path) -> Iterator[Any]:
         yield writer
     finally:
         with suppress(Exception):  # Ray may be gone, which is no failure of the run
+            ray.get(writer.close.remote(), timeout=CLOSE_SECONDS)  # its process ends only some time later
+        with suppress(Exception):
             ray.kill(writer)
 
 

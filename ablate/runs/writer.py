@@ -39,7 +39,8 @@ class Writer:
     def write(self, record: Record, predictions: dict[str, Any], weights: dict[str, bytes]) -> None:
         """Store a trial: its files first, then its record.
 
-        A trial that has a record keeps it: a worker that was given up for dead may still write.
+        A trial that has a record keeps it: a worker that was given up for dead may still write. After `close`
+        nothing is stored.
 
         Args:
             record: The record.
@@ -50,7 +51,7 @@ class Writer:
             OSError: The folder cannot be written.
         """
         name = record["trial_id"]
-        if name in self._written:
+        if name in self._written or self._lock.closed:
             return
         try:
             self._write(name, record, predictions, weights)
@@ -72,6 +73,10 @@ class Writer:
         self._progress.pop(name, None)
         self._written.add(name)
         self._untaken[name] = record
+
+    def close(self) -> None:
+        """Give up the run, so that another driver can have it at once."""
+        self._lock.close()
 
     def note(self, record: Record) -> None:
         """Remember the record so far of a running trial, in case it is pruned."""

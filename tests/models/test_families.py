@@ -83,7 +83,7 @@ def test_a_front_is_timed(tmp_path):
     quantize_(model, {"*encoder*": LayerSpec(weights="binary")})
     pack(model, tmp_path / "packed", preprocess=loading.preprocess(name))
     files = {file.name: file.read_bytes() for file in (tmp_path / "packed").iterdir()}
-    assert _measure_packed(files, name, classes, {}).median_ms > 0
+    assert all(timing.median_ms > 0 for timing in _measure_packed(files, name, classes, {}))
 
 
 def test_what_would_not_come_back_from_its_file_is_found_before_a_study():

@@ -14,7 +14,7 @@ from commands import run_ablate
 from PIL import Image
 
 from ablate import LayerSpec, load_packed, load_run, pack, quantize_, run_study
-from ablate.cli import main
+from ablate.cli import main, result_tables
 from ablate.config.study_spec import load_study
 from ablate.data import datasets
 from ablate.engine.resume import resume_study
@@ -30,6 +30,7 @@ from ablate.profiling.latency_table import BlockLatency, LatencyTable
 from ablate.profiling.part_latencies import layer_table
 from ablate.quantization.fused_model import fuse_
 from ablate.quantization.packed_loading import load_preprocess
+from ablate.reporting.findings import findings
 
 
 def command(capsys, monkeypatch, *arguments):
@@ -238,10 +239,14 @@ def test_latency_as_an_objective(tiny_study, tmp_path):
     assert (measured["latency_ms_summed"] == front["latency_ms"]).all() and (
         measured["latency_ms_measured"] > 0
     ).all()
+    assert len(result_tables.latencies(run.path / "tables" / "latency.csv").columns) == 4
+    assert any("times what the front's models take" in note for note in findings(run)["front"].notes)
     shutil.rmtree(run.path / "weights")  # study.toml and ledger.jsonl alone are enough to go on
     shutil.rmtree(run.path / "tables")
     resumed, _ = resume_study(run.path, trials=5, resources=Resources(concurrency=1))
     assert len(resumed.records) == 5 and resumed.state["status"] == "finished"
+    (run.path / "tables" / "latency.csv").unlink()
+    assert not any("take as a whole" in note for note in findings(run)["front"].notes)
 
 
 def test_a_trial_that_is_not_on_the_front_has_no_weights(finished):

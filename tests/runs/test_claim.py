@@ -21,6 +21,7 @@ from ablate.runs import claim, locks
 from ablate.runs.claim import claimed, reclaimed
 from ablate.runs.locks import hold, owner
 from ablate.runs.run import create_run
+from ablate.runs.writer import Writer
 
 STUDY = StudySpec(question="?", space="layers_bits")
 TWO = Path(__file__).parents[2] / "benchmarks" / "two_at_once.py"
@@ -278,3 +279,17 @@ def test_a_folder_that_is_not_in_utf8_is_refused(tmp_path):
     with pytest.raises(BadInput, match="must be a path in UTF-8"), claimed(f"{tmp_path}/a\udcff", ""):
         pass
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_writer_gives_up_the_run_before_its_process_ends(tmp_path):
+    run = create_run(tmp_path / "run", STUDY, {})
+    first = Writer(run.path)
+    assert owner(run.path, "writer").pid == os.getpid() and run.alive
+    first.close()
+    assert owner(run.path, "writer") is None and not run.alive
+    first.write(
+        {"trial_id": "0000"}, {}, {}
+    )  # of a worker that was given up for dead: it has no lock any more
+    second = Writer(run.path)
+    assert not second.has("0000")
+    second.close()
