@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from ablate.config.precisions import Weights
 from ablate.config.trial_spec import LayerSpec
-from ablate.quantization.fused_products import precision_fits
 
 FULL = LayerSpec()
 
@@ -45,6 +44,10 @@ class LatencyTable:
     def restore(cls, plain: dict[str, Any]) -> Self:
         """Return the table that was dumped."""
         rows = {name: {LayerSpec(**spec): ms for spec, ms in row} for name, row in plain["layers"].items()}
+        if "blocks" not in plain:  # of a version that took activations of 1 bit for those of 8
+            for row in rows.values():
+                signed = {spec: ms for spec, ms in row.items() if spec.signed and spec.activation_bits}
+                row |= {spec.model_copy(update={"activation_bits": 1}): ms for spec, ms in signed.items()}
         blocks = [
             BlockLatency(
                 tuple(map(tuple, layers)),
@@ -87,7 +90,7 @@ class BlockLatency:
 
     def _at(self, precisions: tuple[LayerSpec, ...]) -> float:
         specs = tuple(map(key, precisions))
-        if specs in self.fused and all(map(precision_fits, precisions)):
+        if specs in self.fused:
             return self.fused[specs]
         return max(0.0, sum(row[spec] for row, spec in zip(self.apart, specs, strict=True)))
 
@@ -95,11 +98,11 @@ class BlockLatency:
 def key(spec: LayerSpec) -> LayerSpec:
     """Reduce a precision to what latency depends on.
 
-    Activations of 1 to 8 bits all run on int8, as do weights of 1 to 4 bits.
+    Activations of 1 to 8 bits all run on int8, as do weights of 1 to 4 bits. Those of 1 bit are never fused.
     """
     if spec.weights == "full":
         return FULL
-    bits = None if spec.activation_bits is None else 8
+    bits = 8 if spec.activation_bits and spec.activation_bits > 1 else spec.activation_bits
     weights: Weights = "int8" if spec.weights == "int8" else "binary"
     names = ("norm", "activation_scale", "signed") if bits else ("norm",)
     fields = {name: getattr(spec, name) for name in names}

@@ -14,7 +14,7 @@ from ablate.files import write_atomic
 from ablate.hardware import cpu_name
 
 log = logging.getLogger(__name__)
-SOURCES = ("fused_blocks.py", "fused_passes.py", "fused_products.py", "integer_linear.py")
+SOURCES = ("fused_blocks.py", "fused_linear.py", "fused_passes.py", "fused_products.py", "integer_linear.py")
 
 
 def choices_file() -> Path:

@@ -28,7 +28,7 @@ def fuse_(model: nn.Module, always: bool = False, compiles: bool = True, ways: W
     A module is replaced only if the fused one gives nearly its output for random tokens, and if the first
     module of its kind takes less time for them. Each kind is compiled in the fastest of the ways that there
     are, where a C++ compiler is found. The choice is kept in `choices_file` for this machine. The first time
-    takes about twenty seconds, and later, from torch's cache, five.
+    takes some fifteen seconds, and later, from torch's cache, five.
 
     Args:
         model: As `load_packed` gives it, on the CPU; changed in place. Afterwards a model of fused blocks

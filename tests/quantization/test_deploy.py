@@ -204,11 +204,30 @@ def test_what_cannot_be_fused_is_not_counted_as_fused():
     fused = dict.fromkeys(itertools.product((full, binary), repeat=3), 1.0)
     names = tuple(f"attention.{name}_proj" for name in "qkvo"), ("mlp.fc1",), ("mlp.fc2",)
     tensor = LayerSpec(weights="binary", activation_scale="tensor")
-    row = {full: 1.0, binary: 2.0, tensor: 3.0}
+    one = LayerSpec(weights="binary", activation_bits=1)
+    row = {full: 1.0, binary: 2.0, tensor: 3.0, one: 4.0}
     block = BlockLatency(names, fused, (row, row, row))
     assert block.of({}) == block.of({"mlp.fc1": LayerSpec(weights="ternary", activation_bits=2)}) == 1
-    assert block.of({"mlp.fc1": LayerSpec(weights="binary", activation_bits=1)}) == 4  # int8, but apart
-    assert block.of({"mlp.fc1": tensor, "mlp.fc2": binary}) == 6
+    assert block.of({"mlp.fc1": LayerSpec(weights="ternary", activation_bits=1)}) == 1 + 4 + 1
+    assert block.of({"mlp.fc1": tensor, "mlp.fc2": binary}) == 1 + 3 + 2
+
+
+def test_one_bit_activations_are_timed_apart(tiny_vit, monkeypatch):
+    monkeypatch.setattr(part_latencies, "_time_with", lambda *_: 1.0)
+    model, bits = checkpoints.load(str(tiny_vit), ["a", "b"]), (1, 8)
+    specs = [LayerSpec(weights="binary", activation_bits=n) for n in bits]
+    table = layer_table(model, (32, 32), specs, torch.device("cpu"))
+    assert all(table.sum(dict.fromkeys(linear_layers(model), spec)) >= 0 for spec in specs)
+    old = {key: value for key, value in layer_table_of_8_bits(table).items() if key != "blocks"}
+    assert LatencyTable.restore(old).sum(dict.fromkeys(table.layers, specs[0])) > 0
+
+
+def layer_table_of_8_bits(table):
+    """As an earlier version dumped it, which took activations of 1 bit for those of 8."""
+    plain = table.dump()
+    rows = plain["layers"].items()
+    layers = {name: [(spec, ms) for spec, ms in row if spec["activation_bits"] != 1] for name, row in rows}
+    return plain | {"layers": layers}
 
 
 @pytest.mark.long
